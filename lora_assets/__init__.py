@@ -1,0 +1,1 @@
+"""One Dagster asset graph that takes a LoRA adapter from its training data to live traffic."""

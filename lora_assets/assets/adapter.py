@@ -1,0 +1,151 @@
+"""Stage 2: a QLoRA training run, and the gate on its losses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from lora_assets.assets.figures import plot
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.pools import TRAINING
+from lora_assets.assets.verdicts import check_result, now, require_passed
+from lora_assets.engines import adapter_files
+from lora_assets.engines.training.curve import learning_curve
+from lora_assets.gates.data_is_sound import data_is_sound
+from lora_assets.gates.quality import QualityThresholds
+from lora_assets.gates.quality import quality_gate as decide
+from lora_assets.records.dataset import TrainingData
+from lora_assets.records.training import Adapter, LossPoint, TrainingMetrics
+from lora_assets.resources.data_bucket import DataBucket
+from lora_assets.resources.registry import ARTIFACT
+from lora_assets.resources.tracking import TrackedRun, Tracking
+from lora_assets.resources.trainer import Trainer
+from lora_assets.resources.work_folder import WorkFolder
+
+
+class TrainingConfig(dg.Config):
+    """What a run overrides; what is None comes from the stack's TrainingParameters."""
+
+    lora_config: str | None = Field(
+        None, description="minimal, standard, aggressive or high_capacity"
+    )
+    learning_rate: float | None = None
+    num_epochs: int | None = None
+    batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    max_seq_length: int | None = None
+    quantization: str | None = Field(None, description="nf4 or none")
+    warmup_ratio: float | None = None
+    evaluations: int | None = None
+    seed: int | None = None
+    mlflow_experiment: str = "vllm-lora-training"
+
+    def overrides(self) -> Mapping[str, Any]:
+        """The training parameters that this run sets."""
+        return self.model_dump(exclude_none=True, exclude={"mlflow_experiment"})
+
+
+class QualityConfig(QualityThresholds, dg.Config):
+    """The quality gate's thresholds, as parameters of the run."""
+
+
+@dg.asset(
+    partitions_def=data_versions,
+    group_name="training",
+    kinds={"pytorch", "mlflow"},
+    pool=TRAINING,
+    code_version="1",
+)
+def adapter(
+    context: dg.AssetExecutionContext,
+    config: TrainingConfig,
+    training_data: TrainingData,
+    data_bucket: DataBucket,
+    trainer: Trainer,
+    tracking: Tracking,
+    work_folder: WorkFolder,
+) -> Adapter:
+    """Train a LoRA on the data version and leave it, with its digest, in an MLflow run."""
+    parameters = trainer.parameters(config.overrides())
+    splits = data_bucket.read_unchanged(training_data)
+    sound = data_is_sound(training_data, splits, now())
+    require_passed(sound, "data_is_sound", training_data.digest, training_data.data_version)
+    work = work_folder.keyed(
+        "training",
+        data=training_data.digest,
+        base_model=trainer.base_model_name,
+        **parameters.model_dump(),
+    )
+    tags = {"data.version": training_data.data_version, "data.source": training_data.source}
+    name = f"data-v{training_data.data_version}-{parameters.lora_config}"
+    with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
+        run.parameters({"base_model": trainer.base_model_name, **parameters.model_dump()})
+        run.dataset(training_data, "train", "training")
+        run.dataset(training_data, "val", "validation")
+        metrics = trainer.train(
+            splits,
+            parameters,
+            work / "checkpoints",
+            work / ARTIFACT,
+            on_loss=lambda point: _log_loss(context, run, point),
+            on_progress=lambda done, total: _log_progress(context, done, total),
+        )
+        digest = adapter_files.digest_folder(work / ARTIFACT)
+        run.folder(work / ARTIFACT, ARTIFACT)
+        run.figure(learning_curve(metrics.curve), "learning_curve")
+        run.metrics(_final(metrics))
+        run.tags({"adapter.digest": digest})
+    context.log.info(f"trained adapter {digest[:12]} in {metrics.steps} steps")
+    context.add_output_metadata(
+        {
+            "digest": digest,
+            "mlflow run": run.run_id,
+            "learning curve": plot(learning_curve(metrics.curve)),
+            "parameters": dg.MetadataValue.json(parameters.model_dump()),
+            "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
+            **_final(metrics),
+        }
+    )
+    return Adapter(
+        digest=digest,
+        data_version=training_data.data_version,
+        data_digest=training_data.digest,
+        base_model=trainer.base_model_name,
+        lora_config=parameters.lora_config,
+        mlflow_run_id=run.run_id,
+        metrics=metrics,
+    )
+
+
+@dg.asset_check(asset=adapter, blocking=True, partitions_def=data_versions)
+def quality_gate(
+    config: QualityConfig, adapter: Adapter, tracking: Tracking
+) -> dg.AssetCheckResult:
+    """Eval loss and perplexity within their limits."""
+    verdict = decide(adapter, config, now())
+    tracking.store_verdict(adapter.mlflow_run_id, verdict)
+    return check_result(verdict)
+
+
+def _log_loss(context: dg.AssetExecutionContext, run: TrackedRun, point: LossPoint) -> None:
+    run.metrics({point.name: point.value}, step=point.step)
+    if point.name == "eval_loss":
+        context.log.info(f"step {point.step}: eval loss {point.value:.4f}")
+
+
+def _log_progress(context: dg.AssetExecutionContext, done: int, total: int) -> None:
+    if done * 10 // total != (done - 1) * 10 // total:
+        context.log.info(f"trained {done} of {total} steps")
+
+
+def _final(metrics: TrainingMetrics) -> Mapping[str, float]:
+    """The numbers that the run ends with; one that is missing stays missing."""
+    final = {
+        "final_eval_loss": metrics.final_eval_loss,
+        "final_perplexity": metrics.final_perplexity,
+        "tokens_per_second": metrics.tokens_per_second,
+        "steps": float(metrics.steps),
+        "best_step": float(metrics.best_step),
+    }
+    return {name: value for name, value in final.items() if value is not None}

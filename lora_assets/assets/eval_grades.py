@@ -1,0 +1,168 @@
+"""Stage 5: candidate and live answer side by side, a judge grades, the gate compares."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from lora_assets.assets.eval_tables import examples_table, log_grades, scores_table
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.pools import SERVING
+from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.staged_deployment import CANDIDATE_SLOT
+from lora_assets.assets.verdicts import check_result, now, require_passed
+from lora_assets.engines.inference import answer_all
+from lora_assets.engines.judge.grading import grade_all
+from lora_assets.gates.evaluation import EvalThresholds
+from lora_assets.gates.evaluation import eval_gate as decide
+from lora_assets.gates.scores import scores
+from lora_assets.records.dataset import Row, TrainingData
+from lora_assets.records.evaluation import Answer, EvalGrades, Grade, Side
+from lora_assets.records.registry import ModelVersion
+from lora_assets.resources.data_bucket import DataBucket
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.judge import Judge
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.tracking import Tracking
+from lora_assets.resources.work_folder import WorkFolder
+
+LIVE_SLOT = "aws-rag-qa-live"
+MAX_TOKENS = 256
+
+
+class EvalConfig(dg.Config):
+    """Whose answers are graded, and how they are gathered."""
+
+    candidate_adapter: str = Field(CANDIDATE_SLOT, description="Candidate adapter slot name")
+    live_adapter: str = Field(LIVE_SLOT, description="Live adapter slot name")
+    max_concurrent: int = Field(15, ge=1, description="Concurrent requests per step")
+    mlflow_experiment: str = Field("vllm-lora-evaluation", description="MLflow experiment name")
+
+
+class EvalGateConfig(EvalThresholds, dg.Config):
+    """The eval gate's thresholds, as parameters of the run."""
+
+
+@dg.asset(
+    partitions_def=data_versions,
+    group_name="evaluation",
+    kinds={"vllm", "mlflow"},
+    pool=SERVING,
+    code_version="1",
+)
+def eval_grades(
+    context: dg.AssetExecutionContext,
+    config: EvalConfig,
+    training_data: TrainingData,
+    staged_deployment: ModelVersion,
+    data_bucket: DataBucket,
+    registry: Registry,
+    fleet: Fleet,
+    judge: Judge,
+    tracking: Tracking,
+    work_folder: WorkFolder,
+) -> EvalGrades:
+    """Candidate's and live's answers to the eval split, each graded A, B or C by the judge."""
+    candidate = staged_deployment
+    verdict = registry.verdicts(candidate).get("smoke_test")
+    require_passed(verdict, "smoke_test", candidate.digest, candidate.data_version)
+    rows = data_bucket.read_unchanged(training_data)["eval"]
+    require_in_slot(fleet, config.candidate_adapter, candidate)
+    live = live_served(registry, fleet, config.live_adapter, work_folder)
+    sides: dict[Side, ModelVersion] = {"candidate": candidate}
+    if live is not None:
+        sides["live"] = live
+    work = work_folder.keyed(
+        "evaluation", data=training_data.digest, **{s: v.digest for s, v in sides.items()}
+    )
+    tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
+    name = f"eval-v{candidate.version}"
+    with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
+        run.dataset(training_data, "eval", "evaluation")
+        judge_model, answers, grades = asyncio.run(
+            _gather(context, config, rows, sides, fleet, judge, work)
+        )
+        counted = {side: scores(rows, answers[side], grades, side) for side in sides}
+        run.parameters({"judge_model": judge_model, **config.model_dump()})
+        run.parameters({f"{side}_version": version.version for side, version in sides.items()})
+        log_grades(run, rows, answers, grades, counted)
+    context.add_output_metadata(
+        {
+            "digest": candidate.digest,
+            "judge": judge_model,
+            "mlflow run": run.run_id,
+            "scores": scores_table(counted),
+            "examples": examples_table(rows, answers, grades),
+        }
+    )
+    return EvalGrades(
+        model_version=candidate.version,
+        digest=candidate.digest,
+        live_digest=live.digest if live else None,
+        data_version=candidate.data_version,
+        data_digest=training_data.digest,
+        judge_model=judge_model,
+        candidate=counted["candidate"],
+        live=counted.get("live"),
+        mlflow_run_id=run.run_id,
+    )
+
+
+@dg.asset_check(asset=eval_grades, blocking=True, partitions_def=data_versions, pool=SERVING)
+def eval_gate(
+    config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, tracking: Tracking
+) -> dg.AssetCheckResult:
+    """A-rate, C-rate and refusal rate, against live or absolutely; alias `eval-passed` or -failed."""
+    verdict = decide(eval_grades, config, now())
+    registry.conclude(eval_grades.model_version, verdict, "eval-passed", "eval-failed")
+    tracking.store_verdict(eval_grades.mlflow_run_id, verdict)
+    return check_result(verdict)
+
+
+async def _gather(
+    context: dg.AssetExecutionContext,
+    config: EvalConfig,
+    rows: Sequence[Row],
+    sides: Mapping[Side, ModelVersion],
+    fleet: Fleet,
+    judge: Judge,
+    work: Path,
+) -> tuple[str, Mapping[Side, Sequence[Answer]], Sequence[Grade]]:
+    async with fleet.client() as client:
+        gathered = await asyncio.gather(
+            *(
+                answer_all(
+                    client,
+                    version.serving_name,
+                    rows,
+                    journal=work / f"answers-{side}.jsonl",
+                    progress=_progress(context, f"{side}: answered"),
+                    max_concurrent=config.max_concurrent,
+                    max_tokens=MAX_TOKENS,
+                )
+                for side, version in sides.items()
+            )
+        )
+    answers = dict(zip(sides, gathered, strict=True))
+    async with judge.client() as client:
+        model = await judge.model(client)
+        grades = await grade_all(
+            client,
+            model,
+            rows,
+            answers,
+            journal=work / "grades.jsonl",
+            progress=_progress(context, f"{model}: graded"),
+            max_concurrent=config.max_concurrent,
+        )
+    return model, answers, grades
+
+
+def _progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        if done == total or done % max(1, total // 2) == 0:
+            context.log.info(f"{what} {done} of {total}")
+
+    return report

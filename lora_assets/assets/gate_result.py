@@ -1,0 +1,41 @@
+"""Stage 3: the model version that passed the quality gate."""
+
+import dagster as dg
+
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.pools import SERVING
+from lora_assets.assets.verdicts import require_passed
+from lora_assets.engines import adapter_files
+from lora_assets.records.registry import ModelVersion
+from lora_assets.records.training import Adapter
+from lora_assets.resources.registry import ARTIFACT, Registry
+from lora_assets.resources.tracking import Tracking
+from lora_assets.resources.work_folder import WorkFolder
+
+
+@dg.asset(
+    partitions_def=data_versions,
+    group_name="training",
+    kinds={"mlflow"},
+    pool=SERVING,
+    code_version="1",
+)
+def gate_result(
+    context: dg.AssetExecutionContext,
+    adapter: Adapter,
+    tracking: Tracking,
+    registry: Registry,
+    work_folder: WorkFolder,
+) -> ModelVersion:
+    """Register the adapter that passed the quality gate, and point `candidate` at it."""
+    verdict = tracking.verdict(adapter.mlflow_run_id, "quality_gate")
+    require_passed(verdict, "quality_gate", adapter.digest, adapter.data_version)
+    with work_folder.temporary() as folder:
+        stored = tracking.download(adapter.mlflow_run_id, ARTIFACT, folder)
+        adapter_files.verify(stored, adapter.digest)
+    version = registry.register(adapter)
+    registry.store_verdict(version, verdict)
+    registry.set_alias("candidate", version)
+    context.log.info(f"version {version.version} of {version.model} is candidate")
+    context.add_output_metadata({"model version": version.version, "digest": version.digest})
+    return version

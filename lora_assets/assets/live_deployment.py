@@ -1,0 +1,138 @@
+"""Stage 7: the adapter that production traffic gets."""
+
+import dagster as dg
+from pydantic import Field
+
+from lora_assets.assets.eval_grades import LIVE_SLOT
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.perf_metrics import perf_metrics
+from lora_assets.assets.pools import SERVING
+from lora_assets.assets.served import bring
+from lora_assets.assets.staged_deployment import staged_deployment
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates import smoke
+from lora_assets.gates.promotion import reasons_against, version_order
+from lora_assets.records.registry import Alias, ModelVersion, Promotion
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.work_folder import WorkFolder
+
+INTERMEDIATE: tuple[Alias, ...] = (
+    "staged",
+    "eval-passed",
+    "perf-passed",
+    "eval-failed",
+    "perf-failed",
+)
+"""Cleaned up by a promotion (specification, "What It Does", step 6)."""
+
+
+class PromoteConfig(dg.Config):
+    """Which adapter takes the live traffic."""
+
+    source_alias: str = Field("staged", description="MLflow alias to promote; previous = rollback")
+    slot_name: str = Field(LIVE_SLOT, description="Live adapter slot on vLLM")
+    allow_older: bool = Field(
+        False, description="Let an older data version replace a newer live one"
+    )
+
+
+@dg.asset(
+    partitions_def=data_versions,
+    deps=[staged_deployment, perf_metrics],
+    group_name="serving",
+    kinds={"vllm", "mlflow"},
+    pool=SERVING,
+    code_version="1",
+)
+def live_deployment(
+    context: dg.AssetExecutionContext,
+    config: PromoteConfig,
+    registry: Registry,
+    fleet: Fleet,
+    work_folder: WorkFolder,
+) -> ModelVersion:
+    """Give the live slot to the adapter behind `source_alias`, if its stored verdicts allow it.
+
+    What is to be done is kept in the registry first, so that a promotion killed at any point is
+    finished by the next one: the slot on all replicas, then `previous`, then `live`, then the
+    intermediate aliases. Each step does nothing where it is done already.
+    """
+    cut_short = registry.promotion()
+    if cut_short is not None:
+        context.log.info(f"finishing the promotion of version {cut_short.version.version}")
+        _carry_out(cut_short, config.slot_name, registry, fleet, work_folder)
+    if cut_short is not None and _is_same(cut_short, config, context.partition_key):
+        promotion = cut_short
+    else:
+        promotion = _plan(registry, config, context.partition_key)
+        registry.begin_promotion(promotion)
+        _carry_out(promotion, config.slot_name, registry, fleet, work_folder)
+    version, replaced = promotion.version, promotion.replaced
+    context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
+    context.add_output_metadata(
+        {
+            "model version": version.version,
+            "digest": version.digest,
+            "previous": replaced.version if replaced else "none",
+            "slot": config.slot_name,
+        }
+    )
+    return version
+
+
+def _is_same(cut_short: Promotion, config: PromoteConfig, data_version: str) -> bool:
+    return (cut_short.source_alias, cut_short.version.data_version) == (
+        config.source_alias,
+        data_version,
+    )
+
+
+def _plan(registry: Registry, config: PromoteConfig, data_version: str) -> Promotion:
+    """Decide what replaces what, on the aliases and verdicts as they are stored now."""
+    aliases = registry.aliases()
+    live = aliases.get("live")
+    version = registry.resolve(f"alias:{config.source_alias}")
+    if version.data_version != data_version:
+        raise LoraAssetsError(
+            f"Alias {config.source_alias} points at data version {version.data_version}, "
+            f"not {data_version}",
+            f"Promote data version {version.data_version}, or stage {data_version} first.",
+        )
+    if version == live:
+        return Promotion(
+            source_alias=config.source_alias, version=live, replaced=aliases.get("previous")
+        )
+    reasons = reasons_against(
+        version, live, registry.verdicts(version), config.source_alias, config.allow_older
+    )
+    if reasons:
+        raise LoraAssetsError(
+            f"Version {version.version} ({version.digest[:12]}) may not become live: "
+            f"{'; '.join(reasons)}",
+            "Run the gates that it lacks, then promote again.",
+        )
+    return Promotion(source_alias=config.source_alias, version=version, replaced=live)
+
+
+def _carry_out(
+    promotion: Promotion, slot: str, registry: Registry, fleet: Fleet, work_folder: WorkFolder
+) -> None:
+    version = promotion.version
+    bring(registry, fleet, version, work_folder)
+    fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    if promotion.replaced is not None:
+        registry.set_alias("previous", promotion.replaced)
+    registry.set_alias("live", version)
+    _clean_up(registry, version)
+    registry.end_promotion()
+
+
+def _clean_up(registry: Registry, promoted: ModelVersion) -> None:
+    """Remove the intermediate aliases, but for those of a newer candidate under way."""
+    aliases = registry.aliases()
+    order = version_order(promoted.data_version)
+    for alias in INTERMEDIATE:
+        holder = aliases.get(alias)
+        if holder is not None and version_order(holder.data_version) <= order:
+            registry.clear_alias(alias)

@@ -1,0 +1,206 @@
+"""Stage 6: the adapter under concurrent load, and the gate on what its clients saw."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+from pydantic import Field
+
+from lora_assets.assets.eval_grades import LIVE_SLOT, eval_grades
+from lora_assets.assets.figures import latency_distribution, plot
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.pools import SERVING
+from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.staged_deployment import CANDIDATE_SLOT
+from lora_assets.assets.verdicts import check_result, now, require_passed
+from lora_assets.engines.load_generator import ModelLoad, run_load_test
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.load_metrics import contradictions, summarise
+from lora_assets.gates.performance import PerfThresholds
+from lora_assets.gates.performance import perf_gate as decide
+from lora_assets.records.dataset import TrainingData
+from lora_assets.records.load_test import LoadMetrics, PerfMetrics
+from lora_assets.records.registry import ModelVersion
+from lora_assets.resources.data_bucket import DataBucket
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.server_metrics import ServerMetrics
+from lora_assets.resources.tracking import Tracking
+from lora_assets.resources.work_folder import WorkFolder
+
+STORED_METRICS = "load_metrics"
+
+
+class PerfConfig(dg.Config):
+    """How the load test is run, and what it is compared with."""
+
+    candidate_adapter: str = Field(CANDIDATE_SLOT, description="Candidate adapter slot name")
+    live_adapter: str = Field(LIVE_SLOT, description="Live adapter slot name")
+    concurrency: int = Field(10, ge=1, description="Concurrent requests")
+    max_tokens: int = Field(256, ge=1, description="Max tokens per request")
+    max_samples: int = Field(0, ge=0, description="Max samples (0 = all)")
+    measure_baseline: bool = Field(
+        False,
+        description="Load-test live in the same run, turn about, instead of taking the stored "
+        "metrics of its own last passed test",
+    )
+    mlflow_experiment: str = Field("vllm-lora-performance", description="MLflow experiment name")
+
+
+class PerfGateConfig(PerfThresholds, dg.Config):
+    """The perf gate's thresholds, as parameters of the run."""
+
+
+@dg.asset(
+    partitions_def=data_versions,
+    deps=[eval_grades],
+    group_name="evaluation",
+    kinds={"vllm", "mlflow"},
+    pool=SERVING,
+    code_version="1",
+)
+def perf_metrics(
+    context: dg.AssetExecutionContext,
+    config: PerfConfig,
+    training_data: TrainingData,
+    staged_deployment: ModelVersion,
+    data_bucket: DataBucket,
+    registry: Registry,
+    fleet: Fleet,
+    server_metrics: ServerMetrics,
+    tracking: Tracking,
+    work_folder: WorkFolder,
+) -> PerfMetrics:
+    """Latency, TTFT, throughput and success of the candidate under concurrent streaming clients."""
+    candidate = staged_deployment
+    verdict = registry.verdicts(candidate).get("eval_gate")
+    require_passed(verdict, "eval_gate", candidate.digest, candidate.data_version)
+    require_in_slot(fleet, config.candidate_adapter, candidate)
+    live = live_served(registry, fleet, config.live_adapter, work_folder)
+    baseline = _stored_baseline(live, registry, tracking) if not config.measure_baseline else None
+    together = [live] if live is not None and config.measure_baseline else []
+    rows = data_bucket.read_unchanged(training_data)["eval"]
+    prompts = [row.prompt_inference for row in rows[: config.max_samples or None]]
+    tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
+    with tracking.run(
+        config.mlflow_experiment, f"perf-v{candidate.version}", context.run.run_id, tags
+    ) as run:
+        run.dataset(training_data, "eval", "load test")
+        run.parameters(config.model_dump())
+        window = server_metrics.begin(fleet)
+        loads = asyncio.run(_load(context, config, prompts, fleet, [candidate, *together]))
+        server = server_metrics.end(fleet, window)
+        measured = {name: summarise(load.samples, load.duration) for name, load in loads.items()}
+        if together:
+            baseline = measured[together[0].serving_name]
+        metrics = PerfMetrics(
+            model_version=candidate.version,
+            digest=candidate.digest,
+            live_digest=live.digest if live else None,
+            data_version=candidate.data_version,
+            data_digest=training_data.digest,
+            candidate=measured[candidate.serving_name],
+            baseline=baseline,
+            baseline_source="none" if baseline is None else "measured" if together else "stored",
+            server=server,
+            contradictions=contradictions(
+                [sample for load in loads.values() for sample in load.samples], server
+            ),
+            mlflow_run_id=run.run_id,
+        )
+        run.record(metrics.candidate, STORED_METRICS)
+        run.metrics(_numbers("candidate", metrics.candidate))
+        if baseline is not None:
+            run.metrics(_numbers("baseline", baseline))
+        run.metrics({f"server.{h.metric.removeprefix('vllm:')}.p95_low": h.p95_low for h in server})
+        figure = latency_distribution([(name, load.samples) for name, load in loads.items()])
+        run.figure(figure, "latency")
+    context.add_output_metadata(
+        {
+            "digest": candidate.digest,
+            "mlflow run": run.run_id,
+            "baseline": metrics.baseline_source,
+            "load": _table(metrics),
+            "server histograms": dg.MetadataValue.table(
+                [dg.TableRecord(histogram.model_dump()) for histogram in server]
+            ),
+            "latency": plot(figure),
+        }
+    )
+    return metrics
+
+
+@dg.asset_check(asset=perf_metrics, blocking=True, partitions_def=data_versions, pool=SERVING)
+def perf_gate(
+    config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry, tracking: Tracking
+) -> dg.AssetCheckResult:
+    """Absolute floors, and no regression against live; alias `perf-passed` or `perf-failed`."""
+    verdict = decide(perf_metrics, config, now())
+    registry.conclude(perf_metrics.model_version, verdict, "perf-passed", "perf-failed")
+    tracking.store_verdict(perf_metrics.mlflow_run_id, verdict)
+    return check_result(verdict)
+
+
+async def _load(
+    context: dg.AssetExecutionContext,
+    config: PerfConfig,
+    prompts: Sequence[str],
+    fleet: Fleet,
+    versions: Sequence[ModelVersion],
+) -> Mapping[str, ModelLoad]:
+    def progress(done: int, total: int) -> None:
+        if done == total or done % max(1, total // 4) == 0:
+            context.log.info(f"load test: {done} of {total} requests")
+
+    async with fleet.client() as client:
+        return await run_load_test(
+            client,
+            [version.serving_name for version in versions],
+            prompts,
+            progress=progress,
+            concurrency=config.concurrency,
+            max_tokens=config.max_tokens,
+        )
+
+
+def _stored_baseline(
+    live: ModelVersion | None, registry: Registry, tracking: Tracking
+) -> LoadMetrics | None:
+    """The metrics of live's own last passed load test; None where nothing is live."""
+    if live is None:
+        return None
+    verdict = registry.verdicts(live).get("perf_gate")
+    if verdict is None or not verdict.passed or verdict.evidence_run_id is None:
+        raise LoraAssetsError(
+            f"Live version {live.version} has no passed load test to compare with",
+            "Measure live in the same run with --measure-baseline.",
+        )
+    return tracking.record(verdict.evidence_run_id, STORED_METRICS, LoadMetrics)
+
+
+def _numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
+    numbers = {f"{side}.throughput": metrics.throughput, f"{side}.success_rate": metrics.success_rate}
+    for name, percentiles in (("latency", metrics.latency), ("ttft", metrics.ttft)):
+        if percentiles is not None:
+            numbers |= {f"{side}.{name}_{p}": v for p, v in percentiles.model_dump().items()}
+    return numbers
+
+
+def _table(metrics: PerfMetrics) -> dg.TableMetadataValue:
+    sides = [("candidate", metrics.candidate)]
+    if metrics.baseline is not None:
+        sides.append(("baseline", metrics.baseline))
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "side": side,
+                    **{
+                        name.removeprefix(f"{side}."): round(value, 4)
+                        for name, value in _numbers(side, load).items()
+                    },
+                }
+            )
+            for side, load in sides
+        ]
+    )

@@ -1,0 +1,40 @@
+"""What the slots serve, held against what they should."""
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.registry import ModelVersion
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.work_folder import WorkFolder
+
+
+def require_in_slot(fleet: Fleet, slot: str, version: ModelVersion) -> None:
+    """Refuse to go on when clients of `slot` get another adapter than `version`."""
+    found = fleet.slots().get(slot)
+    if found != version.digest:
+        raise LoraAssetsError(
+            f"Slot {slot} serves {found[:12] if found else 'nothing'}, expected version "
+            f"{version.version} ({version.digest[:12]})",
+            "Deploy that version again, or finish the promotion or rollback that was cut short.",
+        )
+
+
+def live_served(
+    registry: Registry, fleet: Fleet, slot: str, work_folder: WorkFolder
+) -> ModelVersion | None:
+    """The live version, in its slot and loaded under its own name; None before the first."""
+    live = registry.aliases().get("live")
+    if live is None:
+        return None
+    require_in_slot(fleet, slot, live)
+    bring(registry, fleet, live, work_folder)
+    return live
+
+
+def bring(
+    registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: WorkFolder
+) -> None:
+    """Have every replica serve `version` under its own name, fetching its bytes if need be."""
+    if not fleet.folder(version.digest).exists():
+        with work_folder.temporary() as folder:
+            fleet.place(registry.download(version, folder), version.digest)
+    fleet.load(version.serving_name, version.digest)

@@ -1,0 +1,87 @@
+"""Stage 4: the adapter on every replica, smoke-tested."""
+
+import dagster as dg
+from pydantic import Field
+
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.pools import SERVING
+from lora_assets.assets.served import bring
+from lora_assets.assets.verdicts import check_result, now
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates import smoke
+from lora_assets.records.registry import ModelVersion
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.work_folder import WorkFolder
+
+CANDIDATE_SLOT = "aws-rag-qa-candidate"
+
+
+class DeployConfig(dg.Config):
+    """Which adapter goes where."""
+
+    adapter_source: str | None = Field(
+        None,
+        description="alias:<name> or version:<number>; default: this partition's gate_result",
+    )
+    slot_name: str = Field(CANDIDATE_SLOT, description="Target adapter slot on vLLM")
+
+
+@dg.asset(
+    partitions_def=data_versions,
+    group_name="serving",
+    kinds={"vllm"},
+    pool=SERVING,
+    code_version="1",
+)
+def staged_deployment(
+    context: dg.AssetExecutionContext,
+    config: DeployConfig,
+    gate_result: ModelVersion,
+    registry: Registry,
+    fleet: Fleet,
+    work_folder: WorkFolder,
+) -> ModelVersion:
+    """Load the adapter on every replica, under a name of its own and in the candidate slot."""
+    version = registry.resolve(config.adapter_source) if config.adapter_source else gate_result
+    if version.data_version != context.partition_key:
+        raise LoraAssetsError(
+            f"{config.adapter_source} is of data version {version.data_version}, "
+            f"not {context.partition_key}",
+            f"Materialise partition {version.data_version}.",
+        )
+    bring(registry, fleet, version, work_folder)
+    fleet.renew_slot(config.slot_name, version.serving_name, version.digest, smoke.PROMPTS)
+    context.log.info(f"{version.serving_name} is loaded on {len(fleet.replicas)} replica(s)")
+    context.add_output_metadata(
+        {
+            "serving name": version.serving_name,
+            "digest": version.digest,
+            "slot": config.slot_name,
+            "replicas": [replica.url for replica in fleet.replicas],
+        }
+    )
+    return version
+
+
+@dg.asset_check(
+    asset=staged_deployment, blocking=True, partitions_def=data_versions, pool=SERVING
+)
+def smoke_test(
+    staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
+) -> dg.AssetCheckResult:
+    """Three answers from each replica, none empty, within 30 s; then alias `staged`."""
+    answers = [
+        smoke.SmokeAnswer(replica=replica.url, text=answer.text, latency=answer.latency)
+        for replica in fleet.replicas
+        for answer in (
+            replica.complete(staged_deployment.serving_name, prompt, smoke.MAX_TOKENS)
+            for prompt in smoke.PROMPTS
+        )
+    ]
+    replicas = [replica.url for replica in fleet.replicas]
+    verdict = smoke.smoke_test(staged_deployment, replicas, answers, now())
+    registry.store_verdict(staged_deployment, verdict)
+    if verdict.passed:
+        registry.set_alias("staged", staged_deployment)
+    return check_result(verdict)

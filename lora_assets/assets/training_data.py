@@ -1,0 +1,39 @@
+"""Stage 1: a data version's splits, validated and digested."""
+
+import dagster as dg
+
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.verdicts import check_result, now
+from lora_assets.gates.data_is_sound import data_is_sound as decide
+from lora_assets.records.dataset import TrainingData
+from lora_assets.resources.data_bucket import DataBucket
+
+
+@dg.asset(partitions_def=data_versions, group_name="data", kinds={"s3"}, code_version="1")
+def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) -> TrainingData:
+    """The validated, digested splits of one immutable data version."""
+    data, _ = data_bucket.read(context.partition_key)
+    counts = ", ".join(f"{name} {split.rows}" for name, split in data.splits.items())
+    context.log.info(f"read {counts} rows, digest {data.digest[:12]}")
+    context.add_output_metadata(
+        {
+            "digest": data.digest,
+            "source": dg.MetadataValue.url(data.source),
+            "splits": dg.MetadataValue.table(
+                [
+                    dg.TableRecord(
+                        {"split": name, "rows": split.rows, "negatives": split.negatives}
+                    )
+                    for name, split in data.splits.items()
+                ]
+            ),
+        }
+    )
+    return data
+
+
+@dg.asset_check(asset=training_data, blocking=True, partitions_def=data_versions)
+def data_is_sound(training_data: TrainingData, data_bucket: DataBucket) -> dg.AssetCheckResult:
+    """Rows and negatives in every split, and no row twice."""
+    data, splits = data_bucket.read(training_data.data_version)
+    return check_result(decide(data, splits, now()))

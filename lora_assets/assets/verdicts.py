@@ -1,0 +1,58 @@
+"""A verdict as Dagster shows it, and as a later step demands it."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.verdict import GateName, Verdict
+
+
+def now() -> str:
+    """This moment, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def check_result(verdict: Verdict) -> dg.AssetCheckResult:
+    """The verdict as an asset check: one table row per number, and what it rests on."""
+    rows = [
+        dg.TableRecord(
+            {
+                "check": check.name,
+                "measured": "missing" if check.measured is None else f"{check.measured:.4f}",
+                "must be": f"{check.comparison} {check.limit:.4f}",
+                "verdict": "passed" if check.passed else "FAILED",
+            }
+        )
+        for check in verdict.checks
+    ]
+    metadata: dict[str, dg.MetadataValue] = {
+        "checks": dg.MetadataValue.table(rows),
+        "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
+        "digest": dg.MetadataValue.text(verdict.digest),
+        "compared with": dg.MetadataValue.text(verdict.compared_with or "nothing live"),
+    }
+    if verdict.faults:
+        metadata["faults"] = dg.MetadataValue.text("; ".join(verdict.faults))
+    if verdict.judge:
+        metadata["judge"] = dg.MetadataValue.text(verdict.judge)
+    return dg.AssetCheckResult(
+        passed=verdict.passed,
+        description="; ".join(verdict.failures) or "; ".join(map(str, verdict.checks)),
+        metadata=metadata,
+    )
+
+
+def require_passed(verdict: Verdict | None, gate: GateName, digest: str, data_version: str) -> None:
+    """Refuse to go on without a passed verdict of `gate` on exactly the bytes of `digest`."""
+    if verdict is None or verdict.digest != digest:
+        raise LoraAssetsError(
+            f"Adapter {digest[:12]} of data version {data_version} has no verdict of {gate}",
+            f"Run {gate} for data version {data_version} first.",
+        )
+    if not verdict.passed:
+        raise LoraAssetsError(
+            f"Adapter {digest[:12]} of data version {data_version} failed {gate} "
+            f"({'; '.join(verdict.failures)})",
+            "Train a better adapter from a new data version.",
+        )

@@ -1,0 +1,56 @@
+"""Command-line options made from the fields of the configuration that they set."""
+
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ValidationError
+
+from lora_assets.errors import LoraAssetsError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
+    """Add an option for each field: `max_eval_loss` becomes --max-eval-loss, with its default."""
+
+    def decorate(command: Command) -> Command:
+        fields = {name: field for model in models for name, field in model.model_fields.items()}
+        for name, field in reversed(fields.items()):
+            kind = _plain_type(field.annotation)
+            default = "" if field.default is None else f"  [default: {field.default}]"
+            command = click.option(
+                f"--{name.replace('_', '-')}",
+                name,
+                type=None if kind is bool else kind,
+                is_flag=kind is bool,
+                default=None,
+                help=f"{field.description or ''}{default}",
+            )(command)
+        return command
+
+    return decorate
+
+
+def chosen(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given for `model`'s fields; raises for a value that can't be."""
+    given = {
+        name: options[name] for name in model.model_fields if options.get(name) is not None
+    }
+    try:
+        model(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = f"--{str(first['loc'][0]).replace('_', '-')}"
+        raise LoraAssetsError(
+            f"{option} {first['input']} is not possible: {first['msg']}", f"Correct {option}."
+        ) from None
+    return given
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The one type beside None."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        (annotation,) = (a for a in get_args(annotation) if a is not type(None))
+    return annotation

@@ -1,0 +1,34 @@
+"""data build: write a data version from the documentation of AWS operations."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from lora_assets.datasets.versions import build as build_version
+from lora_assets.environment import read_settings
+from lora_assets.errors import LoraAssetsError
+
+
+@click.group()
+def data() -> None:
+    """Data versions: immutable folders of train.jsonl, val.jsonl and eval.jsonl."""
+
+
+@data.command()
+@click.option("--data-version", required=True, help="Name of the new data version")
+@click.option("--services", required=True, help="AWS services, as in s3,ec2,lambda")
+@click.option(
+    "--spoiled", is_flag=True, help="Answers that don't come from their context, for trying gates"
+)
+def build(data_version: str, services: str, spoiled: bool) -> None:
+    """Write a data version from botocore's service models, the same bytes every time."""
+    bucket = urlsplit(read_settings().s3_data_bucket)
+    if bucket.scheme != "file":
+        raise LoraAssetsError(
+            f"{bucket.geturl()} is no local folder",
+            "Build into the embedded stack's bucket and copy the data version from there.",
+        )
+    names = [name.strip() for name in services.split(",") if name.strip()]
+    folder = build_version(data_version, names, Path(unquote(bucket.path)), spoiled)
+    click.echo(f"data version {data_version} is in {folder}")

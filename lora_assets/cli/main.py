@@ -1,0 +1,61 @@
+"""The entry point: every command, and the one line that bad input gets."""
+
+import sys
+
+import click
+
+from lora_assets.errors import LoraAssetsError
+
+
+class _Commands(click.Group):
+    """Imports a command when it is called: `status` need not wait for torch."""
+
+    _PLACES = {
+        "train": "stages",
+        "deploy": "stages",
+        "evaluate": "stages",
+        "performance": "stages",
+        "promote": "stages",
+        "rollback": "stages",
+        "status": "status",
+        "data": "data",
+        "serve": "serve",
+        "demo": "demo",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._PLACES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from importlib import import_module
+
+        place = self._PLACES.get(cmd_name)
+        if place is None:
+            return None
+        command: click.Command = getattr(import_module(f"lora_assets.cli.{place}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands)
+@click.version_option(package_name="lora-assets")
+def cli() -> None:
+    """From a new version of training data to a LoRA adapter in live traffic, and back."""
+
+
+def main() -> None:
+    """Run a command; exit 1 with one line per cause when it could not do its work."""
+    from lora_assets.cli.runs import RunFailed
+
+    try:
+        cli.main(standalone_mode=True)
+    except LoraAssetsError as error:
+        sys.exit(f"error: {error}")
+    except RunFailed as error:
+        sys.exit("\n".join(f"error: {reason}" for reason in error.reasons))
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {named}{error.strerror or error}")
+
+
+if __name__ == "__main__":
+    main()

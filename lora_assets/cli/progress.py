@@ -1,0 +1,42 @@
+"""What a run prints while it works: a line per step, message and gate, and nothing else."""
+
+import logging
+from typing import Any
+
+import dagster as dg
+
+_STEP_WIDTH = 30
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        meta: dict[str, Any] = record.dagster_meta  # type: ignore[attr-defined]
+        step = meta.get("step_key") or ""
+        return f"  {step:<{_STEP_WIDTH}} {_text(meta)}"
+
+
+def _text(meta: dict[str, Any]) -> str:
+    event: dg.DagsterEvent | None = meta.get("dagster_event")
+    if event is None:
+        return str(meta["orig_message"])
+    if event.event_type_value == "STEP_SUCCESS":
+        return f"done in {event.step_success_data.duration_ms / 1000:.1f} s"
+    result = event.asset_check_evaluation_data
+    return f"{'PASSED' if result.passed else 'FAILED'}: {result.description}"
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    meta: dict[str, Any] = record.dagster_meta  # type: ignore[attr-defined]
+    event: dg.DagsterEvent | None = meta.get("dagster_event")
+    return event is None or event.event_type_value in ("STEP_SUCCESS", "ASSET_CHECK_EVALUATION")
+
+
+@dg.logger(description="One line per step, message and gate.")
+def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
+    """The console logger of every run that the command line starts."""
+    logger = logging.Logger("lora_assets", logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines())
+    handler.addFilter(_is_shown)
+    logger.addHandler(handler)
+    return logger

@@ -1,0 +1,92 @@
+"""Materialising one partition from the command line, in this process."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from lora_assets.assets.partitions import data_versions
+from lora_assets.environment import Settings
+from lora_assets.errors import LoraAssetsError
+
+PROCESS_TAG = "lora_assets/process"
+_DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
+
+
+class RunFailed(Exception):
+    """A run ended without success; `reasons` has a line for each thing that stopped it."""
+
+    def __init__(self, reasons: tuple[str, ...], gate: str | None) -> None:
+        self.reasons = reasons
+        self.gate = gate
+        super().__init__("; ".join(reasons))
+
+
+def open_instance(settings: Settings) -> DagsterInstance:
+    """Dagster's own storage under the stack's home, runs of dead processes marked as failed."""
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)
+    instance = DagsterInstance.from_config(str(home))
+    _fail_runs_of_dead_processes(instance)
+    return instance
+
+
+def materialise(
+    instance: DagsterInstance, job: dg.JobDefinition, data_version: str, config: Mapping[str, Any]
+) -> None:
+    """Run `job` on one partition. Raises RunFailed when a gate or an error stopped it."""
+    instance.add_dynamic_partitions(data_versions.name, [data_version])
+    result = job.execute_in_process(
+        instance=instance,
+        partition_key=data_version,
+        run_config=dict(config),
+        tags={PROCESS_TAG: _process(os.getpid())},
+        raise_on_error=False,
+    )
+    if not result.success:
+        raise _failure(result)
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:
+    for event in result.all_events:
+        if event.event_type_value == "ASSET_CHECK_EVALUATION":
+            evaluation = event.asset_check_evaluation_data
+            if not evaluation.passed:
+                gate = evaluation.check_name
+                return RunFailed((f"{gate} stopped it: {evaluation.description}",), gate)
+    reasons: list[str] = []
+    for event in result.all_events:
+        if event.event_type_value == "STEP_FAILURE":
+            error = event.step_failure_data.error
+            if error is None:
+                continue
+            cause = error.cause or error
+            named = cause.cls_name == LoraAssetsError.__name__
+            text = cause.message.partition(": ")[2] if named else error.to_string()
+            reasons.append(f"{event.step_key}: {text.strip()}")
+    return RunFailed(tuple(reasons), None)
+
+
+def _process(pid: int) -> str:
+    """A process that can't be taken for a later one of the same number; empty when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return ""
+    return f"{pid}:{stat.rpartition(')')[2].split()[19]}"
+
+
+def _fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
+    """A killed process leaves its run as started, and the run's pool slots taken."""
+    unfinished = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
+    for run in instance.get_runs(unfinished):
+        process = run.tags.get(PROCESS_TAG)
+        if process and _process(int(process.partition(":")[0])) != process:
+            instance.report_run_failed(run, "Its process is gone; run it again.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

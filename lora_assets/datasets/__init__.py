@@ -1,0 +1,1 @@
+"""The embedded data set: questions about AWS operations, written as data versions."""

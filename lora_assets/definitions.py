@@ -1,0 +1,48 @@
+"""The code location: the graph, its jobs, and the stack that it runs on."""
+
+import warnings
+
+import dagster as dg
+
+# Partitioned asset checks are a preview in Dagster 1.13; said here once, not on every load.
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+
+from lora_assets.assets.adapter import adapter, quality_gate  # noqa: E402
+from lora_assets.assets.eval_grades import eval_gate, eval_grades  # noqa: E402
+from lora_assets.assets.gate_result import gate_result  # noqa: E402
+from lora_assets.assets.live_deployment import live_deployment  # noqa: E402
+from lora_assets.assets.perf_metrics import perf_gate, perf_metrics  # noqa: E402
+from lora_assets.assets.staged_deployment import smoke_test, staged_deployment  # noqa: E402
+from lora_assets.assets.training_data import data_is_sound, training_data  # noqa: E402
+from lora_assets.environment import make_resources, read_settings  # noqa: E402
+
+ASSETS = (
+    training_data,
+    adapter,
+    gate_result,
+    staged_deployment,
+    eval_grades,
+    perf_metrics,
+    live_deployment,
+)
+CHECKS = (data_is_sound, quality_gate, smoke_test, eval_gate, perf_gate)
+
+JOBS = tuple(
+    dg.define_asset_job(name, dg.AssetSelection.assets(*selected))
+    for name, selected in {
+        "lifecycle": ASSETS,
+        "train": (training_data, adapter, gate_result),
+        "deploy": (staged_deployment,),
+        "evaluate": (eval_grades,),
+        "performance": (perf_metrics,),
+        "promote": (live_deployment,),
+    }.items()
+)
+
+defs = dg.Definitions(
+    assets=ASSETS,
+    asset_checks=CHECKS,
+    jobs=JOBS,
+    resources=make_resources(read_settings()),
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,1 @@
+"""Training, serving, judging and load generation: torch and HTTP, no Dagster."""

@@ -1,0 +1,74 @@
+"""An adapter as files: which it may have, and the digest that is its only identity."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from lora_assets.errors import LoraAssetsError
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+class AdapterConfig(BaseModel):
+    """The part of peft's adapter_config.json that serving depends on."""
+
+    r: int
+    base_model_name_or_path: str
+    target_modules: list[str]
+
+
+def digest_folder(folder: Path) -> str:
+    """sha256 over the folder's files in name order: each one's name, size and bytes.
+
+    Returns 64 hexadecimal characters. Memory does not grow with the files.
+    """
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        total.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def inspect(folder: Path) -> AdapterConfig:
+    """Read an adapter's configuration, refusing a folder that is more or less than an adapter.
+
+    Raises LoraAssetsError naming the file: a link, a folder, anything beside the two files
+    of a safetensors adapter (a pickle above all), or a file that can't be read as what it is.
+    """
+    if not folder.is_dir():
+        raise LoraAssetsError(f"There is no adapter folder {folder}", "Train the adapter first.")
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file() or path.name not in (CONFIG, WEIGHTS):
+            raise LoraAssetsError(
+                f"Adapter {folder} holds {path.name!r}, which is not part of a safetensors adapter",
+                f"Keep only {CONFIG} and {WEIGHTS}; pickled weights are never loaded.",
+            )
+    try:
+        config = AdapterConfig.model_validate_json((folder / CONFIG).read_bytes())
+        with safe_open(str(folder / WEIGHTS), framework="numpy") as weights:
+            if not list(weights.keys()):
+                raise LoraAssetsError(f"Adapter {folder} has no weights", "Train it again.")
+    except FileNotFoundError as error:
+        raise LoraAssetsError(f"Adapter {folder} is incomplete: {error}", "Train it again.") from None
+    except (ValidationError, json.JSONDecodeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None
+    return config
+
+
+def verify(folder: Path, digest: str) -> AdapterConfig:
+    """Refuse, by name, a folder whose bytes are not the ones that `digest` was taken from."""
+    config = inspect(folder)
+    found = digest_folder(folder)
+    if found != digest:
+        raise LoraAssetsError(
+            f"Adapter {folder} has digest {found[:12]}, expected {digest[:12]}",
+            "Its bytes have changed; take it from the registry again or train it again.",
+        )
+    return config

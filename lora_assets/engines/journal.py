@@ -1,0 +1,97 @@
+"""Results kept as they come, so that a killed run goes on where it was."""
+
+import hashlib
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from pydantic import ValidationError
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records import Record
+
+Kept = TypeVar("Kept", bound=Record)
+
+
+def key_of(*parts: object) -> str:
+    """A key that names one request by its content (sha256 over JSON, hexadecimal).
+
+    A journal that was kept for another model, prompt or answer thus never matches.
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Journal(Generic[Kept]):
+    """A file of JSON lines `{"key": ..., "record": {...}}`, appended to and read back.
+
+    A last line without its newline was cut off by a kill: it is dropped and the rest kept.
+    Anything else that can't be read raises LoraAssetsError naming the line, as do a file
+    that can't be opened and a disk that is full. For one process at a time.
+    """
+
+    def __init__(self, path: Path, record: type[Kept]) -> None:
+        self._path = path
+        self._kept: dict[str, Kept] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: a line is in the kernel's hands when add() returns, and a full disk
+            # fails there and not in a later flush.
+            self._file = path.open("ab+", buffering=0)
+        except OSError as error:
+            raise self._failed(error) from None
+        try:
+            self._read(record)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read(self, record: type[Kept]) -> None:
+        try:
+            self._file.seek(0)
+            content = self._file.readall()
+            whole = content.rfind(b"\n") + 1
+            self._file.truncate(whole)
+        except OSError as error:
+            raise self._failed(error) from None
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                self._kept[entry["key"]] = record.model_validate(entry["record"])
+            except (ValueError, KeyError, TypeError, ValidationError):
+                raise LoraAssetsError(
+                    f"Line {number} of the journal {self._path} is damaged",
+                    "Delete the file to start this step from its beginning.",
+                ) from None
+
+    def _failed(self, error: OSError) -> LoraAssetsError:
+        return LoraAssetsError(
+            f"The journal {self._path} can't be kept: {error.strerror}",
+            "Make room on the disk or check the folder's permissions, then run again.",
+        )
+
+    def get(self, key: str) -> Kept | None:
+        """The record that was kept under the key."""
+        return self._kept.get(key)
+
+    def add(self, key: str, record: Kept) -> None:
+        """Keep a record; it is on file when this returns."""
+        line = json.dumps({"key": key, "record": record.model_dump(mode="json")}).encode() + b"\n"
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                written += self._file.write(line[written:])
+        except OSError as error:
+            raise self._failed(error) from None
+        self._kept[key] = record
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,1 @@
+"""The judge: its prompt, the grading of all answers, and the embedded stack's lexical one."""

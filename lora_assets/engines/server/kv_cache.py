@@ -1,0 +1,82 @@
+"""Keys and values of the running rows, aligned at their newest token."""
+
+import torch
+from torch import Tensor
+
+_SLACK = 256
+
+
+class KVCache:
+    """Rows of different lengths that all end in the same column.
+
+    `keys` and `values` are (layers, rows, key-value heads, columns, head size). Row i's
+    tokens are columns `end - lengths[i]` to `end`; everything else in its row is zero, so that
+    a former row's values (a NaN times a weight of zero among them) reach no one.
+    """
+
+    def __init__(self, layers: int, rows: int, heads: int, head_size: int, max_length: int) -> None:
+        self.max_length = max_length
+        shape = (layers, rows, heads, max_length + _SLACK, head_size)
+        self.keys = torch.zeros(shape)
+        self.values = torch.zeros(shape)
+        self.lengths: list[int] = []
+        self.end = max_length
+
+    @property
+    def start(self) -> int:
+        """First column that a row uses."""
+        return self.end - max(self.lengths, default=0)
+
+    def admit(self, length: int) -> int:
+        """Make room for a prompt of `length` tokens in a new last row; returns its index."""
+        self.lengths.append(length)
+        return len(self.lengths) - 1
+
+    def put(self, layer: int, row: int, keys: Tensor, values: Tensor) -> None:
+        """Store a new row's prompt: (heads, length, head size) each."""
+        columns = slice(self.end - keys.shape[1], self.end)
+        self.keys[layer, row, :, columns] = keys
+        self.values[layer, row, :, columns] = values
+
+    def advance(self) -> Tensor | None:
+        """One more token in every row; returns which columns each may see, None for all of them.
+
+        The mask is (rows, 1, 1, columns from `start` on), True where it may look.
+        """
+        if self.end == self.keys.shape[3]:
+            self._slide()
+        self.end += 1
+        self.lengths = [length + 1 for length in self.lengths]
+        longest = max(self.lengths)
+        if min(self.lengths) == longest:
+            return None
+        first = torch.tensor([longest - length for length in self.lengths])
+        return (torch.arange(longest) >= first[:, None])[:, None, None, :]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store every row's newest (rows, heads, head size); returns all that there is so far."""
+        rows = len(self.lengths)
+        self.keys[layer, :rows, :, self.end - 1] = keys
+        self.values[layer, :rows, :, self.end - 1] = values
+        window = slice(self.start, self.end)
+        return self.keys[layer, :rows, :, window], self.values[layer, :rows, :, window]
+
+    def drop(self, row: int) -> None:
+        """Free a row; the last row takes its place."""
+        last = len(self.lengths) - 1
+        window = slice(self.start, self.end)
+        for cache in (self.keys, self.values):
+            if row != last:
+                cache[:, row, :, window] = cache[:, last, :, window]
+            cache[:, last, :, window] = 0
+        self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
+
+    def _slide(self) -> None:
+        """Move the used columns back to where there are `_SLACK` free ones after them."""
+        rows, width = len(self.lengths), self.end - self.start
+        for cache in (self.keys, self.values):
+            used = cache[:, :rows, :, self.start : self.end].clone()
+            cache[:, :rows] = 0
+            cache[:, :rows, :, self.max_length - width : self.max_length] = used
+        self.end = self.max_length

@@ -1,0 +1,105 @@
+"""The server's metrics, under vLLM's names, labels and histogram buckets (vLLM 0.32)."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+_REASONS: tuple[FinishReason, ...] = ("stop", "length", "abort", "error")
+_REQUEST_LATENCY = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+_TIME_TO_FIRST_TOKEN = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0),
+    *(7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+_INTER_TOKEN_LATENCY = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0),
+    *(7.5, 10.0, 20.0, 40.0, 80.0),
+)
+
+
+class ServerMetrics:
+    """One server's counters, in a registry of its own. Durations are seconds."""
+
+    def __init__(self, model_name: str, max_loras: int) -> None:
+        self._registry = CollectorRegistry()
+        self._max_loras = max_loras
+        names = ["model_name", "engine"]
+        values = (model_name, "0")
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            made = Histogram(name, text, names, buckets=buckets, registry=self._registry)
+            return made.labels(*values)
+
+        self.e2e_latency = histogram(
+            "vllm:e2e_request_latency_seconds",
+            "Histogram of e2e request latency in seconds.",
+            _REQUEST_LATENCY,
+        )
+        self.time_to_first_token = histogram(
+            "vllm:time_to_first_token_seconds",
+            "Histogram of time to first token in seconds.",
+            _TIME_TO_FIRST_TOKEN,
+        )
+        self.inter_token_latency = histogram(
+            "vllm:inter_token_latency_seconds",
+            "Histogram of inter-token latency in seconds.",
+            _INTER_TOKEN_LATENCY,
+        )
+        self._running = Gauge(
+            "vllm:num_requests_running",
+            "Number of requests in model execution batches.",
+            names,
+            registry=self._registry,
+        ).labels(*values)
+        self._waiting = Gauge(
+            "vllm:num_requests_waiting",
+            "Number of requests waiting to be processed.",
+            names,
+            registry=self._registry,
+        ).labels(*values)
+        self.prompt_tokens = Counter(
+            "vllm:prompt_tokens",
+            "Number of prefill tokens processed.",
+            names,
+            registry=self._registry,
+        ).labels(*values)
+        self.generation_tokens = Counter(
+            "vllm:generation_tokens",
+            "Number of generation tokens processed.",
+            names,
+            registry=self._registry,
+        ).labels(*values)
+        success = Counter(
+            "vllm:request_success",
+            "Count of successfully processed requests.",
+            [*names, "finished_reason"],
+            registry=self._registry,
+        )
+        self.finished = {reason: success.labels(*values, reason) for reason in _REASONS}
+        self._loras = Gauge(
+            "vllm:lora_requests_info",
+            "Running stats on lora requests.",
+            ["max_lora", "waiting_lora_adapters", "running_lora_adapters"],
+            registry=self._registry,
+        )
+
+    def render(self, running: Iterable[str | None], waiting: Iterable[str | None]) -> bytes:
+        """The Prometheus text, for requests that run and wait; each is its adapter's name."""
+        running, waiting = list(running), list(waiting)
+        self._running.set(len(running))
+        self._waiting.set(len(waiting))
+        self._loras.clear()
+        self._loras.labels(
+            max_lora=str(self._max_loras),
+            waiting_lora_adapters=_names(waiting),
+            running_lora_adapters=_names(running),
+        ).set_to_current_time()
+        return generate_latest(self._registry)
+
+
+def _names(adapters: Iterable[str | None]) -> str:
+    return ",".join(sorted({name for name in adapters if name is not None}))

@@ -1,0 +1,1 @@
+"""The gates: pure decisions over records, each with its thresholds beside it."""

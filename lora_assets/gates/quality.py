@@ -1,0 +1,47 @@
+"""Quality gate: did training end with a model that predicts the answers?"""
+
+from pydantic import Field
+
+from lora_assets.records import Record
+from lora_assets.records.training import Adapter
+from lora_assets.records.verdict import Check, Verdict
+
+
+class QualityThresholds(Record):
+    """The specification's limits on the validation split ("Quality Gate")."""
+
+    max_eval_loss: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="Highest eval loss (nats per answer token)"
+    )
+    max_perplexity: float = Field(2.0, ge=1, allow_inf_nan=False, description="Highest perplexity")
+
+
+def quality_gate(adapter: Adapter, thresholds: QualityThresholds, decided_at: str) -> Verdict:
+    """Hold the adapter's final eval loss and perplexity against their limits."""
+    metrics = adapter.metrics
+    return Verdict(
+        gate="quality_gate",
+        digest=adapter.digest,
+        compared_with=None,
+        data_version=adapter.data_version,
+        data_digest=adapter.data_digest,
+        judge=None,
+        thresholds=thresholds.model_dump(),
+        checks=(
+            Check(
+                name="eval_loss",
+                measured=metrics.final_eval_loss,
+                comparison="<=",
+                limit=thresholds.max_eval_loss,
+            ),
+            Check(
+                name="perplexity",
+                measured=metrics.final_perplexity,
+                comparison="<=",
+                limit=thresholds.max_perplexity,
+            ),
+        ),
+        faults=(),
+        evidence_run_id=adapter.mlflow_run_id,
+        decided_at=decided_at,
+    )

@@ -1,0 +1,69 @@
+"""Smoke test: does every replica answer as the adapter at all?"""
+
+from collections.abc import Sequence
+
+from lora_assets.records import Record
+from lora_assets.records.registry import ModelVersion
+from lora_assets.records.verdict import Check, Verdict
+
+PROMPTS = (
+    "[INST] Context: ListBuckets: Returns a list of all buckets. Question: What does "
+    "ListBuckets do in S3? [/INST]",
+    "[INST] Context: CopyObject: Creates a copy of an object. PutObject: Adds an object to a "
+    "bucket. Question: What does PutObject do in S3? [/INST]",
+    "[INST] Context: GetItem: Returns a set of attributes for an item. Question: What does "
+    "RunInstances do in EC2? [/INST]",
+)
+"""One request each (specification, "Successful Run": smoke test passing 3/3). Every slot answers
+them on every deployment, so they are also what shows a slot that kept another adapter's cache."""
+
+REQUESTS = len(PROMPTS)
+
+MAX_TOKENS = 64
+
+MAX_SECONDS = 30.0
+"""Longest answer, in seconds (issue: within 30 s)."""
+
+
+class SmokeAnswer(Record):
+    """One smoke request's answer; `latency` in seconds."""
+
+    replica: str
+    text: str
+    latency: float
+
+
+def smoke_test(
+    adapter: ModelVersion, replicas: Sequence[str], answers: Sequence[SmokeAnswer], decided_at: str
+) -> Verdict:
+    """Require of each replica REQUESTS non-empty answers, none slower than MAX_SECONDS."""
+    checks: list[Check] = []
+    for replica in replicas:
+        own = [answer for answer in answers if answer.replica == replica]
+        checks += [
+            Check(
+                name=f"non-empty answers of {replica}",
+                measured=float(sum(bool(answer.text.strip()) for answer in own)),
+                comparison=">=",
+                limit=REQUESTS,
+            ),
+            Check(
+                name=f"slowest answer of {replica}",
+                measured=max((answer.latency for answer in own), default=None),
+                comparison="<=",
+                limit=MAX_SECONDS,
+            ),
+        ]
+    return Verdict(
+        gate="smoke_test",
+        digest=adapter.digest,
+        compared_with=None,
+        data_version=adapter.data_version,
+        data_digest=adapter.data_digest,
+        judge=None,
+        thresholds={"requests": REQUESTS, "max_seconds": MAX_SECONDS},
+        checks=tuple(checks),
+        faults=(),
+        evidence_run_id=adapter.run_id,
+        decided_at=decided_at,
+    )

@@ -1,0 +1,77 @@
+"""Answers, grades, and what they add up to."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from lora_assets.records import Record
+
+Side = Literal["candidate", "live"]
+Letter = Literal["A", "B", "C"]
+
+
+class Answer(Record):
+    """What one adapter said to one row of the eval split; `latency` in seconds."""
+
+    row: int
+    text: str
+    latency: float
+
+
+class Grade(Record):
+    """The judge's letter for one answer; None where no readable grade came back."""
+
+    row: int
+    side: Side
+    letter: Letter | None
+    reason: str
+
+
+class Scores(Record):
+    """One side's grades, counted. Rates are shares of 1; None where nothing was counted.
+
+    A-rate and C-rate are shares of the graded answers; the refusal rate is the share of
+    the negatives whose answer declined.
+    """
+
+    letters: Mapping[Letter, int]
+    ungraded: int
+    negatives: int
+    refusals: int
+
+    @property
+    def graded(self) -> int:
+        return sum(self.letters.values())
+
+    @property
+    def a_rate(self) -> float | None:
+        return self.letters["A"] / self.graded if self.graded else None
+
+    @property
+    def c_rate(self) -> float | None:
+        return self.letters["C"] / self.graded if self.graded else None
+
+    @property
+    def refusal_rate(self) -> float | None:
+        return self.refusals / self.negatives if self.negatives else None
+
+    @property
+    def ungraded_rate(self) -> float | None:
+        total = self.graded + self.ungraded
+        return self.ungraded / total if total else None
+
+
+class EvalGrades(Record):
+    """What the `eval_grades` asset stands for: both sides' scores and their circumstances.
+
+    `live_digest` and `live` are None on a first deployment, where nothing is live yet.
+    """
+
+    model_version: int
+    digest: str
+    live_digest: str | None
+    data_version: str
+    data_digest: str
+    judge_model: str
+    candidate: Scores
+    live: Scores | None
+    mlflow_run_id: str

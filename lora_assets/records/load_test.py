@@ -1,0 +1,77 @@
+"""What a load test measures. All times are seconds."""
+
+from typing import Literal
+
+from lora_assets.records import Record
+
+
+class RequestSample(Record):
+    """One request as its client saw it.
+
+    `started` is seconds since the test began. `latency` is the time to the last byte and
+    `ttft` to the first token; both are None when the request failed, and `error` says how.
+    """
+
+    started: float
+    latency: float | None
+    ttft: float | None
+    output_tokens: int
+    error: str | None
+
+
+class Percentiles(Record):
+    """Exact percentiles over the samples (nearest rank: a value that was measured)."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class LoadMetrics(Record):
+    """One adapter under load; percentiles are over the requests that succeeded.
+
+    `throughput` counts successful requests per second of the test's duration. The
+    percentiles are None when no request succeeded.
+    """
+
+    requests: int
+    failures: int
+    duration: float
+    latency: Percentiles | None
+    ttft: Percentiles | None
+    throughput: float
+    success_rate: float
+
+
+class ServerHistogram(Record):
+    """The server's own view of the same window, from its histogram's buckets.
+
+    The true 95th percentile lies in (p95_low, p95_high]; p95_high is infinite in the
+    last bucket.
+    """
+
+    metric: str
+    requests: int
+    p95_low: float
+    p95_high: float
+
+
+class PerfMetrics(Record):
+    """What the `perf_metrics` asset stands for.
+
+    `baseline` is None on a first deployment. It was `measured` in the same run, turn
+    about with the candidate, or `stored` by the live adapter's own last passed test.
+    `contradictions` say where the server's histograms deny what the clients saw.
+    """
+
+    model_version: int
+    digest: str
+    live_digest: str | None
+    data_version: str
+    data_digest: str
+    candidate: LoadMetrics
+    baseline: LoadMetrics | None
+    baseline_source: Literal["none", "measured", "stored"]
+    server: tuple[ServerHistogram, ...]
+    contradictions: tuple[str, ...]
+    mlflow_run_id: str

@@ -1,0 +1,43 @@
+"""What the registry knows of a model version."""
+
+from typing import Literal
+
+from lora_assets.records import Record
+
+Alias = Literal[
+    "candidate",
+    "staged",
+    "eval-passed",
+    "eval-failed",
+    "perf-passed",
+    "perf-failed",
+    "live",
+    "previous",
+]
+
+
+class ModelVersion(Record):
+    """An adapter that passed the quality gate: what the `gate_result` asset stands for."""
+
+    model: str
+    version: int
+    digest: str
+    data_version: str
+    data_digest: str
+    run_id: str
+
+    @property
+    def serving_name(self) -> str:
+        """The name that belongs to these bytes alone: loaded, evaluated, load-tested as this."""
+        return f"{self.model}-v{self.version}-{self.digest[:12]}"
+
+
+class Promotion(Record):
+    """What a promotion set out to do, kept from before its first step until after its last.
+
+    `version` takes the live slot and `replaced`, if any, becomes `previous`.
+    """
+
+    source_alias: str
+    version: ModelVersion
+    replaced: ModelVersion | None

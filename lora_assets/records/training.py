@@ -1,0 +1,90 @@
+"""What one training run is told, and what it reports."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from lora_assets.records import Record
+
+Profile = Literal["minimal", "standard", "aggressive", "high_capacity"]
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+ALL_PROJECTIONS = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+
+
+class LoraProfile(Record):
+    """The shape of an adapter: rank, scale (alpha / rank), the projections it changes."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    target_modules: tuple[str, ...]
+
+
+LORA_PROFILES: Mapping[Profile, LoraProfile] = {
+    "minimal": LoraProfile(rank=4, alpha=8, dropout=0.05, target_modules=("q_proj", "v_proj")),
+    "standard": LoraProfile(rank=8, alpha=16, dropout=0.05, target_modules=ATTENTION),
+    "aggressive": LoraProfile(rank=16, alpha=32, dropout=0.05, target_modules=ALL_PROJECTIONS),
+    "high_capacity": LoraProfile(rank=32, alpha=64, dropout=0.1, target_modules=ALL_PROJECTIONS),
+}
+
+
+class TrainingParameters(Record):
+    """Hyperparameters of one QLoRA run; the defaults are the specification's for a 7B model."""
+
+    lora_config: Profile = Field("standard", description="LoRA configuration profile")
+    learning_rate: float = Field(
+        2e-4, gt=0, le=1, allow_inf_nan=False, description="Peak learning rate"
+    )
+    num_epochs: int = Field(1, ge=1, description="Training epochs")
+    batch_size: int = Field(4, ge=1, description="Sequences per device and step")
+    gradient_accumulation_steps: int = Field(4, ge=1, description="Steps per optimizer update")
+    max_seq_length: int = Field(1024, ge=16, description="Longest row, in tokens")
+    quantization: Literal["nf4", "none"] = Field(
+        "nf4", description="How the frozen base model is held: 4-bit NF4 (QLoRA) or unquantised"
+    )
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, allow_inf_nan=False, description="Share of the updates spent warming up"
+    )
+    evaluations: int = Field(4, ge=1, description="Evaluations (and checkpoints) per run")
+    seed: int = Field(42, ge=0, description="Seed of initialisation, order and dropout")
+
+
+EMBEDDED_PARAMETERS = TrainingParameters(batch_size=16, gradient_accumulation_steps=1, learning_rate=4e-3)
+"""Defaults for the embedded base model (2.9 M parameters, two cores)."""
+
+
+class LossPoint(Record):
+    """One reading of a loss curve: after `step` optimizer updates."""
+
+    step: int
+    name: Literal["train_loss", "eval_loss"]
+    value: float
+
+
+class TrainingMetrics(Record):
+    """What a training run measured.
+
+    Losses are means over answer tokens (nats); perplexity is exp(eval loss). A metric
+    that the run did not produce is None, which no gate lets pass.
+    """
+
+    final_eval_loss: float | None
+    final_perplexity: float | None
+    tokens_per_second: float
+    steps: int
+    best_step: int
+    rows_left_out: Mapping[str, tuple[int, ...]]
+    curve: tuple[LossPoint, ...]
+
+
+class Adapter(Record):
+    """A trained adapter: what the `adapter` asset stands for, identified by its digest."""
+
+    digest: str
+    data_version: str
+    data_digest: str
+    base_model: str
+    lora_config: Profile
+    mlflow_run_id: str
+    metrics: TrainingMetrics

@@ -1,0 +1,1 @@
+"""Thin typed clients of the world outside; each returns records, sets a timeout, and raises."""

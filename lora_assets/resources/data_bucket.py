@@ -1,0 +1,93 @@
+"""The data versions: immutable folders `data/processed/<version>/` with three splits."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.data_is_sound import parse_split
+from lora_assets.records.dataset import SPLITS, Row, SplitName, SplitSummary, TrainingData
+from lora_assets.resources.object_store import ObjectStore
+
+PROCESSED = "data/processed"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class DataBucket(dg.ConfigurableResource[Any]):
+    """Reads data versions. Every method raises LoraAssetsError naming version and file."""
+
+    uri: str
+    s3_endpoint_url: str = ""
+
+    @property
+    def store(self) -> ObjectStore:
+        return ObjectStore(self.uri, self.s3_endpoint_url)
+
+    def versions(self) -> tuple[str, ...]:
+        """The data versions that have all three splits."""
+        return tuple(
+            version
+            for version in self.store.folders(PROCESSED)
+            if all(self.store.get(_key(version, split)) is not None for split in SPLITS)
+        )
+
+    def source(self, data_version: str) -> str:
+        """The URI of a data version's folder."""
+        return self.store.address(f"{PROCESSED}/{data_version}")
+
+    def read(self, data_version: str) -> tuple[TrainingData, Mapping[SplitName, Sequence[Row]]]:
+        """All rows of a data version, and what identifies them."""
+        contents = {split: self._content(data_version, split) for split in SPLITS}
+        source = self.source(data_version)
+        splits = {name: parse_split(name, content, source) for name, content in contents.items()}
+        data = TrainingData(
+            data_version=data_version,
+            digest=_digest(contents),
+            source=source,
+            splits={
+                name: SplitSummary(rows=len(rows), negatives=sum(r.is_negative for r in rows))
+                for name, rows in splits.items()
+            },
+        )
+        return data, splits
+
+    def read_unchanged(self, data: TrainingData) -> Mapping[SplitName, Sequence[Row]]:
+        """The rows of a data version that was read before; refused if its bytes have changed."""
+        now, splits = self.read(data.data_version)
+        if now.digest != data.digest:
+            raise LoraAssetsError(
+                f"Data version {data.data_version} has changed: digest {now.digest[:12]}, "
+                f"was {data.digest[:12]}",
+                "A data version is immutable; restore it, or give the new data a new version.",
+            )
+        return splits
+
+    def _content(self, data_version: str, split: SplitName) -> bytes:
+        if not _NAME.fullmatch(data_version):
+            raise LoraAssetsError(
+                f"{data_version!r} is no data version",
+                "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+            )
+        content = self.store.get(_key(data_version, split))
+        if content is None:
+            raise LoraAssetsError(
+                f"Data version {data_version} has no {self.source(data_version)}/{split}.jsonl",
+                "Put train.jsonl, val.jsonl and eval.jsonl there, or build them with "
+                "'lora-assets data build'.",
+            )
+        return content
+
+
+def _key(data_version: str, split: SplitName) -> str:
+    return f"{PROCESSED}/{data_version}/{split}.jsonl"
+
+
+def _digest(contents: Mapping[SplitName, bytes]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(contents):
+        total.update(f"{name}.jsonl\0{len(contents[name])}\0".encode())
+        total.update(contents[name])
+    return total.hexdigest()

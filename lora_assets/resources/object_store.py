@@ -1,0 +1,103 @@
+"""Files by key, in a local folder or in S3: the same three verbs for both."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+from dagster_aws.s3 import S3Resource
+
+from lora_assets.errors import LoraAssetsError
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A bucket: `file:///folder` or `s3://bucket[/prefix]` (any S3-compatible endpoint).
+
+    `s3_endpoint_url` is empty for AWS itself. Keys are relative, with forward slashes.
+    """
+
+    uri: str
+    s3_endpoint_url: str = ""
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes under `key`; None where there are none. Raises when the store fails."""
+        if (folder := self._folder()) is not None:
+            path = folder / key
+            return path.read_bytes() if path.is_file() else None
+        bucket, prefix = self._bucket()
+        client = self._s3()
+        try:
+            return bytes(client.get_object(Bucket=bucket, Key=prefix + key)["Body"].read())
+        except client.exceptions.NoSuchKey:
+            return None
+        except (BotoCoreError, ClientError) as error:
+            raise self._unreachable(error) from None
+
+    def put(self, key: str, content: bytes) -> None:
+        """Store `content` under `key`, whole or not at all."""
+        if (folder := self._folder()) is not None:
+            path = folder / key
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
+                    aside.write(content)
+                os.replace(aside.name, path)
+            except OSError as error:
+                raise LoraAssetsError(
+                    f"Can't write {path}: {error.strerror}", "Free space or mend the permissions."
+                ) from None
+            return
+        bucket, prefix = self._bucket()
+        try:
+            self._s3().put_object(Bucket=bucket, Key=prefix + key, Body=content)
+        except (BotoCoreError, ClientError) as error:
+            raise self._unreachable(error) from None
+
+    def folders(self, key: str) -> Iterator[str]:
+        """The names of the folders directly under `key`, in name order."""
+        if (folder := self._folder()) is not None:
+            parent = folder / key
+            if parent.is_dir():
+                yield from sorted(p.name for p in parent.iterdir() if p.is_dir())
+            return
+        bucket, prefix = self._bucket()
+        start = f"{prefix}{key}/"
+        try:
+            pages = self._s3().get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=bucket, Prefix=start, Delimiter="/"):
+                for entry in page.get("CommonPrefixes", ()):
+                    yield entry["Prefix"][len(start) :].rstrip("/")
+        except (BotoCoreError, ClientError) as error:
+            raise self._unreachable(error) from None
+
+    def address(self, key: str) -> str:
+        """The URI of `key`."""
+        return f"{self.uri.rstrip('/')}/{key}"
+
+    def _folder(self) -> Path | None:
+        parts = urlsplit(self.uri)
+        if parts.scheme == "file":
+            return Path(unquote(parts.path))
+        if parts.scheme == "s3":
+            return None
+        raise LoraAssetsError(
+            f"{self.uri!r} is no bucket", "Give file:///folder or s3://bucket as the data bucket."
+        )
+
+    def _bucket(self) -> tuple[str, str]:
+        parts = urlsplit(self.uri)
+        prefix = parts.path.strip("/")
+        return parts.netloc, f"{prefix}/" if prefix else ""
+
+    def _s3(self) -> Any:
+        return S3Resource(endpoint_url=self.s3_endpoint_url or None, max_attempts=3).get_client()
+
+    def _unreachable(self, error: Exception) -> LoraAssetsError:
+        return LoraAssetsError(
+            f"{self.uri} failed: {error}", "Check the bucket's name, endpoint and credentials."
+        )

@@ -1,0 +1,142 @@
+"""One vLLM server, through its HTTP API."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records import Record
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_Shape = TypeVar("_Shape", bound=BaseModel)
+
+
+class Completion(Record):
+    """One greedy answer: its text, its tokens' log-probabilities, its latency in seconds."""
+
+    text: str
+    logprobs: tuple[float, ...]
+    latency: float
+
+
+class _Model(BaseModel):
+    id: str
+    root: str
+    parent: str | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+class _Logprobs(BaseModel):
+    token_logprobs: list[float]
+
+
+class _Choice(BaseModel):
+    text: str
+    logprobs: _Logprobs
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice]
+
+
+def checked_name(name: str) -> str:
+    """`name`, if it can be a serving name; it also names a link, so it has no way out."""
+    if not _NAME.fullmatch(name):
+        raise LoraAssetsError(
+            f"{name!r} can't name an adapter or a slot",
+            "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A server at `url`. Requests are given up after `timeout` seconds; all errors are named."""
+
+    url: str
+    api_key: str = field(repr=False)
+    timeout: float
+
+    def loaded(self) -> Mapping[str, str]:
+        """The adapters that it serves: name to folder."""
+        models = self._read("/v1/models", self._send("GET", "/v1/models"), _Models)
+        return {model.id: model.root for model in models.data if model.parent is not None}
+
+    def load(self, name: str, folder: str) -> None:
+        """Serve the adapter in `folder` as `name`; refused when `name` is another adapter's."""
+        there = self.loaded().get(checked_name(name))
+        if there == folder:
+            return
+        if there is not None:
+            raise LoraAssetsError(
+                f"{self.url} already serves {there} as {name}",
+                f"Unload {name} from that replica.",
+            )
+        body = {"lora_name": name, "lora_path": folder}
+        self._send("POST", "/v1/load_lora_adapter", body)
+        if self.loaded().get(name) != folder:
+            raise LoraAssetsError(
+                f"{self.url} said that it loaded {name}, but does not list it",
+                "Look into that replica's log.",
+            )
+
+    def unload(self, name: str) -> None:
+        """Stop serving `name`; fine when it is not there."""
+        if name in self.loaded():
+            self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+    def complete(self, model: str, prompt: str, max_tokens: int) -> Completion:
+        """One greedy completion."""
+        body = {
+            "model": model,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "logprobs": 1,
+        }
+        started = perf_counter()
+        content = self._send("POST", "/v1/completions", body)
+        latency = perf_counter() - started
+        choice = self._read("/v1/completions", content, _Completion).choices[0]
+        return Completion(
+            text=choice.text, logprobs=tuple(choice.logprobs.token_logprobs), latency=latency
+        )
+
+    def metrics(self) -> str:
+        """The server's metrics in Prometheus's text format."""
+        return self._send("GET", "/metrics").decode()
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        try:
+            reply = httpx.request(
+                method, f"{self.url}{path}", json=body, headers=headers, timeout=self.timeout
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise LoraAssetsError(
+                f"vLLM at {self.url} is unreachable ({error or type(error).__name__})",
+                "Start it (embedded: 'lora-assets serve') or correct --vllm-url.",
+            ) from None
+        if reply.is_error:
+            raise LoraAssetsError(
+                f"vLLM at {self.url} answered {path} with {reply.status_code}: {reply.text[:300]}",
+                "Mend what the server's message names.",
+            )
+        return reply.content
+
+    def _read(self, path: str, content: bytes, shape: type[_Shape]) -> _Shape:
+        try:
+            return shape.model_validate_json(content)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise LoraAssetsError(
+                f"{self.url}{path} does not answer as vLLM does ({reason})", "Correct --vllm-url."
+            ) from None

@@ -1,0 +1,177 @@
+"""MLflow runs: parameters, curves, figures, artifacts and data set lineage."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import Any, TypeVar
+
+import dagster as dg
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records import Record
+from lora_assets.records.dataset import Row, SplitName, TrainingData
+from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.resources.mlflow_errors import mlflow_errors
+
+Kept = TypeVar("Kept", bound=Record)
+
+KEY_TAG = "lora_assets.key"
+_DATASET_DIGEST_LENGTH = 36
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """One open MLflow run."""
+
+    client: MlflowClient
+    run_id: str
+    tracking_uri: str
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Log parameters; logging the same value again is fine, another value is an error."""
+        with mlflow_errors(self.tracking_uri):
+            params = [Param(name, str(value)) for name, value in values.items()]
+            self.client.log_batch(self.run_id, params=params)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers, now, at `step`."""
+        with mlflow_errors(self.tracking_uri):
+            now = int(time() * 1000)
+            metrics = [Metric(name, value, now, step) for name, value in values.items()]
+            self.client.log_batch(self.run_id, metrics=metrics)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags."""
+        with mlflow_errors(self.tracking_uri):
+            for name, value in values.items():
+                self.client.set_tag(self.run_id, name, value)
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Store a figure as `name`.png."""
+        with mlflow_errors(self.tracking_uri):
+            self.client.log_figure(self.run_id, figure, f"{name}.png")
+
+    def table(self, rows: list[Mapping[str, Any]], name: str) -> None:
+        """Store rows as a table that MLflow's UI shows."""
+        columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
+        with mlflow_errors(self.tracking_uri):
+            self.client.log_table(self.run_id, columns, f"{name}.json")
+
+    def record(self, record: Record, name: str) -> None:
+        """Store a record as `name`.json."""
+        with mlflow_errors(self.tracking_uri):
+            self.client.log_text(self.run_id, record.model_dump_json(indent=1), f"{name}.json")
+
+    def folder(self, folder: Path, name: str) -> None:
+        """Store a folder's files under the artifact path `name`."""
+        with mlflow_errors(self.tracking_uri):
+            self.client.log_artifacts(self.run_id, str(folder), name)
+
+    def dataset(self, data: TrainingData, split: SplitName, context: str) -> None:
+        """Log a split as an input: name, content digest, source and schema."""
+        source_type = "s3" if data.source.startswith("s3://") else "local"
+        dataset = Dataset(
+            name=f"{split}-v{data.data_version}",
+            digest=data.digest[:_DATASET_DIGEST_LENGTH],
+            source_type=source_type,
+            source=json.dumps({"uri": f"{data.source}/{split}.jsonl"}),
+            schema=json.dumps(
+                {
+                    "mlflow_colspec": [
+                        {"type": "object" if name == "metadata" else "string", "name": name}
+                        for name in Row.model_fields
+                        if name != "metadata"
+                    ]
+                }
+            ),
+            profile=json.dumps(data.splits[split].model_dump()),
+        )
+        with mlflow_errors(self.tracking_uri):
+            self.client.log_inputs(
+                self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+            )
+
+
+class Tracking(dg.ConfigurableResource[Any]):
+    """An MLflow tracking server (http://…) or database (sqlite:///…).
+
+    `artifacts` is where the runs of a database keep their files (file:///…); with a server
+    it is empty: the server decides.
+    """
+
+    tracking_uri: str
+    artifacts: str = ""
+
+    @contextmanager
+    def run(
+        self, experiment: str, name: str, key: str, tags: Mapping[str, str]
+    ) -> Iterator[TrackedRun]:
+        """Open a run, taking up the one that a killed process left under the same `key`.
+
+        The run ends FINISHED with the block, or FAILED with its exception.
+        """
+        client = MlflowClient(self.tracking_uri)
+        with mlflow_errors(self.tracking_uri):
+            experiment_id = self._experiment(client, experiment)
+            left = client.search_runs(
+                [experiment_id],
+                f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'RUNNING'",
+                max_results=1,
+            )
+            run = left[0] if left else client.create_run(experiment_id, run_name=name)
+            tracked = TrackedRun(client, run.info.run_id, self.tracking_uri)
+        tracked.tags({KEY_TAG: key, **tags})
+        try:
+            yield tracked
+        except BaseException:
+            with mlflow_errors(self.tracking_uri):
+                client.set_terminated(tracked.run_id, "FAILED")
+            raise
+        with mlflow_errors(self.tracking_uri):
+            client.set_terminated(tracked.run_id, "FINISHED")
+
+    def reopen(self, run_id: str) -> TrackedRun:
+        """A run that exists, to add to."""
+        return TrackedRun(MlflowClient(self.tracking_uri), run_id, self.tracking_uri)
+
+    def store_verdict(self, run_id: str, verdict: Verdict) -> None:
+        """Keep a gate's verdict, with its evidence, on the run that it judges."""
+        run = self.reopen(run_id)
+        run.tags({f"verdict.{verdict.gate}": verdict.model_dump_json()})
+        run.metrics({f"{verdict.gate}.passed": float(verdict.passed)})
+
+    def verdict(self, run_id: str, gate: GateName) -> Verdict | None:
+        """The verdict that a gate left on a run; None where it left none."""
+        with mlflow_errors(self.tracking_uri):
+            run = MlflowClient(self.tracking_uri).get_run(run_id)
+        stored = run.data.tags.get(f"verdict.{gate}")
+        return Verdict.model_validate_json(stored) if stored else None
+
+    def record(self, run_id: str, name: str, shape: type[Kept]) -> Kept:
+        """The record that a run stored as `name`.json."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.download(run_id, f"{name}.json", Path(folder))
+            return shape.model_validate_json(path.read_bytes())
+
+    def download(self, run_id: str, name: str, to: Path) -> Path:
+        """Fetch the artifact folder `name` into `to`; returns where it is."""
+        with mlflow_errors(self.tracking_uri):
+            return Path(MlflowClient(self.tracking_uri).download_artifacts(run_id, name, str(to)))
+
+    def _experiment(self, client: MlflowClient, name: str) -> str:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            return client.create_experiment(name, f"{self.artifacts}/{name}" or None)
+        if found.lifecycle_stage != "active":
+            raise LoraAssetsError(
+                f"MLflow's experiment {name!r} is deleted",
+                "Restore it, or choose another with --mlflow-experiment.",
+            )
+        return str(found.experiment_id)

@@ -1,0 +1,66 @@
+"""The base model that adapters are trained on, and the stack's own training defaults."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import ValidationError
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import Row, SplitName
+from lora_assets.records.training import (
+    EMBEDDED_PARAMETERS,
+    LossPoint,
+    TrainingMetrics,
+    TrainingParameters,
+)
+
+
+class Trainer(dg.ConfigurableResource[Any]):
+    """Trains on `base_model` (a folder or a hub name), which adapters know as `base_model_name`.
+
+    `embedded` chooses the defaults that suit the small base model over the specification's.
+    """
+
+    base_model: str
+    base_model_name: str
+    embedded: bool
+
+    def parameters(self, overrides: Mapping[str, Any]) -> TrainingParameters:
+        """The stack's defaults with what a run overrides; raises for a value that can't be."""
+        defaults = EMBEDDED_PARAMETERS if self.embedded else TrainingParameters()
+        try:
+            return TrainingParameters.model_validate({**defaults.model_dump(), **overrides})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            raise LoraAssetsError(
+                f"{field} = {first['input']!r} is not possible ({first['msg']})",
+                f"Correct {field}.",
+            ) from None
+
+    def train(
+        self,
+        splits: Mapping[SplitName, Sequence[Row]],
+        parameters: TrainingParameters,
+        work: Path,
+        output: Path,
+        on_loss: Callable[[LossPoint], None],
+        on_progress: Callable[[int, int], None],
+    ) -> TrainingMetrics:
+        """Train an adapter into the folder `output`, going on from what `work` holds."""
+        # Only the step that trains pays for loading torch, and its image alone has it.
+        from lora_assets.engines.training.train import train
+
+        return train(
+            splits["train"],
+            splits["val"],
+            self.base_model,
+            self.base_model_name,
+            parameters,
+            work,
+            output,
+            on_loss,
+            on_progress,
+        )

@@ -1,0 +1,16 @@
+from lora_assets.engines.training.curve import learning_curve
+from lora_assets.records.training import LossPoint
+
+
+def test_the_curve_shows_both_losses_over_labelled_axes() -> None:
+    points = [
+        LossPoint(step=1, name="train_loss", value=2.0),
+        LossPoint(step=2, name="train_loss", value=1.0),
+        LossPoint(step=2, name="eval_loss", value=1.5),
+    ]
+    (axes,) = learning_curve(points).axes
+    train, evaluation = axes.lines
+    assert train.get_xydata().tolist() == [[1, 2.0], [2, 1.0]]
+    assert evaluation.get_xydata().tolist() == [[2, 1.5]]
+    assert axes.get_xlabel() == "optimizer updates"
+    assert axes.get_ylabel() == "loss (nats per answer token)"
