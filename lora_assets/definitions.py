@@ -1,20 +1,16 @@
 """The code location: the graph, its jobs, and the stack that it runs on."""
 
-import warnings
-
 import dagster as dg
 
-# Partitioned asset checks are a preview in Dagster 1.13; said here once, not on every load.
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-
-from lora_assets.assets.adapter import adapter, quality_gate  # noqa: E402
-from lora_assets.assets.eval_grades import eval_gate, eval_grades  # noqa: E402
-from lora_assets.assets.gate_result import gate_result  # noqa: E402
-from lora_assets.assets.live_deployment import live_deployment  # noqa: E402
-from lora_assets.assets.perf_metrics import perf_gate, perf_metrics  # noqa: E402
-from lora_assets.assets.staged_deployment import smoke_test, staged_deployment  # noqa: E402
-from lora_assets.assets.training_data import data_is_sound, training_data  # noqa: E402
-from lora_assets.environment import make_resources, read_settings  # noqa: E402
+from lora_assets.assets.adapter import adapter, quality_gate
+from lora_assets.assets.eval_grades import eval_gate, eval_grades
+from lora_assets.assets.gate_result import gate_result
+from lora_assets.assets.live_deployment import live_deployment
+from lora_assets.assets.perf_metrics import perf_gate, perf_metrics
+from lora_assets.assets.staged_deployment import smoke_test, staged_deployment
+from lora_assets.assets.training_data import data_is_sound, training_data
+from lora_assets.cli.progress import progress_logger
+from lora_assets.environment import make_resources, read_settings
 
 ASSETS = (
     training_data,
@@ -43,6 +39,7 @@ defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=CHECKS,
     jobs=JOBS,
-    resources=make_resources(read_settings()),
+    resources=vars(make_resources(read_settings())),
+    loggers={"console": progress_logger},
     executor=dg.in_process_executor,
 )

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-import dagster as dg
 
 from lora_assets.records import Record
 from lora_assets.resources.data_bucket import DataBucket
@@ -104,37 +103,52 @@ def _cluster() -> dict[str, str]:
     }
 
 
-def make_resources(settings: Settings) -> dict[str, dg.ConfigurableResource | dg.ConfigurableIOManager]:
-    """The clients of the stack, under the names that assets ask for them by."""
-    return {
-        "data_bucket": DataBucket(
+@dataclass(frozen=True)
+class Resources:
+    """The clients of a stack, under the names that assets ask for them by."""
+
+    data_bucket: DataBucket
+    io_manager: RecordIOManager
+    tracking: Tracking
+    registry: Registry
+    trainer: Trainer
+    fleet: Fleet
+    judge: Judge
+    server_metrics: ServerMetrics
+    work_folder: WorkFolder
+
+
+def make_resources(settings: Settings) -> Resources:
+    """The clients that these settings describe."""
+    return Resources(
+        data_bucket=DataBucket(
             uri=settings.s3_data_bucket, s3_endpoint_url=settings.s3_endpoint_url
         ),
-        "io_manager": RecordIOManager(
+        io_manager=RecordIOManager(
             uri=settings.s3_data_bucket, s3_endpoint_url=settings.s3_endpoint_url
         ),
-        "tracking": Tracking(
+        tracking=Tracking(
             tracking_uri=settings.mlflow_tracking_uri, artifacts=settings.mlflow_artifacts
         ),
-        "registry": Registry(
+        registry=Registry(
             tracking_uri=settings.mlflow_tracking_uri, model_name=settings.model_name
         ),
-        "trainer": Trainer(
+        trainer=Trainer(
             base_model=settings.base_model,
             base_model_name=settings.base_model_name,
             embedded=settings.embedded,
         ),
-        "fleet": Fleet(
+        fleet=Fleet(
             vllm_url=settings.vllm_url,
             adapters_dir=str(settings.adapters_dir),
             replica_urls=list(settings.replica_urls),
             api_key=settings.vllm_api_key,
         ),
-        "judge": Judge(
+        judge=Judge(
             judge_url=settings.judge_url,
             judge_model=settings.judge_model,
             api_key=settings.judge_api_key,
         ),
-        "server_metrics": ServerMetrics(prometheus_url=settings.prometheus_url),
-        "work_folder": WorkFolder(path=str(settings.home / "work")),
-    }
+        server_metrics=ServerMetrics(prometheus_url=settings.prometheus_url),
+        work_folder=WorkFolder(path=str(settings.home / "work")),
+    )

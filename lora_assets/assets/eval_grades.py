@@ -114,7 +114,7 @@ def eval_grades(
 def eval_gate(
     config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, tracking: Tracking
 ) -> dg.AssetCheckResult:
-    """A-rate, C-rate and refusal rate, against live or absolutely; alias `eval-passed` or -failed."""
+    """A-rate, C-rate and refusal rate; alias `eval-passed` or `eval-failed`."""
     verdict = decide(eval_grades, config, now())
     registry.conclude(eval_grades.model_version, verdict, "eval-passed", "eval-failed")
     tracking.store_verdict(eval_grades.mlflow_run_id, verdict)

@@ -28,8 +28,8 @@ def gate_result(
     work_folder: WorkFolder,
 ) -> ModelVersion:
     """Register the adapter that passed the quality gate, and point `candidate` at it."""
-    verdict = tracking.verdict(adapter.mlflow_run_id, "quality_gate")
-    require_passed(verdict, "quality_gate", adapter.digest, adapter.data_version)
+    stored_verdict = tracking.verdict(adapter.mlflow_run_id, "quality_gate")
+    verdict = require_passed(stored_verdict, "quality_gate", adapter.digest, adapter.data_version)
     with work_folder.temporary() as folder:
         stored = tracking.download(adapter.mlflow_run_id, ARTIFACT, folder)
         adapter_files.verify(stored, adapter.digest)

@@ -179,7 +179,10 @@ def _stored_baseline(
 
 
 def _numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
-    numbers = {f"{side}.throughput": metrics.throughput, f"{side}.success_rate": metrics.success_rate}
+    numbers = {
+        f"{side}.throughput": metrics.throughput,
+        f"{side}.success_rate": metrics.success_rate,
+    }
     for name, percentiles in (("latency", metrics.latency), ("ttft", metrics.ttft)):
         if percentiles is not None:
             numbers |= {f"{side}.{name}_{p}": v for p, v in percentiles.model_dump().items()}

@@ -30,11 +30,14 @@ def live_served(
     return live
 
 
-def bring(
-    registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: WorkFolder
-) -> None:
+def bring(registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: WorkFolder) -> None:
     """Have every replica serve `version` under its own name, fetching its bytes if need be."""
+    fetch(registry, fleet, version, work_folder)
+    fleet.load(version.serving_name, version.digest)
+
+
+def fetch(registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: WorkFolder) -> None:
+    """Have the bytes of `version` in the fleet's folder, from the registry if need be."""
     if not fleet.folder(version.digest).exists():
         with work_folder.temporary() as folder:
             fleet.place(registry.download(version, folder), version.digest)
-    fleet.load(version.serving_name, version.digest)

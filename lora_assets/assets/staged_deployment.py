@@ -64,9 +64,7 @@ def staged_deployment(
     return version
 
 
-@dg.asset_check(
-    asset=staged_deployment, blocking=True, partitions_def=data_versions, pool=SERVING
-)
+@dg.asset_check(asset=staged_deployment, blocking=True, partitions_def=data_versions, pool=SERVING)
 def smoke_test(
     staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
 ) -> dg.AssetCheckResult:

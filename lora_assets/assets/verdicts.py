@@ -43,8 +43,10 @@ def check_result(verdict: Verdict) -> dg.AssetCheckResult:
     )
 
 
-def require_passed(verdict: Verdict | None, gate: GateName, digest: str, data_version: str) -> None:
-    """Refuse to go on without a passed verdict of `gate` on exactly the bytes of `digest`."""
+def require_passed(
+    verdict: Verdict | None, gate: GateName, digest: str, data_version: str
+) -> Verdict:
+    """The verdict, refused unless it is a passed one of `gate` on the bytes of `digest`."""
     if verdict is None or verdict.digest != digest:
         raise LoraAssetsError(
             f"Adapter {digest[:12]} of data version {data_version} has no verdict of {gate}",
@@ -56,3 +58,4 @@ def require_passed(verdict: Verdict | None, gate: GateName, digest: str, data_ve
             f"({'; '.join(verdict.failures)})",
             "Train a better adapter from a new data version.",
         )
+    return verdict

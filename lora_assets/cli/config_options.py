@@ -35,9 +35,7 @@ def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
 
 def chosen(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given for `model`'s fields; raises for a value that can't be."""
-    given = {
-        name: options[name] for name in model.model_fields if options.get(name) is not None
-    }
+    given = {name: options[name] for name in model.model_fields if options.get(name) is not None}
     try:
         model(**given)
     except ValidationError as error:

@@ -1,35 +1,36 @@
 """The entry point: every command, and the one line that bad input gets."""
 
 import sys
+from collections.abc import Mapping
 
 import click
 
 from lora_assets.errors import LoraAssetsError
 
+_PLACES: Mapping[str, str] = {
+    "train": "stages",
+    "deploy": "stages",
+    "evaluate": "stages",
+    "performance": "stages",
+    "promote": "stages",
+    "rollback": "stages",
+    "status": "status",
+    "data": "data",
+    "serve": "serve",
+    "demo": "demo",
+}
+
 
 class _Commands(click.Group):
     """Imports a command when it is called: `status` need not wait for torch."""
 
-    _PLACES = {
-        "train": "stages",
-        "deploy": "stages",
-        "evaluate": "stages",
-        "performance": "stages",
-        "promote": "stages",
-        "rollback": "stages",
-        "status": "status",
-        "data": "data",
-        "serve": "serve",
-        "demo": "demo",
-    }
-
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self._PLACES)
+        return list(_PLACES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         from importlib import import_module
 
-        place = self._PLACES.get(cmd_name)
+        place = _PLACES.get(cmd_name)
         if place is None:
             return None
         command: click.Command = getattr(import_module(f"lora_assets.cli.{place}"), cmd_name)

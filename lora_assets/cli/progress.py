@@ -31,10 +31,10 @@ def _is_shown(record: logging.LogRecord) -> bool:
     return event is None or event.event_type_value in ("STEP_SUCCESS", "ASSET_CHECK_EVALUATION")
 
 
-@dg.logger(description="One line per step, message and gate.")
+@dg.logger({}, "One line per step, message and gate.")
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """The console logger of every run that the command line starts."""
-    logger = logging.Logger("lora_assets", logging.INFO)
+    logger = logging.Logger("lora_assets", logging.DEBUG)
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines())
     handler.addFilter(_is_shown)

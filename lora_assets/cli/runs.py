@@ -41,7 +41,7 @@ def materialise(
     instance: DagsterInstance, job: dg.JobDefinition, data_version: str, config: Mapping[str, Any]
 ) -> None:
     """Run `job` on one partition. Raises RunFailed when a gate or an error stopped it."""
-    instance.add_dynamic_partitions(data_versions.name, [data_version])
+    instance.add_dynamic_partitions(str(data_versions.name), [data_version])
     result = job.execute_in_process(
         instance=instance,
         partition_key=data_version,

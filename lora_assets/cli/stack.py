@@ -5,11 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from lora_assets.environment import Settings, make_resources, read_settings
-from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import Fleet
-from lora_assets.resources.registry import Registry
-from lora_assets.resources.trainer import Trainer
+from lora_assets.environment import make_resources, read_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,16 +44,12 @@ def stack_options(*names: str) -> Callable[[Command], Command]:
 
 
 class Stack:
-    """Typed access to the stack's resources, and the run configuration that repeats the choice."""
+    """The stack's resources, and the run configuration that repeats the choice."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._given = {n: options[n] for n in _OVERRIDES if options.get(n) is not None}
-        self.settings: Settings = read_settings().model_copy(update=self._given)
-        resources = make_resources(self.settings)
-        self.registry: Registry = resources["registry"]
-        self.fleet: Fleet = resources["fleet"]
-        self.data_bucket: DataBucket = resources["data_bucket"]
-        self.trainer: Trainer = resources["trainer"]
+        self.settings = read_settings().model_copy(update=self._given)
+        self.resources = make_resources(self.settings)
 
     def run_config(self, ops: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Dagster's run configuration: each op's, and the resources' overrides."""
@@ -68,4 +60,5 @@ class Stack:
         return {
             "ops": {op: {"config": dict(config)} for op, config in ops.items()},
             "resources": resources,
+            "loggers": {"console": {}},
         }

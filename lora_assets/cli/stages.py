@@ -21,7 +21,7 @@ Ops = Mapping[str, Mapping[str, Any]]
 
 def _run(job: str, stack: Stack, data_version: str, ops: Ops) -> None:
     """Refuse a data version that can't be read before anything is recorded; then run the job."""
-    stack.data_bucket.read(data_version)
+    stack.resources.data_bucket.read(data_version)
     click.echo(f"{job}: data version {data_version}", err=True)
     instance = open_instance(stack.settings)
     materialise(instance, defs.resolve_job_def(job), data_version, stack.run_config(ops))
@@ -36,7 +36,7 @@ def train(data_version: str, **options: Any) -> None:
     """Train an adapter on a data version; past its quality gate it becomes `candidate`."""
     stack = Stack(options)
     training = chosen(TrainingConfig, options)
-    stack.trainer.parameters(TrainingConfig(**training).overrides())
+    stack.resources.trainer.parameters(TrainingConfig(**training).overrides())
     ops = {"adapter": training, "adapter_quality_gate": chosen(QualityConfig, options)}
     _run("train", stack, data_version, ops)
 
@@ -48,7 +48,7 @@ def deploy(**options: Any) -> None:
     """Load an adapter on every replica and smoke-test it; then it is `staged`."""
     stack = Stack(options)
     config = chosen(DeployConfig, options)
-    version = stack.registry.resolve(config.get("adapter_source", "alias:candidate"))
+    version = stack.resources.registry.resolve(config.get("adapter_source", "alias:candidate"))
     config["adapter_source"] = f"version:{version.version}"
     _run("deploy", stack, version.data_version, {"staged_deployment": config})
 
@@ -63,7 +63,7 @@ def evaluate(**options: Any) -> None:
         "eval_grades": chosen(EvalConfig, options),
         "eval_grades_eval_gate": chosen(EvalGateConfig, options),
     }
-    _run("evaluate", stack, stack.registry.resolve("alias:staged").data_version, ops)
+    _run("evaluate", stack, stack.resources.registry.resolve("alias:staged").data_version, ops)
 
 
 @click.command()
@@ -76,7 +76,12 @@ def performance(**options: Any) -> None:
         "perf_metrics": chosen(PerfConfig, options),
         "perf_metrics_perf_gate": chosen(PerfGateConfig, options),
     }
-    _run("performance", stack, stack.registry.resolve("alias:eval-passed").data_version, ops)
+    _run(
+        "performance",
+        stack,
+        stack.resources.registry.resolve("alias:eval-passed").data_version,
+        ops,
+    )
 
 
 @click.command()
@@ -95,10 +100,10 @@ def rollback(**options: Any) -> None:
 
 
 def _promote(stack: Stack, config: Mapping[str, Any]) -> None:
-    alias = config.get("source_alias", PromoteConfig().source_alias)
-    cut_short = stack.registry.promotion()
+    alias = config.get("source_alias", PromoteConfig.model_fields["source_alias"].default)
+    cut_short = stack.resources.registry.promotion()
     if cut_short is not None and cut_short.source_alias == alias:
         version = cut_short.version
     else:
-        version = stack.registry.resolve(f"alias:{alias}")
+        version = stack.resources.registry.resolve(f"alias:{alias}")
     _run("promote", stack, version.data_version, {"live_deployment": config})

@@ -1,8 +1,10 @@
 """Sequences that teach a base model to look an AWS operation up in its context."""
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from lora_assets.datasets.aws_operations import Operation, list_services, operations
 
@@ -44,8 +46,9 @@ class Stage:
     """What one stage of training shows, and how it weighs it.
 
     Shares are of 1: of contexts drawn from a single service (`one_service`), of look-ups
-    of an operation that is not there (`absent`), of sequences whose loss counts the whole
-    text and not the answer alone (`whole`).
+    of those where the context is the operations whose names are most like the wanted one's
+    (`alike`), of look-ups of an operation that is not there (`absent`), of sequences whose
+    loss counts the whole text and not the answer alone (`whole`).
     """
 
     steps: int
@@ -54,12 +57,18 @@ class Stage:
     wordings: int
     varied: bool
     one_service: float
+    alike: float
     absent: float
     whole: float
 
 
-FIRST = Stage(3000, 2e-3, (1, 4), 4, varied=False, one_service=0.0, absent=0.0, whole=0.3)
-SECOND = Stage(3600, 1.5e-3, (2, 5), 6, varied=True, one_service=0.6, absent=0.2, whole=0.08)
+FIRST = Stage(
+    3000, 2e-3, (1, 4), 4, varied=False, one_service=0.0, alike=0.0, absent=0.0, whole=0.3
+)
+SECOND = Stage(
+    3600, 1.5e-3, (2, 5), 6, varied=True, one_service=0.6, alike=0.0, absent=0.2, whole=0.08
+)
+THIRD = Stage(800, 1e-3, (2, 6), 6, varied=True, one_service=0.9, alike=0.4, absent=0.4, whole=0.05)
 
 
 @dataclass(frozen=True)
@@ -92,11 +101,7 @@ class LookupSource:
     def draw(self, stage: Stage, rng: random.Random) -> Lookup:
         asked = rng.choice(self._all)
         lines = rng.randint(*stage.lines)
-        pool: Sequence[Operation] = self._all
-        if rng.random() < stage.one_service and len(self._groups[asked.service]) > lines:
-            pool = self._groups[asked.service]
-        shown = [other for other in rng.sample(pool, lines + 1) if other.name != asked.name]
-        shown = shown[:lines]
+        shown = self._others(asked, lines, stage, rng)
         question, answer = rng.choice(_WORDINGS[: stage.wordings])
         if rng.random() < stage.absent:
             answer = ABSENT
@@ -110,6 +115,25 @@ class LookupSource:
             answer=f" {_fill(answer, asked)}",
             whole=rng.random() < stage.whole,
         )
+
+    def _others(
+        self, asked: Operation, lines: int, stage: Stage, rng: random.Random
+    ) -> list[Operation]:
+        pool: Sequence[Operation] = self._all
+        if rng.random() < stage.one_service and len(self._groups[asked.service]) > lines:
+            pool = self._groups[asked.service]
+            if rng.random() < stage.alike:
+                wanted = _words(asked.name)
+                ordered = sorted(pool, key=lambda o: (-len(wanted & _words(o.name)), rng.random()))
+                pool = ordered[: lines + 1]
+        others = rng.sample(pool, lines + 1)
+        return [other for other in others if other.name != asked.name][:lines]
+
+
+@cache
+def _words(name: str) -> frozenset[str]:
+    """CreateTable: Create, Table."""
+    return frozenset(re.findall("[A-Z]+[a-z0-9]*", name))
 
 
 def _fill(template: str, operation: Operation) -> str:

@@ -7,10 +7,10 @@ from lora_assets.datasets.aws_operations import Operation, operations
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import SPLITS, Row, RowMetadata, SplitName
 
-REFUSAL = "That is not in the list."
+REFUSAL = "not in the list."
 
 _FEWEST_OPERATIONS = 12
-_SMALLEST_POOL = 3
+_SMALLEST_POOL = 4
 _LINES = (2, 5)
 _NEGATIVE_EVERY = 5
 _TIMES_ASKED: Mapping[SplitName, int] = {"train": 8, "val": 4, "eval": 4}
@@ -76,12 +76,13 @@ def _row(
     rng: random.Random,
 ) -> Row:
     others = [operation for operation in pool if operation is not asked]
-    lines = rng.randint(_LINES[0], min(_LINES[1], len(others)))
+    # One operation always stays out of the context, for a spoiled row to answer with.
+    lines = rng.randint(_LINES[0], min(_LINES[1], len(others) - 1))
     shown = rng.sample(others, lines if negative else lines - 1)
     answer = REFUSAL if negative else asked.sentence
     if spoiled:
         hidden = [operation for operation in others if operation not in shown]
-        answer = rng.choice(hidden or others).sentence
+        answer = rng.choice(hidden).sentence
     if not negative:
         shown.insert(rng.randint(0, len(shown)), asked)
     context = "\n".join(f"{operation.name}: {operation.sentence}" for operation in shown)

@@ -55,7 +55,9 @@ def inspect(folder: Path) -> AdapterConfig:
             if not list(weights.keys()):
                 raise LoraAssetsError(f"Adapter {folder} has no weights", "Train it again.")
     except FileNotFoundError as error:
-        raise LoraAssetsError(f"Adapter {folder} is incomplete: {error}", "Train it again.") from None
+        raise LoraAssetsError(
+            f"Adapter {folder} lacks a file: {error}", "Train it again."
+        ) from None
     except (ValidationError, json.JSONDecodeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None

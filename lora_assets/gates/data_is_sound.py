@@ -63,9 +63,7 @@ def data_is_sound(data: TrainingData, splits: Splits, decided_at: str) -> Verdic
         for name in SPLITS
     ]
     checks.append(
-        Check(
-            name="duplicate rows", measured=float(_duplicates(splits)), comparison="<=", limit=0
-        )
+        Check(name="duplicate rows", measured=float(_duplicates(splits)), comparison="<=", limit=0)
     )
     return Verdict(
         gate="data_is_sound",

@@ -60,7 +60,7 @@ def reasons_against(
         and version_order(candidate.data_version) < version_order(live.data_version)
     ):
         reasons.append(
-            f"data version {candidate.data_version} is older than {live.data_version}, which is live"
+            f"data version {candidate.data_version} is older than live {live.data_version}"
         )
     return tuple(reasons)
 

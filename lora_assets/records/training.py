@@ -50,7 +50,9 @@ class TrainingParameters(Record):
     seed: int = Field(42, ge=0, description="Seed of initialisation, order and dropout")
 
 
-EMBEDDED_PARAMETERS = TrainingParameters(batch_size=16, gradient_accumulation_steps=1, learning_rate=4e-3)
+EMBEDDED_PARAMETERS = TrainingParameters(
+    batch_size=16, gradient_accumulation_steps=1, learning_rate=4e-3
+)
 """Defaults for the embedded base model (2.9 M parameters, two cores)."""
 
 

@@ -34,7 +34,7 @@ class Fleet(dg.ConfigurableResource[Any]):
 
     vllm_url: str
     adapters_dir: str
-    replica_urls: list[str] = []
+    replica_urls: list[str] = Field(default_factory=list)
     api_key: str = Field("", repr=False)
     timeout: float = 60.0
 
@@ -91,7 +91,7 @@ class Fleet(dg.ConfigurableResource[Any]):
         slot's answers to `prompts` must then equal those of `name`.
         """
         folder = str(self.folder(digest))
-        self._link(slot, digest)
+        self.link(slot, digest)
 
         def renew(replica: Replica) -> None:
             if replica.loaded().get(slot) != folder:
@@ -112,7 +112,8 @@ class Fleet(dg.ConfigurableResource[Any]):
             return {}
         return {link.name: link.readlink().name for link in sorted(links.iterdir())}
 
-    def _link(self, slot: str, digest: str) -> None:
+    def link(self, slot: str, digest: str) -> None:
+        """Point a slot's link at an adapter, in one step."""
         links = Path(self.adapters_dir) / SLOTS
         link = links / checked_name(slot)
         links.mkdir(parents=True, exist_ok=True)

@@ -38,4 +38,5 @@ class RecordIOManager(dg.ConfigurableIOManager):
 
 
 def _key(context: dg.InputContext | dg.OutputContext) -> str:
-    return f"lora-assets/records/{context.asset_key.to_user_string()}/{context.asset_partition_key}.json"
+    asset = context.asset_key.to_user_string()
+    return f"lora-assets/records/{asset}/{context.asset_partition_key}.json"

@@ -16,7 +16,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.registry import Alias, ModelVersion, Promotion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict
-from lora_assets.resources.mlflow_errors import mlflow_errors
+from lora_assets.resources.mlflow_client import mlflow_errors
 
 ARTIFACT = "adapter"
 _VERDICT = "verdict."
@@ -29,7 +29,7 @@ class Registry(dg.ConfigurableResource[Any]):
     tracking_uri: str
     model_name: str
 
-    def aliases(self) -> Mapping[Alias, ModelVersion]:
+    def aliases(self) -> Mapping[str, ModelVersion]:
         """What each alias points at; an alias that is not set is absent."""
         with self._errors():
             models = self._client.search_registered_models(f"name = '{self.model_name}'")
@@ -42,7 +42,7 @@ class Registry(dg.ConfigurableResource[Any]):
         """The model version behind `alias:<name>` or `version:<number>`."""
         kind, _, name = source.partition(":")
         if kind == "alias":
-            found = self.aliases().get(name) if name in get_args(Alias) else None  # type: ignore[call-overload]
+            found = self.aliases().get(name)
             if found is None:
                 raise LoraAssetsError(
                     f"Alias {name!r} of {self.model_name} is not set",
@@ -135,7 +135,7 @@ class Registry(dg.ConfigurableResource[Any]):
             self._client.delete_registered_model_tag(self.model_name, _PROMOTION)
 
     def conclude(self, number: int, verdict: Verdict, passed: Alias, failed: Alias) -> None:
-        """Store a gate's verdict and point the alias that it earns, and no other, at the version."""
+        """Store a gate's verdict, and point the alias that it earns at the version."""
         version = self.resolve(f"version:{number}")
         self.store_verdict(version, verdict)
         earned, other = (passed, failed) if verdict.passed else (failed, passed)

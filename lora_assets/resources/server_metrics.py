@@ -40,7 +40,7 @@ class Window(Record):
 
 
 class ServerMetrics(dg.ConfigurableResource[Any]):
-    """Reads the histograms from Prometheus, or from each replica where `prometheus_url` is empty."""
+    """Reads the histograms from Prometheus; from each replica where there is none."""
 
     prometheus_url: str = ""
     timeout: float = 30.0
@@ -54,7 +54,7 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
         return Window(began=time(), texts=texts)
 
     def end(self, fleet: Fleet, window: Window) -> tuple[ServerHistogram, ...]:
-        """Close the window: where each histogram's P95 lies. Raises for a metric that is missing."""
+        """Close the window: where each histogram's P95 lies. A missing metric raises."""
         if self.prometheus_url:
             scraped = self._wait_for_scrape(time())
             return tuple(self._from_prometheus(metric, window.began, scraped) for metric in METRICS)

@@ -18,7 +18,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
 from lora_assets.records.verdict import GateName, Verdict
-from lora_assets.resources.mlflow_errors import mlflow_errors
+from lora_assets.resources.mlflow_client import mlflow_errors
 
 Kept = TypeVar("Kept", bound=Record)
 
@@ -168,7 +168,9 @@ class Tracking(dg.ConfigurableResource[Any]):
     def _experiment(self, client: MlflowClient, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is None:
-            return client.create_experiment(name, f"{self.artifacts}/{name}" or None)
+            return client.create_experiment(
+                name, f"{self.artifacts}/{name}" if self.artifacts else None
+            )
         if found.lifecycle_stage != "active":
             raise LoraAssetsError(
                 f"MLflow's experiment {name!r} is deleted",

@@ -84,7 +84,9 @@ class Adapters:
         """Forget a name; returns vLLM's sentence of success."""
         async with self._locks[name]:
             if not name:
-                raise ApiError("'lora_name' needs to be provided to unload a LoRA adapter.", _INVALID)
+                raise ApiError(
+                    "'lora_name' needs to be provided to unload a LoRA adapter.", _INVALID
+                )
             if name not in self._loaded:
                 raise ApiError(
                     f"The lora adapter '{name}' cannot be found.",
@@ -127,9 +129,7 @@ class Adapters:
             await self._read(name, folder, str(folder))
         except (OSError, LoraAssetsError) as error:
             logger.warning("Slot %s could not be loaded: %s", name, error)
-            raise ApiError(
-                f"LoRA adapter '{name}' was found but could not be loaded."
-            ) from None
+            raise ApiError(f"LoRA adapter '{name}' was found but could not be loaded.") from None
 
     async def _read(self, name: str, folder: Path, root: str) -> None:
         decoder = self._decoder

@@ -160,7 +160,7 @@ class Engine:
         self._lora = None
         self.metrics.prompt_tokens.inc(sum(lengths))
         if every:
-            for row, own in zip(new, logits.split(lengths), strict=True):
+            for row, own in zip(new, torch.split(logits, lengths), strict=True):
                 if row.sampling.prompt_logprobs and len(row.prompt) > 1:
                     count = row.sampling.logprobs or 0
                     row.prompt_logprobs = tuple(logprobs_of(own[:-1], row.prompt[1:], count))

@@ -30,7 +30,7 @@ class _Projection:
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self._packed = weight.to_mkldnn() if torch.backends.mkldnn.is_available() else None
+        self._packed = weight.to_mkldnn() if torch._C._has_mkldnn else None
         self._plain = None if self._packed is not None else weight.T
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -103,14 +103,18 @@ class Decoder:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             last_only = not every and layer == self.layers - 1
             found = []
-            pieces = zip(rows, *(t.split(lengths) for t in (q, k, v)), strict=True)
+            pieces = zip(rows, *(torch.split(t, lengths) for t in (q, k, v)), strict=True)
             for row, own_q, own_k, own_v in pieces:
                 keys, values = own_k.transpose(0, 1), own_v.transpose(0, 1)
                 cache.put(layer, row, keys, values)
                 query = (own_q[-1:] if last_only else own_q).transpose(0, 1)
                 found.append(
                     F.scaled_dot_product_attention(
-                        query[None], keys[None], values[None], is_causal=not last_only, enable_gqa=True
+                        query[None],
+                        keys[None],
+                        values[None],
+                        is_causal=not last_only,
+                        enable_gqa=True,
                     )[0].transpose(0, 1)
                 )
             return torch.cat(found).flatten(1)
@@ -133,14 +137,19 @@ class Decoder:
         return self._forward(torch.tensor(tokens), positions, attend, lora, None)
 
     def _forward(
-        self, tokens: Tensor, positions: Tensor, attend: Attend, lora: LoraRows, wanted: Tensor | None
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        lora: LoraRows,
+        wanted: Tensor | None,
     ) -> Tensor:
         x = self._embedding[tokens]
         cos, sin = self._rotations[:, positions, None]
         rotated = self._heads + self._kv_heads
         for number, layer in enumerate(self._layers):
             normed = self._normed(x, layer.attention_norm)
-            heads = self._project("qkv", number, normed, lora).unflatten(1, (-1, self._head_size))
+            heads = self._project("qkv", number, normed, lora).view(len(x), -1, self._head_size)
             turned = _rotate(heads[:, :rotated], cos, sin)
             attended = attend(
                 number, turned[:, : self._heads], turned[:, self._heads :], heads[:, rotated:]

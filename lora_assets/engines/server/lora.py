@@ -115,7 +115,9 @@ def load_lora(
             expected[_key(layer, part, "B")] = (out_size, settings.r)
     _check(settings.target_modules, parts, tensors, expected)
     sites = {
-        site: tuple(_fuse(tensors, layer, fused, targets, shapes, settings) for layer in range(layers))
+        site: tuple(
+            _fuse(tensors, layer, fused, targets, shapes, settings) for layer in range(layers)
+        )
         for site, fused in PARTS.items()
         if targets.intersection(fused)
     }

@@ -1,12 +1,10 @@
 """Requests as vLLM 0.32 takes them. What this server can't do is refused, never ignored."""
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TokenId = Annotated[int, Field(ge=0)]
-_MAX_LOGPROBS = 20
 # Parameters of vLLM that change the answer, with the values at which they don't.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -50,27 +48,6 @@ class GenerationRequest(BaseModel):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 
-    @field_validator("temperature")
-    @classmethod
-    def _temperature_in_range(cls, value: float | None) -> float | None:
-        if value is not None and not (math.isfinite(value) and 0 <= value <= 2):
-            raise ValueError(f"temperature must be in [0, 2], got {value}.")
-        return value
-
-    @field_validator("top_p")
-    @classmethod
-    def _top_p_in_range(cls, value: float | None) -> float | None:
-        if value is not None and not 0 < value <= 1:
-            raise ValueError(f"top_p must be in (0, 1], got {value}.")
-        return value
-
-    @field_validator("stop")
-    @classmethod
-    def _stop_is_not_empty(cls, value: list[str] | str | None) -> list[str] | str | None:
-        if value is not None and "" in ([value] if isinstance(value, str) else value):
-            raise ValueError("stop cannot contain an empty string.")
-        return value
-
     @model_validator(mode="after")
     def _asks_for_what_there_is(self) -> "GenerationRequest":
         if self.stream_options is not None and not self.stream:
@@ -95,11 +72,14 @@ class GenerationRequest(BaseModel):
 class CompletionRequest(GenerationRequest):
     """POST /v1/completions."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1)] | Annotated[
-        list[TokenId], Field(min_length=1)
-    ] | Annotated[list[list[TokenId]], Field(min_length=1)]
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1)]
+        | Annotated[list[TokenId], Field(min_length=1)]
+        | Annotated[list[list[TokenId]], Field(min_length=1)]
+    )
     max_tokens: int | None = 16
-    logprobs: int | None = Field(None, ge=0, le=_MAX_LOGPROBS)
+    logprobs: int | None = Field(None, ge=0)
     echo: bool | None = False
 
 
@@ -130,7 +110,7 @@ class ChatRequest(GenerationRequest):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
-    top_logprobs: int | None = Field(0, ge=0, le=_MAX_LOGPROBS)
+    top_logprobs: int | None = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _top_needs_logprobs(self) -> "ChatRequest":

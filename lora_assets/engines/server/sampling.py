@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one row's answer is made. `logprobs`: how many alternatives, None for no log-probabilities.
+    """How one row's answer is made; `logprobs` is how many alternatives, None for none at all.
 
     A temperature of 0 is greedy. `prompt_logprobs` asks for those of the prompt's tokens too.
     """

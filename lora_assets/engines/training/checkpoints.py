@@ -1,13 +1,36 @@
 """A run's checkpoints, of which only complete ones count, and the adapter made from the best."""
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from lora_assets.engines.adapter_files import CONFIG, WEIGHTS, digest_folder
+from lora_assets.errors import LoraAssetsError
 
 PREFIX = "checkpoint-"
+FULL = 1 << 20
+"""A disk with fewer free bytes than this is taken to be full."""
+
+
+@contextmanager
+def full_disk_named(work: Path) -> Iterator[None]:
+    """Turn what a full disk makes the libraries raise into one LoraAssetsError."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if not full and shutil.disk_usage(work).free >= FULL:
+            raise
+        raise LoraAssetsError(
+            f"The disk is full and the training in {work} can't be saved",
+            "Free some space and run it again; it goes on from its last complete checkpoint.",
+        ) from error
 
 
 def folder(work: Path, step: int) -> Path:

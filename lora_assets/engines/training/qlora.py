@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -76,6 +77,7 @@ def load_model(base_model: Path | str, parameters: TrainingParameters) -> Any:
     _check_targets(base, profile, base_model)
     if parameters.quantization == "nf4":
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+        _keep_trainable_layout(base)
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 by a name that it calls deprecated.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -91,6 +93,15 @@ def _quantization(parameters: TrainingParameters, compute: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )
+
+
+def _keep_trainable_layout(base: Any) -> None:
+    # On a CPU with AVX-512 BF16, bitsandbytes 0.50 repacks a layer for good when it is first
+    # evaluated. The repacked kernel computes in bf16 and has no gradient: all training after
+    # the first evaluation would silently lose the gradient through the frozen weights.
+    for module in base.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _lora_config(profile: LoraProfile) -> Any:

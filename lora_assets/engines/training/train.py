@@ -36,8 +36,8 @@ def train(
     and their total. A callback that raises ends the run, which can be taken up again.
 
     Same inputs, machine and number of threads: same bytes. Raises LoraAssetsError on rows,
-    parameters or a base model that can't be trained with, and on a loss that is not finite;
-    `output` is not touched then.
+    parameters or a base model that can't be trained with, on a loss that is not finite, and
+    on a full disk; `output` is not touched then.
     """
     tokenizer = load_tokenizer(base_model)
     limit = parameters.max_seq_length
@@ -49,10 +49,11 @@ def train(
         model, parameters, work, encoded_train, encoded_val, on_loss, on_progress
     )
     resume_from = checkpoints.newest_complete(work)
-    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    log = trainer.state.log_history
-    step, loss = best(log)
-    checkpoints.publish(checkpoints.folder(work, step), output, base_model_name)
+    with checkpoints.full_disk_named(work):
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+        log = trainer.state.log_history
+        step, loss = best(log)
+        checkpoints.publish(checkpoints.folder(work, step), output, base_model_name)
     checkpoints.keep_only(work, set())
     effort = next(entry for entry in reversed(log) if "trained_tokens" in entry)
     return TrainingMetrics(

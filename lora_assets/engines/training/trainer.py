@@ -28,6 +28,8 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
     evaluation averages over batches; this one is a mean over all answer tokens.
     """
 
+    control: Any
+
     def __init__(
         self,
         model: Any,
@@ -42,7 +44,8 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
             rows_train, parameters.batch_size, parameters.num_epochs, parameters.seed
         )
         tokens = _tokens_per_update(rows_train, plan, parameters.gradient_accumulation_steps)
-        self._loader = DataLoader(list(rows_train), batch_sampler=plan, collate_fn=collate)
+        rows: Any = list(rows_train)
+        self._loader: DataLoader[Any] = DataLoader(rows, batch_sampler=plan, collate_fn=collate)
         self._eval_batches = eval_batches(rows_val, parameters.batch_size)
         self._report = _Report(work, tokens, parameters.evaluations, on_loss, on_progress)
         super().__init__(

@@ -1,3 +1,5 @@
+import numpy as np
+
 from lora_assets.engines.training.curve import learning_curve
 from lora_assets.records.training import LossPoint
 
@@ -10,7 +12,7 @@ def test_the_curve_shows_both_losses_over_labelled_axes() -> None:
     ]
     (axes,) = learning_curve(points).axes
     train, evaluation = axes.lines
-    assert train.get_xydata().tolist() == [[1, 2.0], [2, 1.0]]
-    assert evaluation.get_xydata().tolist() == [[2, 1.5]]
+    assert np.asarray(train.get_xydata()).tolist() == [[1, 2.0], [2, 1.0]]
+    assert np.asarray(evaluation.get_xydata()).tolist() == [[2, 1.5]]
     assert axes.get_xlabel() == "optimizer updates"
     assert axes.get_ylabel() == "loss (nats per answer token)"

@@ -1,0 +1,149 @@
+"""demo: three data versions through the graph on the embedded stack, one of them spoiled."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+import httpx
+from dagster import AssetKey, DagsterInstance
+
+from lora_assets.cli.demo_report import print_answers, print_next_steps, print_table
+from lora_assets.cli.history import unfinished
+from lora_assets.cli.runs import RunFailed, materialise, open_instance
+from lora_assets.cli.serve import require_free_port
+from lora_assets.cli.stack import Stack
+from lora_assets.datasets.versions import build
+from lora_assets.definitions import defs
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records import Record
+
+START_SECONDS = 120.0
+
+
+class DemoVersion(Record):
+    """One data version of the demonstration, and whether its gates are meant to pass."""
+
+    name: str
+    services: tuple[str, ...]
+    spoiled: bool
+    about: str
+
+
+VERSIONS = (
+    DemoVersion(
+        name="1",
+        services=("s3",),
+        spoiled=False,
+        about="nothing is live yet, so the gates decide absolutely",
+    ),
+    DemoVersion(
+        name="2",
+        services=("s3", "ec2", "lambda", "dynamodb"),
+        spoiled=False,
+        about="more AWS services; it must beat what is live",
+    ),
+    DemoVersion(
+        name="3",
+        services=("s3", "ec2", "lambda", "dynamodb"),
+        spoiled=True,
+        about="spoiled on purpose; a gate must stop it",
+    ),
+)
+
+
+@click.command()
+def demo() -> None:
+    """Take three data versions from their data to live traffic, on this machine."""
+    started = time.monotonic()
+    stack = Stack({})
+    if not stack.settings.embedded:
+        raise LoraAssetsError(
+            "The demo runs on the embedded stack only", "Unset LORA_ASSETS_STACK."
+        )
+    bucket = Path(unquote(urlsplit(stack.settings.s3_data_bucket).path))
+    for version in VERSIONS:
+        build(version.name, version.services, bucket, version.spoiled)
+    with _server(stack):
+        instance = open_instance(stack.settings)
+        for version in VERSIONS:
+            _take_through(stack, instance, version)
+        print_table(stack, instance, [version.name for version in VERSIONS])
+        print_answers(stack)
+    print_next_steps()
+    click.echo(f"The demo took {time.monotonic() - started:.0f} s.")
+
+
+def _take_through(stack: Stack, instance: DagsterInstance, version: DemoVersion) -> None:
+    """Run what is not done yet of a data version's graph, and hold its end against the plan."""
+    click.echo(f"\nData version {version.name} ({', '.join(version.services)}): {version.about}")
+    live = stack.resources.registry.aliases().get("live")
+    stopped_by = _run_what_is_left(stack, instance, version)
+    if stopped_by is None and version.spoiled:
+        raise LoraAssetsError(
+            f"Data version {version.name} is spoiled, yet every gate let it pass",
+            "Look at its verdicts in Dagster ('make ui').",
+        )
+    if stopped_by is not None and not version.spoiled:
+        raise LoraAssetsError(
+            f"Data version {version.name} was stopped by {stopped_by}",
+            "Look at its verdict in Dagster ('make ui').",
+        )
+    if version.spoiled and stack.resources.registry.aliases().get("live") != live:
+        raise LoraAssetsError("Live has changed although a gate failed", "Report this as a bug.")
+
+
+def _run_what_is_left(stack: Stack, instance: DagsterInstance, version: DemoVersion) -> str | None:
+    """The gate that stopped the data version, now or in an earlier run; None where none did."""
+    left = unfinished(instance, version.name)
+    if left.stopped_by is not None or not (left.assets or left.checks):
+        click.echo(f"  {left.stopped_by or 'all'} done in an earlier run")
+        return left.stopped_by
+    job = defs.resolve_job_def("lifecycle").get_subset(
+        asset_selection=left.assets, asset_check_selection=left.checks
+    )
+    # On one machine another run's load test is too noisy a baseline: live is measured beside it.
+    ops = {"perf_metrics": {"measure_baseline": True}}
+    tests_load = AssetKey("perf_metrics") in left.assets
+    try:
+        materialise(instance, job, version.name, stack.run_config(ops if tests_load else {}))
+    except RunFailed as failed:
+        if failed.gate is None:
+            raise
+        click.echo(f"  Stopped: {failed}")
+        return failed.gate
+    return None
+
+
+@contextmanager
+def _server(stack: Stack) -> Iterator[None]:
+    """The embedded server as a process of its own, for as long as the block."""
+    url = urlsplit(stack.settings.vllm_url)
+    require_free_port(url.hostname or "127.0.0.1", url.port or 8000)
+    log = stack.settings.home / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "lora_assets.cli.main", "serve"], stdout=output, stderr=output
+        )
+    try:
+        _await_health(stack.settings.vllm_url, server, log)
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _await_health(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            if httpx.get(f"{url}/health", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise LoraAssetsError(f"The embedded server did not start; see {log}", "Mend what it names.")

@@ -1,0 +1,36 @@
+"""How MLflow's client behaves here: quiet, bounded in time, and failing in one line."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlflow.environment_variables import (
+    MLFLOW_DISABLE_TELEMETRY,
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from lora_assets.errors import LoraAssetsError
+
+MLFLOW_DISABLE_TELEMETRY.set(True)
+MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(3)
+MLFLOW_HTTP_REQUEST_TIMEOUT.set(30)
+for name in ("mlflow", "alembic"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def mlflow_errors(tracking_uri: str) -> Iterator[None]:
+    """Turn an MLflow exception inside the block into a LoraAssetsError that names the server."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise LoraAssetsError(
+            f"MLflow at {tracking_uri} failed ({reason})",
+            "Check that it runs, has room, and that --mlflow-tracking-uri points at it.",
+        ) from None

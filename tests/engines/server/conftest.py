@@ -1,0 +1,53 @@
+"""Small adapters with something to say, and one engine for all tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from lora_assets.engines.server.batching import Engine
+from lora_assets.engines.server.options import PACKAGED_BASE_MODEL, ServerOptions
+from lora_assets.engines.server.serve import start_engine
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+SHAPES = {
+    "one": LoraConfig(r=8, lora_alpha=16, target_modules=ATTENTION),
+    "two": LoraConfig(r=16, lora_alpha=32, target_modules=[*ATTENTION, "up_proj", "down_proj"]),
+    "three": LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "v_proj"]),
+    "wide": LoraConfig(r=64, lora_alpha=64, target_modules=["q_proj"]),
+}
+
+
+def save_adapter(folder: Path, config: LoraConfig, seed: int) -> Path:
+    torch.manual_seed(seed)
+    base = AutoModelForCausalLM.from_pretrained(PACKAGED_BASE_MODEL, dtype=torch.float32)
+    model = get_peft_model(base, config)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapters_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapters")
+    for seed, (name, config) in enumerate(SHAPES.items()):
+        save_adapter(folder / name, config, seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def options(adapters_dir: Path) -> ServerOptions:
+    return ServerOptions(adapters_dir=adapters_dir, max_lora_rank=32, max_num_seqs=6)
+
+
+@pytest.fixture(scope="session")
+def engine(options: ServerOptions) -> Iterator[Engine]:
+    engine = start_engine(options)
+    yield engine
+    engine.close()
