@@ -20,10 +20,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import botocore.loaders
 import httpx
+import psutil
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -33,6 +35,8 @@ from lora_assets.engines.server.serve import serve
 
 PROMPT_TOKENS = 150
 ANSWER_TOKENS = 20
+REQUESTS = 200
+ONE_BY_ONE = 30
 
 
 def make_adapter(folder: Path) -> None:
@@ -72,8 +76,12 @@ def generate_one_by_one(model: PeftModel, prompts: Sequence[list[int]], threads:
     return len(prompts) / (time.perf_counter() - began)
 
 
-async def ask_server(url: str, prompts: Sequence[list[int]], clients: int, stream: bool) -> float:
+def drive_server(url: str, prompts: Sequence[list[int]], clients: int, stream: bool) -> float:
     """Requests per second of the server under `clients` concurrent clients."""
+    return asyncio.run(_drive(url, prompts, clients, stream))
+
+
+async def _drive(url: str, prompts: Sequence[list[int]], clients: int, stream: bool) -> float:
     waiting = iter(prompts)
     body = {
         "model": "adapter",
@@ -108,10 +116,34 @@ def wait_until_ready(url: str, process: multiprocessing.process.BaseProcess) -> 
     raise SystemExit("The server did not start.")
 
 
-def measure(name: str, run: Callable[[], float], figures: dict[str, list[float]]) -> None:
-    """Take one figure and show it."""
-    figures.setdefault(name, []).append(run())
-    print(f"  {name}: {figures[name][-1]:.1f} requests/s", flush=True)
+class Figures:
+    """Requests per second of each way, round by round, with the processor time that they took.
+
+    Processor time tells of a machine that was busy with something else: it hardly changes
+    where requests per second collapse.
+    """
+
+    def __init__(self) -> None:
+        self.rates: dict[str, list[float]] = {}
+
+    def measure(self, name: str, run: Callable[[], float], requests: int, process: int) -> None:
+        """Take one figure and show it; `process` is the id of the process that does the work."""
+        before = psutil.Process(process).cpu_times()
+        self.rates.setdefault(name, []).append(run())
+        after = psutil.Process(process).cpu_times()
+        spent = after.user + after.system - before.user - before.system
+        rate = self.rates[name][-1]
+        cost = 1000 * spent / requests
+        print(f"  {name}: {rate:.1f} requests/s, {cost:.1f} ms processor time each", flush=True)
+
+    def summarize(self) -> None:
+        """Medians, ranges, and each as a multiple of the faster way of one by one."""
+        medians = {name: statistics.median(rates) for name, rates in self.rates.items()}
+        one_by_one = max(rate for name, rate in medians.items() if name.startswith("peft"))
+        print("medians")
+        for name, rate in medians.items():
+            spread = f"{min(self.rates[name]):.1f} to {max(self.rates[name]):.1f}"
+            print(f"  {name}: {rate:.1f} requests/s ({spread}), {rate / one_by_one:.1f}x")
 
 
 def main() -> None:
@@ -146,33 +178,27 @@ def compare(
     """Alternate between the two ways and print the figures."""
     base = AutoModelForCausalLM.from_pretrained(PACKAGED_BASE_MODEL, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, adapter).eval()
-    prompts = make_prompts(200)
+    prompts = make_prompts(REQUESTS)
     wait_until_ready(url, process)
     cores = len(os.sched_getaffinity(0))
-    figures: dict[str, list[float]] = {}
+    figures = Figures()
     for number in range(arguments.rounds):
         print(f"round {number + 1}, load average {os.getloadavg()[0]:.1f}")
         for threads in sorted({1, cores}):
-            measure(
+            figures.measure(
                 f"peft generate, {threads} threads",
-                lambda threads=threads: generate_one_by_one(model, prompts[:30], threads),
-                figures,
+                partial(generate_one_by_one, model, prompts[:ONE_BY_ONE], threads),
+                ONE_BY_ONE,
+                os.getpid(),
             )
-        torch.set_num_threads(1)
         for stream in (False, True):
-            measure(
+            figures.measure(
                 f"server, {arguments.clients} clients, {'' if stream else 'not '}streaming",
-                lambda stream=stream: asyncio.run(
-                    ask_server(url, prompts, arguments.clients, stream)
-                ),
-                figures,
+                partial(drive_server, url, prompts, arguments.clients, stream),
+                len(prompts),
+                process.pid,
             )
-    medians = {name: statistics.median(values) for name, values in figures.items()}
-    one_by_one = max(value for name, value in medians.items() if name.startswith("peft"))
-    print("medians")
-    for name, value in medians.items():
-        spread = f"{min(figures[name]):.1f} to {max(figures[name]):.1f}"
-        print(f"  {name}: {value:.1f} requests/s ({spread}), {value / one_by_one:.1f}x")
+    figures.summarize()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from lora_assets.cli.runs import open_instance
+from lora_assets.cli.stack import Stack
 from lora_assets.datasets.versions import build as build_version
 from lora_assets.environment import read_settings
 from lora_assets.errors import LoraAssetsError
@@ -32,3 +34,12 @@ def build(data_version: str, services: str, spoiled: bool) -> None:
     names = [name.strip() for name in services.split(",") if name.strip()]
     folder = build_version(data_version, names, Path(unquote(bucket.path)), spoiled)
     click.echo(f"data version {data_version} is in {folder}")
+
+
+@data.command("list")
+def list_versions() -> None:
+    """Make every complete data version in the bucket a partition, and name them."""
+    stack = Stack({})
+    versions = stack.resources.data_bucket.versions()
+    open_instance(stack.settings).add_dynamic_partitions("data_version", list(versions))
+    click.echo(f"data versions: {', '.join(versions) or 'none yet'}")

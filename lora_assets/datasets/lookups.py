@@ -1,12 +1,15 @@
 """Sequences that teach a base model to look an AWS operation up in its context."""
 
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from lora_assets.datasets.aws_operations import Operation, list_services, operations
+from lora_assets.datasets.aws_operations import (
+    Operation,
+    by_likeness,
+    list_services,
+    operations,
+)
 
 HELD_OUT = (
     "s3",
@@ -123,17 +126,9 @@ class LookupSource:
         if rng.random() < stage.one_service and len(self._groups[asked.service]) > lines:
             pool = self._groups[asked.service]
             if rng.random() < stage.alike:
-                wanted = _words(asked.name)
-                ordered = sorted(pool, key=lambda o: (-len(wanted & _words(o.name)), rng.random()))
-                pool = ordered[: lines + 1]
+                pool = by_likeness(asked, pool, rng)[: lines + 1]
         others = rng.sample(pool, lines + 1)
         return [other for other in others if other.name != asked.name][:lines]
-
-
-@cache
-def _words(name: str) -> frozenset[str]:
-    """CreateTable: Create, Table."""
-    return frozenset(re.findall("[A-Z]+[a-z0-9]*", name))
 
 
 def _fill(template: str, operation: Operation) -> str:

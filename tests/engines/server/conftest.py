@@ -27,7 +27,7 @@ def save_adapter(folder: Path, config: LoraConfig, seed: int) -> Path:
     model = get_peft_model(base, config)
     for name, weight in model.named_parameters():
         if "lora_" in name:
-            torch.nn.init.normal_(weight, std=0.05)
+            torch.nn.init.normal_(weight, std=0.08)
     model.save_pretrained(folder)
     (folder / "README.md").unlink()
     return folder

@@ -1,0 +1,202 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import dagster as dg
+import pytest
+
+from lora_assets.assets.live_deployment import INTERMEDIATE, live_deployment
+from lora_assets.engines.adapter_files import digest_folder
+from lora_assets.environment import Resources
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.promotion import ALL_GATES
+from lora_assets.records.registry import ModelVersion
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.registry import Registry
+from tests.conftest import passed_verdict, trained
+
+LIVE_SLOT = "aws-rag-qa-live"
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+class DyingRegistry(Registry):
+    """A registry whose process dies at its `dies_at`-th change, before or after it is made."""
+
+    dies_at: int
+    after: bool
+    _changes: ClassVar[list[str]] = []
+
+    def _change(self, name: str, act: Callable[[], None]) -> None:
+        self._changes.append(name)
+        dying = len(self._changes) == self.dies_at
+        if dying and not self.after:
+            raise Killed
+        act()
+        if dying:
+            raise Killed
+
+    def begin_promotion(self, promotion: Any) -> None:
+        self._change("begin", lambda: Registry.begin_promotion(self, promotion))
+
+    def set_alias(self, alias: Any, version: ModelVersion) -> None:
+        self._change("set", lambda: Registry.set_alias(self, alias, version))
+
+    def clear_alias(self, alias: Any) -> None:
+        self._change("clear", lambda: Registry.clear_alias(self, alias))
+
+    def end_promotion(self) -> None:
+        self._change("end", lambda: Registry.end_promotion(self))
+
+
+class DyingFleet(Fleet):
+    """A fleet whose process dies after the slot's link is replaced, before any server knows."""
+
+    def link(self, slot: str, digest: str) -> None:
+        Fleet.link(self, slot, digest)
+        raise Killed
+
+
+def promote(resources: Resources, data_version: str, **config: Any) -> ModelVersion:
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("data_version", [data_version])
+    result = dg.materialize(
+        [live_deployment],
+        instance=instance,
+        partition_key=data_version,
+        resources=vars(resources),
+        run_config={"ops": {"live_deployment": {"config": config}}},
+    )
+    version: ModelVersion = result.output_for_node("live_deployment")
+    return version
+
+
+def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion:
+    """Register an adapter with every verdict passed against what is live, and stage it."""
+    registry = resources.registry
+    version = registry.register(trained(resources, folder, data_version))
+    live = registry.aliases().get("live")
+    for gate in ALL_GATES:
+        registry.store_verdict(version, passed_verdict(gate, version, live))
+    registry.set_alias("staged", version)
+    registry.set_alias("perf-passed", version)
+    return version
+
+
+def aliases(resources: Resources) -> dict[str, int]:
+    return {alias: v.version for alias, v in resources.registry.aliases().items()}
+
+
+def test_a_promotion_moves_slot_and_aliases_and_a_rollback_moves_them_back(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    first = stage(resources, adapter_folders[0], "1")
+    promote(resources, "1")
+    assert aliases(resources) == {"live": 1}
+    second = stage(resources, adapter_folders[1], "2")
+    promote(resources, "2", source_alias="perf-passed")
+    assert aliases(resources) == {"live": 2, "previous": 1}
+    replica = resources.fleet.replicas[0]
+    assert Path(replica.loaded()[LIVE_SLOT]).name == second.digest
+    promote(resources, "1", source_alias="previous")
+    assert aliases(resources) == {"live": 1, "previous": 2}
+    assert Path(replica.loaded()[LIVE_SLOT]).name == first.digest
+
+
+def dying(resources: Resources, dies_at: int, after: bool) -> Resources:
+    DyingRegistry._changes.clear()
+    registry = DyingRegistry(
+        tracking_uri=resources.registry.tracking_uri,
+        model_name=resources.registry.model_name,
+        dies_at=dies_at,
+        after=after,
+    )
+    return replace(resources, registry=registry)
+
+
+@pytest.mark.parametrize(("source", "changes"), [("staged", 6), ("previous", 4)])
+def test_killed_at_any_change_and_run_again_it_ends_in_one_state(
+    resources: Resources, adapter_folders: tuple[Path, ...], source: str, changes: int
+) -> None:
+    for folder in adapter_folders[:2]:
+        stage(resources, folder, "1")
+        promote(resources, "1")
+    for dies_at in range(1, changes + 1):
+        for after in (False, True):
+            live, previous = (resources.registry.aliases()[name] for name in ("live", "previous"))
+            taken = {live.digest, previous.digest}
+            free = next(f for f in adapter_folders if digest_folder(f) not in taken)
+            target = stage(resources, free, "1") if source == "staged" else previous
+            with pytest.raises(Killed):
+                promote(dying(resources, dies_at, after), "1", source_alias=source)
+            if (dies_at, after) != (changes, True):
+                promote(resources, "1", source_alias=source)
+            found = resources.registry.aliases()
+            assert (found["live"], found["previous"]) == (target, live)
+            assert not set(INTERMEDIATE) & set(found)
+            assert resources.registry.promotion() is None
+            assert resources.fleet.slots()[LIVE_SLOT] == target.digest
+    promote(dying(resources, 10, False), "1", source_alias="previous")
+
+
+def test_killed_between_link_and_server_the_next_run_renews_the_slot(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    stage(resources, adapter_folders[0], "1")
+    promote(resources, "1")
+    second = stage(resources, adapter_folders[1], "2")
+    fleet = DyingFleet(vllm_url=resources.fleet.vllm_url, adapters_dir=resources.fleet.adapters_dir)
+    with pytest.raises(Killed):
+        promote(replace(resources, fleet=fleet), "2")
+    assert aliases(resources)["live"] == 1
+    promote(resources, "2")
+    assert Path(resources.fleet.replicas[0].loaded()[LIVE_SLOT]).name == second.digest
+    assert aliases(resources) == {"live": 2, "previous": 1}
+
+
+def test_a_verdict_against_a_live_that_is_gone_is_refused_and_nothing_changes(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    stage(resources, adapter_folders[0], "1")
+    promote(resources, "1")
+    late = stage(resources, adapter_folders[1], "3")
+    stage(resources, adapter_folders[2], "2")
+    promote(resources, "2")
+    resources.registry.set_alias("staged", late)
+    before = aliases(resources)
+    with pytest.raises(LoraAssetsError, match="live is now"):
+        promote(resources, "3")
+    assert aliases(resources) == before
+
+
+def test_an_older_data_version_needs_to_be_asked_for(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    stage(resources, adapter_folders[0], "10")
+    promote(resources, "10")
+    stage(resources, adapter_folders[1], "9")
+    with pytest.raises(LoraAssetsError, match="older than live 10"):
+        promote(resources, "9")
+    promote(resources, "9", allow_older=True)
+    assert aliases(resources)["live"] == 2
+
+
+def test_an_adapter_whose_bytes_changed_on_its_way_is_refused_by_name(
+    resources: Resources, adapter_folders: tuple[Path, ...], tmp_path: Path
+) -> None:
+    version = stage(resources, adapter_folders[3], "1")
+    stored = next(tmp_path.glob("mlflow-artifacts/**/adapter_model.safetensors"))
+    content = bytearray(stored.read_bytes())
+    content[-1] ^= 1
+    stored.write_bytes(content)
+    placed = resources.fleet.folder(version.digest)
+    if placed.exists():
+        for file in placed.iterdir():
+            file.unlink()
+        placed.rmdir()
+    with pytest.raises(LoraAssetsError, match=f"expected {version.digest[:12]}"):
+        promote(resources, "1")
+    assert "live" not in aliases(resources)

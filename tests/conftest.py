@@ -1,0 +1,147 @@
+"""A whole embedded stack in a folder of its own, with a real server, registry and bucket."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from lora_assets.engines.adapter_files import digest_folder
+from lora_assets.environment import (
+    BASE_MODEL,
+    EMBEDDED_BASE_NAME,
+    Resources,
+    make_resources,
+    read_settings,
+)
+from lora_assets.records.registry import ModelVersion
+from lora_assets.records.training import Adapter, TrainingMetrics
+from lora_assets.records.verdict import Check, GateName, Verdict
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def stack_environment(home: Path, port: int) -> Mapping[str, str]:
+    return {
+        "LORA_ASSETS_HOME": str(home),
+        "VLLM_URL": f"http://127.0.0.1:{port}",
+        "JUDGE_URL": f"http://127.0.0.1:{port}/judge",
+    }
+
+
+@contextmanager
+def serving(environment: Mapping[str, str]) -> Iterator[None]:
+    """The embedded server as a process, from when it is healthy."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "lora_assets.cli.main", "serve"], env={**os.environ, **environment}
+    )
+    try:
+        transport = httpx.HTTPTransport(retries=0)
+        with httpx.Client(transport=transport) as client:
+            while server.poll() is None:
+                try:
+                    if client.get(f"{environment['VLLM_URL']}/health").is_success:
+                        break
+                except httpx.ConnectError:
+                    continue
+        assert server.poll() is None, "the server ended before it was healthy"
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """One server for the session; each test has a registry of its own beside it."""
+    environment = stack_environment(tmp_path_factory.mktemp("served"), free_port())
+    with serving(environment):
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, made once: it takes seconds."""
+    home = tmp_path_factory.mktemp("mlflow")
+    resources = make_resources(read_settings({"LORA_ASSETS_HOME": str(home)}))
+    assert resources.registry.aliases() == {}
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def resources(served: Mapping[str, str], empty_mlflow: Path, tmp_path: Path) -> Resources:
+    """The stack of one test: an empty registry, the session's server and its adapters folder."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    adapters = str(Path(served["LORA_ASSETS_HOME"]) / "adapters")
+    environment = {**served, "LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
+    return make_resources(read_settings(environment))
+
+
+@pytest.fixture(scope="session")
+def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    """Four adapters that each answer in their own way."""
+    made = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        base = AutoModelForCausalLM.from_pretrained(BASE_MODEL, dtype=torch.float32)
+        model = get_peft_model(base, LoraConfig(r=8, target_modules=["q_proj", "v_proj"]))
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        folder = tmp_path_factory.mktemp("adapter")
+        model.save_pretrained(folder)
+        (folder / "README.md").unlink()
+        made.append(folder)
+    return tuple(made)
+
+
+def trained(resources: Resources, folder: Path, data_version: str) -> Adapter:
+    """What the adapter asset leaves of a training run that ended with this folder."""
+    with resources.tracking.run("training", "run", folder.name, {}) as run:
+        run.folder(folder, "adapter")
+    return Adapter(
+        digest=digest_folder(folder),
+        data_version=data_version,
+        data_digest="e" * 64,
+        base_model=EMBEDDED_BASE_NAME,
+        lora_config="standard",
+        mlflow_run_id=run.run_id,
+        metrics=TrainingMetrics(
+            final_eval_loss=0.1,
+            final_perplexity=1.1,
+            tokens_per_second=1.0,
+            steps=1,
+            best_step=1,
+            rows_left_out={},
+            curve=(),
+        ),
+    )
+
+
+def passed_verdict(gate: GateName, version: ModelVersion, live: ModelVersion | None) -> Verdict:
+    return Verdict(
+        gate=gate,
+        digest=version.digest,
+        compared_with=live.digest if live and gate in ("eval_gate", "perf_gate") else None,
+        data_version=version.data_version,
+        data_digest=version.data_digest,
+        judge=None,
+        thresholds={},
+        checks=(Check(name="number", measured=1.0, comparison=">=", limit=1.0),),
+        faults=(),
+        evidence_run_id=None,
+        decided_at="2026-01-01T00:00:00+00:00",
+    )

@@ -1,0 +1,79 @@
+import pytest
+
+from lora_assets.gates.evaluation import EvalThresholds, eval_gate
+from lora_assets.records.evaluation import EvalGrades, Scores
+from lora_assets.records.verdict import Verdict
+
+
+def side(
+    a: int, b: int, c: int, refusals: int = 20, negatives: int = 20, ungraded: int = 0
+) -> Scores:
+    return Scores(
+        letters={"A": a, "B": b, "C": c}, ungraded=ungraded, negatives=negatives, refusals=refusals
+    )
+
+
+def decide(candidate: Scores, live: Scores | None = None, **thresholds: float) -> Verdict:
+    grades = EvalGrades(
+        model_version=2,
+        digest="c" * 64,
+        live_digest="l" * 64 if live else None,
+        data_version="2",
+        data_digest="e" * 64,
+        judge_model="judge",
+        candidate=candidate,
+        live=live,
+        mlflow_run_id="run",
+    )
+    return eval_gate(grades, EvalThresholds(**thresholds), "2026-01-01T00:00:00+00:00")
+
+
+def test_the_first_deployment_passes_at_the_absolute_limits() -> None:
+    assert decide(side(70, 20, 10, refusals=18)).passed
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [side(69, 21, 10), side(70, 19, 11), side(70, 20, 10, refusals=17)],
+    ids=["A-rate", "C-rate", "refusal rate"],
+)
+def test_each_absolute_check_alone_stops_a_first_deployment(candidate: Scores) -> None:
+    verdict = decide(candidate)
+    assert len(verdict.failures) == 1
+
+
+def test_against_live_the_absolute_rates_no_longer_count() -> None:
+    assert decide(side(50, 20, 30), live=side(50, 20, 30)).passed
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [side(79, 11, 10), side(80, 9, 11), side(80, 10, 10, refusals=19)],
+    ids=["A-rate", "C-rate", "refusal rate"],
+)
+def test_a_candidate_worse_than_live_in_one_rate_is_stopped(candidate: Scores) -> None:
+    verdict = decide(candidate, live=side(80, 10, 10, refusals=20))
+    assert len(verdict.failures) == 1
+
+
+def test_against_live_the_refusal_rate_keeps_its_floor() -> None:
+    verdict = decide(side(80, 10, 10, refusals=17), live=side(80, 10, 10, refusals=10))
+    assert [c.name for c in verdict.checks if not c.passed] == ["refusal_rate"]
+
+
+def test_one_percent_ungraded_is_borne_and_more_is_a_named_fault() -> None:
+    assert decide(side(99, 0, 0, ungraded=1)).passed
+    verdict = decide(side(98, 0, 0, ungraded=2))
+    assert not verdict.passed
+    assert "2 of 100 answers are ungraded" in verdict.faults[0]
+
+
+def test_nothing_graded_or_no_negatives_never_passes() -> None:
+    assert not decide(side(0, 0, 0)).passed
+    assert not decide(side(100, 0, 0, refusals=0, negatives=0)).passed
+    assert not decide(side(100, 0, 0), live=side(100, 0, 0, refusals=0, negatives=0)).passed
+
+
+def test_the_verdict_says_whom_it_compared_with() -> None:
+    assert decide(side(9, 1, 0)).compared_with is None
+    assert decide(side(9, 1, 0), live=side(9, 1, 0)).compared_with == "l" * 64

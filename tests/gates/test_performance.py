@@ -1,0 +1,92 @@
+import pytest
+
+from lora_assets.gates.performance import PerfThresholds, perf_gate
+from lora_assets.records.load_test import LoadMetrics, Percentiles, PerfMetrics
+from lora_assets.records.verdict import Verdict
+
+
+def load(
+    latency: float | None = 4.0,
+    ttft: float | None = 0.5,
+    throughput: float = 4.0,
+    success: float = 1.0,
+) -> LoadMetrics:
+    def flat(value: float | None) -> Percentiles | None:
+        return None if value is None else Percentiles(p50=value, p95=value, p99=value)
+
+    return LoadMetrics(
+        requests=100,
+        failures=0,
+        duration=25.0,
+        latency=flat(latency),
+        ttft=flat(ttft),
+        throughput=throughput,
+        success_rate=success,
+    )
+
+
+def decide(
+    candidate: LoadMetrics,
+    baseline: LoadMetrics | None = None,
+    contradictions: tuple[str, ...] = (),
+    **thresholds: float,
+) -> Verdict:
+    metrics = PerfMetrics(
+        model_version=2,
+        digest="c" * 64,
+        live_digest="l" * 64 if baseline else None,
+        data_version="2",
+        data_digest="e" * 64,
+        candidate=candidate,
+        baseline=baseline,
+        baseline_source="measured" if baseline else "none",
+        server=(),
+        contradictions=contradictions,
+        mlflow_run_id="run",
+    )
+    return perf_gate(metrics, PerfThresholds(**thresholds), "2026-01-01T00:00:00+00:00")
+
+
+def test_without_a_baseline_the_four_floors_decide() -> None:
+    verdict = decide(load())
+    assert verdict.passed
+    assert len(verdict.checks) == 4
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [load(latency=8.0), load(ttft=2.0), load(throughput=2.0), load(success=0.989)],
+    ids=["latency is below", "ttft is below", "throughput is above", "success is at least"],
+)
+def test_each_floor_alone_stops_and_strict_ones_are_strict(candidate: LoadMetrics) -> None:
+    assert len(decide(candidate).failures) == 1
+
+
+def test_a_candidate_at_the_regression_limits_passes() -> None:
+    assert decide(load(4.6, 0.575, 3.4), load(4.0, 0.5, 4.0)).passed
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [load(latency=4.61), load(ttft=0.58), load(throughput=3.39), load(success=0.995)],
+    ids=["latency", "ttft", "throughput", "success"],
+)
+def test_each_regression_against_the_baseline_alone_stops(candidate: LoadMetrics) -> None:
+    verdict = decide(candidate, load())
+    assert len(verdict.failures) == 1
+    assert "vs baseline" in verdict.failures[0]
+
+
+def test_no_successful_request_is_a_missing_number_and_never_a_pass() -> None:
+    assert not decide(load(latency=None, ttft=None)).passed
+    assert not decide(load(), load(latency=None, ttft=None)).passed
+
+
+def test_a_server_that_denies_the_clients_numbers_fails_the_gate_by_name() -> None:
+    verdict = decide(load(), contradictions=("ttft: the server says otherwise",))
+    assert not verdict.passed
+    assert verdict.failures == ("ttft: the server says otherwise",)
+
+
+def test_factors_are_parameters_of_the_run() -> None:
+    assert decide(load(latency=5.9), load(), latency_regression_factor=1.5).passed

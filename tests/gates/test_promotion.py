@@ -1,0 +1,93 @@
+import pytest
+
+from lora_assets.gates.promotion import ALL_GATES, reasons_against, version_order
+from lora_assets.records.registry import ModelVersion
+from lora_assets.records.verdict import Check, GateName, Verdict
+
+
+def model_version(number: int, data_version: str, digest: str) -> ModelVersion:
+    return ModelVersion(
+        model="m",
+        version=number,
+        digest=digest * 64,
+        data_version=data_version,
+        data_digest="e" * 64,
+        run_id="run",
+    )
+
+
+CANDIDATE = model_version(2, "2", "c")
+LIVE = model_version(1, "1", "l")
+
+
+def verdict(
+    gate: GateName, measured: float = 1.0, digest: str = "c", compared_with: str | None = "l"
+) -> Verdict:
+    return Verdict(
+        gate=gate,
+        digest=digest * 64,
+        compared_with=compared_with and compared_with * 64,
+        data_version="2",
+        data_digest="e" * 64,
+        judge=None,
+        thresholds={},
+        checks=(Check(name="number", measured=measured, comparison=">=", limit=1.0),),
+        faults=(),
+        evidence_run_id=None,
+        decided_at="2026-01-01T00:00:00+00:00",
+    )
+
+
+def all_passed() -> dict[GateName, Verdict]:
+    return {gate: verdict(gate) for gate in ALL_GATES}
+
+
+def test_a_candidate_with_every_verdict_may_become_live() -> None:
+    assert reasons_against(CANDIDATE, LIVE, all_passed(), "staged", False) == ()
+
+
+@pytest.mark.parametrize("gate", ALL_GATES)
+def test_a_missing_a_failed_or_a_foreign_verdict_stands_against_it(gate: GateName) -> None:
+    for broken in (None, verdict(gate, measured=0.0), verdict(gate, digest="x")):
+        verdicts = all_passed()
+        if broken is None:
+            del verdicts[gate]
+        else:
+            verdicts[gate] = broken
+        reasons = reasons_against(CANDIDATE, LIVE, verdicts, "perf-passed", False)
+        assert len(reasons) == 1
+        assert gate in reasons[0]
+
+
+@pytest.mark.parametrize("gate", ["eval_gate", "perf_gate"])
+@pytest.mark.parametrize("compared_with", ["x", None])
+def test_a_comparison_with_what_is_no_longer_live_has_lapsed(
+    gate: GateName, compared_with: str | None
+) -> None:
+    verdicts = all_passed()
+    verdicts[gate] = verdict(gate, compared_with=compared_with)
+    (reason,) = reasons_against(CANDIDATE, LIVE, verdicts, "staged", False)
+    assert "live is now" in reason
+
+
+def test_eval_passed_asks_for_no_load_test_but_for_everything_else() -> None:
+    verdicts = all_passed()
+    del verdicts["perf_gate"]
+    assert reasons_against(CANDIDATE, LIVE, verdicts, "eval-passed", False) == ()
+    assert reasons_against(CANDIDATE, LIVE, verdicts, "staged", False)
+
+
+def test_an_older_data_version_replaces_a_newer_one_only_when_asked() -> None:
+    newer_live = LIVE.model_copy(update={"data_version": "10"})
+    assert reasons_against(CANDIDATE, newer_live, all_passed(), "staged", False)
+    assert reasons_against(CANDIDATE, newer_live, all_passed(), "staged", True) == ()
+
+
+def test_a_rollback_needs_no_verdict_and_may_go_back() -> None:
+    newer_live = LIVE.model_copy(update={"data_version": "10"})
+    assert reasons_against(CANDIDATE, newer_live, {}, "previous", False) == ()
+
+
+def test_versions_are_ordered_as_people_count() -> None:
+    ordered = ["1", "2", "10", "2026-9-1", "2026-11-01", "v2", "v10"]
+    assert sorted(reversed(ordered), key=version_order) == ordered

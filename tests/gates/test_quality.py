@@ -1,0 +1,60 @@
+import math
+
+import pytest
+
+from lora_assets.gates.quality import QualityThresholds, quality_gate
+from lora_assets.records.training import Adapter, TrainingMetrics
+from lora_assets.records.verdict import Verdict
+
+
+def decide(loss: float | None, perplexity: float | None, **thresholds: float) -> Verdict:
+    metrics = TrainingMetrics(
+        final_eval_loss=loss,
+        final_perplexity=perplexity,
+        tokens_per_second=1.0,
+        steps=1,
+        best_step=1,
+        rows_left_out={},
+        curve=(),
+    )
+    adapter = Adapter(
+        digest="d" * 64,
+        data_version="1",
+        data_digest="e" * 64,
+        base_model="base",
+        lora_config="standard",
+        mlflow_run_id="run",
+        metrics=metrics,
+    )
+    return quality_gate(adapter, QualityThresholds(**thresholds), "2026-01-01T00:00:00+00:00")
+
+
+def test_a_loss_and_a_perplexity_at_their_limits_pass() -> None:
+    assert decide(1.0, 2.0).passed
+
+
+@pytest.mark.parametrize(("loss", "perplexity"), [(1.0001, 2.0), (1.0, 2.0001)])
+def test_either_number_above_its_limit_fails(loss: float, perplexity: float) -> None:
+    verdict = decide(loss, perplexity)
+    assert not verdict.passed
+    assert len(verdict.failures) == 1
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, -math.inf, math.inf])
+def test_a_metric_that_is_missing_or_not_finite_fails(bad: float | None) -> None:
+    assert not decide(bad, 1.0).passed
+    assert not decide(0.1, bad).passed
+
+
+def test_thresholds_are_parameters_and_part_of_the_evidence() -> None:
+    verdict = decide(0.9, 2.5, max_eval_loss=0.95, max_perplexity=3.0)
+    assert verdict.passed
+    assert verdict.thresholds == {"max_eval_loss": 0.95, "max_perplexity": 3.0}
+    assert verdict.digest == "d" * 64
+
+
+def test_a_verdict_with_nan_survives_its_storage() -> None:
+    verdict = decide(math.nan, 1.0)
+    again = Verdict.model_validate_json(verdict.model_dump_json())
+    assert again.failures == verdict.failures
+    assert not again.passed
