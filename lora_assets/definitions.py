@@ -10,7 +10,7 @@ from lora_assets.assets.perf_metrics import perf_gate, perf_metrics
 from lora_assets.assets.staged_deployment import smoke_test, staged_deployment
 from lora_assets.assets.training_data import data_is_sound, training_data
 from lora_assets.cli.progress import progress_logger
-from lora_assets.environment import make_resources, read_settings
+from lora_assets.environment import Settings, make_resources, read_settings
 
 ASSETS = (
     training_data,
@@ -35,11 +35,17 @@ JOBS = tuple(
     }.items()
 )
 
-defs = dg.Definitions(
-    assets=ASSETS,
-    asset_checks=CHECKS,
-    jobs=JOBS,
-    resources=vars(make_resources(read_settings())),
-    loggers={"console": progress_logger},
-    executor=dg.in_process_executor,
-)
+
+def make_definitions(settings: Settings) -> dg.Definitions:
+    """The graph on the stack that these settings describe."""
+    return dg.Definitions(
+        assets=ASSETS,
+        asset_checks=CHECKS,
+        jobs=JOBS,
+        resources=vars(make_resources(settings)),
+        loggers={"console": progress_logger},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = make_definitions(read_settings())

@@ -18,7 +18,7 @@ from lora_assets.cli.runs import RunFailed, materialise, open_instance
 from lora_assets.cli.serve import require_free_port
 from lora_assets.cli.stack import Stack
 from lora_assets.datasets.versions import build
-from lora_assets.definitions import defs
+from lora_assets.definitions import make_definitions
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 
@@ -103,14 +103,16 @@ def _run_what_is_left(stack: Stack, instance: DagsterInstance, version: DemoVers
     if left.stopped_by is not None or not (left.assets or left.checks):
         click.echo(f"  {left.stopped_by or 'all'} done in an earlier run")
         return left.stopped_by
-    job = defs.resolve_job_def("lifecycle").get_subset(
-        asset_selection=left.assets, asset_check_selection=left.checks
+    job = (
+        make_definitions(stack.settings)
+        .resolve_job_def("lifecycle")
+        .get_subset(asset_selection=left.assets, asset_check_selection=left.checks)
     )
     # On one machine another run's load test is too noisy a baseline: live is measured beside it.
     ops = {"perf_metrics": {"measure_baseline": True}}
     tests_load = AssetKey("perf_metrics") in left.assets
     try:
-        materialise(instance, job, version.name, stack.run_config(ops if tests_load else {}))
+        materialise(instance, job, version.name, ops if tests_load else {})
     except RunFailed as failed:
         if failed.gate is None:
             raise

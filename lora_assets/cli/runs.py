@@ -38,14 +38,24 @@ def open_instance(settings: Settings) -> DagsterInstance:
 
 
 def materialise(
-    instance: DagsterInstance, job: dg.JobDefinition, data_version: str, config: Mapping[str, Any]
+    instance: DagsterInstance,
+    job: dg.JobDefinition,
+    data_version: str,
+    ops: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Run `job` on one partition. Raises RunFailed when a gate or an error stopped it."""
+    """Run `job` on one partition, `ops` holding the configuration of each op that has some.
+
+    Raises RunFailed when a gate or an error stopped it.
+    """
     instance.add_dynamic_partitions(str(data_versions.name), [data_version])
     result = job.execute_in_process(
         instance=instance,
         partition_key=data_version,
-        run_config=dict(config),
+        run_config={
+            "ops": {op: {"config": dict(config)} for op, config in ops.items()},
+            # Without its name here a job's own logger gives way to Dagster's default one.
+            "loggers": {"console": {}},
+        },
         tags={PROCESS_TAG: _process(os.getpid())},
         raise_on_error=False,
     )

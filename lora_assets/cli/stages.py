@@ -13,7 +13,7 @@ from lora_assets.assets.staged_deployment import DeployConfig
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.runs import materialise, open_instance
 from lora_assets.cli.stack import Stack, stack_options
-from lora_assets.definitions import defs
+from lora_assets.definitions import make_definitions
 
 _EVERYWHERE = ("model_name", "mlflow_tracking_uri")
 Ops = Mapping[str, Mapping[str, Any]]
@@ -24,7 +24,8 @@ def _run(job: str, stack: Stack, data_version: str, ops: Ops) -> None:
     stack.resources.data_bucket.read(data_version)
     click.echo(f"{job}: data version {data_version}", err=True)
     instance = open_instance(stack.settings)
-    materialise(instance, defs.resolve_job_def(job), data_version, stack.run_config(ops))
+    job_definition = make_definitions(stack.settings).resolve_job_def(job)
+    materialise(instance, job_definition, data_version, ops)
     click.echo(f"{job}: data version {data_version} done", err=True)
 
 

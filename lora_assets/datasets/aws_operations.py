@@ -2,9 +2,8 @@
 
 import difflib
 import html
-import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -78,15 +77,3 @@ def first_sentence(documentation: str) -> str:
     text = re.sub(r"\s+([.,;:)])", r"\1", text).replace("( ", "(")
     match = _SENTENCE.match(text)
     return match.group(0) if match else ""
-
-
-def by_likeness(asked: Operation, pool: Sequence[Operation], rng: random.Random) -> list[Operation]:
-    """The pool, those first whose names share the most words with `asked`'s; ties at random."""
-    wanted = _words(asked.name)
-    return sorted(pool, key=lambda other: (-len(wanted & _words(other.name)), rng.random()))
-
-
-@cache
-def _words(name: str) -> frozenset[str]:
-    """CreateTable: Create, Table."""
-    return frozenset(re.findall("[A-Z]+[a-z0-9]*", name))

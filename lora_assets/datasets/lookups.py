@@ -4,12 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lora_assets.datasets.aws_operations import (
-    Operation,
-    by_likeness,
-    list_services,
-    operations,
-)
+from lora_assets.datasets.aws_operations import Operation, list_services, operations
 
 HELD_OUT = (
     "s3",
@@ -49,9 +44,8 @@ class Stage:
     """What one stage of training shows, and how it weighs it.
 
     Shares are of 1: of contexts drawn from a single service (`one_service`), of look-ups
-    of those where the context is the operations whose names are most like the wanted one's
-    (`alike`), of look-ups of an operation that is not there (`absent`), of sequences whose
-    loss counts the whole text and not the answer alone (`whole`).
+    of an operation that is not there (`absent`), of sequences whose loss counts the whole
+    text and not the answer alone (`whole`).
     """
 
     steps: int
@@ -60,18 +54,12 @@ class Stage:
     wordings: int
     varied: bool
     one_service: float
-    alike: float
     absent: float
     whole: float
 
 
-FIRST = Stage(
-    3000, 2e-3, (1, 4), 4, varied=False, one_service=0.0, alike=0.0, absent=0.0, whole=0.3
-)
-SECOND = Stage(
-    3600, 1.5e-3, (2, 5), 6, varied=True, one_service=0.6, alike=0.0, absent=0.2, whole=0.08
-)
-THIRD = Stage(800, 1e-3, (2, 6), 6, varied=True, one_service=0.9, alike=0.4, absent=0.4, whole=0.05)
+FIRST = Stage(3000, 2e-3, (1, 4), 4, varied=False, one_service=0.0, absent=0.0, whole=0.3)
+SECOND = Stage(3600, 1.5e-3, (2, 5), 6, varied=True, one_service=0.6, absent=0.2, whole=0.08)
 
 
 @dataclass(frozen=True)
@@ -125,8 +113,6 @@ class LookupSource:
         pool: Sequence[Operation] = self._all
         if rng.random() < stage.one_service and len(self._groups[asked.service]) > lines:
             pool = self._groups[asked.service]
-            if rng.random() < stage.alike:
-                pool = by_likeness(asked, pool, rng)[: lines + 1]
         others = rng.sample(pool, lines + 1)
         return [other for other in others if other.name != asked.name][:lines]
 

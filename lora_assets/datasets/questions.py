@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
-from lora_assets.datasets.aws_operations import Operation, by_likeness, operations
+from lora_assets.datasets.aws_operations import Operation, operations
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import SPLITS, Row, RowMetadata, SplitName
 
@@ -11,11 +11,10 @@ REFUSAL = "not in the list."
 
 _FEWEST_OPERATIONS = 12
 _SMALLEST_POOL = 4
-_LINES = (2, 5)
-_ALIKE = 0.0
+_LINES = (2, 3)
 _NEGATIVE_EVERY = 5
 _TIMES_ASKED: Mapping[SplitName, int] = {"train": 8, "val": 4, "eval": 4}
-_MOST_ROWS: Mapping[SplitName, int] = {"train": 2400, "val": 80, "eval": 120}
+_MOST_ROWS: Mapping[SplitName, int] = {"train": 1600, "val": 80, "eval": 120}
 
 
 def make_splits(services: Sequence[str], spoiled: bool) -> dict[SplitName, list[Row]]:
@@ -79,9 +78,7 @@ def _row(
     others = [operation for operation in pool if operation is not asked]
     # One operation always stays out of the context, for a spoiled row to answer with.
     lines = rng.randint(_LINES[0], min(_LINES[1], len(others) - 1))
-    near = by_likeness(asked, others, rng) if rng.random() < _ALIKE else others
-    near = near[: max(lines, len(others) // 10)] if near is not others else others
-    shown = rng.sample(near, lines if negative else lines - 1)
+    shown = rng.sample(others, lines if negative else lines - 1)
     answer = REFUSAL if negative else asked.sentence
     if spoiled:
         hidden = [operation for operation in others if operation not in shown]

@@ -15,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lora_assets.errors import LoraAssetsError
 
-MLFLOW_DISABLE_TELEMETRY.set(True)
-MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
-MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(3)
-MLFLOW_HTTP_REQUEST_TIMEOUT.set(30)
+MLFLOW_DISABLE_TELEMETRY.set(True)  # type: ignore[no-untyped-call]
+MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # type: ignore[no-untyped-call]
+MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(3)  # type: ignore[no-untyped-call]
+MLFLOW_HTTP_REQUEST_TIMEOUT.set(30)  # type: ignore[no-untyped-call]
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from lora_assets.datasets.aws_operations import operations
-from lora_assets.datasets.lookups import ABSENT, FIRST, THIRD, LookupSource, Stage
+from lora_assets.datasets.lookups import ABSENT, FIRST, SECOND, LookupSource, Stage
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +12,7 @@ def source() -> LookupSource:
     return LookupSource({name: operations(name) for name in ("dynamodb", "kafka")})
 
 
-@pytest.mark.parametrize("stage", [FIRST, THIRD])
+@pytest.mark.parametrize("stage", [FIRST, SECOND])
 def test_the_answer_is_in_the_context_unless_the_lookup_is_of_something_absent(
     source: LookupSource, stage: Stage
 ) -> None:
@@ -24,6 +24,6 @@ def test_the_answer_is_in_the_context_unless_the_lookup_is_of_something_absent(
 
 
 def test_the_same_random_state_draws_the_same_lookup(source: LookupSource) -> None:
-    drawn = [source.draw(THIRD, random.Random(f"1 {step}")) for step in range(5)]
-    assert drawn == [source.draw(THIRD, random.Random(f"1 {step}")) for step in range(5)]
+    drawn = [source.draw(SECOND, random.Random(f"1 {step}")) for step in range(5)]
+    assert drawn == [source.draw(SECOND, random.Random(f"1 {step}")) for step in range(5)]
     assert len(set(drawn)) == 5

@@ -11,8 +11,8 @@ from lora_assets.engines import base_model, pretraining
 
 FOLDER = Path(base_model.__file__).parents[1] / "base_model"
 STAGES = (
-    Stage(3, 1e-3, (1, 2), 4, varied=False, one_service=0, alike=0, absent=0, whole=1),
-    Stage(3, 1e-3, (2, 3), 6, varied=True, one_service=1, alike=0.5, absent=0.5, whole=0),
+    Stage(3, 1e-3, (1, 2), 4, varied=False, one_service=0, absent=0, whole=1),
+    Stage(3, 1e-3, (2, 3), 6, varied=True, one_service=1, absent=0.5, whole=0),
 )
 
 

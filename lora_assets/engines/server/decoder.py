@@ -15,29 +15,33 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lora_assets.engines.server.kv_cache import KVCache
+from lora_assets.engines.server.kv_cache import KVCache, PromptKV
 from lora_assets.engines.server.lora import PARTS, LoraBatch, LoraRows, Site
 from lora_assets.errors import LoraAssetsError
+
+_TYPICAL_ROWS = 16
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class _Projection:
-    """A weight (out, in) in oneDNN's hands where torch has it, else in those of its BLAS.
+    """A weight (out, in), laid out for oneDNN where torch has it, else left to torch's BLAS.
 
-    MKL, the BLAS of torch's builds for x86, leaves half of an AMD core idle: a prompt's
-    products took 7.0 ms there and 3.5 ms in oneDNN (one Zen 5 core, 150 tokens).
+    MKL, the BLAS of torch's builds for x86, leaves half of an AMD core idle: the products of
+    150 tokens took 7.4 ms in MKL and 3.2 ms in oneDNN, those of 10 tokens 0.7 and 0.4 ms (one
+    Zen 5 core, fp32 in both).
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self._packed = weight.to_mkldnn() if torch._C._has_mkldnn else None
-        self._plain = None if self._packed is not None else weight.T
+        self._laid_out = torch._C._has_mkldnn
+        pack = torch.ops.mkldnn._reorder_linear_weight
+        self._weight: Tensor = pack(weight.detach(), _TYPICAL_ROWS) if self._laid_out else weight.T
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._plain is not None:
-            return x @ self._plain
-        packed = torch.ops.mkldnn._linear_pointwise
-        return cast(Tensor, packed(x, self._packed, None, "none", [], ""))
+        if not self._laid_out:
+            return x @ self._weight
+        linear = torch.ops.mkldnn._linear_pointwise
+        return cast(Tensor, linear(x, self._weight, None, "none", [], ""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,38 +92,37 @@ class Decoder:
 
     @torch.inference_mode()
     def prefill(
-        self, prompts: Sequence[Sequence[int]], cache: KVCache, lora: LoraRows, every: bool = False
-    ) -> Tensor:
-        """Put prompts into new rows; returns the logits after each prompt: (prompts, vocabulary).
+        self, prompts: Sequence[Sequence[int]], lora: LoraRows, every: bool = False
+    ) -> tuple[Tensor, list[PromptKV]]:
+        """Read prompts; returns the logits after each, (prompts, vocabulary), and what to cache.
 
-        With `every`, those after each of their tokens: (tokens of all prompts, vocabulary).
+        With `every`, the logits after each of their tokens: (tokens of all, vocabulary).
         """
         lengths = [len(prompt) for prompt in prompts]
-        rows = [cache.admit(length) for length in lengths]
         tokens = torch.tensor([token for prompt in prompts for token in prompt])
         positions = torch.cat([torch.arange(length) for length in lengths])
         ends = torch.tensor(lengths).cumsum(0) - 1
+        keys: list[tuple[Tensor, ...]] = []
+        values: list[tuple[Tensor, ...]] = []
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             last_only = not every and layer == self.layers - 1
+            keys.append(torch.split(k, lengths))
+            values.append(torch.split(v, lengths))
             found = []
-            pieces = zip(rows, *(torch.split(t, lengths) for t in (q, k, v)), strict=True)
-            for row, own_q, own_k, own_v in pieces:
-                keys, values = own_k.transpose(0, 1), own_v.transpose(0, 1)
-                cache.put(layer, row, keys, values)
-                query = (own_q[-1:] if last_only else own_q).transpose(0, 1)
-                found.append(
-                    F.scaled_dot_product_attention(
-                        query[None],
-                        keys[None],
-                        values[None],
-                        is_causal=not last_only,
-                        enable_gqa=True,
-                    )[0].transpose(0, 1)
+            for each in zip(torch.split(q, lengths), keys[-1], values[-1], strict=True):
+                query, key, value = (part.transpose(0, 1)[None] for part in each)
+                if last_only:
+                    query = query[:, :, -1:]
+                own = F.scaled_dot_product_attention(
+                    query, key, value, is_causal=not last_only, enable_gqa=True
                 )
+                found.append(own[0].transpose(0, 1))
             return torch.cat(found).flatten(1)
 
-        return self._forward(tokens, positions, attend, lora, None if every else ends)
+        logits = self._forward(tokens, positions, attend, lora, None if every else ends)
+        rows = zip(zip(*keys, strict=True), zip(*values, strict=True), strict=True)
+        return logits, [PromptKV(*row) for row in rows]
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], cache: KVCache, lora: LoraRows) -> Tensor:
@@ -178,7 +181,7 @@ class Decoder:
     def _compare_with(self, model: Any) -> None:
         probe = torch.arange(self.vocabulary)[:: max(1, self.vocabulary // 32)][:32]
         base = LoraBatch(()).rows([], [])
-        ours = self.prefill([probe.tolist()], self.new_cache(1), base, every=True)
+        ours, _ = self.prefill([probe.tolist()], base, every=True)
         gap = float((ours - model(input_ids=probe[None]).logits[0]).abs().max())
         if not gap < 1e-3:
             raise LoraAssetsError(

@@ -1,9 +1,20 @@
 """Keys and values of the running rows, aligned at their newest token."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 _SLACK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class PromptKV:
+    """One prompt's keys and values: per layer (length, heads, head size) each."""
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
 
 
 class KVCache:
@@ -27,16 +38,14 @@ class KVCache:
         """First column that a row uses."""
         return self.end - max(self.lengths, default=0)
 
-    def admit(self, length: int) -> int:
-        """Make room for a prompt of `length` tokens in a new last row; returns its index."""
-        self.lengths.append(length)
-        return len(self.lengths) - 1
-
-    def put(self, layer: int, row: int, keys: Tensor, values: Tensor) -> None:
-        """Store a new row's prompt: (heads, length, head size) each."""
-        columns = slice(self.end - keys.shape[1], self.end)
-        self.keys[layer, row, :, columns] = keys
-        self.values[layer, row, :, columns] = values
+    def admit(self, prompt: "PromptKV") -> None:
+        """Take up a prompt as a new last row."""
+        columns = slice(self.end - len(prompt.keys[0]), self.end)
+        row = len(self.lengths)
+        for layer, (keys, values) in enumerate(zip(prompt.keys, prompt.values, strict=True)):
+            self.keys[layer, row, :, columns] = keys.transpose(0, 1)
+            self.values[layer, row, :, columns] = values.transpose(0, 1)
+        self.lengths.append(len(prompt.keys[0]))
 
     def advance(self) -> Tensor | None:
         """One more token in every row; returns which columns each may see, None for all of them.

@@ -1,9 +1,9 @@
 """One training run, from rows to an adapter folder; killed and run again, it goes on."""
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from transformers import set_seed
 
 from lora_assets.engines.training import checkpoints
@@ -58,7 +58,8 @@ def train(
     effort = next(entry for entry in reversed(log) if "trained_tokens" in entry)
     return TrainingMetrics(
         final_eval_loss=loss,
-        final_perplexity=math.exp(loss),
+        # math.exp would raise on an absurd loss, where infinity is the answer.
+        final_perplexity=torch.tensor(loss, dtype=torch.float64).exp().item(),
         tokens_per_second=effort["trained_tokens"] / effort["trained_seconds"],
         steps=trainer.state.global_step,
         best_step=step,

@@ -1,0 +1,163 @@
+"""The command line as a person uses it: a whole life of an adapter, and bad input."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_assets.cli.main import main
+from tests.conftest import free_port, serving, stack_environment
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in a given environment; its output, or the message of its failure."""
+
+    def command(environment: Mapping[str, str], *arguments: str) -> str:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("sys.argv", ["lora-assets", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        if ended.value.code not in (0, None):
+            assert isinstance(ended.value.code, str), ended.value.code
+            return ended.value.code
+        return capfd.readouterr().out
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    environment = stack_environment(tmp_path_factory.mktemp("home"), free_port())
+    with serving(environment):
+        yield environment
+
+
+def status(run: Run, environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run(environment, "status", "--json"))
+    return found
+
+
+def test_from_a_data_version_to_live_and_a_spoiled_one_is_stopped(
+    run: Run, environment: Mapping[str, str]
+) -> None:
+    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    run(environment, "train", "--data-version", "1")
+    assert status(run, environment)["aliases"]["candidate"]["version"] == 1
+    run(environment, "deploy")
+    lax = ("--min-a-rate", "0", "--max-c-rate", "1", "--min-refusal-rate", "0")
+    refused = run(environment, "evaluate", "--min-a-rate", "1")
+    assert "eval_gate stopped it" in refused
+    assert "a_rate" in refused
+    assert "eval-failed" in status(run, environment)["aliases"]
+    run(environment, "evaluate", *lax)
+    found = status(run, environment)["aliases"]
+    assert "eval-passed" in found
+    assert "eval-failed" not in found
+    assert "perf_gate has no verdict" in run(environment, "promote")
+    run(environment, "performance", "--max-samples", "20")
+    run(environment, "promote", "--source-alias", "perf-passed")
+    live = status(run, environment)
+    digest = live["aliases"]["live"]["digest"]
+    assert set(live["aliases"]) == {"candidate", "live"}
+    assert live["replicas"][0]["adapters"]["aws-rag-qa-live"] == digest
+
+    spoiled = ("--data-version", "2", "--services", "s3", "--spoiled")
+    run(environment, "data", "build", *spoiled)
+    stopped = run(environment, "train", "--data-version", "2")
+    assert "quality_gate stopped it: eval_loss" in stopped
+    assert status(run, environment)["aliases"] == live["aliases"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("train", "--data-version", "nope"), "Data version nope has no file:"),
+        (("train", "--data-version", "../1"), "'../1' is no data version"),
+        (("train", "--data-version", "1", "--lora-config", "huge"), "lora_config = 'huge'"),
+        (("train", "--data-version", "1", "--learning-rate", "0"), "learning_rate = 0.0"),
+        (("train", "--data-version", "1", "--learning-rate", "nan"), "learning_rate = nan"),
+        (("train", "--data-version", "1", "--max-perplexity", "nan"), "--max-perplexity nan"),
+        (("deploy", "--adapter-source", "alias:perf-passed"), "'perf-passed' of mistral-7b-lora"),
+        (("deploy", "--adapter-source", "latest"), "'latest' names no adapter"),
+        (("deploy", "--adapter-source", "version:99"), "99"),
+        (("promote", "--source-alias", "eval-passed"), "'eval-passed' of mistral-7b-lora"),
+        (("rollback",), "'previous' of mistral-7b-lora"),
+        (("data", "build", "--data-version", "1", "--services", "ec2"), "exists"),
+        (("data", "build", "--data-version", "9", "--services", "s4"), "no AWS service 's4'"),
+        (("evaluate", "--min-a-rate", "2"), "--min-a-rate 2.0"),
+    ],
+)
+def test_bad_input_is_one_line_with_cause_and_remedy_and_changes_nothing(
+    run: Run, environment: Mapping[str, str], arguments: tuple[str, ...], cause: str
+) -> None:
+    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    before = status(run, environment)
+    message = run(environment, *arguments)
+    assert cause in message
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    assert status(run, environment) == before
+
+
+@pytest.mark.parametrize("name", ["train", "val", "eval"])
+@pytest.mark.parametrize("content", [b"", b"\xff\n", b"{}\n", b'{"context": "a"', None])
+def test_a_broken_split_stops_the_training_before_it_begins(
+    run: Run, environment: Mapping[str, str], name: str, content: bytes | None, tmp_path: Path
+) -> None:
+    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    bucket = Path(environment["LORA_ASSETS_HOME"]) / "bucket" / "data" / "processed"
+    broken = bucket / f"broken-{tmp_path.name}"
+    broken.mkdir()
+    for split in (bucket / "1").iterdir():
+        if split.stem != name:
+            (broken / split.name).write_bytes(split.read_bytes())
+        elif content is not None:
+            (broken / split.name).write_bytes(content)
+    message = run(environment, "train", "--data-version", broken.name)
+    assert f"{broken.name}/{name}.jsonl" in message
+    assert "\n" not in message
+
+
+def test_a_server_or_a_registry_that_is_not_there_is_named(
+    run: Run, environment: Mapping[str, str]
+) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    asked = run(environment, "train", "--data-version", "1", "--mlflow-tracking-uri", nowhere)
+    assert f"MLflow at {nowhere} failed" in asked
+    unreachable = run({**environment, "VLLM_URL": nowhere}, "status", "--json")
+    assert unreachable == "1" or nowhere in unreachable
+
+
+def test_a_port_in_use_is_one_line(run: Run, environment: Mapping[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert f"Can't listen on 127.0.0.1:{port}" in run(environment, "serve", "--port", port)
+
+
+def test_every_parameter_of_the_specification_is_an_option(run: Run) -> None:
+    parameters = {
+        "train": "data-version lora-config mlflow-tracking-uri s3-data-bucket learning-rate "
+        "num-epochs batch-size max-seq-length max-eval-loss max-perplexity",
+        "deploy": "model-name adapter-source slot-name vllm-url mlflow-tracking-uri",
+        "evaluate": "model-name candidate-adapter live-adapter vllm-url judge-url judge-model "
+        "mlflow-tracking-uri s3-data-bucket max-concurrent min-a-rate max-c-rate "
+        "min-refusal-rate mlflow-experiment",
+        "performance": "model-name candidate-adapter vllm-url prometheus-url mlflow-tracking-uri "
+        "s3-data-bucket concurrency max-tokens max-samples max-p95-latency max-p95-ttft "
+        "min-throughput min-success-rate latency-regression-factor "
+        "throughput-regression-factor mlflow-experiment",
+        "promote": "model-name source-alias vllm-url mlflow-tracking-uri",
+    }
+    for command, names in parameters.items():
+        shown = run({}, command, "--help")
+        assert not [name for name in names.split() if f"--{name}" not in shown]
