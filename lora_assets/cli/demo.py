@@ -37,19 +37,19 @@ class DemoVersion(Record):
 VERSIONS = (
     DemoVersion(
         name="1",
-        services=("s3",),
+        services=("s3", "dynamodb"),
         spoiled=False,
         about="nothing is live yet, so the gates decide absolutely",
     ),
     DemoVersion(
         name="2",
-        services=("s3", "ec2", "lambda", "dynamodb"),
+        services=("s3", "dynamodb", "lambda"),
         spoiled=False,
         about="more AWS services; it must beat what is live",
     ),
     DemoVersion(
         name="3",
-        services=("s3", "ec2", "lambda", "dynamodb"),
+        services=("s3", "dynamodb"),
         spoiled=True,
         about="spoiled on purpose; a gate must stop it",
     ),

@@ -22,9 +22,9 @@ def make_splits(services: Sequence[str], spoiled: bool) -> dict[SplitName, list[
 
     Each operation of a service belongs to one split, whichever other services are asked
     for, and is seen in no other, neither in a question nor in a context. Every operation
-    is asked about several times, in other company each time; every fifth question has no
-    answer in its context. A split is cut at random where it would grow too long for a
-    demonstration on two cores. Spoiled rows are well-formed and teach the wrong thing:
+    is asked about several times, each time in other company from any of the services;
+    every fifth question has no answer in its context. A split is cut at random where it
+    would grow too long for a demonstration on two cores. Spoiled rows are well-formed and teach the wrong thing:
     answers that don't come from their context, also to what can't be answered.
 
     Raises LoraAssetsError for no services, an unknown one, or one with too few operations.
@@ -35,7 +35,8 @@ def make_splits(services: Sequence[str], spoiled: bool) -> dict[SplitName, list[
     splits: dict[SplitName, list[Row]] = {}
     for split in SPLITS:
         rng = random.Random(f"{split} {' '.join(sorted(set(services)))}")
-        rows = [row for pool in pools for row in _rows(split, pool[split], spoiled)]
+        everything = [operation for pool in pools for operation in pool[split]]
+        rows = [row for pool in pools for row in _rows(split, pool[split], everything, spoiled)]
         rng.shuffle(rows)
         splits[split] = rows[: _MOST_ROWS[split]]
     return splits
@@ -55,14 +56,16 @@ def _pools(service: str) -> dict[SplitName, list[Operation]]:
     return {"val": found[:tenth], "eval": found[tenth : 2 * tenth], "train": found[2 * tenth :]}
 
 
-def _rows(split: SplitName, pool: Sequence[Operation], spoiled: bool) -> Iterator[Row]:
+def _rows(
+    split: SplitName, pool: Sequence[Operation], everything: Sequence[Operation], spoiled: bool
+) -> Iterator[Row]:
     rng = random.Random(f"{split} {pool[0].service}")
     seen: set[str] = set()
     number = 0
     for _ in range(_TIMES_ASKED[split]):
         for asked in rng.sample(pool, len(pool)):
             number += 1
-            row = _row(asked, pool, number % _NEGATIVE_EVERY == 0, spoiled, rng)
+            row = _row(asked, everything, number % _NEGATIVE_EVERY == 0, spoiled, rng)
             if row.prompt_inference not in seen:
                 seen.add(row.prompt_inference)
                 yield row
@@ -70,12 +73,12 @@ def _rows(split: SplitName, pool: Sequence[Operation], spoiled: bool) -> Iterato
 
 def _row(
     asked: Operation,
-    pool: Sequence[Operation],
+    everything: Sequence[Operation],
     negative: bool,
     spoiled: bool,
     rng: random.Random,
 ) -> Row:
-    others = [operation for operation in pool if operation is not asked]
+    others = [operation for operation in everything if operation.name != asked.name]
     # One operation always stays out of the context, for a spoiled row to answer with.
     lines = rng.randint(_LINES[0], min(_LINES[1], len(others) - 1))
     shown = rng.sample(others, lines if negative else lines - 1)

@@ -57,6 +57,7 @@ EMBEDDED_PARAMETERS = TrainingParameters(
     gradient_accumulation_steps=1,
     quantization="none",
     evaluations=2,
+    seed=1,
 )
 """Defaults for the embedded base model (2.9 M parameters, two cores). It is served unquantised,
 and so small that an adapter trained on its NF4 form declines noticeably less often there."""

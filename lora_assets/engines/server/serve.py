@@ -39,7 +39,7 @@ def serve(options: ServerOptions) -> None:
     can't be loaded.
     """
     # The engine has two threads of its own. OpenMP threads that wait for each other do so for
-    # whole time slices on cores that are not free (measured: 20 times slower).
+    # whole time slices on cores that are not free (measured: over ten times slower).
     torch.set_num_threads(1)
     listening = _bind(options.host, options.port)
     engine = start_engine(options)

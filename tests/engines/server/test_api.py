@@ -205,6 +205,8 @@ def test_an_unloaded_adapter_finishes_the_answers_that_it_began(
         streaming = asyncio.create_task(complete(client, **long, stream=True))
         while 'running_lora_adapters="a"' not in (await client.get("/metrics")).text:
             assert not streaming.done()
+            # The transport in process never suspends of itself.
+            await asyncio.sleep(0)
         assert (await unload(client, "a")).is_success
         assert (await complete(client, model="a")).status_code == 404
         pieces = [chunk["choices"][0]["text"] for chunk in chunks(await streaming)]
@@ -232,9 +234,7 @@ def test_streams_carry_the_same_answer_and_the_usage(talk: Callable[..., Any]) -
         first, *parts, last = chunks(
             await client.post("/v1/chat/completions", json={**chat, **usage})
         )
-        assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""} or (
-            first["choices"][0]["delta"]["role"] == "assistant"
-        )
+        assert first["choices"][0]["delta"]["role"] == "assistant"
         content = "".join(p["choices"][0]["delta"]["content"] for p in parts)
         assert content == said["choices"][0]["message"]["content"]
         assert last["usage"] == said["usage"]
@@ -276,7 +276,7 @@ def test_several_prompts_give_a_choice_each(talk: Callable[..., Any]) -> None:
         ({"max_tokens": 1025}, "max_tokens=1025 cannot be greater than max_model_len=1024."),
         ({"prompt": [5] * 1025}, "maximum context length is 1024 tokens"),
         ({"prompt": [2048]}, "out of vocabulary"),
-        ({"prompt": ""}, "cannot be empty"),
+        ({"prompt": []}, "cannot be empty"),
         ({"prompt": None}, "prompt"),
         ({"logprobs": 21}, "greater than max allowed: 20"),
         ({"stop": ""}, "empty string"),
