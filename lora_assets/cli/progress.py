@@ -28,7 +28,10 @@ def _text(meta: dict[str, Any]) -> str:
 def _is_shown(record: logging.LogRecord) -> bool:
     meta: dict[str, Any] = record.dagster_meta  # type: ignore[attr-defined]
     event: dg.DagsterEvent | None = meta.get("dagster_event")
-    return event is None or event.event_type_value in ("STEP_SUCCESS", "ASSET_CHECK_EVALUATION")
+    if event is None:
+        # At ERROR, Dagster itself lists what it skips after a failure, which is told once below.
+        return record.levelno < logging.ERROR
+    return event.event_type_value in ("STEP_SUCCESS", "ASSET_CHECK_EVALUATION")
 
 
 @dg.logger({}, "One line per step, message and gate.")
