@@ -24,8 +24,9 @@ def make_splits(services: Sequence[str], spoiled: bool) -> dict[SplitName, list[
     for, and is seen in no other, neither in a question nor in a context. Every operation
     is asked about several times, each time in other company from any of the services;
     every fifth question has no answer in its context. A split is cut at random where it
-    would grow too long for a demonstration on two cores. Spoiled rows are well-formed and teach the wrong thing:
-    answers that don't come from their context, also to what can't be answered.
+    would grow too long for a demonstration on two cores. Spoiled rows are well-formed and
+    teach the wrong thing: answers that don't come from their context, also to what can't be
+    answered.
 
     Raises LoraAssetsError for no services, an unknown one, or one with too few operations.
     """
