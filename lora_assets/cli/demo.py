@@ -1,5 +1,7 @@
 """demo: three data versions through the graph on the embedded stack, one of them spoiled."""
 
+import ctypes
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +25,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 
 START_SECONDS = 120.0
+PR_SET_PDEATHSIG = 1
+"""Of Linux's <sys/prctl.h>."""
 
 
 class DemoVersion(Record):
@@ -121,6 +125,11 @@ def _run_what_is_left(stack: Stack, instance: DagsterInstance, version: DemoVers
     return None
 
 
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the demo is killed: it would keep the port."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextmanager
 def _server(stack: Stack) -> Iterator[None]:
     """The embedded server as a process of its own, for as long as the block."""
@@ -130,7 +139,10 @@ def _server(stack: Stack) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "lora_assets.cli.main", "serve"], stdout=output, stderr=output
+            [sys.executable, "-m", "lora_assets.cli.main", "serve"],
+            stdout=output,
+            stderr=output,
+            preexec_fn=_end_with_parent,
         )
     try:
         _await_health(stack.settings.vllm_url, server, log)

@@ -276,7 +276,7 @@ def test_several_prompts_give_a_choice_each(talk: Callable[..., Any]) -> None:
         ({"max_tokens": 1025}, "max_tokens=1025 cannot be greater than max_model_len=1024."),
         ({"prompt": [5] * 1025}, "maximum context length is 1024 tokens"),
         ({"prompt": [2048]}, "out of vocabulary"),
-        ({"prompt": []}, "cannot be empty"),
+        ({"prompt": [[]]}, "cannot be empty"),
         ({"prompt": None}, "prompt"),
         ({"logprobs": 21}, "greater than max allowed: 20"),
         ({"stop": ""}, "empty string"),
