@@ -48,9 +48,9 @@ class KVCache:
         self.lengths.append(len(prompt.keys[0]))
 
     def advance(self) -> Tensor | None:
-        """One more token in every row; returns which columns each may see, None for all of them.
+        """One more token in every row; returns what hides columns from rows, None for nothing.
 
-        The mask is (rows, 1, 1, columns from `start` on), True where it may look.
+        The mask is (rows, 1, 1, columns from `start` on): 0 where a row may look, else -inf.
         """
         if self.end == self.keys.shape[3]:
             self._slide()
@@ -60,7 +60,8 @@ class KVCache:
         if min(self.lengths) == longest:
             return None
         first = torch.tensor([longest - length for length in self.lengths])
-        return (torch.arange(longest) >= first[:, None])[:, None, None, :]
+        hidden = torch.arange(longest) < first[:, None]
+        return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None, :]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store every row's newest (rows, heads, head size); returns all that there is so far."""
