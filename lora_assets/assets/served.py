@@ -1,6 +1,7 @@
 """What the slots serve, held against what they should."""
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates import smoke
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
@@ -9,10 +10,11 @@ from lora_assets.resources.work_folder import WorkFolder
 
 def require_in_slot(fleet: Fleet, slot: str, version: ModelVersion) -> None:
     """Refuse to go on when clients of `slot` get another adapter than `version`."""
-    found = fleet.slots().get(slot)
-    if found != version.digest:
+    for url, found in fleet.serving(slot).items():
+        if found == version.digest:
+            continue
         raise LoraAssetsError(
-            f"Slot {slot} serves {found[:12] if found else 'nothing'}, expected version "
+            f"{url} serves {found[:12] if found else 'nothing'} as {slot}, expected version "
             f"{version.version} ({version.digest[:12]})",
             "Deploy that version again, or finish the promotion or rollback that was cut short.",
         )
@@ -32,12 +34,7 @@ def live_served(
 
 def bring(registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: WorkFolder) -> None:
     """Have every replica serve `version` under its own name, fetching its bytes if need be."""
-    fetch(registry, fleet, version, work_folder)
-    fleet.load(version.serving_name, version.digest)
-
-
-def fetch(registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: WorkFolder) -> None:
-    """Have the bytes of `version` in the fleet's folder, from the registry if need be."""
-    if not fleet.folder(version.digest).exists():
+    if not fleet.holds(version.digest):
         with work_folder.temporary() as folder:
             fleet.place(registry.download(version, folder), version.digest)
+    fleet.load(version.serving_name, version.digest, smoke.PROMPTS)

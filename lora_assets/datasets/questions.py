@@ -13,8 +13,8 @@ _FEWEST_OPERATIONS = 12
 _SMALLEST_POOL = 4
 _LINES = (2, 3)
 _NEGATIVE_EVERY = 5
-_TIMES_ASKED: Mapping[SplitName, int] = {"train": 8, "val": 4, "eval": 4}
-_MOST_ROWS: Mapping[SplitName, int] = {"train": 1600, "val": 80, "eval": 120}
+_TIMES_ASKED: Mapping[SplitName, int] = {"train": 8, "val": 4, "eval": 12}
+_MOST_ROWS: Mapping[SplitName, int] = {"train": 1600, "val": 80, "eval": 300}
 
 
 def make_splits(services: Sequence[str], spoiled: bool) -> dict[SplitName, list[Row]]:

@@ -1,16 +1,15 @@
 """An adapter as files: which it may have, and the digest that is its only identity."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from lora_assets.engines.adapters_folder import FILES, digest_folder
 from lora_assets.errors import LoraAssetsError
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+CONFIG, WEIGHTS = FILES
 
 
 class AdapterConfig(BaseModel):
@@ -19,20 +18,6 @@ class AdapterConfig(BaseModel):
     r: int
     base_model_name_or_path: str
     target_modules: list[str]
-
-
-def digest_folder(folder: Path) -> str:
-    """sha256 over the folder's files in name order: each one's name, size and bytes.
-
-    Returns 64 hexadecimal characters. Memory does not grow with the files.
-    """
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        total.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
 
 
 def inspect(folder: Path) -> AdapterConfig:

@@ -1,141 +1,145 @@
-"""All vLLM replicas, and the folder that their adapters lie in."""
+"""All vLLM replicas: what they serve, changed on all of them or on none."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 import httpx
-from filelock import FileLock
 from pydantic import Field
 
-from lora_assets.engines import adapter_files
 from lora_assets.engines.openai_http import open_client
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.same_weights import same_logprobs
-from lora_assets.resources.replica import Replica, checked_name
+from lora_assets.resources import replica_discovery
+from lora_assets.resources.pod_folder import PodFolder
+from lora_assets.resources.replica import Replica
+from lora_assets.resources.replica_folder import ReplicaFolder, SharedFolder
+from lora_assets.resources.slot_switch import Undo, load_named, renew
 
-SLOTS = "slots"
-PROBE_TOKENS = 16
+_MOST_AT_ONCE = 32
+_Item = TypeVar("_Item")
 
 
 class Fleet(dg.ConfigurableResource[Any]):
-    """Every vLLM replica behind `vllm_url`; `replica_urls` names them (default: it alone).
+    """Every vLLM replica behind `vllm_url`.
 
-    `adapters_dir` is one folder that this process and all replicas see under the same path:
-    `<digest>/` holds an adapter, `slots/<name>` links a slot to its digest folder. `timeout`
-    bounds each request, in seconds.
+    The replicas are the ready endpoints of the Service `service` (namespace/name), or the ready
+    pods of `pod_selector` (namespace/labels), or `replica_urls`, or `vllm_url` alone. Pods
+    get their adapters copied into `adapters_dir`; for URLs, it is a folder that this process
+    and all replicas see under the same path. `timeout` bounds each request, in seconds.
     """
 
     vllm_url: str
     adapters_dir: str
     replica_urls: list[str] = Field(default_factory=list)
+    service: str = ""
+    pod_selector: str = ""
+    pod_port: int = 8000
+    container: str = ""
     api_key: str = Field("", repr=False)
     timeout: float = 60.0
 
     @property
     def replicas(self) -> Sequence[Replica]:
-        """The servers, one by one."""
-        urls = self.replica_urls or [self.vllm_url]
-        return [Replica(url.rstrip("/"), self.api_key, self.timeout) for url in urls]
+        """The servers that count: a pod that is not ready gets its adapters before it is."""
+        if not (self.service or self.pod_selector):
+            urls = self.replica_urls or [self.vllm_url]
+            return [self._replica(url.rstrip("/"), SharedFolder(self.adapters_dir)) for url in urls]
+        if self.service:
+            namespace, _, name = self.service.partition("/")
+            found = replica_discovery.from_service(namespace, name)
+        else:
+            namespace, _, labels = self.pod_selector.partition("/")
+            found = replica_discovery.from_selector(namespace, labels, self.pod_port)
+        return [
+            self._replica(
+                pod.url, PodFolder(self.adapters_dir, pod.namespace, pod.pod, self.container or None)
+            )
+            for pod in found
+            if pod.ready
+        ]
 
     def client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """An HTTP client for inference through `vllm_url`."""
         return open_client(self.vllm_url, self.timeout, self.api_key or None)
 
-    def folder(self, digest: str) -> Path:
-        """Where the adapter with this digest lies."""
-        return Path(self.adapters_dir) / digest
-
     def place(self, source: Path, digest: str) -> None:
-        """Copy a verified adapter to its digest folder: aside, verified again, then renamed."""
-        target = self.folder(digest)
-        parent = target.parent
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(parent / ".placing"):
-                if target.exists():
-                    adapter_files.verify(target, digest)
-                    return
-                with tempfile.TemporaryDirectory(dir=parent, prefix=".incoming-") as aside:
-                    copy = Path(aside) / digest
-                    shutil.copytree(source, copy)
-                    adapter_files.verify(copy, digest)
-                    copy.rename(target)
-        except OSError as error:
-            raise LoraAssetsError(
-                f"Can't copy adapter {digest[:12]} to {parent} ({error.strerror or error})",
-                "Free space there or mend the permissions; nothing was changed.",
-            ) from None
+        """Copy an adapter to every replica's folder, where its digest is taken again."""
+        folders = list(dict.fromkeys(replica.folder for replica in self.replicas))
+        _on_each(folders, lambda folder: folder.place(source, digest))
 
-    def load(self, name: str, digest: str) -> None:
-        """Have every replica serve the adapter `digest` as `name`, its bytes checked first."""
-        folder = self.folder(digest)
-        adapter_files.verify(folder, digest)
-        self._each(lambda replica: replica.load(name, str(folder)))
+    def holds(self, digest: str) -> bool:
+        """Whether every replica's folder has the adapter, its bytes as they should be."""
+        folders = dict.fromkeys(replica.folder for replica in self.replicas)
+        return all(folder.intact(digest) for folder in folders)
 
-    def unload(self, name: str) -> None:
-        """Remove `name` from every replica; fine where it is not loaded."""
-        self._each(lambda replica: replica.unload(name))
+    def load(self, name: str, digest: str, prompts: Sequence[str]) -> None:
+        """Serve the adapter `digest` on every replica under its own name, or on none.
+
+        Its bytes are verified where they lie first. Its answers to `prompts` must differ from
+        the base model's: an adapter that loaded and changes nothing is refused.
+        """
+        self._all_or_none(lambda replica: load_named(replica, name, digest, prompts))
 
     def renew_slot(self, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
-        """Point `slot` at the adapter `digest`, which is loaded as `name`, and prove it.
+        """Point `slot` at the adapter `digest`, loaded as `name`, on every replica or on none.
 
-        The slot's link is replaced in one step, then the slot is unloaded: the next request
-        for it resolves the link again, so that none meets a 404. The log-probabilities of the
-        slot's answers to `prompts` must then equal those of `name`.
+        The log-probabilities of the slot's answers to `prompts` must equal those of `name`.
         """
-        folder = str(self.folder(digest))
-        self.link(slot, digest)
+        self._all_or_none(lambda replica: renew(replica, slot, name, digest, prompts))
 
-        def renew(replica: Replica) -> None:
-            if replica.loaded().get(slot) != folder:
-                replica.unload(slot)
-            _probe(replica, slot, name, prompts)
-            if (found := replica.loaded().get(slot)) != folder:
-                raise LoraAssetsError(
-                    f"{replica.url} serves {found or 'nothing'} as {slot}, expected {folder}",
-                    "Run this again; if it stays so, restart that replica.",
-                )
+    def retire(self, keep: Sequence[str]) -> None:
+        """Unload and remove adapters but for the digests in `keep` and those in a slot."""
 
-        self._each(renew)
+        def clean(replica: Replica) -> None:
+            in_slots = replica.folder.contents()["slots"].values()
+            for name, folder in replica.loaded().items():
+                digest = Path(folder).name
+                own_name = name.endswith(digest[:12])
+                if own_name and digest not in keep and name not in in_slots:
+                    replica.unload(name)
+            replica.folder.prune(keep)
 
-    def slots(self) -> Mapping[str, str]:
-        """What the slots' links point at: slot to digest."""
-        links = Path(self.adapters_dir) / SLOTS
-        if not links.is_dir():
-            return {}
-        return {link.name: link.readlink().name for link in sorted(links.iterdir())}
+        _on_each(self.replicas, clean)
 
-    def link(self, slot: str, digest: str) -> None:
-        """Point a slot's link at an adapter, in one step."""
-        links = Path(self.adapters_dir) / SLOTS
-        link = links / checked_name(slot)
-        links.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.adapters_dir, prefix=".incoming-") as aside:
-            made = Path(aside) / slot
-            made.symlink_to(Path(os.pardir) / digest)
-            made.replace(link)
+    def serving(self, name: str) -> Mapping[str, str | None]:
+        """The digest that each replica serves as `name`, by its URL; None for nothing."""
+        found = {replica.url: replica.loaded().get(name) for replica in self.replicas}
+        return {url: Path(root).name if root is not None else None for url, root in found.items()}
 
-    def _each(self, act: Callable[[Replica], None]) -> None:
-        """Run `act` on all replicas at once; raises when it failed on one, after all are done."""
-        replicas = self.replicas
-        with ThreadPoolExecutor(len(replicas)) as pool:
-            for done in [pool.submit(act, replica) for replica in replicas]:
-                done.result()
+    def without_slots(self) -> Sequence[str]:
+        """The replicas that lack SlotMiddleware: renewing a slot leaves a gap there."""
+        return [replica.url for replica in self.replicas if replica.listing().slots_folder is None]
+
+    def _replica(self, url: str, folder: ReplicaFolder) -> Replica:
+        return Replica(url, self.api_key, self.timeout, folder)
+
+    def _all_or_none(self, act: Callable[[Replica], Undo]) -> None:
+        """Run `act` on all replicas at once; where it fails on one, undo it on the others."""
+        done: list[Undo] = []
+
+        def remember(replica: Replica) -> None:
+            done.append(act(replica))
+
+        try:
+            _on_each(self.replicas, remember)
+        except LoraAssetsError:
+            _on_each(done, lambda undo: undo())
+            raise
 
 
-def _probe(replica: Replica, slot: str, name: str, prompts: Sequence[str]) -> None:
-    for prompt in prompts:
-        meant = replica.complete(name, prompt, PROBE_TOKENS)
-        found = replica.complete(slot, prompt, PROBE_TOKENS)
-        if not same_logprobs(meant.logprobs, found.logprobs):
-            raise LoraAssetsError(
-                f"{replica.url} answers as {slot} with other weights than as {name}",
-                "Its cache mixes adapters; restart that replica and run this again.",
-            )
+def _on_each(items: Sequence[_Item], act: Callable[[_Item], None]) -> None:
+    """Run `act` on all at once; once all are done, raises with the cause of each that failed."""
+    with ThreadPoolExecutor(min(len(items), _MOST_AT_ONCE) or 1) as pool:
+        running = [pool.submit(act, item) for item in items]
+    errors = [error for done in running if (error := done.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, LoraAssetsError):
+            raise error
+    if errors:
+        named = [error for error in errors if isinstance(error, LoraAssetsError)]
+        raise LoraAssetsError(
+            "; ".join(dict.fromkeys(error.cause for error in named)), named[0].remedy
+        )

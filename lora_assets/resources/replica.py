@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from lora_assets.engines.slots import FOLDER_HEADER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
+from lora_assets.resources.replica_folder import ReplicaFolder
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _Shape = TypeVar("_Shape", bound=BaseModel)
@@ -22,6 +24,18 @@ class Completion(Record):
     text: str
     logprobs: tuple[float, ...]
     latency: float
+
+
+class Listing(Record):
+    """What a server says it serves: `adapters` maps names, slots among them, to folders.
+
+    `slots_folder` is the folder whose slots it reads; None for a server without
+    `SlotMiddleware`, whose slots have to be loaded one by one.
+    """
+
+    base_model: str
+    adapters: Mapping[str, str]
+    slots_folder: str | None
 
 
 class _Model(BaseModel):
@@ -59,16 +73,32 @@ def checked_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Replica:
-    """A server at `url`. Requests are given up after `timeout` seconds; all errors are named."""
+    """A server at `url`, which reads its adapters from `folder`.
+
+    Requests are given up after `timeout` seconds; all errors are LoraAssetsError.
+    """
 
     url: str
     api_key: str = field(repr=False)
     timeout: float
+    folder: ReplicaFolder
+
+    def listing(self) -> Listing:
+        """What it serves now."""
+        reply = self._send("GET", "/v1/models")
+        models = self._read("/v1/models", reply.content, _Models).data
+        base = [model.id for model in models if model.parent is None]
+        if not base:
+            raise LoraAssetsError(f"{self.url} lists no base model", "Correct --vllm-url.")
+        return Listing(
+            base_model=base[0],
+            adapters={model.id: model.root for model in models if model.parent is not None},
+            slots_folder=reply.headers.get(FOLDER_HEADER),
+        )
 
     def loaded(self) -> Mapping[str, str]:
-        """The adapters that it serves: name to folder."""
-        models = self._read("/v1/models", self._send("GET", "/v1/models"), _Models)
-        return {model.id: model.root for model in models.data if model.parent is not None}
+        """The adapters and slots that it serves: name to folder."""
+        return self.listing().adapters
 
     def load(self, name: str, folder: str) -> None:
         """Serve the adapter in `folder` as `name`; refused when `name` is another adapter's."""
@@ -103,7 +133,7 @@ class Replica:
             "logprobs": 1,
         }
         started = perf_counter()
-        content = self._send("POST", "/v1/completions", body)
+        content = self._send("POST", "/v1/completions", body).content
         latency = perf_counter() - started
         choice = self._read("/v1/completions", content, _Completion).choices[0]
         return Completion(
@@ -112,9 +142,11 @@ class Replica:
 
     def metrics(self) -> str:
         """The server's metrics in Prometheus's text format."""
-        return self._send("GET", "/metrics").decode()
+        return self._send("GET", "/metrics").text
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+    def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         try:
             reply = httpx.request(
@@ -130,7 +162,7 @@ class Replica:
                 f"vLLM at {self.url} answered {path} with {reply.status_code}: {reply.text[:300]}",
                 "Mend what the server's message names.",
             )
-        return reply.content
+        return reply
 
     def _read(self, path: str, content: bytes, shape: type[_Shape]) -> _Shape:
         try:

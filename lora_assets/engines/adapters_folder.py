@@ -1,0 +1,192 @@
+"""The folder that a model server reads its adapters from, and every change to it.
+
+Runs in this process for a folder that is shared, and as `python3 - ROOT COMMAND ARGUMENT...` on
+the replica for one that is not, so it needs nothing but the standard library. `slots.py` says
+what lies where. Each change is made aside and appears in one step.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+_BLOCK = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Refused(Exception):
+    """What was asked for can't be done; the text is the cause, in one line."""
+
+
+def digest_folder(folder: Path) -> str:
+    """sha256 over the folder's files in name order: each one's name, size and bytes.
+
+    Returns 64 hexadecimal characters. Memory does not grow with the files.
+    """
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        total.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                total.update(block)
+    return total.hexdigest()
+
+
+def intact(root: Path, digest: str) -> bool:
+    """Whether `<digest>/` is there with the bytes that its name says."""
+    folder = root / _checked(_DIGEST, digest)
+    return folder.is_dir() and digest_folder(folder) == digest
+
+
+def require(root: Path, digest: str) -> None:
+    """Refuse an adapter that is missing or whose bytes have changed."""
+    folder = root / _checked(_DIGEST, digest)
+    if not folder.is_dir():
+        raise Refused(f"there is no adapter {digest[:12]}")
+    found = digest_folder(folder)
+    if found != digest:
+        raise Refused(f"adapter {digest[:12]} has digest {found[:12]}: its bytes have changed")
+
+
+def receive(root: Path, digest: str, stream: IO[bytes]) -> None:
+    """Unpack a tar stream of an adapter's files as `<digest>/`, once its digest is right.
+
+    A folder of that name with other bytes is damaged, and is replaced. Refused, with nothing
+    changed, for other bytes, for a stream that breaks off, and for anything but the files.
+    """
+    folder = root / _checked(_DIGEST, digest)
+    with _aside(root) as aside:
+        copy = aside / digest
+        copy.mkdir()
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    if member.name not in FILES or not member.isreg():
+                        raise Refused(f"the stream holds {member.name!r}, no adapter file")
+                    _write(archive, member, copy / member.name)
+        except tarfile.TarError as error:
+            raise Refused(f"the stream broke off ({error})") from None
+        found = digest_folder(copy)
+        if found != digest:
+            raise Refused(f"what arrived has digest {found[:12]}, not {digest[:12]}")
+        with _locked(root):
+            if folder.exists():
+                folder.rename(aside / "replaced")
+            copy.rename(folder)
+
+
+def set_name(root: Path, name: str, digest: str) -> None:
+    """Let an adapter's own serving name stand for its digest folder."""
+    _link(root / "names" / _checked(_NAME, name), Path("..") / _checked(_DIGEST, digest), root)
+
+
+def set_slot(root: Path, slot: str, name: str) -> None:
+    """Let a slot stand for an adapter's own name, from the next request on."""
+    target = Path("..") / "names" / _checked(_NAME, name)
+    if not (root / "names" / name).is_dir():
+        raise Refused(f"there is no adapter {name} in {root}")
+    _link(root / "slots" / _checked(_NAME, slot), target, root)
+
+
+def clear_slot(root: Path, slot: str) -> None:
+    """Let a slot stand for nothing; fine where it did not stand for anything."""
+    (root / "slots" / _checked(_NAME, slot)).unlink(missing_ok=True)
+
+
+def contents(root: Path) -> dict[str, dict[str, str]]:
+    """`digests`: folder to the digest of what it holds; `names` to digests; `slots` to names."""
+    folders = [p for p in _entries(root) if _DIGEST.fullmatch(p.name)]
+    return {
+        "digests": {folder.name: digest_folder(folder) for folder in folders},
+        "names": {link.name: link.readlink().name for link in _entries(root / "names")},
+        "slots": {link.name: link.readlink().name for link in _entries(root / "slots")},
+    }
+
+
+def prune(root: Path, keep: Sequence[str]) -> None:
+    """Remove adapters that are not in `keep` (digests) and that no slot stands for."""
+    with _locked(root):
+        found = contents(root)
+        kept = {*keep, *(found["names"].get(name, "") for name in found["slots"].values())}
+        for name, digest in found["names"].items():
+            if digest not in kept:
+                (root / "names" / name).unlink()
+        with tempfile.TemporaryDirectory(dir=root, prefix=".removed-") as aside:
+            for digest in found["digests"]:
+                if digest not in kept:
+                    (root / digest).rename(Path(aside) / digest)
+
+
+def _checked(pattern: re.Pattern[str], name: str) -> str:
+    if not pattern.fullmatch(name):
+        raise Refused(f"{name!r} is no name for an adapter, a slot or a digest")
+    return name
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, to: Path) -> None:
+    source = archive.extractfile(member)
+    assert source is not None
+    with to.open("wb") as file:
+        shutil.copyfileobj(source, file, _BLOCK)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _link(link: Path, target: Path, root: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    with _aside(root) as aside:
+        made = aside / link.name
+        made.symlink_to(target)
+        made.replace(link)
+
+
+@contextmanager
+def _aside(root: Path) -> Iterator[Path]:
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".incoming-") as aside:
+        yield Path(aside)
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    with (root / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(root: Path, command: str, arguments: Sequence[str], stream: IO[bytes]) -> object:
+    commands: Mapping[str, Callable[..., object]] = {
+        "intact": intact,
+        "require": require,
+        "name": set_name,
+        "slot": set_slot,
+        "clear_slot": clear_slot,
+        "contents": contents,
+    }
+    if command == "receive":
+        return receive(root, *arguments, stream)
+    if command == "prune":
+        return prune(root, arguments)
+    return commands[command](root, *arguments)
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(_run(Path(sys.argv[1]), sys.argv[2], sys.argv[3:], sys.stdin.buffer)))
+    except (Refused, OSError) as error:
+        print(json.dumps({"refused": str(error)}))

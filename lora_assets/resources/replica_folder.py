@@ -1,0 +1,146 @@
+"""The adapters folder of one replica, wherever it lies."""
+
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import IO, Protocol
+
+from lora_assets.engines import adapter_files, adapters_folder
+from lora_assets.engines.adapters_folder import FILES, Refused
+from lora_assets.errors import LoraAssetsError
+
+
+class ReplicaFolder(Protocol):
+    """What can be done to the folder that a replica reads its adapters from.
+
+    Every method raises LoraAssetsError, with nothing changed, when it can't be done.
+    """
+
+    @property
+    def path(self) -> str:
+        """The folder as the replica sees it."""
+
+    def place(self, source: Path, digest: str) -> None:
+        """Have the adapter in `source` there as `<digest>/`, its digest taken where it lies."""
+
+    def verify(self, digest: str) -> None:
+        """Refuse an adapter that is missing there, or whose bytes are other ones."""
+
+    def intact(self, digest: str) -> bool:
+        """Whether the adapter is there with the bytes that its digest says."""
+
+    def set_name(self, name: str, digest: str) -> None:
+        """Let an adapter's own serving name stand for its digest folder."""
+
+    def set_slot(self, slot: str, name: str) -> None:
+        """Let a slot stand for an adapter's own name, from the next request on."""
+
+    def clear_slot(self, slot: str) -> None:
+        """Let a slot stand for nothing."""
+
+    def contents(self) -> Mapping[str, Mapping[str, str]]:
+        """`digests`: folder to the digest of what it holds; `names`; `slots`."""
+
+    def prune(self, keep: Sequence[str]) -> None:
+        """Remove adapters but for the digests in `keep` and those that a slot stands for."""
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """A folder that this process and its replicas see under one path."""
+
+    path: str
+
+    def place(self, source: Path, digest: str) -> None:
+        """Have the adapter in `source` there as `<digest>/`, its digest taken where it lies."""
+        adapter_files.verify(source, digest)
+        with self._named():
+            if adapters_folder.intact(self._root, digest):
+                return
+            with adapter_stream(source) as stream:
+                adapters_folder.receive(self._root, digest, stream)
+
+    def verify(self, digest: str) -> None:
+        """Refuse an adapter that is missing there, or whose bytes are other ones."""
+        with self._named():
+            adapters_folder.require(self._root, digest)
+
+    def intact(self, digest: str) -> bool:
+        """Whether the adapter is there with the bytes that its digest says."""
+        with self._named():
+            return adapters_folder.intact(self._root, digest)
+
+    def set_name(self, name: str, digest: str) -> None:
+        """Let an adapter's own serving name stand for its digest folder."""
+        with self._named():
+            adapters_folder.set_name(self._root, name, digest)
+
+    def set_slot(self, slot: str, name: str) -> None:
+        """Let a slot stand for an adapter's own name, from the next request on."""
+        with self._named():
+            adapters_folder.set_slot(self._root, slot, name)
+
+    def clear_slot(self, slot: str) -> None:
+        """Let a slot stand for nothing."""
+        with self._named():
+            adapters_folder.clear_slot(self._root, slot)
+
+    def contents(self) -> Mapping[str, Mapping[str, str]]:
+        """`digests`: folder to the digest of what it holds; `names`; `slots`."""
+        with self._named():
+            return adapters_folder.contents(self._root)
+
+    def prune(self, keep: Sequence[str]) -> None:
+        """Remove adapters but for the digests in `keep` and those that a slot stands for."""
+        with self._named():
+            adapters_folder.prune(self._root, keep)
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.path)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except Refused as error:
+            raise refusal(self.path, str(error)) from None
+        except OSError as error:
+            raise LoraAssetsError(
+                f"Can't change {self.path} ({error.strerror or error})",
+                "Free space there or mend the permissions; nothing was changed.",
+            ) from None
+
+
+def refusal(where: str, cause: str) -> LoraAssetsError:
+    """A folder's own refusal, with what to do about it."""
+    return LoraAssetsError(f"{where}: {cause}", "Deploy that model version again.")
+
+
+@contextmanager
+def adapter_stream(source: Path) -> Iterator[IO[bytes]]:
+    """An adapter's files as a tar stream, written as it is read: no copy, constant memory."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream:
+        sender = Thread(target=_send, args=(source, writing), daemon=True)
+        sender.start()
+        try:
+            yield stream
+        finally:
+            stream.close()
+            sender.join()
+
+
+def _send(source: Path, writing: int) -> None:
+    try:
+        with os.fdopen(writing, "wb") as pipe, tarfile.open(fileobj=pipe, mode="w|") as archive:
+            for name in FILES:
+                archive.add(source / name, arcname=name, recursive=False)
+    except BrokenPipeError:
+        pass  # The reader refused the stream and says why.
+
+
