@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lora_assets.records import Record
 from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.judge import Judge
 from lora_assets.resources.record_io import RecordIOManager
 from lora_assets.resources.registry import Registry
@@ -35,6 +35,11 @@ class Settings(Record):
     vllm_api_key: str
     replica_urls: tuple[str, ...]
     adapters_dir: Path
+    vllm_service: str
+    vllm_pod_selector: str
+    vllm_container: str
+    live_slot: str
+    candidate_slot: str
     judge_url: str
     judge_model: str
     judge_api_key: str
@@ -69,6 +74,11 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "judge_api_key": environ.get("JUDGE_API_KEY", ""),
             "judge_model": environ.get("JUDGE_MODEL", ""),
             "replica_urls": replicas,
+            "vllm_service": environ.get("VLLM_SERVICE", ""),
+            "vllm_pod_selector": environ.get("VLLM_POD_SELECTOR", ""),
+            "vllm_container": environ.get("VLLM_CONTAINER", ""),
+            "live_slot": environ.get("LIVE_SLOT", LIVE_SLOT),
+            "candidate_slot": environ.get("CANDIDATE_SLOT", CANDIDATE_SLOT),
             **values,
         }
     )
@@ -142,6 +152,11 @@ def make_resources(settings: Settings) -> Resources:
             vllm_url=settings.vllm_url,
             adapters_dir=str(settings.adapters_dir),
             replica_urls=list(settings.replica_urls),
+            service=settings.vllm_service,
+            pod_selector=settings.vllm_pod_selector,
+            container=settings.vllm_container,
+            live_slot=settings.live_slot,
+            candidate_slot=settings.candidate_slot,
             api_key=settings.vllm_api_key,
         ),
         judge=Judge(

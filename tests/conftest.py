@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from lora_assets.engines.adapter_files import digest_folder
+from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.environment import (
     BASE_MODEL,
     EMBEDDED_BASE_NAME,

@@ -11,6 +11,7 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines import adapter_files
+from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.engines.training.curve import learning_curve
 from lora_assets.gates.data_is_sound import data_is_sound
 from lora_assets.gates.quality import QualityThresholds
@@ -91,7 +92,7 @@ def adapter(
             on_loss=lambda point: _log_loss(context, run, point),
             on_progress=lambda done, total: _log_progress(context, done, total),
         )
-        digest = adapter_files.digest_folder(work / ARTIFACT)
+        digest = digest_folder(work / ARTIFACT)
         run.folder(work / ARTIFACT, ARTIFACT)
         run.figure(learning_curve(metrics.curve), "learning_curve")
         run.metrics(_final(metrics))

@@ -11,7 +11,6 @@ from lora_assets.assets.eval_tables import examples_table, log_grades, scores_ta
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import live_served, require_in_slot
-from lora_assets.assets.staged_deployment import CANDIDATE_SLOT
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.inference import answer_all
 from lora_assets.engines.judge.grading import grade_all
@@ -22,13 +21,12 @@ from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.evaluation import Answer, EvalGrades, Grade, Side
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.judge import Judge
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 
-LIVE_SLOT = "aws-rag-qa-live"
 MAX_TOKENS = 256
 
 

@@ -3,17 +3,16 @@
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.eval_grades import LIVE_SLOT
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring
+from lora_assets.assets.served import bring, gap
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.gates.promotion import reasons_against, version_order
 from lora_assets.records.registry import Alias, ModelVersion, Promotion
-from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.fleet import LIVE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 
@@ -69,6 +68,8 @@ def live_deployment(
         registry.begin_promotion(promotion)
         _carry_out(promotion, config.slot_name, registry, fleet, work_folder)
     version, replaced = promotion.version, promotion.replaced
+    for url in fleet.without_slots():
+        context.log.warning(gap(url, config.slot_name))
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
     context.add_output_metadata(
         {
@@ -125,6 +126,7 @@ def _carry_out(
         registry.set_alias("previous", promotion.replaced)
     registry.set_alias("live", version)
     _clean_up(registry, version)
+    fleet.retire([version.digest for version in registry.aliases().values()])
     registry.end_promotion()
 
 

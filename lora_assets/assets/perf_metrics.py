@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.eval_grades import LIVE_SLOT, eval_grades
+from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import live_served, require_in_slot
-from lora_assets.assets.staged_deployment import CANDIDATE_SLOT
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.load_generator import ModelLoad, run_load_test
 from lora_assets.errors import LoraAssetsError
@@ -22,7 +21,7 @@ from lora_assets.records.dataset import TrainingData
 from lora_assets.records.load_test import LoadMetrics, PerfMetrics
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import Tracking

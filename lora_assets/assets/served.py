@@ -20,6 +20,14 @@ def require_in_slot(fleet: Fleet, slot: str, version: ModelVersion) -> None:
         )
 
 
+def gap(url: str, slot: str) -> str:
+    """What a server without SlotMiddleware can't give, and what happens instead."""
+    return (
+        f"{url} lacks '--middleware lora_assets.engines.vllm_plugin.SlotMiddleware': its slot "
+        f"{slot} is unloaded and loaded again, and requests in between get 404"
+    )
+
+
 def live_served(
     registry: Registry, fleet: Fleet, slot: str, work_folder: WorkFolder
 ) -> ModelVersion | None:

@@ -5,16 +5,14 @@ from pydantic import Field
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring
+from lora_assets.assets.served import bring, gap
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.registry import ModelVersion
-from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.fleet import CANDIDATE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
-
-CANDIDATE_SLOT = "aws-rag-qa-candidate"
 
 
 class DeployConfig(dg.Config):
@@ -52,6 +50,8 @@ def staged_deployment(
         )
     bring(registry, fleet, version, work_folder)
     fleet.renew_slot(config.slot_name, version.serving_name, version.digest, smoke.PROMPTS)
+    for url in fleet.without_slots():
+        context.log.warning(gap(url, config.slot_name))
     context.log.info(f"{version.serving_name} is loaded on {len(fleet.replicas)} replica(s)")
     context.add_output_metadata(
         {

@@ -7,9 +7,9 @@ from dagster import DagsterInstance
 from rich.console import Console
 from rich.table import Table
 
-from lora_assets.assets.eval_grades import LIVE_SLOT
 from lora_assets.cli.history import evaluations
 from lora_assets.cli.stack import Stack
+from lora_assets.resources.fleet import LIVE_SLOT
 
 ANSWER_TOKENS = 64
 NEXT_STEPS = """

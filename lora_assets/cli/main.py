@@ -16,6 +16,7 @@ _PLACES: Mapping[str, str] = {
     "rollback": "stages",
     "status": "status",
     "data": "data",
+    "restore": "restore",
     "serve": "serve",
     "demo": "demo",
 }
@@ -33,7 +34,8 @@ class _Commands(click.Group):
         place = _PLACES.get(cmd_name)
         if place is None:
             return None
-        command: click.Command = getattr(import_module(f"lora_assets.cli.{place}"), cmd_name)
+        module = import_module(f"lora_assets.cli.{place}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
 

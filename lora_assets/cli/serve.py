@@ -1,23 +1,15 @@
 """serve: the embedded model server, with its adapters back in place before it listens."""
 
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
-from lora_assets.assets.eval_grades import LIVE_SLOT
-from lora_assets.assets.served import fetch
-from lora_assets.assets.staged_deployment import CANDIDATE_SLOT
+from lora_assets.cli.restore import restore_adapters
 from lora_assets.cli.stack import Stack
 from lora_assets.errors import LoraAssetsError
-from lora_assets.resources.fleet import Fleet
-from lora_assets.resources.registry import Registry
-from lora_assets.resources.work_folder import WorkFolder
-
-RESTORED = {"live": LIVE_SLOT, "staged": CANDIDATE_SLOT, "previous": None}
-"""The aliases whose adapters a server that starts must have, and the slots that serve them."""
+from lora_assets.resources.replica_folder import SharedFolder
 
 
 @click.command()
@@ -29,7 +21,8 @@ def serve(host: str | None, port: int | None) -> None:
     url = urlsplit(stack.settings.vllm_url)
     host, port = host or url.hostname or "127.0.0.1", port or url.port or 8000
     require_free_port(host, port)
-    modules = restore(stack.resources.registry, stack.resources.fleet, stack.resources.work_folder)
+    folder = SharedFolder(str(stack.settings.adapters_dir))
+    restored = restore_adapters(stack, folder)
     from lora_assets.engines.server.options import ServerOptions
     from lora_assets.engines.server.serve import serve as run_server
 
@@ -40,26 +33,10 @@ def serve(host: str | None, port: int | None) -> None:
             base_model=Path(stack.settings.base_model),
             served_model_name=stack.settings.base_model_name,
             adapters_dir=stack.settings.adapters_dir,
-            lora_modules=modules,
+            lora_modules={name: Path(folder.path) / digest for name, digest in restored.items()},
             api_key=stack.settings.vllm_api_key or None,
         )
     )
-
-
-def restore(registry: Registry, fleet: Fleet, work_folder: WorkFolder) -> Mapping[str, Path]:
-    """Put the adapters of the aliases back on disk and in their slots: serving name to folder."""
-    modules: dict[str, Path] = {}
-    aliases = registry.aliases()
-    for alias, slot in RESTORED.items():
-        version = aliases.get(alias)
-        if version is None:
-            continue
-        fetch(registry, fleet, version, work_folder)
-        modules[version.serving_name] = fleet.folder(version.digest)
-        if slot is not None:
-            fleet.link(slot, version.digest)
-            modules[slot] = fleet.folder(version.digest)
-    return modules
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -1,7 +1,7 @@
 """status: what the aliases say, what the gates said, and what each replica serves."""
 
 import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -10,9 +10,10 @@ from rich.table import Table
 
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.drift import drifts
 from lora_assets.records.registry import ModelVersion
-from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
+from lora_assets.resources.replica import Replica
 
 
 @click.command()
@@ -21,22 +22,27 @@ from lora_assets.resources.registry import Registry
 def status(as_json: bool, **options: Any) -> None:
     """Show aliases, versions, digests, verdicts and what each replica serves.
 
-    Exits with 1 when a replica can't be asked.
+    Exits with 0 only when every replica serves what the aliases say.
     """
     stack = Stack(options)
-    found = read_status(stack.resources.registry, stack.resources.fleet)
+    found = read_status(stack)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         print_status(found)
-    if any("error" in replica for replica in found["replicas"]):
+    if not found["agrees"]:
         raise click.exceptions.Exit(1)
 
 
-def read_status(registry: Registry, fleet: Fleet) -> dict[str, Any]:
+def read_status(stack: Stack) -> dict[str, Any]:
     """Aliases with their versions, verdicts by version, and each replica's adapters or error."""
+    registry, settings = stack.resources.registry, stack.settings
     aliases = registry.aliases()
     versions = {version.version: version for version in aliases.values()}
+    replicas = [
+        _replica(replica, aliases, settings.live_slot, settings.candidate_slot)
+        for replica in stack.resources.fleet.replicas
+    ]
     return {
         "model": registry.model_name,
         "aliases": {
@@ -50,7 +56,8 @@ def read_status(registry: Registry, fleet: Fleet) -> dict[str, Any]:
         "verdicts": {
             str(number): _verdicts(registry, version) for number, version in versions.items()
         },
-        "replicas": [_replica(fleet, number) for number in range(len(fleet.replicas))],
+        "replicas": replicas,
+        "agrees": all(replica["agrees"] for replica in replicas),
     }
 
 
@@ -66,14 +73,21 @@ def _verdicts(registry: Registry, version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def _replica(fleet: Fleet, number: int) -> dict[str, Any]:
-    replica = fleet.replicas[number]
+def _replica(
+    replica: Replica, aliases: Mapping[str, ModelVersion], live_slot: str, candidate_slot: str
+) -> dict[str, Any]:
     try:
-        loaded = replica.loaded()
+        served = replica.served()
     except LoraAssetsError as error:
-        return {"url": replica.url, "adapters": {}, "error": str(error)}
-    # An adapter's folder is named by its digest, which was verified before it was loaded.
-    return {"url": replica.url, "adapters": {name: Path(f).name for name, f in loaded.items()}}
+        return {"url": replica.url, "adapters": {}, "agrees": False, "error": str(error)}
+    found = drifts(aliases, live_slot, candidate_slot, [served])
+    return {
+        "url": replica.url,
+        "adapters": dict(served.adapters),
+        "damaged": list(served.damaged),
+        "agrees": not found,
+        "drift": [str(drift) for drift in found],
+    }
 
 
 def print_status(found: dict[str, Any]) -> None:
@@ -96,5 +110,5 @@ def print_status(found: dict[str, Any]) -> None:
         for name, digest in replica["adapters"].items():
             serves.add_row(name, digest[:12])
         console.print(serves)
-        if "error" in replica:
-            console.print(f"[red]{replica['error']}")
+        for problem in [*replica.get("drift", ()), *filter(None, [replica.get("error")])]:
+            console.print(f"[red]{problem}")

@@ -173,15 +173,13 @@ def _run(root: Path, command: str, arguments: Sequence[str], stream: IO[bytes]) 
     commands: Mapping[str, Callable[..., object]] = {
         "intact": intact,
         "require": require,
+        "receive": lambda root, digest: receive(root, digest, stream),
         "name": set_name,
         "slot": set_slot,
         "clear_slot": clear_slot,
         "contents": contents,
+        "prune": lambda root, *keep: prune(root, keep),
     }
-    if command == "receive":
-        return receive(root, *arguments, stream)
-    if command == "prune":
-        return prune(root, arguments)
     return commands[command](root, *arguments)
 
 

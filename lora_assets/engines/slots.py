@@ -62,9 +62,7 @@ class SlotMiddleware:
         self._app = app
         self._folder = folder or adapters_dir()
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """An ASGI application."""
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             if scope["method"] == "POST":

@@ -12,11 +12,13 @@ from pydantic import Field
 
 from lora_assets.engines.openai_http import open_client
 from lora_assets.errors import LoraAssetsError
-from lora_assets.resources import replica_discovery
-from lora_assets.resources.pod_folder import PodFolder
 from lora_assets.resources.replica import Replica
 from lora_assets.resources.replica_folder import ReplicaFolder, SharedFolder
 from lora_assets.resources.slot_switch import Undo, load_named, renew
+
+LIVE_SLOT = "aws-rag-qa-live"
+CANDIDATE_SLOT = "aws-rag-qa-candidate"
+"""What clients call (specification, slot-name, candidate-adapter, live-adapter)."""
 
 _MOST_AT_ONCE = 32
 _Item = TypeVar("_Item")
@@ -38,28 +40,18 @@ class Fleet(dg.ConfigurableResource[Any]):
     pod_selector: str = ""
     pod_port: int = 8000
     container: str = ""
+    live_slot: str = LIVE_SLOT
+    candidate_slot: str = CANDIDATE_SLOT
     api_key: str = Field("", repr=False)
     timeout: float = 60.0
 
     @property
     def replicas(self) -> Sequence[Replica]:
         """The servers that count: a pod that is not ready gets its adapters before it is."""
-        if not (self.service or self.pod_selector):
-            urls = self.replica_urls or [self.vllm_url]
-            return [self._replica(url.rstrip("/"), SharedFolder(self.adapters_dir)) for url in urls]
-        if self.service:
-            namespace, _, name = self.service.partition("/")
-            found = replica_discovery.from_service(namespace, name)
-        else:
-            namespace, _, labels = self.pod_selector.partition("/")
-            found = replica_discovery.from_selector(namespace, labels, self.pod_port)
-        return [
-            self._replica(
-                pod.url, PodFolder(self.adapters_dir, pod.namespace, pod.pod, self.container or None)
-            )
-            for pod in found
-            if pod.ready
-        ]
+        if self.service or self.pod_selector:
+            return self._pods()
+        urls = self.replica_urls or [self.vllm_url]
+        return [self._replica(url.rstrip("/"), SharedFolder(self.adapters_dir)) for url in urls]
 
     def client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """An HTTP client for inference through `vllm_url`."""
@@ -112,6 +104,23 @@ class Fleet(dg.ConfigurableResource[Any]):
     def without_slots(self) -> Sequence[str]:
         """The replicas that lack SlotMiddleware: renewing a slot leaves a gap there."""
         return [replica.url for replica in self.replicas if replica.listing().slots_folder is None]
+
+    def _pods(self) -> Sequence[Replica]:
+        # Kubernetes' client takes a second to import, which nobody else should wait for.
+        from lora_assets.resources.pod_folder import PodFolder
+        from lora_assets.resources.replica_discovery import from_selector, from_service
+
+        namespace, _, name = (self.service or self.pod_selector).partition("/")
+        if self.service:
+            found = from_service(namespace, name)
+        else:
+            found = from_selector(namespace, name, self.pod_port)
+        container = self.container or None
+        return [
+            self._replica(pod.url, PodFolder(self.adapters_dir, pod.namespace, pod.pod, container))
+            for pod in found
+            if pod.ready
+        ]
 
     def _replica(self, url: str, folder: ReplicaFolder) -> Replica:
         return Replica(url, self.api_key, self.timeout, folder)

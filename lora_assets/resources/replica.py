@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from lora_assets.engines.slots import FOLDER_HEADER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
+from lora_assets.records.serving import Served
 from lora_assets.resources.replica_folder import ReplicaFolder
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -99,6 +101,16 @@ class Replica:
     def loaded(self) -> Mapping[str, str]:
         """The adapters and slots that it serves: name to folder."""
         return self.listing().adapters
+
+    def served(self) -> Served:
+        """What it serves as digests, the bytes of its folder read again."""
+        loaded = self.loaded()
+        digests = self.folder.contents()["digests"]
+        return Served(
+            url=self.url,
+            adapters={name: Path(folder).name for name, folder in loaded.items()},
+            damaged=tuple(folder for folder, found in digests.items() if folder != found),
+        )
 
     def load(self, name: str, folder: str) -> None:
         """Serve the adapter in `folder` as `name`; refused when `name` is another adapter's."""

@@ -142,5 +142,3 @@ def _send(source: Path, writing: int) -> None:
                 archive.add(source / name, arcname=name, recursive=False)
     except BrokenPipeError:
         pass  # The reader refused the stream and says why.
-
-

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from lora_assets.assets.live_deployment import INTERMEDIATE, live_deployment
-from lora_assets.engines.adapter_files import digest_folder
+from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.environment import Resources
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import ALL_GATES
@@ -53,10 +53,10 @@ class DyingRegistry(Registry):
 
 
 class DyingFleet(Fleet):
-    """A fleet whose process dies after the slot's link is replaced, before any server knows."""
+    """A fleet whose process dies when the slot serves the new adapter, before an alias moves."""
 
-    def link(self, slot: str, digest: str) -> None:
-        Fleet.link(self, slot, digest)
+    def renew_slot(self, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
+        Fleet.renew_slot(self, slot, name, digest, prompts)
         raise Killed
 
 
@@ -138,11 +138,11 @@ def test_killed_at_any_change_and_run_again_it_ends_in_one_state(
             assert (found["live"], found["previous"]) == (target, live)
             assert not set(INTERMEDIATE) & set(found)
             assert resources.registry.promotion() is None
-            assert resources.fleet.slots()[LIVE_SLOT] == target.digest
+            assert set(resources.fleet.serving(LIVE_SLOT).values()) == {target.digest}
     promote(dying(resources, 10, False), "1", source_alias="previous")
 
 
-def test_killed_between_link_and_server_the_next_run_renews_the_slot(
+def test_killed_between_slot_and_alias_the_next_run_moves_the_alias(
     resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
     stage(resources, adapter_folders[0], "1")
@@ -192,7 +192,7 @@ def test_an_adapter_whose_bytes_changed_on_its_way_is_refused_by_name(
     content = bytearray(stored.read_bytes())
     content[-1] ^= 1
     stored.write_bytes(content)
-    placed = resources.fleet.folder(version.digest)
+    placed = Path(resources.fleet.adapters_dir) / version.digest
     if placed.exists():
         for file in placed.iterdir():
             file.unlink()

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lora_assets.engines import adapter_files
+from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.errors import LoraAssetsError
 
 
@@ -13,15 +14,15 @@ def adapter(adapter_folders: tuple[Path, ...], tmp_path: Path) -> Path:
 
 
 def test_the_digest_is_of_names_and_bytes_and_nothing_else(adapter: Path, tmp_path: Path) -> None:
-    digest = adapter_files.digest_folder(adapter)
+    digest = digest_folder(adapter)
     copy = Path(shutil.copytree(adapter, tmp_path / "elsewhere"))
-    assert adapter_files.digest_folder(copy) == digest
+    assert digest_folder(copy) == digest
     (copy / adapter_files.WEIGHTS).rename(copy / "weights.safetensors")
-    assert adapter_files.digest_folder(copy) != digest
+    assert digest_folder(copy) != digest
 
 
 def test_one_changed_byte_is_refused_by_name(adapter: Path) -> None:
-    digest = adapter_files.digest_folder(adapter)
+    digest = digest_folder(adapter)
     adapter_files.verify(adapter, digest)
     weights = adapter / adapter_files.WEIGHTS
     content = bytearray(weights.read_bytes())

@@ -1,4 +1,4 @@
-"""The adapters that the server has loaded, by name, and the slots that it can resolve."""
+"""The adapters that the server has loaded, by name, and the names that it can resolve."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from lora_assets.engines.server.api_error import ApiError
 from lora_assets.engines.server.calls import Adapter
 from lora_assets.engines.server.decoder import Decoder
 from lora_assets.engines.server.lora import AdapterMissing, AdapterUnfit, load_lora
-from lora_assets.engines.server.options import SERVING_NAME
+from lora_assets.engines.slots import named_folder
 from lora_assets.errors import LoraAssetsError
 
 logger = logging.getLogger(__name__)
@@ -100,14 +100,15 @@ class Adapters:
     async def find(self, model: str | None) -> Adapter | None:
         """What a request's `model` stands for; None is the base model.
 
-        A name that is not loaded is looked up in `slots/`, as vLLM's resolver plugins do.
+        A name that is not loaded is looked up among the folder's names, as vLLM does with
+        lora_assets.engines.vllm_plugin.
         """
         if not model or model == self._base_name:
             return None
         if (loaded := self._loaded.get(model)) is not None:
             return loaded.adapter
-        link = self._folder / "slots" / model
-        if not SERVING_NAME.fullmatch(model) or not link.is_symlink():
+        folder = await asyncio.to_thread(named_folder, self._folder, model)
+        if folder is None:
             raise ApiError(
                 f"The model `{model}` does not exist. Valid aliases: {self._base_name}.",
                 "NotFoundError",
@@ -116,19 +117,14 @@ class Adapters:
             )
         async with self._locks[model]:
             if model not in self._loaded:
-                await self._resolve(model, link)
+                await self._resolve(model, folder)
             return self._loaded[model].adapter
 
-    async def _resolve(self, name: str, link: Path) -> None:
+    async def _resolve(self, name: str, folder: Path) -> None:
         try:
-            folder = link.resolve(strict=True)
-            if not folder.is_relative_to(self._folder.resolve()):
-                raise LoraAssetsError(
-                    f"Slot {name} leaves {self._folder}", "Point it at an adapter in there."
-                )
             await self._read(name, folder, str(folder))
-        except (OSError, LoraAssetsError) as error:
-            logger.warning("Slot %s could not be loaded: %s", name, error)
+        except LoraAssetsError as error:
+            logger.warning("Adapter %s could not be loaded: %s", name, error)
             raise ApiError(f"LoRA adapter '{name}' was found but could not be loaded.") from None
 
     async def _read(self, name: str, folder: Path, root: str) -> None:

@@ -29,6 +29,7 @@ from lora_assets.engines.server.protocol import (
     UnloadRequest,
 )
 from lora_assets.engines.server.replies import ChatReply, CompletionReply, Json, usage
+from lora_assets.engines.slots import SlotMiddleware
 
 VLLM_API = "0.32.0"
 _CLIENT_LEFT = 499
@@ -53,6 +54,7 @@ def create_app(engine: Engine, options: ServerOptions, judge: FastAPI | None = N
         app.mount("/judge", judge)
     if options.api_key is not None:
         app.add_middleware(_Authentication, api_key=options.api_key)
+    app.add_middleware(SlotMiddleware, folder=options.adapters_dir)
     return app
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lora_assets.engines.adapter_files import CONFIG, WEIGHTS, digest_folder
+from lora_assets.engines.adapter_files import CONFIG, WEIGHTS
+from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.errors import LoraAssetsError
 
 PREFIX = "checkpoint-"

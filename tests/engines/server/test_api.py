@@ -13,11 +13,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.engines.server.api import create_app
 from lora_assets.engines.server.batching import Engine
 from lora_assets.engines.server.options import ServerOptions
+from lora_assets.resources.replica_folder import SharedFolder
 
 Client = httpx.AsyncClient
+
 PROMPT = "[INST] Context: CreateBucket: Creates a new bucket. Question: What is it? [/INST]"
 ASK = {"prompt": PROMPT, "temperature": 0, "max_tokens": 8}
 
@@ -152,9 +155,13 @@ def test_an_adapter_that_cannot_be_served_is_refused_and_not_half_loaded(
 
 @pytest.fixture
 def slots(adapters_dir: Path, tmp_path: Path) -> Path:
-    folder = Path(shutil.copytree(adapters_dir, tmp_path / "adapters"))
-    (folder / "slots").mkdir()
-    (folder / "slots" / "live").symlink_to("../one")
+    """A folder of four named adapters; the slot `live` stands for `one`."""
+    folder = tmp_path / "adapters"
+    for source in adapters_dir.iterdir():
+        digest = digest_folder(source)
+        SharedFolder(str(folder)).place(source, digest)
+        SharedFolder(str(folder)).set_name(source.name, digest)
+    SharedFolder(str(folder)).set_slot("live", "one")
     return folder
 
 
@@ -162,36 +169,34 @@ def test_a_slot_is_renewed_without_a_request_being_refused(
     talk: Callable[..., Any], slots: Path
 ) -> None:
     async def conversation(client: Client) -> None:
-        await load(client, "old", slots / "one")
-        await load(client, "new", slots / "two")
-        old, new = await text(client, model="old"), await text(client, model="new")
+        old, new = await text(client, model="one"), await text(client, model="two")
         firsts = await asyncio.gather(*(text(client, model="live") for _ in range(8)))
         assert firsts == [old] * 8
         roots = {c["id"]: c["root"] for c in (await client.get("/v1/models")).json()["data"]}
-        assert roots["live"] == str((slots / "one").resolve())
+        assert roots["live"] == roots["one"] == str((slots / "names" / "one").resolve())
         under_way = [asyncio.create_task(text(client, model="live")) for _ in range(8)]
-        (slots / "slots" / "next").symlink_to("../two")
-        (slots / "slots" / "next").rename(slots / "slots" / "live")
-        assert await text(client, model="live") == old
-        assert (await unload(client, "live")).is_success
+        await asyncio.sleep(0)
+        SharedFolder(str(slots)).set_slot("live", "two")
         assert await text(client, model="live") == new
         assert {await task for task in under_way} <= {old, new}
+        reply = await complete(client, model="live")
+        assert reply.json()["model"] == "two"
 
     talk(conversation, adapters_dir=slots)
 
 
-def test_a_slot_that_leaves_the_folder_or_leads_nowhere_is_not_served(
+def test_a_name_that_leaves_the_folder_or_leads_nowhere_is_not_served(
     talk: Callable[..., Any], slots: Path, adapters_dir: Path
 ) -> None:
-    (slots / "slots" / "outside").symlink_to(adapters_dir / "one")
-    (slots / "slots" / "broken").symlink_to("../nothing")
+    (slots / "names" / "outside").symlink_to(adapters_dir / "one")
+    (slots / "names" / "broken").symlink_to("../nothing")
+    (slots / "slots" / "stray").symlink_to("../../elsewhere")
 
-    async def conversation(client: Client) -> dict[str, int]:
-        names = ("outside", "broken", "../one", "..", "absent")
-        return {name: (await complete(client, model=name)).status_code for name in names}
+    async def conversation(client: Client) -> set[int]:
+        names = ("outside", "broken", "stray", "../one", "..", "absent", "names/one")
+        return {(await complete(client, model=name)).status_code for name in names}
 
-    wanted = {"outside": 400, "broken": 400, "../one": 404, "..": 404, "absent": 404}
-    assert talk(conversation, adapters_dir=slots) == wanted
+    assert talk(conversation, adapters_dir=slots) == {404}
 
 
 def test_an_unloaded_adapter_finishes_the_answers_that_it_began(

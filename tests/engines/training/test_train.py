@@ -9,7 +9,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralForCausalLM
 
-from lora_assets.engines.adapter_files import CONFIG, WEIGHTS, digest_folder, inspect
+from lora_assets.engines.adapter_files import CONFIG, WEIGHTS, inspect
+from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.engines.training.qlora import load_tokenizer
 from lora_assets.engines.training.rows import collate, encode
 from lora_assets.engines.training.train import train

@@ -1,0 +1,44 @@
+"""restore: the adapters of the aliases back into this replica's folder, before it serves."""
+
+from collections.abc import Mapping
+
+import click
+
+from lora_assets.cli.stack import Stack, stack_options
+from lora_assets.gates.drift import KEPT
+from lora_assets.resources.replica_folder import SharedFolder
+
+
+@click.command()
+@stack_options("model_name", "mlflow_tracking_uri")
+def restore(**options: str | None) -> None:
+    """Put live, staged and previous into ADAPTERS_DIR, as a replica's init container does.
+
+    Ends well also where there is no live adapter yet.
+    """
+    stack = Stack(options)
+    folder = SharedFolder(str(stack.settings.adapters_dir))
+    restored = restore_adapters(stack, folder)
+    for name, digest in restored.items():
+        click.echo(f"{name}: {digest[:12]}")
+    if not restored:
+        click.echo(f"{stack.settings.model_name} has no live adapter yet; nothing to restore")
+
+
+def restore_adapters(stack: Stack, folder: SharedFolder) -> Mapping[str, str]:
+    """Place the aliases' adapters, verified; returns the digest of each adapter's own name."""
+    restored: dict[str, str] = {}
+    aliases = stack.resources.registry.aliases()
+    slots = {"live": stack.settings.live_slot, "staged": stack.settings.candidate_slot}
+    for alias in KEPT:
+        version = aliases.get(alias)
+        if version is None:
+            continue
+        if not folder.intact(version.digest):
+            with stack.resources.work_folder.temporary() as work:
+                folder.place(stack.resources.registry.download(version, work), version.digest)
+        folder.set_name(version.serving_name, version.digest)
+        if alias in slots:
+            folder.set_slot(slots[alias], version.serving_name)
+        restored[version.serving_name] = version.digest
+    return restored
