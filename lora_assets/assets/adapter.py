@@ -10,7 +10,6 @@ from lora_assets.assets.figures import plot
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.verdicts import check_result, now, require_passed
-from lora_assets.engines import adapter_files
 from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.engines.training.curve import learning_curve
 from lora_assets.gates.data_is_sound import data_is_sound

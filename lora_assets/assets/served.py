@@ -1,5 +1,6 @@
 """What the slots serve, held against what they should."""
 
+from lora_assets.engines import adapter_files
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.registry import ModelVersion
@@ -44,5 +45,7 @@ def bring(registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: 
     """Have every replica serve `version` under its own name, fetching its bytes if need be."""
     if not fleet.holds(version.digest):
         with work_folder.temporary() as folder:
-            fleet.place(registry.download(version, folder), version.digest)
+            source = registry.download(version, folder)
+            fleet.preflight(adapter_files.verify(source, version.digest))
+            fleet.place(source, version.digest)
     fleet.load(version.serving_name, version.digest, smoke.PROMPTS)

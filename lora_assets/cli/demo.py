@@ -1,7 +1,6 @@
 """demo: three data versions through the graph on the embedded stack, one of them spoiled."""
 
-import ctypes
-import signal
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import click
 import httpx
 from dagster import AssetKey, DagsterInstance
 
+from lora_assets.cli.child import start_child
 from lora_assets.cli.demo_report import print_answers, print_next_steps, print_table
 from lora_assets.cli.history import unfinished
 from lora_assets.cli.runs import RunFailed, materialise, open_instance
@@ -25,8 +25,6 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 
 START_SECONDS = 120.0
-PR_SET_PDEATHSIG = 1
-"""Of Linux's <sys/prctl.h>."""
 
 
 class DemoVersion(Record):
@@ -125,11 +123,6 @@ def _run_what_is_left(stack: Stack, instance: DagsterInstance, version: DemoVers
     return None
 
 
-def _end_with_parent() -> None:
-    """Have the kernel end this process when the demo is killed: it would keep the port."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 @contextmanager
 def _server(stack: Stack) -> Iterator[None]:
     """The embedded server as a process of its own, for as long as the block."""
@@ -138,12 +131,8 @@ def _server(stack: Stack) -> Iterator[None]:
     log = stack.settings.home / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "lora_assets.cli.main", "serve"],
-            stdout=output,
-            stderr=output,
-            preexec_fn=_end_with_parent,
-        )
+        command = [sys.executable, "-m", "lora_assets.cli.main", "serve"]
+        server = start_child(command, os.environ, output)
     try:
         _await_health(stack.settings.vllm_url, server, log)
         yield

@@ -2,12 +2,16 @@
 
 import socket
 from pathlib import Path
-from urllib.parse import urlsplit
+from threading import Thread
+from urllib.parse import SplitResult, urlsplit
 
 import click
 
+from lora_assets.cli.child import start_child
 from lora_assets.cli.restore import restore_adapters
 from lora_assets.cli.stack import Stack
+from lora_assets.engines.server.options import ServerOptions
+from lora_assets.engines.vllm_server import vllm_command
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.replica_folder import SharedFolder
 
@@ -23,20 +27,48 @@ def serve(host: str | None, port: int | None) -> None:
     require_free_port(host, port)
     folder = SharedFolder(str(stack.settings.adapters_dir))
     restored = restore_adapters(stack, folder)
-    from lora_assets.engines.server.options import ServerOptions
+    options = ServerOptions(
+        host=host,
+        port=port,
+        base_model=Path(stack.settings.base_model),
+        served_model_name=stack.settings.base_model_name,
+        adapters_dir=stack.settings.adapters_dir,
+        lora_modules={name: Path(folder.path) / digest for name, digest in restored.items()},
+        api_key=stack.settings.vllm_api_key or None,
+    )
+    if stack.settings.vllm_python:
+        _serve_vllm(stack.settings.vllm_python, options, urlsplit(stack.settings.judge_url))
+        return
     from lora_assets.engines.server.serve import serve as run_server
 
-    run_server(
-        ServerOptions(
-            host=host,
-            port=port,
-            base_model=Path(stack.settings.base_model),
-            served_model_name=stack.settings.base_model_name,
-            adapters_dir=stack.settings.adapters_dir,
-            lora_modules={name: Path(folder.path) / digest for name, digest in restored.items()},
-            api_key=stack.settings.vllm_api_key or None,
-        )
-    )
+    run_server(options)
+
+
+def _serve_vllm(python: str, options: ServerOptions, judge: SplitResult) -> None:
+    """vLLM as a child, and the lexical judge here, until one of them ends."""
+    import uvicorn
+    from fastapi import FastAPI
+
+    from lora_assets.engines.judge.lexical_app import create_judge_app
+
+    judge_host, judge_port = judge.hostname or "127.0.0.1", judge.port or 8001
+    require_free_port(judge_host, judge_port)
+    command, environment = vllm_command(python, options)
+    app = FastAPI()
+    app.mount("/judge", create_judge_app())
+    server = uvicorn.Server(uvicorn.Config(app, judge_host, judge_port, log_level="warning"))
+    vllm = start_child(command, environment)
+
+    def end_with_vllm() -> None:
+        vllm.wait()
+        server.should_exit = True
+
+    Thread(target=end_with_vllm, daemon=True).start()
+    try:
+        server.run()
+    finally:
+        vllm.terminate()
+        vllm.wait()
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -1,6 +1,8 @@
 """An adapter as files: which it may have, and the digest that is its only identity."""
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -8,20 +10,23 @@ from safetensors import SafetensorError, safe_open
 
 from lora_assets.engines.adapters_folder import FILES, digest_folder
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.serving import AdapterShape
 
 CONFIG, WEIGHTS = FILES
 
 
-class AdapterConfig(BaseModel):
+class _Config(BaseModel):
     """The part of peft's adapter_config.json that serving depends on."""
 
     r: int
     base_model_name_or_path: str
-    target_modules: list[str]
 
 
-def inspect(folder: Path) -> AdapterConfig:
-    """Read an adapter's configuration, refusing a folder that is more or less than an adapter.
+_MODULE = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+
+
+def inspect(folder: Path) -> AdapterShape:
+    """What an adapter asks of a server, refusing a folder that is more or less than an adapter.
 
     Raises LoraAssetsError naming the file: a link, a folder, anything beside the two files
     of a safetensors adapter (a pickle above all), or a file that can't be read as what it is.
@@ -35,9 +40,10 @@ def inspect(folder: Path) -> AdapterConfig:
                 f"Keep only {CONFIG} and {WEIGHTS}; pickled weights are never loaded.",
             )
     try:
-        config = AdapterConfig.model_validate_json((folder / CONFIG).read_bytes())
+        config = _Config.model_validate_json((folder / CONFIG).read_bytes())
         with safe_open(str(folder / WEIGHTS), framework="numpy") as weights:
-            if not list(weights.keys()):
+            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118  (no mapping)
+            if not shapes:
                 raise LoraAssetsError(f"Adapter {folder} has no weights", "Train it again.")
     except FileNotFoundError as error:
         raise LoraAssetsError(
@@ -46,16 +52,31 @@ def inspect(folder: Path) -> AdapterConfig:
     except (ValidationError, json.JSONDecodeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None
-    return config
+    return AdapterShape(
+        rank=config.r, base_model=config.base_model_name_or_path, modules=_modules(shapes)
+    )
 
 
-def verify(folder: Path, digest: str) -> AdapterConfig:
+def _modules(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:
+    """Module path to (out, in), from the shapes of A (rank, in) and B (out, rank)."""
+    sides: dict[str, dict[str, list[int]]] = {}
+    for name, shape in shapes.items():
+        if (match := _MODULE.fullmatch(name)) is not None:
+            sides.setdefault(match["module"], {})[match["side"]] = shape
+    return {
+        module: (both["B"][0], both["A"][-1])
+        for module, both in sides.items()
+        if both.keys() == {"A", "B"}
+    }
+
+
+def verify(folder: Path, digest: str) -> AdapterShape:
     """Refuse, by name, a folder whose bytes are not the ones that `digest` was taken from."""
-    config = inspect(folder)
+    shape = inspect(folder)
     found = digest_folder(folder)
     if found != digest:
         raise LoraAssetsError(
             f"Adapter {folder} has digest {found[:12]}, expected {digest[:12]}",
             "Its bytes have changed; take it from the registry again or train it again.",
         )
-    return config
+    return shape

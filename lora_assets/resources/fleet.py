@@ -10,8 +10,11 @@ import dagster as dg
 import httpx
 from pydantic import Field
 
+from lora_assets.engines.base_shapes import base_modules
 from lora_assets.engines.openai_http import open_client
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.preflight import obstacles
+from lora_assets.records.serving import AdapterShape
 from lora_assets.resources.replica import Replica
 from lora_assets.resources.replica_folder import ReplicaFolder, SharedFolder
 from lora_assets.resources.slot_switch import Undo, load_named, renew
@@ -42,6 +45,8 @@ class Fleet(dg.ConfigurableResource[Any]):
     container: str = ""
     live_slot: str = LIVE_SLOT
     candidate_slot: str = CANDIDATE_SLOT
+    base_model: str = ""
+    max_lora_rank: int = 32
     api_key: str = Field("", repr=False)
     timeout: float = 60.0
 
@@ -56,6 +61,20 @@ class Fleet(dg.ConfigurableResource[Any]):
     def client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """An HTTP client for inference through `vllm_url`."""
         return open_client(self.vllm_url, self.timeout, self.api_key or None)
+
+    def preflight(self, adapter: AdapterShape) -> None:
+        """Refuse an adapter that some replica can't take, naming the server's flag to change."""
+        modules = base_modules(self.base_model)
+
+        def check(replica: Replica) -> None:
+            found = obstacles(adapter, replica.limits(), self.max_lora_rank, modules)
+            if found:
+                raise LoraAssetsError(
+                    f"{replica.url} can't take the adapter: {'; '.join(found)}",
+                    "Nothing was copied; change that and deploy again.",
+                )
+
+        _on_each(self.replicas, check)
 
     def place(self, source: Path, digest: str) -> None:
         """Copy an adapter to every replica's folder, where its digest is taken again."""

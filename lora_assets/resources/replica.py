@@ -3,17 +3,19 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, ValidationError
 
 from lora_assets.engines.slots import FOLDER_HEADER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
-from lora_assets.records.serving import Served
+from lora_assets.records.serving import Served, ServerLimits
 from lora_assets.resources.replica_folder import ReplicaFolder
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -112,6 +114,27 @@ class Replica:
             damaged=tuple(folder for folder, found in digests.items() if folder != found),
         )
 
+    def limits(self) -> ServerLimits:
+        """What it can take; asks for one token, since vLLM tells `max_loras` only after that."""
+        models = self._read("/v1/models", self._send("GET", "/v1/models").content, _Models).data
+        base = next((model for model in models if model.parent is None), None)
+        if base is None:
+            raise LoraAssetsError(f"{self.url} lists no base model", "Correct --vllm-url.")
+        self.complete(base.id, "a", 1)
+        told = [
+            sample.labels["max_lora"]
+            for family in text_string_to_metric_families(self.metrics())
+            for sample in family.samples
+            if sample.name == "vllm:lora_requests_info"
+        ]
+        # Without a name there is nothing to unload: 400 where the route is, 404 where it is not.
+        unload = self._request("POST", "/v1/unload_lora_adapter", {"lora_name": ""})
+        return ServerLimits(
+            base_names=(base.id, base.root),
+            runtime_loading=unload.status_code != HTTPStatus.NOT_FOUND,
+            max_loras=int(told[0]) if told else None,
+        )
+
     def load(self, name: str, folder: str) -> None:
         """Serve the adapter in `folder` as `name`; refused when `name` is another adapter's."""
         there = self.loaded().get(checked_name(name))
@@ -159,9 +182,22 @@ class Replica:
     def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
+        reply = self._request(method, path, body)
+        if reply.status_code == HTTPStatus.UNAUTHORIZED:
+            raise LoraAssetsError(
+                f"vLLM at {self.url} wants another API key", "Set VLLM_API_KEY to the server's."
+            )
+        if reply.is_error:
+            raise LoraAssetsError(
+                f"vLLM at {self.url} answered {path} with {reply.status_code}: {reply.text[:300]}",
+                "Mend what the server's message names.",
+            )
+        return reply
+
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         try:
-            reply = httpx.request(
+            return httpx.request(
                 method, f"{self.url}{path}", json=body, headers=headers, timeout=self.timeout
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -169,12 +205,6 @@ class Replica:
                 f"vLLM at {self.url} is unreachable ({error or type(error).__name__})",
                 "Start it (embedded: 'lora-assets serve') or correct --vllm-url.",
             ) from None
-        if reply.is_error:
-            raise LoraAssetsError(
-                f"vLLM at {self.url} answered {path} with {reply.status_code}: {reply.text[:300]}",
-                "Mend what the server's message names.",
-            )
-        return reply
 
     def _read(self, path: str, content: bytes, shape: type[_Shape]) -> _Shape:
         try:
