@@ -14,6 +14,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from typing import IO
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 _BLOCK = 1 << 20
+_ABANDONED_SECONDS = 3600
+"""After this a copy that has not ended was killed: an exec is given up long before."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -115,14 +118,20 @@ def contents(root: Path) -> dict[str, dict[str, str]]:
 
 
 def prune(root: Path, keep: Sequence[str]) -> None:
-    """Remove adapters that are not in `keep` (digests) and that no slot stands for."""
+    """Remove adapters that are not in `keep` (digests) and that no slot stands for.
+
+    What copies left that were killed goes with them.
+    """
     with _locked(root):
         found = contents(root)
         kept = {*keep, *(found["names"].get(name, "") for name in found["slots"].values())}
         for name, digest in found["names"].items():
             if digest not in kept:
                 (root / "names" / name).unlink()
-        with tempfile.TemporaryDirectory(dir=root, prefix=".removed-") as aside:
+        for left in root.glob(".incoming-*"):
+            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".incoming-") as aside:
             for digest in found["digests"]:
                 if digest not in kept:
                     (root / digest).rename(Path(aside) / digest)
@@ -186,5 +195,7 @@ def _run(root: Path, command: str, arguments: Sequence[str], stream: IO[bytes]) 
 if __name__ == "__main__":
     try:
         print(json.dumps(_run(Path(sys.argv[1]), sys.argv[2], sys.argv[3:], sys.stdin.buffer)))
-    except (Refused, OSError) as error:
+    except Refused as error:
         print(json.dumps({"refused": str(error)}))
+    except OSError as error:
+        print(json.dumps({"failed": error.strerror or str(error)}))

@@ -21,7 +21,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lora_assets.engines import adapter_files, adapters_folder
 from lora_assets.errors import LoraAssetsError
-from lora_assets.resources.replica_folder import refusal
+from lora_assets.resources.replica_folder import refusal, unchanged
 
 # For one plain request: the API server answers from memory.
 REQUEST_TIMEOUT_S = 10.0
@@ -114,6 +114,8 @@ class PodFolder:
             socket.close(timeout=1)
         if isinstance(answer, dict) and "refused" in answer:
             raise refusal(f"{where}, {self.path}", str(answer["refused"]))
+        if isinstance(answer, dict) and "failed" in answer:
+            raise unchanged(f"{self.path} in {where}", str(answer["failed"]))
         return answer
 
 

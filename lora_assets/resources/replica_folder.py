@@ -110,10 +110,15 @@ class SharedFolder:
         except Refused as error:
             raise refusal(self.path, str(error)) from None
         except OSError as error:
-            raise LoraAssetsError(
-                f"Can't change {self.path} ({error.strerror or error})",
-                "Free space there or mend the permissions; nothing was changed.",
-            ) from None
+            raise unchanged(self.path, error.strerror or str(error)) from None
+
+
+def unchanged(where: str, cause: str) -> LoraAssetsError:
+    """A folder that the operating system would not let change."""
+    return LoraAssetsError(
+        f"Can't change {where} ({cause})",
+        "Free space there or mend the permissions; nothing was changed.",
+    )
 
 
 def refusal(where: str, cause: str) -> LoraAssetsError:

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from lora_assets.engines import adapter_files
 from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.serving import AdapterShape
 from lora_assets.resources import pod_folder
 from lora_assets.resources.pod_folder import PodFolder
 from tests.doubles.kubernetes_api import KubernetesApi, Pod
@@ -144,7 +145,7 @@ def test_a_source_that_vanishes_while_it_is_sent_is_named_and_leaves_nothing(
     source, digest = adapter
     checked = adapter_files.verify(source, digest)
 
-    def verify_and_lose(folder: Path, digest: str) -> adapter_files.AdapterConfig:
+    def verify_and_lose(folder: Path, digest: str) -> AdapterShape:
         (folder / adapter_files.WEIGHTS).unlink()
         return checked
 

@@ -1,0 +1,159 @@
+"""Servers that the conformance tests hold against the same promises.
+
+VLLM_PYTHON chooses real vLLM (`make test-vllm`); without it the embedded server is tested, so
+that it can't drift from the real one.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lora_assets.cli.child import start_child
+from lora_assets.engines.adapters_folder import digest_folder
+from lora_assets.engines.server.options import ServerOptions
+from lora_assets.engines.vllm_server import vllm_command
+from lora_assets.gates import smoke
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.replica import Completion, Replica
+from lora_assets.resources.replica_folder import SharedFolder
+from tests.conftest import free_port
+from tests.engines.server.conftest import ATTENTION, save_adapter
+
+ADAPTERS = 6
+_EMBEDDED = """
+import sys
+from lora_assets.engines.server.options import ServerOptions
+from lora_assets.engines.server.serve import serve
+serve(ServerOptions.model_validate_json(sys.argv[1]))
+"""
+
+
+@dataclass(frozen=True)
+class Known:
+    """An adapter, the name that belongs to its bytes, and where they are."""
+
+    name: str
+    digest: str
+    source: Path
+
+
+@dataclass
+class RunningServer:
+    """A model server as a process of its own, which can be killed and started again."""
+
+    options: ServerOptions
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.options.host}:{self.options.port}"
+
+    def start(self) -> None:
+        python = os.environ.get("VLLM_PYTHON")
+        command: Sequence[str] = [sys.executable, "-c", _EMBEDDED, self.options.model_dump_json()]
+        environment: Mapping[str, str] = os.environ
+        if python:
+            command, environment = vllm_command(python, self.options)
+        with self.log.open("ab") as output:
+            self.process = start_child(command, environment, output)
+
+    def await_health(self) -> None:
+        assert self.process is not None
+        while self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/health", timeout=5).is_success:
+                    return
+            except httpx.TransportError:
+                self.process.poll()
+        raise AssertionError(self.log.read_text()[-3000:])
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+Answers = dict[str, list[Completion]]
+
+
+@contextmanager
+def running(folder: Path, **options: object) -> Iterator[RunningServer]:
+    """A server on a free port that reads `folder`; healthy once `await_health` returns."""
+    told = ServerOptions.model_validate(
+        {"port": free_port(), "adapters_dir": folder, "max_loras": 6, **options}
+    )
+    server = RunningServer(told, folder.parent / f"server-{told.port}.log")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Known]:
+    """Six adapters that each answer in their own way."""
+    from peft import LoraConfig
+
+    made = []
+    for seed in range(ADAPTERS):
+        config = LoraConfig(r=8, lora_alpha=16, target_modules=ATTENTION)
+        config.base_model_name_or_path = "embedded-base"
+        folder = save_adapter(tmp_path_factory.mktemp("adapter"), config, seed)
+        digest = digest_folder(folder)
+        made.append(Known(f"model-v{seed + 1}-{digest[:12]}", digest, folder))
+    return made
+
+
+@pytest.fixture(scope="session")
+def fresh(adapters: Sequence[Known], tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """What each adapter answers on a server that was just started and has it alone."""
+    found: Answers = {}
+
+    def ask(known: Known) -> None:
+        folder = tmp_path_factory.mktemp("fresh") / "adapters"
+        folder.mkdir()
+        with running(folder, lora_modules={known.name: known.source}) as server:
+            server.await_health()
+            replica = Replica(server.url, "", 120, SharedFolder(str(folder)))
+            found[known.name] = [replica.complete(known.name, p, 16) for p in smoke.PROMPTS]
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(ask, adapters))
+    return found
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[RunningServer]]:
+    """Two replicas over one folder."""
+    folder = tmp_path_factory.mktemp("replicas") / "adapters"
+    folder.mkdir()
+    with ExitStack() as stack:
+        started = [stack.enter_context(running(folder)) for _ in range(2)]
+        for server in started:
+            server.await_health()
+        yield started
+
+
+@pytest.fixture
+def fleet(servers: Sequence[RunningServer]) -> Fleet:
+    return fleet_of(servers)
+
+
+def fleet_of(servers: Sequence[RunningServer]) -> Fleet:
+    return Fleet(
+        vllm_url=servers[0].url,
+        replica_urls=[server.url for server in servers],
+        adapters_dir=str(servers[0].options.adapters_dir),
+        base_model=str(servers[0].options.base_model),
+        timeout=120,
+    )
