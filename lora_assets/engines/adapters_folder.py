@@ -107,13 +107,18 @@ def clear_slot(root: Path, slot: str) -> None:
     (root / "slots" / _checked(_NAME, slot)).unlink(missing_ok=True)
 
 
+def slots(root: Path) -> dict[str, str]:
+    """The adapter's own name that each slot stands for."""
+    return {link.name: link.readlink().name for link in _entries(root / "slots")}
+
+
 def contents(root: Path) -> dict[str, dict[str, str]]:
     """`digests`: folder to the digest of what it holds; `names` to digests; `slots` to names."""
     folders = [p for p in _entries(root) if _DIGEST.fullmatch(p.name)]
     return {
         "digests": {folder.name: digest_folder(folder) for folder in folders},
         "names": {link.name: link.readlink().name for link in _entries(root / "names")},
-        "slots": {link.name: link.readlink().name for link in _entries(root / "slots")},
+        "slots": slots(root),
     }
 
 
@@ -186,6 +191,7 @@ def _run(root: Path, command: str, arguments: Sequence[str], stream: IO[bytes]) 
         "name": set_name,
         "slot": set_slot,
         "clear_slot": clear_slot,
+        "slots": slots,
         "contents": contents,
         "prune": lambda root, *keep: prune(root, keep),
     }

@@ -1,10 +1,9 @@
 """All vLLM replicas: what they serve, changed on all of them or on none."""
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 import httpx
@@ -15,16 +14,14 @@ from lora_assets.engines.openai_http import open_client
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.preflight import obstacles
 from lora_assets.records.serving import AdapterShape
+from lora_assets.resources.at_once import on_each
 from lora_assets.resources.replica import Replica
 from lora_assets.resources.replica_folder import ReplicaFolder, SharedFolder
-from lora_assets.resources.slot_switch import Undo, load_named, renew
+from lora_assets.resources.slot_switch import load, renew
 
 LIVE_SLOT = "aws-rag-qa-live"
 CANDIDATE_SLOT = "aws-rag-qa-candidate"
 """What clients call (specification, slot-name, candidate-adapter, live-adapter)."""
-
-_MOST_AT_ONCE = 32
-_Item = TypeVar("_Item")
 
 
 class Fleet(dg.ConfigurableResource[Any]):
@@ -74,12 +71,12 @@ class Fleet(dg.ConfigurableResource[Any]):
                     "Nothing was copied; change that and deploy again.",
                 )
 
-        _on_each(self.replicas, check)
+        on_each(self.replicas, check)
 
     def place(self, source: Path, digest: str) -> None:
         """Copy an adapter to every replica's folder, where its digest is taken again."""
         folders = list(dict.fromkeys(replica.folder for replica in self.replicas))
-        _on_each(folders, lambda folder: folder.place(source, digest))
+        on_each(folders, lambda folder: folder.place(source, digest))
 
     def holds(self, digest: str) -> bool:
         """Whether every replica's folder has the adapter, its bytes as they should be."""
@@ -92,20 +89,20 @@ class Fleet(dg.ConfigurableResource[Any]):
         Its bytes are verified where they lie first. Its answers to `prompts` must differ from
         the base model's: an adapter that loaded and changes nothing is refused.
         """
-        self._all_or_none(lambda replica: load_named(replica, name, digest, prompts))
+        load(self.replicas, name, digest, prompts)
 
     def renew_slot(self, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
         """Point `slot` at the adapter `digest`, loaded as `name`, on every replica or on none.
 
         The log-probabilities of the slot's answers to `prompts` must equal those of `name`.
         """
-        self._all_or_none(lambda replica: renew(replica, slot, name, digest, prompts))
+        renew(self.replicas, slot, name, digest, prompts)
 
     def retire(self, keep: Sequence[str]) -> None:
         """Unload and remove adapters but for the digests in `keep` and those in a slot."""
 
         def clean(replica: Replica) -> None:
-            in_slots = replica.folder.contents()["slots"].values()
+            in_slots = replica.folder.slots().values()
             for name, folder in replica.loaded().items():
                 digest = Path(folder).name
                 own_name = name.endswith(digest[:12])
@@ -113,7 +110,7 @@ class Fleet(dg.ConfigurableResource[Any]):
                     replica.unload(name)
             replica.folder.prune(keep)
 
-        _on_each(self.replicas, clean)
+        on_each(self.replicas, clean)
 
     def serving(self, name: str) -> Mapping[str, str | None]:
         """The digest that each replica serves as `name`, by its URL; None for nothing."""
@@ -143,31 +140,3 @@ class Fleet(dg.ConfigurableResource[Any]):
 
     def _replica(self, url: str, folder: ReplicaFolder) -> Replica:
         return Replica(url, self.api_key, self.timeout, folder)
-
-    def _all_or_none(self, act: Callable[[Replica], Undo]) -> None:
-        """Run `act` on all replicas at once; where it fails on one, undo it on the others."""
-        done: list[Undo] = []
-
-        def remember(replica: Replica) -> None:
-            done.append(act(replica))
-
-        try:
-            _on_each(self.replicas, remember)
-        except LoraAssetsError:
-            _on_each(done, lambda undo: undo())
-            raise
-
-
-def _on_each(items: Sequence[_Item], act: Callable[[_Item], None]) -> None:
-    """Run `act` on all at once; once all are done, raises with the cause of each that failed."""
-    with ThreadPoolExecutor(min(len(items), _MOST_AT_ONCE) or 1) as pool:
-        running = [pool.submit(act, item) for item in items]
-    errors = [error for done in running if (error := done.exception()) is not None]
-    for error in errors:
-        if not isinstance(error, LoraAssetsError):
-            raise error
-    if errors:
-        named = [error for error in errors if isinstance(error, LoraAssetsError)]
-        raise LoraAssetsError(
-            "; ".join(dict.fromkeys(error.cause for error in named)), named[0].remedy
-        )

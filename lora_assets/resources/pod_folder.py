@@ -82,6 +82,10 @@ class PodFolder:
         """Let a slot stand for nothing."""
         self._run("clear_slot", slot)
 
+    def slots(self) -> Mapping[str, str]:
+        """The adapter's own name that each slot stands for."""
+        return cast(Mapping[str, str], self._run("slots"))
+
     def contents(self) -> Mapping[str, Mapping[str, str]]:
         """`digests`: folder to the digest of what it holds; `names`; `slots`."""
         return cast(Mapping[str, Mapping[str, str]], self._run("contents"))

@@ -42,6 +42,9 @@ class ReplicaFolder(Protocol):
     def clear_slot(self, slot: str) -> None:
         """Let a slot stand for nothing."""
 
+    def slots(self) -> Mapping[str, str]:
+        """The adapter's own name that each slot stands for."""
+
     def contents(self) -> Mapping[str, Mapping[str, str]]:
         """`digests`: folder to the digest of what it holds; `names`; `slots`."""
 
@@ -88,6 +91,11 @@ class SharedFolder:
         """Let a slot stand for nothing."""
         with self._named():
             adapters_folder.clear_slot(self._root, slot)
+
+    def slots(self) -> Mapping[str, str]:
+        """The adapter's own name that each slot stands for."""
+        with self._named():
+            return adapters_folder.slots(self._root)
 
     def contents(self) -> Mapping[str, Mapping[str, str]]:
         """`digests`: folder to the digest of what it holds; `names`; `slots`."""

@@ -1,108 +1,108 @@
-"""One replica's part of a deployment, each step with the way back to the state before."""
+"""Loading an adapter and renewing a slot on all replicas, or on none of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.same_weights import same_logprobs
-from lora_assets.resources.replica import Completion, Listing, Replica
+from lora_assets.resources.at_once import on_each
+from lora_assets.resources.replica import Completion, Replica
 
 PROBE_TOKENS = 16
 
-Undo = Callable[[], None]
 
+def load(replicas: Sequence[Replica], name: str, digest: str, prompts: Sequence[str]) -> None:
+    """Serve an adapter under its own name; refused where it answers as the base model does."""
+    loaded: list[Replica] = []
 
-def load_named(replica: Replica, name: str, digest: str, prompts: Sequence[str]) -> Undo:
-    """Serve an adapter under its own name; refused when it answers as the base model does."""
-    replica.folder.verify(digest)
-    replica.folder.set_name(name, digest)
-    before = replica.listing()
-    replica.load(name, f"{replica.folder.path}/{digest}")
-
-    def undo() -> None:
+    def load_one(replica: Replica) -> None:
+        replica.folder.verify(digest)
+        replica.folder.set_name(name, digest)
+        before = replica.listing()
+        replica.load(name, f"{replica.folder.path}/{digest}")
         if name not in before.adapters:
-            replica.unload(name)
+            loaded.append(replica)
+            _require_difference(replica, name, before.base_model, prompts)
 
-    if name not in before.adapters and not _differs(replica, name, before.base_model, prompts):
-        undo()
-        raise LoraAssetsError(
-            f"{replica.url} answers as {name} exactly as its base model does",
-            "The adapter changes nothing there: look at how it was trained and at the "
-            "server's log.",
-        )
-    return undo
-
-
-def renew(replica: Replica, slot: str, name: str, digest: str, prompts: Sequence[str]) -> Undo:
-    """Let `slot` answer as `name` does, and prove it on prompts that the slot answered before."""
-    folder = f"{replica.folder.path}/{digest}"
-    before = replica.listing()
-    if before.slots_folder is None:
-        undo = _reload(replica, slot, folder, before)
-    else:
-        undo = _relink(replica, slot, name, before)
     try:
-        for prompt in prompts:
-            meant, found = _answer(replica, name, prompt), _answer(replica, slot, prompt)
-            if not same_logprobs(meant.logprobs, found.logprobs):
-                raise LoraAssetsError(
-                    f"{replica.url} answers as {slot} with other weights than as {name}",
-                    "Its cache mixes adapters; restart that replica and run this again.",
-                )
-        serves = replica.loaded().get(slot)
-        if serves != folder:
-            raise LoraAssetsError(
-                f"{replica.url} serves {serves or 'nothing'} as {slot}, expected {folder}",
-                "Run this again; if it stays so, restart that replica.",
-            )
+        on_each(replicas, load_one)
     except LoraAssetsError:
-        undo()
+        on_each(loaded, lambda replica: replica.unload(name))
         raise
-    return undo
 
 
-def _relink(replica: Replica, slot: str, name: str, before: Listing) -> Undo:
-    """Replace the slot's link: the request after it is the first to get the new adapter."""
-    if Path(before.slots_folder or "") != Path(replica.folder.path):
+def renew(
+    replicas: Sequence[Replica], slot: str, name: str, digest: str, prompts: Sequence[str]
+) -> None:
+    """Let `slot` answer as `name` does, and prove it on prompts that the slot answered before.
+
+    A server with SlotMiddleware takes the slot's new link with its next request. Without it
+    the slot is unloaded and loaded, and is gone in between.
+    """
+    before = {replica: replica.listing() for replica in replicas}
+    linking = [replica for replica in replicas if before[replica].slots_folder is not None]
+    for replica in linking:
+        _require_same_folder(replica, str(before[replica].slots_folder))
+    # Replicas may share a folder, whose link is then changed once, and put back once.
+    folders = list(dict.fromkeys(replica.folder for replica in linking))
+    former = {folder: folder.slots().get(slot) for folder in folders}
+    reloading = [replica for replica in replicas if replica not in linking]
+    try:
+        on_each(folders, lambda folder: folder.set_slot(slot, name))
+        on_each(
+            reloading,
+            lambda replica: _reload(replica, slot, f"{replica.folder.path}/{digest}"),
+        )
+        on_each(replicas, lambda replica: _prove(replica, slot, name, digest, prompts))
+    except LoraAssetsError:
+        for folder, target in former.items():
+            folder.set_slot(slot, target) if target is not None else folder.clear_slot(slot)
+        on_each(
+            reloading, lambda replica: _reload(replica, slot, before[replica].adapters.get(slot))
+        )
+        raise
+
+
+def _prove(replica: Replica, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
+    for prompt in prompts:
+        meant, found = _answer(replica, name, prompt), _answer(replica, slot, prompt)
+        if not same_logprobs(meant.logprobs, found.logprobs):
+            raise LoraAssetsError(
+                f"{replica.url} answers as {slot} with other weights than as {name}",
+                "Its cache mixes adapters; restart that replica and run this again.",
+            )
+    serves, expected = replica.loaded().get(slot), f"{replica.folder.path}/{digest}"
+    if serves != expected:
         raise LoraAssetsError(
-            f"{replica.url} reads its slots from {before.slots_folder}, adapters are put into "
+            f"{replica.url} serves {serves or 'nothing'} as {slot}, expected {expected}",
+            "Run this again; if it stays so, restart that replica.",
+        )
+
+
+def _reload(replica: Replica, slot: str, folder: str | None) -> None:
+    if replica.loaded().get(slot) != folder:
+        replica.unload(slot)
+        if folder is not None:
+            replica.load(slot, folder)
+
+
+def _require_same_folder(replica: Replica, reads: str) -> None:
+    if Path(reads) != Path(replica.folder.path):
+        raise LoraAssetsError(
+            f"{replica.url} reads its slots from {reads}, adapters are put into "
             f"{replica.folder.path}",
             "Set ADAPTERS_DIR to one folder, for that server and for lora-assets.",
         )
-    former = replica.folder.contents()["slots"].get(slot)
-    replica.folder.set_slot(slot, name)
-
-    def undo() -> None:
-        if former is not None:
-            replica.folder.set_slot(slot, former)
-        else:
-            replica.folder.clear_slot(slot)
-
-    return undo
 
 
-def _reload(replica: Replica, slot: str, folder: str, before: Listing) -> Undo:
-    """Unload and load: for a server without SlotMiddleware, where the slot is gone in between."""
-    former = before.adapters.get(slot)
-    if former != folder:
-        replica.unload(slot)
-        replica.load(slot, folder)
-
-    def undo() -> None:
-        if former != folder:
-            replica.unload(slot)
-            if former is not None:
-                replica.load(slot, former)
-
-    return undo
-
-
-def _differs(replica: Replica, name: str, base: str, prompts: Sequence[str]) -> bool:
-    return not all(
-        same_logprobs(
-            _answer(replica, base, prompt).logprobs, _answer(replica, name, prompt).logprobs
-        )
-        for prompt in prompts
+def _require_difference(replica: Replica, name: str, base: str, prompts: Sequence[str]) -> None:
+    for prompt in prompts:
+        plain, adapted = _answer(replica, base, prompt), _answer(replica, name, prompt)
+        if not same_logprobs(plain.logprobs, adapted.logprobs):
+            return
+    raise LoraAssetsError(
+        f"{replica.url} answers as {name} exactly as its base model does",
+        "The adapter changes nothing there: look at how it was trained and at the server's log.",
     )
 
 
