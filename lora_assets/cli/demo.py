@@ -39,19 +39,19 @@ class DemoVersion(Record):
 VERSIONS = (
     DemoVersion(
         name="1",
-        services=("s3", "dynamodb"),
+        services=("logs",),
         spoiled=False,
         about="nothing is live yet, so the gates decide absolutely",
     ),
     DemoVersion(
         name="2",
-        services=("s3", "dynamodb", "lambda"),
+        services=("logs", "s3", "dynamodb", "lambda"),
         spoiled=False,
-        about="more AWS services; it must beat what is live",
+        about="three more AWS services; it must beat what is live",
     ),
     DemoVersion(
         name="3",
-        services=("s3", "dynamodb"),
+        services=("logs", "s3"),
         spoiled=True,
         about="spoiled on purpose; a gate must stop it",
     ),
