@@ -51,7 +51,7 @@ VERSIONS = (
     ),
     DemoVersion(
         name="3",
-        services=("logs", "s3"),
+        services=("logs",),
         spoiled=True,
         about="spoiled on purpose; a gate must stop it",
     ),

@@ -52,8 +52,11 @@ def inspect(folder: Path) -> AdapterShape:
     except (ValidationError, json.JSONDecodeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None
+    ranks = [shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")]
     return AdapterShape(
-        rank=config.r, base_model=config.base_model_name_or_path, modules=_modules(shapes)
+        rank=max(config.r, *ranks),
+        base_model=config.base_model_name_or_path,
+        modules=_modules(shapes),
     )
 
 

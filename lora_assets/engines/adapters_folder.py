@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -109,7 +109,7 @@ def clear_slot(root: Path, slot: str) -> None:
 
 def slots(root: Path) -> dict[str, str]:
     """The adapter's own name that each slot stands for."""
-    return {link.name: link.readlink().name for link in _entries(root / "slots")}
+    return _links(root / "slots")
 
 
 def contents(root: Path) -> dict[str, dict[str, str]]:
@@ -117,7 +117,7 @@ def contents(root: Path) -> dict[str, dict[str, str]]:
     folders = [p for p in _entries(root) if _DIGEST.fullmatch(p.name)]
     return {
         "digests": {folder.name: digest_folder(folder) for folder in folders},
-        "names": {link.name: link.readlink().name for link in _entries(root / "names")},
+        "names": _links(root / "names"),
         "slots": slots(root),
     }
 
@@ -134,8 +134,10 @@ def prune(root: Path, keep: Sequence[str]) -> None:
             if digest not in kept:
                 (root / "names" / name).unlink()
         for left in root.glob(".incoming-*"):
-            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(left)
+            # Younger ones may be gone in the next moment, by their own process.
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                    shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=root, prefix=".incoming-") as aside:
             for digest in found["digests"]:
                 if digest not in kept:
@@ -146,6 +148,10 @@ def _checked(pattern: re.Pattern[str], name: str) -> str:
     if not pattern.fullmatch(name):
         raise Refused(f"{name!r} is no name for an adapter, a slot or a digest")
     return name
+
+
+def _links(folder: Path) -> dict[str, str]:
+    return {each.name: each.readlink().name for each in _entries(folder) if each.is_symlink()}
 
 
 def _entries(folder: Path) -> list[Path]:

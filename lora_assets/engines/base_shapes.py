@@ -14,14 +14,15 @@ def base_modules(base_model: str) -> Mapping[str, tuple[int, int]] | None:
     token that a deployment has not got) or is of another architecture.
     """
     path = Path(base_model) / "config.json"
-    if not path.is_file():
+    if not base_model or not path.is_file():
         return None
     config = json.loads(path.read_bytes())
     if config["model_type"] not in ARCHITECTURES:
         return None
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     head = config.get("head_dim") or hidden // config["num_attention_heads"]
-    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    heads = config["num_attention_heads"]
+    queries, keys = heads * head, config.get("num_key_value_heads", heads) * head
     shapes = {
         "self_attn.q_proj": (queries, hidden),
         "self_attn.k_proj": (keys, hidden),

@@ -36,8 +36,13 @@ def adapters_dir() -> Path:
 
 def slot_targets(folder: Path) -> dict[str, str]:
     """Which adapter's own name each slot stands for now."""
-    links = folder / SLOTS
-    return {link.name: link.readlink().name for link in links.iterdir()} if links.is_dir() else {}
+    found = {}
+    for link in (folder / SLOTS).iterdir() if (folder / SLOTS).is_dir() else ():
+        try:
+            found[link.name] = link.readlink().name
+        except OSError:
+            continue  # No link, or one that has just gone: no slot either way.
+    return found
 
 
 def named_folder(folder: Path, name: str) -> Path | None:
@@ -45,11 +50,17 @@ def named_folder(folder: Path, name: str) -> Path | None:
 
     Names come from requests: what is no plain name, or a link out of `folder`, is no name.
     """
-    link = folder / NAMES / name
-    if name in ("", ".", "..") or "/" in name or "\0" in name or not link.is_symlink():
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
         return None
-    target = link.resolve()
-    return target if target.parent == folder.resolve() and target.is_dir() else None
+    try:
+        target = (folder / NAMES / name).readlink()
+        inside = (
+            target.parent == Path("..") and target.name != ".." and (folder / target.name).is_dir()
+        )
+    except (OSError, ValueError):
+        return None
+    # Not resolved any further: the path is the one that adapters are loaded from by API.
+    return folder / target.name if inside and not (folder / target.name).is_symlink() else None
 
 
 class SlotMiddleware:
@@ -67,7 +78,7 @@ class SlotMiddleware:
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             if scope["method"] == "POST":
                 receive = await self._with_own_name(scope, receive)
-            elif scope["path"] == "/v1/models":
+            elif scope["method"] == "GET" and scope["path"] == "/v1/models":
                 send = self._with_slots(send)
         await self._app(scope, receive, send)
 
@@ -91,7 +102,7 @@ class SlotMiddleware:
         """The body for the server, or None where no slot is asked for."""
         try:
             asked = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None  # The server has its own words for that.
         if not isinstance(asked, dict) or not isinstance(asked.get("model"), str):
             return None

@@ -7,6 +7,9 @@ from lora_assets.records.serving import AdapterShape, ServerLimits
 PLACES = 3
 """Adapters that a server must be able to mix: live, previous and a candidate beside them."""
 
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's --max-lora-rank can be (0.32)."""
+
 
 def obstacles(
     adapter: AdapterShape,
@@ -39,8 +42,7 @@ def obstacles(
         )
     if adapter.rank > max_lora_rank:
         found.append(
-            f"rank {adapter.rank} is above the server's {max_lora_rank}: start it with "
-            f"--max-lora-rank {adapter.rank} and set VLLM_MAX_LORA_RANK"
+            f"rank {adapter.rank} is above the server's {max_lora_rank}: {_higher(adapter.rank)}"
         )
     if base_modules is not None:
         for name, shape in adapter.modules.items():
@@ -52,3 +54,10 @@ def obstacles(
                     "adapter: train on that base model"
                 )
     return tuple(found)
+
+
+def _higher(rank: int) -> str:
+    fitting = next((each for each in RANKS if each >= rank), None)
+    if fitting is None:
+        return "vLLM takes no such rank, train a smaller one"
+    return f"start it with --max-lora-rank {fitting} and set VLLM_MAX_LORA_RANK={fitting}"

@@ -103,19 +103,27 @@ class Fleet(dg.ConfigurableResource[Any]):
 
         def clean(replica: Replica) -> None:
             in_slots = replica.folder.slots().values()
+            kept = set(keep)
             for name, folder in replica.loaded().items():
                 digest = Path(folder).name
-                own_name = name.endswith(digest[:12])
-                if own_name and digest not in keep and name not in in_slots:
+                if not name.endswith(digest[:12]) or name in in_slots:
+                    kept.add(digest)
+                elif digest not in kept:
                     replica.unload(name)
-            replica.folder.prune(keep)
+            replica.folder.prune(sorted(kept))
 
         on_each(self.replicas, clean)
 
     def serving(self, name: str) -> Mapping[str, str | None]:
         """The digest that each replica serves as `name`, by its URL; None for nothing."""
-        found = {replica.url: replica.loaded().get(name) for replica in self.replicas}
-        return {url: Path(root).name if root is not None else None for url, root in found.items()}
+        found: dict[str, str | None] = {}
+
+        def look(replica: Replica) -> None:
+            root = replica.loaded().get(name)
+            found[replica.url] = Path(root).name if root is not None else None
+
+        on_each(self.replicas, look)
+        return found
 
     def without_slots(self) -> Sequence[str]:
         """The replicas that lack SlotMiddleware: renewing a slot leaves a gap there."""

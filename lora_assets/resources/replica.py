@@ -1,8 +1,10 @@
 """One vLLM server, through its HTTP API."""
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from time import perf_counter
@@ -10,7 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from lora_assets.engines.slots import FOLDER_HEADER
 from lora_assets.errors import LoraAssetsError
@@ -62,7 +64,7 @@ class _Choice(BaseModel):
 
 
 class _Completion(BaseModel):
-    choices: list[_Choice]
+    choices: list[_Choice] = Field(min_length=1)
 
 
 def checked_name(name: str) -> str:
@@ -73,6 +75,12 @@ def checked_name(name: str) -> str:
             "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
         )
     return name
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    # Reading the certificates takes longer than most requests.
+    return httpx.create_ssl_context()
 
 
 @dataclass(frozen=True)
@@ -106,12 +114,13 @@ class Replica:
 
     def served(self) -> Served:
         """What it serves as digests, the bytes of its folder read again."""
-        loaded = self.loaded()
+        loaded = {name: Path(folder).name for name, folder in self.loaded().items()}
         digests = self.folder.contents()["digests"]
+        every = {*loaded.values(), *digests}
         return Served(
             url=self.url,
-            adapters={name: Path(folder).name for name, folder in loaded.items()},
-            damaged=tuple(folder for folder, found in digests.items() if folder != found),
+            adapters=loaded,
+            damaged=tuple(sorted(digest for digest in every if digests.get(digest) != digest)),
         )
 
     def limits(self) -> ServerLimits:
@@ -121,23 +130,29 @@ class Replica:
         if base is None:
             raise LoraAssetsError(f"{self.url} lists no base model", "Correct --vllm-url.")
         self.complete(base.id, "a", 1)
-        told = [
-            sample.labels["max_lora"]
-            for family in text_string_to_metric_families(self.metrics())
-            for sample in family.samples
-            if sample.name == "vllm:lora_requests_info"
-        ]
+        try:
+            told = [
+                int(sample.labels["max_lora"])
+                for family in text_string_to_metric_families(self.metrics())
+                for sample in family.samples
+                if sample.name == "vllm:lora_requests_info"
+            ]
+        except (ValueError, KeyError):
+            raise LoraAssetsError(
+                f"{self.url}/metrics does not answer as vLLM does", "Correct --vllm-url."
+            ) from None
         # Without a name there is nothing to unload: 400 where the route is, 404 where it is not.
         unload = self._request("POST", "/v1/unload_lora_adapter", {"lora_name": ""})
         return ServerLimits(
             base_names=(base.id, base.root),
             runtime_loading=unload.status_code != HTTPStatus.NOT_FOUND,
-            max_loras=int(told[0]) if told else None,
+            max_loras=told[0] if told else None,
         )
 
     def load(self, name: str, folder: str) -> None:
         """Serve the adapter in `folder` as `name`; refused when `name` is another adapter's."""
-        there = self.loaded().get(checked_name(name))
+        checked_name(name)
+        there = self.loaded().get(name)
         if there == folder:
             return
         if there is not None:
@@ -188,17 +203,30 @@ class Replica:
                 f"vLLM at {self.url} wants another API key", "Set VLLM_API_KEY to the server's."
             )
         if reply.is_error:
+            told = " ".join(reply.text.split())
+            if self.api_key:
+                told = told.replace(self.api_key, "***")
             raise LoraAssetsError(
-                f"vLLM at {self.url} answered {path} with {reply.status_code}: {reply.text[:300]}",
+                f"vLLM at {self.url} answered {path} with {reply.status_code}: {told[:300]}",
                 "Mend what the server's message names.",
             )
         return reply
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        if not re.fullmatch(r"[\x21-\x7e]*", self.api_key):
+            raise LoraAssetsError(
+                f"The API key for {self.url} has characters that no key has",
+                "Set VLLM_API_KEY again, without line breaks.",
+            )
         try:
             return httpx.request(
-                method, f"{self.url}{path}", json=body, headers=headers, timeout=self.timeout
+                method,
+                f"{self.url}{path}",
+                json=body,
+                headers=headers,
+                timeout=self.timeout,
+                verify=_tls(),
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LoraAssetsError(

@@ -1,12 +1,15 @@
 """Loading an adapter and renewing a slot on all replicas, or on none of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.same_weights import same_logprobs
 from lora_assets.resources.at_once import on_each
-from lora_assets.resources.replica import Completion, Replica
+from lora_assets.resources.replica import Completion, Listing, Replica
+from lora_assets.resources.replica_folder import ReplicaFolder
 
 PROBE_TOKENS = 16
 
@@ -17,7 +20,6 @@ def load(replicas: Sequence[Replica], name: str, digest: str, prompts: Sequence[
 
     def load_one(replica: Replica) -> None:
         replica.folder.verify(digest)
-        replica.folder.set_name(name, digest)
         before = replica.listing()
         replica.load(name, f"{replica.folder.path}/{digest}")
         if name not in before.adapters:
@@ -26,9 +28,11 @@ def load(replicas: Sequence[Replica], name: str, digest: str, prompts: Sequence[
 
     try:
         on_each(replicas, load_one)
-    except LoraAssetsError:
-        on_each(loaded, lambda replica: replica.unload(name))
-        raise
+        # Only now, since a server finds by itself what has a link.
+        folders = list(dict.fromkeys(replica.folder for replica in replicas))
+        on_each(folders, lambda folder: folder.set_name(name, digest))
+    except LoraAssetsError as error:
+        _put_back(error, [partial(replica.unload, name) for replica in loaded])
 
 
 def renew(
@@ -39,7 +43,12 @@ def renew(
     A server with SlotMiddleware takes the slot's new link with its next request. Without it
     the slot is unloaded and loaded, and is gone in between.
     """
-    before = {replica: replica.listing() for replica in replicas}
+    before: dict[Replica, Listing] = {}
+
+    def look(replica: Replica) -> None:
+        before[replica] = replica.listing()
+
+    on_each(replicas, look)
     linking = [replica for replica in replicas if before[replica].slots_folder is not None]
     for replica in linking:
         _require_same_folder(replica, str(before[replica].slots_folder))
@@ -54,13 +63,30 @@ def renew(
             lambda replica: _reload(replica, slot, f"{replica.folder.path}/{digest}"),
         )
         on_each(replicas, lambda replica: _prove(replica, slot, name, digest, prompts))
-    except LoraAssetsError:
-        for folder, target in former.items():
-            folder.set_slot(slot, target) if target is not None else folder.clear_slot(slot)
-        on_each(
-            reloading, lambda replica: _reload(replica, slot, before[replica].adapters.get(slot))
-        )
-        raise
+    except LoraAssetsError as error:
+        links = [partial(_relink, folder, slot, target) for folder, target in former.items()]
+        slots = [
+            partial(_reload, each, slot, before[each].adapters.get(slot)) for each in reloading
+        ]
+        _put_back(error, [*links, *slots])
+
+
+def _put_back(error: LoraAssetsError, steps: Sequence[Callable[[], None]]) -> NoReturn:
+    """Undo what was done, all of it, and raise what went wrong."""
+    try:
+        on_each(steps, lambda step: step())
+    except LoraAssetsError as undoing:
+        raise LoraAssetsError(
+            f"{error.cause}; not put back: {undoing.cause}", error.remedy
+        ) from None
+    raise error
+
+
+def _relink(folder: ReplicaFolder, slot: str, name: str | None) -> None:
+    if name is None:
+        folder.clear_slot(slot)
+    else:
+        folder.set_slot(slot, name)
 
 
 def _prove(replica: Replica, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:

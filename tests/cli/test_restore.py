@@ -1,0 +1,144 @@
+"""restore: what a replica's init container puts into its folder before the server starts."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from lora_assets.cli.main import main
+from lora_assets.engines.adapter_files import WEIGHTS
+from lora_assets.engines.adapters_folder import contents
+from lora_assets.engines.slots import named_folder, slot_targets
+from lora_assets.environment import Resources, make_resources, read_settings
+from lora_assets.records.registry import Alias, ModelVersion
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from tests.conftest import trained
+
+Run = Callable[..., tuple[str | int, str]]
+EMPTY: Mapping[str, Mapping[str, str]] = {"digests": {}, "names": {}, "slots": {}}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in an environment; how it ended (0, or its message) and what it printed."""
+
+    def command(environment: Mapping[str, str], *arguments: str) -> tuple[str | int, str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("sys.argv", ["lora-assets", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, capfd.readouterr().out
+
+    return command
+
+
+@pytest.fixture
+def environment(empty_mlflow: Path, tmp_path: Path) -> Mapping[str, str]:
+    """An empty registry, and an adapters folder that is not there yet."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": str(tmp_path / "adapters")}
+
+
+@pytest.fixture
+def adapters(environment: Mapping[str, str]) -> Path:
+    return Path(environment["ADAPTERS_DIR"])
+
+
+def register(resources: Resources, folder: Path, *aliases: Alias) -> ModelVersion:
+    version = resources.registry.register(trained(resources, folder, "1"))
+    for alias in aliases:
+        resources.registry.set_alias(alias, version)
+    return version
+
+
+def spoil(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+
+
+def test_before_the_first_promotion_it_ends_well_and_says_so(
+    run: Run, environment: Mapping[str, str], adapters: Path
+) -> None:
+    ended, printed = run(environment, "restore")
+    assert ended == 0
+    assert "no live adapter yet" in printed
+    assert contents(adapters) == EMPTY
+
+
+def test_bytes_names_and_slots_of_the_aliases_are_put_back(
+    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...]
+) -> None:
+    resources = make_resources(read_settings(environment))
+    live = register(resources, adapter_folders[0], "live")
+    staged = register(resources, adapter_folders[1], "staged", "candidate")
+    previous = register(resources, adapter_folders[2], "previous")
+    register(resources, adapter_folders[3], "eval-failed")
+    ended, printed = run(environment, "restore")
+    assert ended == 0
+    versions = (live, staged, previous)
+    assert all(f"{each.serving_name}: {each.digest[:12]}" in printed for each in versions)
+    assert contents(adapters) == {
+        "digests": {each.digest: each.digest for each in versions},
+        "names": {each.serving_name: each.digest for each in versions},
+        "slots": {LIVE_SLOT: live.serving_name, CANDIDATE_SLOT: staged.serving_name},
+    }
+    answering = named_folder(adapters, slot_targets(adapters)[LIVE_SLOT])
+    assert answering == adapters / live.digest
+
+
+def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(
+    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    live = register(make_resources(read_settings(environment)), adapter_folders[0], "live")
+    whole = {live.digest: live.digest}
+    for _ in range(2):
+        assert run(environment, "restore")[0] == 0
+        assert contents(adapters)["digests"] == whole
+        spoil(adapters / live.digest / WEIGHTS)
+    assert run(environment, "restore")[0] == 0
+    shutil.rmtree(tmp_path / "mlflow-artifacts")
+    assert run(environment, "restore")[0] == 0
+    assert contents(adapters)["digests"] == whole
+
+
+def test_slots_that_the_folder_remembers_otherwise_follow_the_aliases(
+    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...]
+) -> None:
+    resources = make_resources(read_settings(environment))
+    old = register(resources, adapter_folders[0], "live")
+    run(environment, "restore")
+    new = register(resources, adapter_folders[1], "live")
+    resources.registry.set_alias("previous", old)
+    run(environment, "restore")
+    assert contents(adapters)["slots"] == {LIVE_SLOT: new.serving_name}
+    assert set(contents(adapters)["names"]) == {old.serving_name, new.serving_name}
+
+
+def test_bytes_that_changed_in_the_registry_are_refused_by_name_and_leave_nothing(
+    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    live = register(make_resources(read_settings(environment)), adapter_folders[0], "live")
+    (stored,) = tmp_path.glob(f"mlflow-artifacts/**/{WEIGHTS}")
+    spoil(stored)
+    ended, _ = run(environment, "restore")
+    assert isinstance(ended, str)
+    assert ended.startswith("error: ")
+    assert f"expected {live.digest[:12]}" in ended
+    assert "\n" not in ended
+    assert contents(adapters) == EMPTY
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...]
+) -> None:
+    register(make_resources(read_settings(environment)), adapter_folders[0], "live")
+    adapters.write_text("a file in its place")
+    ended, _ = run(environment, "restore")
+    assert isinstance(ended, str)
+    assert ended.startswith(f"error: Can't change {adapters}")
+    assert "\n" not in ended

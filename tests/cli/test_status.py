@@ -1,0 +1,134 @@
+"""status: exit 0 only where every replica serves what the aliases say."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_assets.assets.served import bring
+from lora_assets.engines.adapter_files import WEIGHTS
+from lora_assets.environment import Resources
+from lora_assets.gates import smoke
+from lora_assets.records.registry import ModelVersion
+from lora_assets.resources.fleet import LIVE_SLOT
+from tests.cli.test_restore import Run, register, run, spoil  # noqa: F401  (a fixture)
+from tests.conftest import free_port, passed_verdict
+
+KEY = "sk-very-secret"
+Status = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def environment(
+    served: Mapping[str, str], resources: Resources, tmp_path: Path
+) -> Mapping[str, str]:
+    """The stack of `resources`, as a command line is told of it."""
+    home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": resources.fleet.adapters_dir}
+    return {**served, **home, "VLLM_API_KEY": KEY, "COLUMNS": "250"}
+
+
+@pytest.fixture
+def status(run: Run, environment: Mapping[str, str]) -> Status:  # noqa: F811
+    """`lora-assets status --json`: its exit code and what it printed."""
+
+    def ask(**changes: str) -> tuple[int, Any]:
+        ended, printed = run({**environment, **changes}, "status", "--json")
+        assert isinstance(ended, int)
+        assert KEY not in printed
+        return ended, json.loads(printed)
+
+    return ask
+
+
+@pytest.fixture
+def live(resources: Resources, adapter_folders: tuple[Path, ...]) -> ModelVersion:
+    version = register(resources, adapter_folders[0], "live")
+    serve(resources, version, LIVE_SLOT)
+    return version
+
+
+def serve(resources: Resources, version: ModelVersion, slot: str) -> None:
+    bring(resources.registry, resources.fleet, version, resources.work_folder)
+    resources.fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+
+
+def test_where_nothing_is_live_everything_agrees(status: Status) -> None:
+    ended, found = status()
+    assert (ended, found["agrees"], found["aliases"], found["verdicts"]) == (0, True, {}, {})
+
+
+def test_where_all_agrees_it_ends_with_0_and_tells_aliases_verdicts_and_replicas(
+    status: Status, resources: Resources, live: ModelVersion
+) -> None:
+    resources.registry.store_verdict(live, passed_verdict("eval_gate", live, None))
+    ended, found = status()
+    assert ended == 0
+    assert found["model"] == live.model
+    told = {"version": 1, "data_version": "1", "digest": live.digest}
+    assert found["aliases"] == {"live": told}
+    assert found["verdicts"]["1"]["eval_gate"]["passed"] is True
+    (replica,) = found["replicas"]
+    assert replica["url"] == resources.fleet.vllm_url
+    assert replica["adapters"][LIVE_SLOT] == live.digest
+    assert replica["adapters"][live.serving_name] == live.digest
+    assert (replica["agrees"], replica["drift"], found["agrees"]) == (True, [], True)
+
+
+def test_a_replica_that_serves_something_else_is_named_with_what(
+    status: Status,
+    resources: Resources,
+    live: ModelVersion,
+    adapter_folders: tuple[Path, ...],
+) -> None:
+    other = register(resources, adapter_folders[1], "candidate")
+    serve(resources, other, LIVE_SLOT)
+    ended, found = status()
+    assert ended == 1
+    url = resources.fleet.vllm_url
+    told = f"{url} serves {other.digest[:12]} as {LIVE_SLOT}, expected {live.digest[:12]}"
+    assert found["replicas"][0]["drift"] == [told]
+    assert found["agrees"] is False
+
+
+def test_bytes_that_changed_on_a_replica_are_named(
+    status: Status, resources: Resources, live: ModelVersion
+) -> None:
+    spoil(Path(resources.fleet.adapters_dir) / live.digest / WEIGHTS)
+    ended, found = status()
+    assert ended == 1
+    (replica,) = found["replicas"]
+    assert replica["damaged"] == [live.digest]
+    assert len(replica["drift"]) == 2
+    bring(resources.registry, resources.fleet, live, resources.work_folder)
+    assert status()[0] == 0
+
+
+def test_a_dead_replica_is_named_beside_one_that_serves(
+    status: Status, resources: Resources, live: ModelVersion
+) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    alive = resources.fleet.vllm_url
+    ended, found = status(VLLM_REPLICAS=f"{alive}, {dead}/")
+    assert ended == 1
+    good, bad = found["replicas"]
+    assert (good["url"], good["agrees"]) == (alive, True)
+    assert (bad["url"], bad["agrees"], bad["adapters"]) == (dead, False, {})
+    assert f"{dead} is unreachable" in bad["error"]
+
+
+def test_for_a_person_it_says_the_same(
+    run: Run,  # noqa: F811
+    environment: Mapping[str, str],
+    resources: Resources,
+    live: ModelVersion,
+) -> None:
+    ended, printed = run(environment, "status")
+    assert ended == 0
+    assert all(word in printed for word in (live.model, live.digest[:12], live.serving_name))
+    resources.fleet.replicas[0].folder.clear_slot(LIVE_SLOT)
+    ended, printed = run(environment, "status")
+    assert ended == 1
+    assert f"serves nothing as {LIVE_SLOT}, expected {live.digest[:12]}" in printed
+    assert KEY not in printed
