@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -56,7 +56,8 @@ def serving(environment: Mapping[str, str]) -> Iterator[None]:
                     if client.get(f"{environment['VLLM_URL']}/health").is_success:
                         break
                 except httpx.ConnectError:
-                    continue
+                    with suppress(subprocess.TimeoutExpired):
+                        server.wait(0.1)
         assert server.poll() is None, "the server ended before it was healthy"
         yield
     finally:

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from lora_assets.cli.child import start_child
@@ -68,18 +69,27 @@ class RunningServer:
 
     def await_health(self) -> None:
         assert self.process is not None
-        while self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/health", timeout=5).is_success:
-                    return
-            except httpx.TransportError:
-                self.process.poll()
-        raise AssertionError(self.log.read_text()[-3000:])
+        with httpx.Client(base_url=self.url, timeout=5) as client:
+            while True:
+                try:
+                    if client.get("/health").is_success:
+                        return
+                except httpx.TransportError:
+                    pass
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(0.2)
+                    raise AssertionError(self.log.read_text()[-3000:])
 
     def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+        if self.process is None or self.process.poll() is not None:
+            return
+        # vLLM's engine and workers outlive an API server that is killed.
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        for member in (self.process, *family):
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        self.process.wait()
+        psutil.wait_procs(family)
 
 
 Answers = dict[str, list[Completion]]

@@ -1,0 +1,149 @@
+"""Seconds of a rollback between two loaded adapters, against the raw API calls of one.
+
+    python benchmarks/promotion.py [--rounds 20]
+
+A rollback is the whole Dagster run of `live_deployment`: registry, slot, probes, aliases. The
+raw calls are those of the specification's script: unload the slot, load it from the other
+folder, list what is served. With VLLM_PYTHON set real vLLM serves, else the embedded server.
+"""
+
+import argparse
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from lora_assets.assets.live_deployment import live_deployment
+from lora_assets.assets.served import bring
+from lora_assets.cli.child import start_child
+from lora_assets.engines.adapters_folder import digest_folder
+from lora_assets.environment import (
+    BASE_MODEL,
+    EMBEDDED_BASE_NAME,
+    Resources,
+    make_resources,
+    read_settings,
+)
+from lora_assets.gates import smoke
+from lora_assets.records.registry import ModelVersion
+from lora_assets.records.training import Adapter, TrainingMetrics
+from lora_assets.resources.fleet import LIVE_SLOT
+
+
+def make_version(resources: Resources, folder: Path, seed: int) -> ModelVersion:
+    """A registered adapter with random weights."""
+    torch.manual_seed(seed)
+    base = AutoModelForCausalLM.from_pretrained(BASE_MODEL, dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=8, target_modules=["q_proj", "v_proj"]))
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    model.peft_config["default"].base_model_name_or_path = EMBEDDED_BASE_NAME
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()
+    with resources.tracking.run("benchmark", "training", folder.name, {}) as run:
+        run.folder(folder, "adapter")
+    metrics = TrainingMetrics(
+        final_eval_loss=None,
+        final_perplexity=None,
+        tokens_per_second=0,
+        steps=0,
+        best_step=0,
+        rows_left_out={},
+        curve=(),
+    )
+    return resources.registry.register(
+        Adapter(
+            digest=digest_folder(folder),
+            data_version=str(seed),
+            data_digest="0" * 64,
+            base_model=EMBEDDED_BASE_NAME,
+            lora_config="standard",
+            mlflow_run_id=run.run_id,
+            metrics=metrics,
+        )
+    )
+
+
+def roll_back(resources: Resources) -> float:
+    """Seconds of one Dagster run that gives live back to `previous`."""
+    instance = dg.DagsterInstance.ephemeral()
+    version = resources.registry.resolve("alias:previous")
+    instance.add_dynamic_partitions("data_version", [version.data_version])
+    began = time.perf_counter()
+    dg.materialize(
+        [live_deployment],
+        instance=instance,
+        partition_key=version.data_version,
+        resources=vars(resources),
+        run_config={"ops": {"live_deployment": {"config": {"source_alias": "previous"}}}},
+    )
+    return time.perf_counter() - began
+
+
+def reload_slot(url: str, folder: Path) -> float:
+    """Seconds of the raw calls that put the adapter in `folder` into a slot."""
+    began = time.perf_counter()
+    with httpx.Client(base_url=url, timeout=60) as client:
+        client.post("/v1/unload_lora_adapter", json={"lora_name": "raw"})
+        body = {"lora_name": "raw", "lora_path": str(folder)}
+        client.post("/v1/load_lora_adapter", json=body).raise_for_status()
+        client.get("/v1/models").raise_for_status()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as home, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        url = f"http://127.0.0.1:{port}"
+        environment = {**os.environ, "LORA_ASSETS_HOME": home, "VLLM_URL": url}
+        resources = make_resources(read_settings(environment))
+        versions = [make_version(resources, Path(home) / f"made-{n}", n) for n in (1, 2)]
+        command = [sys.executable, "-m", "lora_assets.cli.main", "serve"]
+        with Path(home, "server.log").open("wb") as log:
+            server = start_child(command, environment, log)
+        try:
+            await_health(url)
+            for alias, version in zip(("live", "previous"), versions, strict=True):
+                bring(resources.registry, resources.fleet, version, resources.work_folder)
+                resources.registry.set_alias(alias, version)
+            live = versions[0]
+            resources.fleet.renew_slot(LIVE_SLOT, live.serving_name, live.digest, smoke.PROMPTS)
+            ours = [roll_back(resources) for _ in range(rounds)]
+            folders = [Path(resources.fleet.adapters_dir) / v.digest for v in versions]
+            raw = [reload_slot(url, folders[n % 2]) for n in range(rounds)]
+        finally:
+            server.terminate()
+            server.wait()
+    print(f"rollback   median {statistics.median(ours):.2f} s, longest {max(ours):.2f} s")
+    print(f"raw calls  median {statistics.median(raw):.2f} s, longest {max(raw):.2f} s")
+    more = statistics.median(ours) - statistics.median(raw)
+    print(f"more       {more:.2f} s (at most 2)")
+
+
+def await_health(url: str) -> None:
+    """Until the server answers."""
+    while True:
+        try:
+            if httpx.get(f"{url}/health", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()
