@@ -15,7 +15,7 @@ from lora_assets.engines.training.rows import EncodedRow, collate, eval_batches,
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.training import LossPoint, TrainingParameters
 
-CURVE_POINTS = 100
+CURVE_POINTS = 50
 """About how many readings of the training loss a run gives."""
 
 
