@@ -54,7 +54,7 @@ def inspect(folder: Path) -> AdapterShape:
         raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None
     ranks = [shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")]
     return AdapterShape(
-        rank=max(config.r, *ranks),
+        rank=max((config.r, *ranks)),
         base_model=config.base_model_name_or_path,
         modules=_modules(shapes),
     )

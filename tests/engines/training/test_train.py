@@ -88,7 +88,7 @@ def another_run(tmp_path: Path, tiny_model: Path, rows: list[Row]) -> Run:
 def test_a_run_leaves_an_adapter_that_names_its_base_model_and_no_checkpoints(run: Run) -> None:
     metrics = run()
     assert sorted(path.name for path in run.output.iterdir()) == [CONFIG, WEIGHTS]
-    assert inspect(run.output).base_model_name_or_path == "tiny"
+    assert inspect(run.output).base_model == "tiny"
     assert str(run.base_model.parent) not in (run.output / CONFIG).read_text()
     assert list(run.work.iterdir()) == []
     assert metrics.steps == UPDATES
