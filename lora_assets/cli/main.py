@@ -47,6 +47,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; exit 1 with one line per cause when it could not do its work."""
+    from sqlalchemy.exc import OperationalError
+
     from lora_assets.cli.runs import RunFailed
 
     try:
@@ -55,6 +57,11 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except RunFailed as error:
         sys.exit("\n".join(f"error: {reason}" for reason in error.reasons))
+    except OperationalError as error:
+        sys.exit(
+            f"error: Dagster's or MLflow's database can't be used ({error.orig}): "
+            "free space where LORA_ASSETS_HOME is, then run this again."
+        )
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {named}{error.strerror or error}")
