@@ -6,7 +6,7 @@ from pydantic import Field
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring, gap
+from lora_assets.assets.served import bring, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -68,8 +68,7 @@ def live_deployment(
         registry.begin_promotion(promotion)
         _carry_out(promotion, config.slot_name, registry, fleet, work_folder)
     version, replaced = promotion.version, promotion.replaced
-    for url in fleet.without_slots():
-        context.log.warning(gap(url, config.slot_name))
+    warn_of_gaps(context, fleet, config.slot_name)
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
     context.add_output_metadata(
         {

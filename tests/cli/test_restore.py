@@ -8,8 +8,8 @@ import pytest
 
 from lora_assets.cli.main import main
 from lora_assets.engines.adapter_files import WEIGHTS
-from lora_assets.engines.adapters_folder import contents
-from lora_assets.engines.slots import named_folder, slot_targets
+from lora_assets.engines.adapters_folder import contents, slots
+from lora_assets.engines.slots import named_folder
 from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.records.registry import Alias, ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
@@ -84,7 +84,7 @@ def test_bytes_names_and_slots_of_the_aliases_are_put_back(
         "names": {each.serving_name: each.digest for each in versions},
         "slots": {LIVE_SLOT: live.serving_name, CANDIDATE_SLOT: staged.serving_name},
     }
-    answering = named_folder(adapters, slot_targets(adapters)[LIVE_SLOT])
+    answering = named_folder(adapters, slots(adapters)[LIVE_SLOT])
     assert answering == adapters / live.digest
 
 
