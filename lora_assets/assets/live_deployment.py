@@ -55,16 +55,18 @@ def live_deployment(
 
     What is to be done is kept in the registry first, so that a promotion killed at any point is
     finished by the next one: the slot on all replicas, then `previous`, then `live`, then the
-    intermediate aliases. Each step does nothing where it is done already.
+    intermediate aliases. Each step does nothing where it is done already. A run that lost its
+    process after the last step finds that in its next attempt; a rollback is not rolled back.
     """
-    cut_short = registry.promotion()
-    if cut_short is not None:
-        context.log.info(f"finishing the promotion of version {cut_short.version.version}")
-        _carry_out(cut_short, config.slot_name, registry, fleet, work_folder)
-    if cut_short is not None and _is_same(cut_short, config, context.partition_key):
-        promotion = cut_short
+    run_id = context.run.root_run_id or context.run.run_id
+    last = registry.last_promotion()
+    if last is not None and not last.done:
+        context.log.info(f"finishing the promotion of version {last.version.version}")
+        _carry_out(last, config.slot_name, registry, fleet, work_folder)
+    if last is not None and _is_same(last, config, context.partition_key, run_id):
+        promotion = last
     else:
-        promotion = _plan(registry, config, context.partition_key)
+        promotion = _plan(registry, config, context.partition_key, run_id)
         registry.begin_promotion(promotion)
         _carry_out(promotion, config.slot_name, registry, fleet, work_folder)
     version, replaced = promotion.version, promotion.replaced
@@ -81,14 +83,13 @@ def live_deployment(
     return version
 
 
-def _is_same(cut_short: Promotion, config: PromoteConfig, data_version: str) -> bool:
-    return (cut_short.source_alias, cut_short.version.data_version) == (
-        config.source_alias,
-        data_version,
-    )
+def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: str) -> bool:
+    if last.done:
+        return last.run_id == run_id
+    return (last.source_alias, last.version.data_version) == (config.source_alias, data_version)
 
 
-def _plan(registry: Registry, config: PromoteConfig, data_version: str) -> Promotion:
+def _plan(registry: Registry, config: PromoteConfig, data_version: str, run_id: str) -> Promotion:
     """Decide what replaces what, on the aliases and verdicts as they are stored now."""
     aliases = registry.aliases()
     live = aliases.get("live")
@@ -101,7 +102,10 @@ def _plan(registry: Registry, config: PromoteConfig, data_version: str) -> Promo
         )
     if version == live:
         return Promotion(
-            source_alias=config.source_alias, version=live, replaced=aliases.get("previous")
+            source_alias=config.source_alias,
+            version=live,
+            replaced=aliases.get("previous"),
+            run_id=run_id,
         )
     reasons = reasons_against(
         version, live, registry.verdicts(version), config.source_alias, config.allow_older
@@ -112,7 +116,9 @@ def _plan(registry: Registry, config: PromoteConfig, data_version: str) -> Promo
             f"{'; '.join(reasons)}",
             "Run the gates that it lacks, then promote again.",
         )
-    return Promotion(source_alias=config.source_alias, version=version, replaced=live)
+    return Promotion(
+        source_alias=config.source_alias, version=version, replaced=live, run_id=run_id
+    )
 
 
 def _carry_out(
@@ -126,7 +132,7 @@ def _carry_out(
     registry.set_alias("live", version)
     _clean_up(registry, version)
     fleet.retire([version.digest for version in registry.aliases().values()])
-    registry.end_promotion()
+    registry.end_promotion(promotion)
 
 
 def _clean_up(registry: Registry, promoted: ModelVersion) -> None:
