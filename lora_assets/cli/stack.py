@@ -38,5 +38,6 @@ class Stack:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         given = {name: options[name] for name in _PLACES if options.get(name) is not None}
-        self.settings = read_settings().model_copy(update=given)
+        # What a command runs itself, it runs in its own process.
+        self.settings = read_settings().model_copy(update={**given, "executor": "in_process"})
         self.resources = make_resources(self.settings)
