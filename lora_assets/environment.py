@@ -1,10 +1,13 @@
 """Which stack to run on: the settings that the environment gives, and the resources they make."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
+from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
@@ -19,6 +22,9 @@ from lora_assets.resources.work_folder import WorkFolder
 BASE_MODEL = Path(__file__).parent / "base_model"
 EMBEDDED_BASE_NAME = "embedded-base"
 CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
+
+Executor = Literal["in_process", "multiprocess", "k8s_job"]
+"""Where the steps of a run are: in the run's process, in one each, or in a pod each."""
 
 
 class Settings(Record):
@@ -53,6 +59,8 @@ class Settings(Record):
     dagster_url: str
     request: str
     outputs: Path | None
+    executor: Executor
+    step_pods: Mapping[str, Any]
 
     @property
     def dagster_home(self) -> Path:
@@ -64,7 +72,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of LORA_ASSETS_STACK (embedded or cluster), each overridable by its variable.
 
     A setting's variable is its name in capitals, as in VLLM_URL or MLFLOW_TRACKING_URI;
-    LORA_ASSETS_HOME is the folder for everything that is kept here.
+    LORA_ASSETS_HOME is the folder for everything that is kept here, LORA_ASSETS_EXECUTOR is
+    where steps run, and LORA_ASSETS_STEP_PODS (JSON) what differs in their pods.
     """
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
     embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
@@ -93,9 +102,35 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "dagster_url": environ.get("DAGSTER_URL", ""),
             "request": environ.get("LORA_ASSETS_REQUEST", ""),
             "outputs": environ.get("LORA_ASSETS_OUTPUTS") or None,
+            "executor": _executor(environ.get("LORA_ASSETS_EXECUTOR", "in_process")),
+            "step_pods": _step_pods(environ.get("LORA_ASSETS_STEP_PODS", "{}")),
             **values,
         }
     )
+
+
+def _executor(name: str) -> str:
+    if name not in get_args(Executor):
+        raise LoraAssetsError(
+            f"LORA_ASSETS_EXECUTOR is {name!r}",
+            f"Set it to one of {', '.join(get_args(Executor))}.",
+        )
+    return name
+
+
+def _step_pods(text: str) -> Mapping[str, Any]:
+    try:
+        step_pods = json.loads(text)
+    except ValueError as error:
+        raise LoraAssetsError(
+            f"LORA_ASSETS_STEP_PODS is no JSON ({error})", "Correct it, or leave it out."
+        ) from None
+    if not isinstance(step_pods, dict):
+        raise LoraAssetsError(
+            "LORA_ASSETS_STEP_PODS is no JSON object",
+            'Write {"<step>": {"pod_spec_config": …}, …}.',
+        )
+    return step_pods
 
 
 def _embedded(home: Path, real_vllm: bool) -> dict[str, str]:

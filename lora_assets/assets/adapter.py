@@ -9,6 +9,7 @@ from pydantic import Field
 from lora_assets.assets.figures import plot
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
+from lora_assets.assets.step_pods import QUALITY_GATE, TRAIN
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.engines.training.curve import learning_curve
@@ -56,6 +57,7 @@ class QualityConfig(QualityThresholds, dg.Config):
     kinds={"pytorch", "mlflow"},
     pool=TRAINING,
     code_version="1",
+    op_tags=TRAIN,
 )
 def adapter(
     context: dg.AssetExecutionContext,
@@ -118,7 +120,12 @@ def adapter(
     )
 
 
-@dg.asset_check(asset=adapter, blocking=True, partitions_def=data_versions)
+@dg.asset_check(
+    asset=adapter,
+    blocking=True,
+    partitions_def=data_versions,
+    op_tags=QUALITY_GATE,
+)
 def quality_gate(
     config: QualityConfig, adapter: Adapter, tracking: Tracking
 ) -> dg.AssetCheckResult:

@@ -11,6 +11,7 @@ from lora_assets.assets.eval_tables import examples_table, log_grades, scores_ta
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.step_pods import COMPARE_DECISION, JUDGE_ANSWERS
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.inference import answer_all
 from lora_assets.engines.judge.grading import grade_all
@@ -52,6 +53,7 @@ class EvalGateConfig(EvalThresholds, dg.Config):
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=JUDGE_ANSWERS,
 )
 def eval_grades(
     context: dg.AssetExecutionContext,
@@ -112,7 +114,13 @@ def eval_grades(
     )
 
 
-@dg.asset_check(asset=eval_grades, blocking=True, partitions_def=data_versions, pool=SERVING)
+@dg.asset_check(
+    asset=eval_grades,
+    blocking=True,
+    partitions_def=data_versions,
+    pool=SERVING,
+    op_tags=COMPARE_DECISION,
+)
 def eval_gate(
     config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, tracking: Tracking
 ) -> dg.AssetCheckResult:

@@ -4,6 +4,7 @@ import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
+from lora_assets.assets.step_pods import QUALITY_GATE
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.engines import adapter_files
 from lora_assets.records.registry import ModelVersion
@@ -19,6 +20,7 @@ from lora_assets.resources.work_folder import WorkFolder
     kinds={"mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=QUALITY_GATE,
 )
 def gate_result(
     context: dg.AssetExecutionContext,

@@ -8,6 +8,7 @@ from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import bring, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
+from lora_assets.assets.step_pods import PROMOTE_ADAPTER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.gates.promotion import reasons_against, version_order
@@ -43,6 +44,7 @@ class PromoteConfig(dg.Config):
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=PROMOTE_ADAPTER,
 )
 def live_deployment(
     context: dg.AssetExecutionContext,

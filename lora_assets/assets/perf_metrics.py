@@ -11,6 +11,7 @@ from lora_assets.assets.figures import latency_distribution, plot
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.step_pods import PERF_DECISION, RUN_LOAD_TEST
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.load_generator import ModelLoad, run_load_test
 from lora_assets.errors import LoraAssetsError
@@ -57,6 +58,7 @@ class PerfGateConfig(PerfThresholds, dg.Config):
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=RUN_LOAD_TEST,
 )
 def perf_metrics(
     context: dg.AssetExecutionContext,
@@ -130,7 +132,13 @@ def perf_metrics(
     return metrics
 
 
-@dg.asset_check(asset=perf_metrics, blocking=True, partitions_def=data_versions, pool=SERVING)
+@dg.asset_check(
+    asset=perf_metrics,
+    blocking=True,
+    partitions_def=data_versions,
+    pool=SERVING,
+    op_tags=PERF_DECISION,
+)
 def perf_gate(
     config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry, tracking: Tracking
 ) -> dg.AssetCheckResult:

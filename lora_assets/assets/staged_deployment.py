@@ -6,6 +6,7 @@ from pydantic import Field
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import bring, warn_of_gaps
+from lora_assets.assets.step_pods import LOAD_ADAPTER, SMOKE_TEST
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -31,6 +32,7 @@ class DeployConfig(dg.Config):
     kinds={"vllm"},
     pool=SERVING,
     code_version="1",
+    op_tags=LOAD_ADAPTER,
 )
 def staged_deployment(
     context: dg.AssetExecutionContext,
@@ -64,7 +66,13 @@ def staged_deployment(
     return version
 
 
-@dg.asset_check(asset=staged_deployment, blocking=True, partitions_def=data_versions, pool=SERVING)
+@dg.asset_check(
+    asset=staged_deployment,
+    blocking=True,
+    partitions_def=data_versions,
+    pool=SERVING,
+    op_tags=SMOKE_TEST,
+)
 def smoke_test(
     staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
 ) -> dg.AssetCheckResult:

@@ -77,7 +77,8 @@ class Stack:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.given = {name: options[name] for name in PLACES if options.get(name) is not None}
         given = {PLACES[name].setting: value for name, value in self.given.items()}
-        self.settings = read_settings().model_copy(update=given)
+        # What a command runs itself, it runs in its own process.
+        self.settings = read_settings().model_copy(update={**given, "executor": "in_process"})
         self.resources = make_resources(self.settings)
 
 

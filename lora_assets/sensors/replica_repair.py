@@ -4,6 +4,7 @@ import dagster as dg
 
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import bring
+from lora_assets.assets.step_pods import LOAD_ADAPTER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.gates.drift import KEPT, Drift, drifts
@@ -20,7 +21,7 @@ def find_drift(registry: Registry, fleet: Fleet) -> tuple[Drift, ...]:
     return drifts(registry.aliases(), fleet.live_slot, fleet.candidate_slot, served)
 
 
-@dg.op(pool=SERVING)
+@dg.op(pool=SERVING, tags=LOAD_ADAPTER)
 def repair(
     context: dg.OpExecutionContext, registry: Registry, fleet: Fleet, work_folder: WorkFolder
 ) -> None:
