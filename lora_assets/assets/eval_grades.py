@@ -8,8 +8,10 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.eval_tables import examples_table, log_grades, scores_table
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
+from lora_assets.assets.run_tags import origin
 from lora_assets.assets.served import live_served, require_in_slot
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.inference import answer_all
@@ -46,6 +48,7 @@ class EvalGateConfig(EvalThresholds, dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     group_name="evaluation",
+    owners=OWNERS,
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
@@ -90,9 +93,12 @@ def eval_grades(
         {
             "digest": candidate.digest,
             "judge": judge_model,
-            "mlflow run": run.run_id,
+            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
+            "model version": dg.MetadataValue.url(registry.page(candidate)),
+            "compared with": f"version {live.version}" if live else "nothing live",
             "scores": scores_table(counted),
             "examples": examples_table(rows, answers, grades),
+            **origin(context.run.tags),
         }
     )
     return EvalGrades(

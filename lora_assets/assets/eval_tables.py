@@ -9,6 +9,7 @@ from lora_assets.records.evaluation import Answer, Grade, Scores, Side
 from lora_assets.resources.tracking import TrackedRun
 
 SHOWN_EXAMPLES = 10
+_LETTERS = "ABC"
 
 
 def log_grades(
@@ -45,18 +46,14 @@ def log_grades(
 
 
 def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
-    """One row per side: its letters and refusals."""
+    """A row per count or rate, a column per side."""
+    columns = {side: _measures(score) for side, score in counted.items()}
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
-                {
-                    "side": side,
-                    **{letter: count for letter, count in score.letters.items()},
-                    "ungraded": score.ungraded,
-                    "refusals": f"{score.refusals} of {score.negatives}",
-                }
+                {"measure": name, **{side: column[name] for side, column in columns.items()}}
             )
-            for side, score in counted.items()
+            for name in columns["candidate"]
         ]
     )
 
@@ -69,27 +66,52 @@ def examples_table(
     for grade in grades:
         letters.setdefault(grade.row, {})[grade.side] = grade.letter or "ungraded"
 
-    def difference(row: int) -> tuple[int, str]:
-        ranks = ["ABC".find(letter) for letter in letters[row].values()]
-        return max(ranks) - min(ranks), letters[row]["candidate"]
+    def order(row: int) -> tuple[int, int]:
+        return abs(_advantage(letters[row])), _rank(letters[row]["candidate"])
 
-    most = sorted(letters, key=difference, reverse=True)[:SHOWN_EXAMPLES]
+    most = sorted(letters, key=order, reverse=True)[:SHOWN_EXAMPLES]
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
                 {
+                    "grades": _compared(letters[row]),
                     "question": rows[row].question,
                     "reference": rows[row].reference_answer,
-                    **{
-                        key: value
-                        for side, given in answers.items()
-                        for key, value in (
-                            (f"{side} grade", letters[row][side]),
-                            (f"{side} answer", given[row].text.strip()),
-                        )
-                    },
+                    **{side: given[row].text.strip() for side, given in answers.items()},
                 }
             )
             for row in most
         ]
     )
+
+
+def _measures(score: Scores) -> Mapping[str, str]:
+    rates = {
+        "A-rate": score.a_rate,
+        "C-rate": score.c_rate,
+        "refusal rate": score.refusal_rate,
+    }
+    return {
+        **{name: "missing" if rate is None else f"{rate:.1%}" for name, rate in rates.items()},
+        **{f"graded {letter}": str(count) for letter, count in score.letters.items()},
+        "ungraded": str(score.ungraded),
+        "refusals": f"{score.refusals} of {score.negatives}",
+    }
+
+
+def _rank(letter: str) -> int:
+    """0 for an A; an answer that could not be graded ranks below a C."""
+    return _LETTERS.index(letter) if letter in _LETTERS else len(_LETTERS)
+
+
+def _advantage(letters: Mapping[Side, str]) -> int:
+    """Letters by which the candidate is better than live; negative: worse; 0 without live."""
+    return _rank(letters.get("live", letters["candidate"])) - _rank(letters["candidate"])
+
+
+def _compared(letters: Mapping[Side, str]) -> str:
+    if "live" not in letters:
+        return letters["candidate"]
+    advantage = _advantage(letters)
+    word = "better" if advantage > 0 else "worse" if advantage else "same"
+    return f"{letters['live']} → {letters['candidate']} ({word})"

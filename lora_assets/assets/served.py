@@ -1,5 +1,7 @@
 """What the slots serve, held against what they should."""
 
+import dagster as dg
+
 from lora_assets.engines import adapter_files
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -19,6 +21,24 @@ def require_in_slot(fleet: Fleet, slot: str, version: ModelVersion) -> None:
             f"{version.version} ({version.digest[:12]})",
             "Deploy that version again, or finish the promotion or rollback that was cut short.",
         )
+
+
+def slot_table(fleet: Fleet, slot: str, version: ModelVersion) -> dg.TableMetadataValue:
+    """What each replica serves as `slot`, read from it, and whether that is `version`."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "replica": url,
+                    "slot": slot,
+                    "digest": digest[:12] if digest else "nothing",
+                    "model version": version.version if digest == version.digest else "another",
+                    "data version": version.data_version if digest == version.digest else "another",
+                }
+            )
+            for url, digest in fleet.serving(slot).items()
+        ]
+    )
 
 
 def gap(url: str, slot: str) -> str:

@@ -3,9 +3,11 @@
 import dagster as dg
 from pydantic import Field
 
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring, gap
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.served import bring, gap, slot_table
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -28,6 +30,7 @@ class DeployConfig(dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     group_name="serving",
+    owners=OWNERS,
     kinds={"vllm"},
     pool=SERVING,
     code_version="1",
@@ -57,8 +60,9 @@ def staged_deployment(
         {
             "serving name": version.serving_name,
             "digest": version.digest,
-            "slot": config.slot_name,
-            "replicas": [replica.url for replica in fleet.replicas],
+            "replicas": slot_table(fleet, config.slot_name, version),
+            "model version": dg.MetadataValue.url(registry.page(version)),
+            **origin(context.run.tags),
         }
     )
     return version
