@@ -74,10 +74,13 @@ def examples_table(
         [
             dg.TableRecord(
                 {
-                    "grades": _compared(letters[row]),
+                    "candidate is": _compared(letters[row]),
                     "question": rows[row].question,
                     "reference": rows[row].reference_answer,
-                    **{side: given[row].text.strip() for side, given in answers.items()},
+                    **{
+                        side: f"{letters[row][side]}: {given[row].text.strip()}"
+                        for side, given in answers.items()
+                    },
                 }
             )
             for row in most
@@ -111,7 +114,6 @@ def _advantage(letters: Mapping[Side, str]) -> int:
 
 def _compared(letters: Mapping[Side, str]) -> str:
     if "live" not in letters:
-        return letters["candidate"]
+        return "alone"
     advantage = _advantage(letters)
-    word = "better" if advantage > 0 else "worse" if advantage else "same"
-    return f"{letters['live']} → {letters['candidate']} ({word})"
+    return "better" if advantage > 0 else "worse" if advantage else "level"

@@ -8,7 +8,7 @@ from typing import Literal
 import dagster as dg
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from lora_assets.records.load_test import RequestSample
 
@@ -20,7 +20,7 @@ TIMES: Mapping[Time, str] = {
 
 
 def plot(figure: Figure) -> dg.MarkdownMetadataValue:
-    """A figure that Dagster's UI shows in place."""
+    """A figure that Dagster's UI shows on the asset's page, at a click on "Show Markdown"."""
     png = BytesIO()
     figure.savefig(png, format="png")
     encoded = base64.b64encode(png.getvalue()).decode()
@@ -41,17 +41,17 @@ def latency_distribution(
             _curve(axes, side, samples, time)
         for number, (name, limit) in enumerate(limits.get(time, {}).items()):
             color = f"C{len(sides) + number}"
-            axes.axvline(limit, linestyle="--", color=color, label=f"{name}: {limit:.3g} s")
+            axes.axvline(limit, linestyle="--", color=color, label=f"{name} {limit:.3g} s")
         axes.axhline(0.95, linestyle=":", color="grey")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
-        axes.xaxis.set_minor_formatter("")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         axes.set_ylim(0, 1.02)
         axes.set_xlabel(label)
-        axes.grid(alpha=0.3, which="both")
-        if axes.lines:
-            axes.legend(loc="lower right", fontsize="small")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small")
     figure.axes[0].set_ylabel("share of requests")
     return figure
 
