@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.eval_tables import examples_table, log_grades, scores_table
+from lora_assets.assets.eval_tables import examples_table, log_grades, rates, scores_table
 from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
@@ -98,6 +98,7 @@ def eval_grades(
             "compared with": f"version {live.version}" if live else "nothing live",
             "scores": scores_table(counted),
             "examples": examples_table(rows, answers, grades),
+            **rates(counted),
             **origin(context.run.tags),
         }
     )

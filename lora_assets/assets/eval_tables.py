@@ -20,14 +20,7 @@ def log_grades(
     counted: Mapping[Side, Scores],
 ) -> None:
     """Each side's rates and every grade, in the MLflow run."""
-    for side, score in counted.items():
-        rates = {
-            "a_rate": score.a_rate,
-            "c_rate": score.c_rate,
-            "refusal_rate": score.refusal_rate,
-            "ungraded_rate": score.ungraded_rate,
-        }
-        run.metrics({f"{side}_{name}": rate for name, rate in rates.items() if rate is not None})
+    run.metrics(rates(counted))
     run.table(
         [
             {
@@ -43,6 +36,16 @@ def log_grades(
         ],
         "grades",
     )
+
+
+def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:
+    """Each side's rates (shares of 1) by name; one that is missing stays missing."""
+    named = {
+        f"{side}_{name}": getattr(score, name)
+        for side, score in counted.items()
+        for name in ("a_rate", "c_rate", "refusal_rate", "ungraded_rate")
+    }
+    return {name: rate for name, rate in named.items() if rate is not None}
 
 
 def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
@@ -89,13 +92,13 @@ def examples_table(
 
 
 def _measures(score: Scores) -> Mapping[str, str]:
-    rates = {
+    shares = {
         "A-rate": score.a_rate,
         "C-rate": score.c_rate,
         "refusal rate": score.refusal_rate,
     }
     return {
-        **{name: "missing" if rate is None else f"{rate:.1%}" for name, rate in rates.items()},
+        **{name: "missing" if rate is None else f"{rate:.1%}" for name, rate in shares.items()},
         **{f"graded {letter}": str(count) for letter, count in score.letters.items()},
         "ungraded": str(score.ungraded),
         "refusals": f"{score.refusals} of {score.negatives}",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.promotion import COMPARED_GATES
 from lora_assets.records.verdict import GateName, Verdict
 
 
@@ -37,8 +38,9 @@ def check_result(
         "checks": dg.MetadataValue.table(rows),
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
         "digest": dg.MetadataValue.text(verdict.digest),
-        "compared with": dg.MetadataValue.text(verdict.compared_with or "nothing live"),
     }
+    if verdict.gate in COMPARED_GATES:
+        metadata["compared with"] = verdict.compared_with or "nothing live"
     metadata |= evidence or {}
     if verdict.faults:
         metadata["faults"] = dg.MetadataValue.text("; ".join(verdict.faults))

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.run_tags import REASON
 from lora_assets.environment import Settings
 from lora_assets.errors import LoraAssetsError
 
@@ -56,11 +58,17 @@ def materialise(
             # Without its name here a job's own logger gives way to Dagster's default one.
             "loggers": {"console": {}},
         },
-        tags={PROCESS_TAG: _process(os.getpid())},
+        tags={PROCESS_TAG: _process(os.getpid()), REASON: _reason(job)},
         raise_on_error=False,
     )
     if not result.success:
         raise _failure(result)
+
+
+def _reason(job: dg.JobDefinition) -> str:
+    """The command that a person typed, as in "lora-assets train"."""
+    command = click.get_current_context(silent=True)
+    return command.command_path if command else job.name
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:
