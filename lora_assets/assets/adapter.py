@@ -102,8 +102,6 @@ def adapter(
     context.log.info(f"trained adapter {digest[:12]} in {metrics.steps} steps")
     context.add_output_metadata(
         {
-            "digest": digest,
-            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
             "learning curve": plot(learning_curve(metrics.curve)),
             "parameters": dg.MetadataValue.table(
                 [
@@ -111,6 +109,8 @@ def adapter(
                     for name, value in parameters.model_dump().items()
                 ]
             ),
+            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
+            "digest": digest,
             "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
             **_final(metrics),
             **origin(context.run.tags),

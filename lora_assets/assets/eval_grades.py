@@ -91,13 +91,13 @@ def eval_grades(
         log_grades(run, rows, answers, grades, counted)
     context.add_output_metadata(
         {
-            "digest": candidate.digest,
-            "judge": judge_model,
-            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
-            "model version": dg.MetadataValue.url(registry.page(candidate)),
             "compared with": f"version {live.version}" if live else "nothing live",
+            "judge": judge_model,
             "scores": scores_table(counted),
             "examples": examples_table(rows, answers, grades),
+            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
+            "model version": dg.MetadataValue.url(registry.page(candidate)),
+            "digest": candidate.digest,
             **rates(counted),
             **origin(context.run.tags),
         }

@@ -85,11 +85,11 @@ def live_deployment(
     context.add_output_metadata(
         {
             "number": version.version,
-            "digest": version.digest,
             "previous": replaced.version if replaced else "none",
             "replicas": slot_table(fleet, config.slot_name, version),
             "aliases": _alias_table(registry),
             "model version": dg.MetadataValue.url(registry.page(version)),
+            "digest": version.digest,
             **origin(context.run.tags),
         }
     )

@@ -126,12 +126,12 @@ def perf_metrics(
         run.figure(latency_distribution(_sides(samples), {}), "latency")
     context.add_output_metadata(
         {
-            "digest": candidate.digest,
-            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
-            "model version": dg.MetadataValue.url(registry.page(candidate)),
             "baseline": metrics.baseline_source,
             "load": load_table(metrics),
             "latency": plot(latency_distribution(_sides(samples), {})),
+            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
+            "model version": dg.MetadataValue.url(registry.page(candidate)),
+            "digest": candidate.digest,
             "server histograms": dg.MetadataValue.table(
                 [dg.TableRecord(histogram.model_dump()) for histogram in server]
             ),

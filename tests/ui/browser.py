@@ -88,6 +88,13 @@ def newest_backfill(page: Page) -> Locator:
     return page.locator("body")
 
 
+def live(page: Page) -> Locator:
+    """The page of what is live: its newest promotion, whatever the data version."""
+    page.goto("/assets/live_deployment")
+    expect(page.get_by_text("Passing").first).to_be_visible(timeout=90_000)
+    return page.locator("table").filter(has_text="replicas").first
+
+
 def definition(page: Page, asset: str) -> str:
     """What the asset's page says of it beside its events."""
     page.goto(f"/assets/{asset}")
