@@ -12,7 +12,7 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-vllm ui check bench
+.PHONY: demo test test-vllm test-ui pictures ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -38,6 +38,16 @@ test: $(VENV)/installed check
 
 test-vllm: $(VENV)/installed $(VLLM_VENV)/installed
 	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance
+
+# Debian's Chromium on the real UI.
+test-ui: $(VENV)/installed
+	$(VENV)/bin/pytest tests/ui/end_to_end.py
+
+# The documentation's pictures: the demo in a home of its own, then the browser on its UI.
+pictures: export LORA_ASSETS_HOME := $(CURDIR)/.lora-assets/pictures
+pictures: $(VENV)/installed
+	$(VENV)/bin/lora-assets demo
+	$(VENV)/bin/python -m tests.ui.pictures docs/pictures
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .

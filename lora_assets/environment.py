@@ -21,6 +21,8 @@ from lora_assets.resources.work_folder import WorkFolder
 
 BASE_MODEL = Path(__file__).parent / "base_model"
 EMBEDDED_BASE_NAME = "embedded-base"
+EMBEDDED_MLFLOW_UI = "http://127.0.0.1:5000"
+"""Where 'make ui' serves MLflow's database (see Procfile)."""
 CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
 
 Executor = Literal["in_process", "multiprocess", "k8s_job"]
@@ -35,6 +37,7 @@ class Settings(Record):
     model_name: str
     mlflow_tracking_uri: str
     mlflow_artifacts: str
+    mlflow_ui_url: str
     s3_data_bucket: str
     s3_endpoint_url: str
     vllm_url: str
@@ -66,6 +69,12 @@ class Settings(Record):
     def dagster_home(self) -> Path:
         """Dagster's own folder."""
         return self.home / "dagster"
+
+    @property
+    def mlflow_ui(self) -> str:
+        """Where a browser finds MLflow's pages: as set, or the server itself, or 'make ui'."""
+        is_server = self.mlflow_tracking_uri.startswith(("http://", "https://"))
+        return self.mlflow_ui_url or (self.mlflow_tracking_uri if is_server else EMBEDDED_MLFLOW_UI)
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -137,6 +146,7 @@ def _embedded(home: Path, real_vllm: bool) -> dict[str, str]:
     return {
         "mlflow_tracking_uri": f"sqlite:///{home / 'mlflow.db'}",
         "mlflow_artifacts": (home / "mlflow-artifacts").as_uri(),
+        "mlflow_ui_url": "",
         "s3_data_bucket": (home / "bucket").as_uri(),
         "vllm_url": "http://127.0.0.1:8000",
         # vLLM has no judge beside it, as the embedded server has.
@@ -154,6 +164,7 @@ def _cluster() -> dict[str, str]:
     return {
         "mlflow_tracking_uri": "http://mlflow.ai-platform:80",
         "mlflow_artifacts": "",
+        "mlflow_ui_url": "",
         "s3_data_bucket": "s3://my-vllm-data",
         "vllm_url": "http://vllm-service.ml-models:8000",
         "vllm_deployment": "vllm",
@@ -190,10 +201,14 @@ def make_resources(settings: Settings) -> Resources:
             uri=settings.s3_data_bucket, s3_endpoint_url=settings.s3_endpoint_url
         ),
         tracking=Tracking(
-            tracking_uri=settings.mlflow_tracking_uri, artifacts=settings.mlflow_artifacts
+            tracking_uri=settings.mlflow_tracking_uri,
+            artifacts=settings.mlflow_artifacts,
+            ui_url=settings.mlflow_ui,
         ),
         registry=Registry(
-            tracking_uri=settings.mlflow_tracking_uri, model_name=settings.model_name
+            tracking_uri=settings.mlflow_tracking_uri,
+            model_name=settings.model_name,
+            ui_url=settings.mlflow_ui,
         ),
         trainer=Trainer(
             base_model=settings.base_model,

@@ -7,9 +7,11 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.eval_tables import examples_table, log_grades, scores_table
+from lora_assets.assets.eval_tables import examples_table, log_grades, rates, scores_table
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
+from lora_assets.assets.run_tags import origin
 from lora_assets.assets.served import live_served, require_in_slot
 from lora_assets.assets.step_pods import COMPARE_DECISION, JUDGE_ANSWERS
 from lora_assets.assets.verdicts import check_result, now, require_passed
@@ -50,6 +52,7 @@ class EvalGateConfig(EvalThresholds, dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     group_name="evaluation",
+    owners=OWNERS,
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
@@ -93,12 +96,16 @@ def eval_grades(
         log_grades(run, rows, answers, grades, counted)
     context.add_output_metadata(
         {
-            "digest": candidate.digest,
-            "model version": candidate.version,
+            "compared with": f"version {live.version}" if live else "nothing live",
             "judge": judge_model,
-            "mlflow run": run.run_id,
             "scores": scores_table(counted),
             "examples": examples_table(rows, answers, grades),
+            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
+            "model version": candidate.version,
+            "registry page": dg.MetadataValue.url(registry.page(candidate)),
+            "digest": candidate.digest,
+            **rates(counted),
+            **origin(context.run.tags),
         }
     )
     return EvalGrades(

@@ -1,12 +1,16 @@
 """Stage 7: the adapter that production traffic gets."""
 
+from datetime import timedelta
+
 import dagster as dg
 from pydantic import Field
 
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring, warn_of_gaps
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.served import bring, slot_table, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.assets.step_pods import PROMOTE_ADAPTER
 from lora_assets.errors import LoraAssetsError
@@ -26,6 +30,11 @@ INTERMEDIATE: tuple[Alias, ...] = (
 )
 """Cleaned up by a promotion (specification, "What It Does", step 6)."""
 
+FRESHNESS = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(days=7), fail_window=timedelta(days=14)
+)
+"""No promotion in a week is worth a look, in two weeks something is stuck: data comes weekly."""
+
 
 class PromoteConfig(dg.Config):
     """Which adapter takes the live traffic."""
@@ -41,6 +50,8 @@ class PromoteConfig(dg.Config):
     partitions_def=data_versions,
     deps=[staged_deployment, perf_metrics],
     group_name="serving",
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
@@ -76,10 +87,14 @@ def live_deployment(
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
     context.add_output_metadata(
         {
-            "model version": version.version,
-            "digest": version.digest,
+            "number": version.version,
             "previous": replaced.version if replaced else "none",
-            "slot": config.slot_name,
+            "replicas": slot_table(fleet, config.slot_name, version),
+            "aliases": _alias_table(registry),
+            "model version": version.version,
+            "registry page": dg.MetadataValue.url(registry.page(version)),
+            "digest": version.digest,
+            **origin(context.run.tags),
         }
     )
     return version
@@ -89,6 +104,23 @@ def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: 
     if last.done:
         return last.run_id == run_id
     return (last.source_alias, last.version.data_version) == (config.source_alias, data_version)
+
+
+def _alias_table(registry: Registry) -> dg.TableMetadataValue:
+    """What each alias points at after the promotion."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "alias": alias,
+                    "model version": version.version,
+                    "data version": version.data_version,
+                    "digest": version.digest[:12],
+                }
+            )
+            for alias, version in registry.aliases().items()
+        ]
+    )
 
 
 def _plan(registry: Registry, config: PromoteConfig, data_version: str, run_id: str) -> Promotion:

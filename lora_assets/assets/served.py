@@ -32,6 +32,24 @@ def warn_of_gaps(context: dg.AssetExecutionContext, fleet: Fleet, slot: str) -> 
         )
 
 
+def slot_table(fleet: Fleet, slot: str, version: ModelVersion) -> dg.TableMetadataValue:
+    """What each replica serves as `slot`, read from it, and whether that is `version`."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "replica": url,
+                    "slot": slot,
+                    "digest": digest[:12] if digest else "nothing",
+                    "model version": version.version if digest == version.digest else "another",
+                    "data version": version.data_version if digest == version.digest else "another",
+                }
+            )
+            for url, digest in fleet.serving(slot).items()
+        ]
+    )
+
+
 def live_served(
     registry: Registry, fleet: Fleet, slot: str, work_folder: WorkFolder
 ) -> ModelVersion | None:

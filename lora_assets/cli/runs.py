@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.run_tags import REASON
 from lora_assets.cli.failures import Gate, RunFailed, StepError, failure
 from lora_assets.cli.outputs import Outputs
 from lora_assets.environment import Settings
@@ -49,7 +51,7 @@ def materialise(
             # Without its name here a job's own logger gives way to Dagster's default one.
             "loggers": {"console": {}},
         },
-        tags={PROCESS_TAG: _process(os.getpid())},
+        tags={PROCESS_TAG: _process(os.getpid()), REASON: _reason(job)},
         raise_on_error=False,
     )
     if outputs is not None:
@@ -70,6 +72,12 @@ def _metadata(
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":
             check = event.asset_check_evaluation_data
             yield check.asset_key.to_user_string(), check.metadata
+
+
+def _reason(job: dg.JobDefinition) -> str:
+    """The command that a person typed, as in "lora-assets train"."""
+    command = click.get_current_context(silent=True)
+    return command.command_path if command else job.name
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import quote
 
 import dagster as dg
 from mlflow import MlflowClient
@@ -28,6 +29,13 @@ class Registry(dg.ConfigurableResource[Any]):
 
     tracking_uri: str
     model_name: str
+    ui_url: str = ""
+
+    def page(self, version: ModelVersion) -> str:
+        """The URL of a model version's page in MLflow's UI, which is at `ui_url`."""
+        return (
+            f"{self.ui_url.rstrip('/')}/#/models/{quote(version.model)}/versions/{version.version}"
+        )
 
     def aliases(self) -> Mapping[str, ModelVersion]:
         """What each alias points at; an alias that is not set is absent."""
