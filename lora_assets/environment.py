@@ -40,6 +40,8 @@ class Settings(Record):
     vllm_service: str
     vllm_pod_selector: str
     vllm_container: str
+    vllm_deployment: str
+    vllm_namespace: str
     live_slot: str
     candidate_slot: str
     judge_url: str
@@ -48,6 +50,9 @@ class Settings(Record):
     prometheus_url: str
     base_model: str
     base_model_name: str
+    dagster_url: str
+    request: str
+    outputs: Path | None
 
     @property
     def dagster_home(self) -> Path:
@@ -84,8 +89,12 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "vllm_service": environ.get("VLLM_SERVICE", ""),
             "vllm_pod_selector": environ.get("VLLM_POD_SELECTOR", ""),
             "vllm_container": environ.get("VLLM_CONTAINER", ""),
+            "vllm_namespace": environ.get("VLLM_NAMESPACE", "ml-models"),
             "live_slot": environ.get("LIVE_SLOT", LIVE_SLOT),
             "candidate_slot": environ.get("CANDIDATE_SLOT", CANDIDATE_SLOT),
+            "dagster_url": environ.get("DAGSTER_URL", ""),
+            "request": environ.get("LORA_ASSETS_REQUEST", ""),
+            "outputs": environ.get("LORA_ASSETS_OUTPUTS") or None,
             **values,
         }
     )
@@ -97,6 +106,7 @@ def _embedded(home: Path) -> dict[str, str]:
         "mlflow_artifacts": (home / "mlflow-artifacts").as_uri(),
         "s3_data_bucket": (home / "bucket").as_uri(),
         "vllm_url": "http://127.0.0.1:8000",
+        "vllm_deployment": "",
         "judge_url": "http://127.0.0.1:8000/judge",
         "prometheus_url": "",
         "adapters_dir": str(home / "adapters"),
@@ -112,6 +122,7 @@ def _cluster() -> dict[str, str]:
         "mlflow_artifacts": "",
         "s3_data_bucket": "s3://my-vllm-data",
         "vllm_url": "http://vllm-service.ml-models:8000",
+        "vllm_deployment": "vllm",
         "judge_url": "http://judge-vllm-service.ml-models:8000",
         "prometheus_url": "http://monitoring-kube-prometheus-prometheus.ai-platform:9090",
         "adapters_dir": "/mnt/adapters",
@@ -164,6 +175,8 @@ def make_resources(settings: Settings) -> Resources:
             service=settings.vllm_service,
             pod_selector=settings.vllm_pod_selector,
             container=settings.vllm_container,
+            deployment=settings.vllm_deployment,
+            namespace=settings.vllm_namespace,
             live_slot=settings.live_slot,
             candidate_slot=settings.candidate_slot,
             api_key=settings.vllm_api_key,

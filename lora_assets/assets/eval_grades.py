@@ -29,6 +29,9 @@ from lora_assets.resources.work_folder import WorkFolder
 
 MAX_TOKENS = 256
 
+ANSWERED = "answered by"
+"""Metadata of the observation that one side's answers are complete."""
+
 
 class EvalConfig(dg.Config):
     """Whose answers are graded, and how they are gathered."""
@@ -89,6 +92,7 @@ def eval_grades(
     context.add_output_metadata(
         {
             "digest": candidate.digest,
+            "model version": candidate.version,
             "judge": judge_model,
             "mlflow run": run.run_id,
             "scores": scores_table(counted),
@@ -129,20 +133,23 @@ async def _gather(
     work: Path,
 ) -> tuple[str, Mapping[Side, Sequence[Answer]], Sequence[Grade]]:
     async with fleet.client() as client:
-        gathered = await asyncio.gather(
-            *(
-                answer_all(
-                    client,
-                    version.serving_name,
-                    rows,
-                    journal=work / f"answers-{side}.jsonl",
-                    progress=_progress(context, f"{side}: answered"),
-                    max_concurrent=config.max_concurrent,
-                    max_tokens=MAX_TOKENS,
-                )
-                for side, version in sides.items()
+
+        async def answered(side: Side, version: ModelVersion) -> Sequence[Answer]:
+            given = await answer_all(
+                client,
+                version.serving_name,
+                rows,
+                journal=work / f"answers-{side}.jsonl",
+                progress=_progress(context, f"{side}: answered"),
+                max_concurrent=config.max_concurrent,
+                max_tokens=MAX_TOKENS,
             )
-        )
+            _observe(context, side, len(given))
+            return given
+
+        if "live" not in sides:
+            _observe(context, "live", 0)
+        gathered = await asyncio.gather(*(answered(*each) for each in sides.items()))
     answers = dict(zip(sides, gathered, strict=True))
     async with judge.client() as client:
         model = await judge.model(client)
@@ -156,6 +163,17 @@ async def _gather(
             max_concurrent=config.max_concurrent,
         )
     return model, answers, grades
+
+
+def _observe(context: dg.AssetExecutionContext, side: Side, answers: int) -> None:
+    """Note in the run's log that a side's answers are complete, for those who wait for them."""
+    context.log_event(
+        dg.AssetObservation(
+            context.asset_key,
+            partition=context.partition_key,
+            metadata={ANSWERED: side, "answers": answers},
+        )
+    )
 
 
 def _progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int, int], None]:

@@ -117,6 +117,7 @@ def perf_metrics(
     context.add_output_metadata(
         {
             "digest": candidate.digest,
+            "model version": candidate.version,
             "mlflow run": run.run_id,
             "baseline": metrics.baseline_source,
             "load": _table(metrics),

@@ -55,6 +55,7 @@ def staged_deployment(
     context.log.info(f"{version.serving_name} is loaded on {len(fleet.replicas)} replica(s)")
     context.add_output_metadata(
         {
+            "model version": version.version,
             "serving name": version.serving_name,
             "digest": version.digest,
             "slot": config.slot_name,

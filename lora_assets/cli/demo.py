@@ -15,8 +15,9 @@ from dagster import AssetKey, DagsterInstance
 
 from lora_assets.cli.child import start_child
 from lora_assets.cli.demo_report import print_answers, print_next_steps, print_table
+from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.history import unfinished
-from lora_assets.cli.runs import RunFailed, materialise, open_instance
+from lora_assets.cli.runs import materialise, open_instance
 from lora_assets.cli.serve import require_free_port
 from lora_assets.cli.stack import Stack
 from lora_assets.datasets.versions import build

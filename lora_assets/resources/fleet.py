@@ -28,9 +28,10 @@ class Fleet(dg.ConfigurableResource[Any]):
     """Every vLLM replica behind `vllm_url`.
 
     The replicas are the ready endpoints of the Service `service` (namespace/name), or the ready
-    pods of `pod_selector` (namespace/labels), or `replica_urls`, or `vllm_url` alone. Pods
-    get their adapters copied into `adapters_dir`; for URLs, it is a folder that this process
-    and all replicas see under the same path. `timeout` bounds each request, in seconds.
+    pods of `pod_selector` (namespace/labels), or `replica_urls`, or the ready pods of
+    `deployment` in `namespace`, or `vllm_url` alone. Pods get their adapters copied into
+    `adapters_dir`; for URLs, it is a folder that this process and all replicas see under the
+    same path. `timeout` bounds each request, in seconds.
     """
 
     vllm_url: str
@@ -40,6 +41,8 @@ class Fleet(dg.ConfigurableResource[Any]):
     pod_selector: str = ""
     pod_port: int = 8000
     container: str = ""
+    deployment: str = ""
+    namespace: str = ""
     live_slot: str = LIVE_SLOT
     candidate_slot: str = CANDIDATE_SLOT
     base_model: str = ""
@@ -50,7 +53,7 @@ class Fleet(dg.ConfigurableResource[Any]):
     @property
     def replicas(self) -> Sequence[Replica]:
         """The servers that count: a pod that is not ready gets its adapters before it is."""
-        if self.service or self.pod_selector:
+        if self.service or self.pod_selector or (self.deployment and not self.replica_urls):
             return self._pods()
         urls = self.replica_urls or [self.vllm_url]
         return [self._replica(url.rstrip("/"), SharedFolder(self.adapters_dir)) for url in urls]
@@ -132,13 +135,19 @@ class Fleet(dg.ConfigurableResource[Any]):
     def _pods(self) -> Sequence[Replica]:
         # Kubernetes' client takes a second to import, which nobody else should wait for.
         from lora_assets.resources.pod_folder import PodFolder
-        from lora_assets.resources.replica_discovery import from_selector, from_service
+        from lora_assets.resources.replica_discovery import (
+            from_deployment,
+            from_selector,
+            from_service,
+        )
 
         namespace, _, name = (self.service or self.pod_selector).partition("/")
         if self.service:
             found = from_service(namespace, name)
-        else:
+        elif self.pod_selector:
             found = from_selector(namespace, name, self.pod_port)
+        else:
+            found = from_deployment(self.namespace, self.deployment, self.pod_port)
         container = self.container or None
         return [
             self._replica(pod.url, PodFolder(self.adapters_dir, pod.namespace, pod.pod, container))
