@@ -70,7 +70,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "a parameter that is not passed on": (
         lambda w: _given(w).pop(0),
-        "step download-data lacks parameter data-version of step",
+        "step download-data lacks parameter request of step",
     ),
     "a parameter passed on to nobody": (
         lambda w: _given(w).append({"name": "x", "value": "1"}),
@@ -78,7 +78,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "a parameter that is passed on twice": (
         lambda w: _given(w).append(_given(w)[0]),
-        "step download-data gives parameter data-version twice",
+        "step download-data gives parameter request twice",
     ),
     "a parameter that no option has": (
         lambda w: _step(w)["container"]["args"].pop(4),
