@@ -58,6 +58,7 @@ class ArgoWorkflow:
         self.environment = environment
         self.folder = folder
         self.uid = str(uuid.uuid4())
+        self.name = f"{manifest['spec']['entrypoint']}-x7k2p"
         self.nodes: dict[str, Node] = {}
         self._stopped = False
         self._running: set[subprocess.Popen[str]] = set()
@@ -69,8 +70,7 @@ class ArgoWorkflow:
         spec = self.manifest["spec"]
         declared = {p["name"]: p["value"] for p in spec["arguments"]["parameters"]}
         entry = templates_of(self.manifest)[spec["entrypoint"]]
-        name = f"{spec['entrypoint']}-x7k2p"
-        return self._execute(name, {}, entry, self.manifest, {**declared, **given})
+        return self._execute(self.name, {}, entry, self.manifest, {**declared, **given})
 
     def stop(self) -> None:
         """`argo stop`: SIGTERM to what runs, and nothing is started any more."""
