@@ -12,7 +12,7 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-vllm test-ui pictures ui check bench
+.PHONY: demo test test-vllm test-ui pictures argo-templates ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -53,6 +53,16 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Each Workflow of argo/ as a WorkflowTemplate, for those who call it by reference.
+argo-templates:
+	for name in $(basename $(notdir $(wildcard argo/*.yaml))); do \
+		{ echo "# Made from ../$$name.yaml by 'make argo-templates'; change it there."; \
+		  sed -e 's/^kind: Workflow$$/kind: WorkflowTemplate/' \
+		      -e "s/^  generateName: .*/  name: $$name/" \
+		      -e "s|argo submit $$name.yaml|argo submit --from workflowtemplate/$$name|" \
+		      argo/$$name.yaml; } > argo/templates/$$name.yaml; \
+	done
 
 ui: $(VENV)/installed
 	mkdir -p $(DAGSTER_HOME)

@@ -87,7 +87,6 @@ def live_deployment(
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
     context.add_output_metadata(
         {
-            "number": version.version,
             "previous": replaced.version if replaced else "none",
             "replicas": slot_table(fleet, config.slot_name, version),
             "aliases": _alias_table(registry),
