@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubernetes.client import (
+    ApiClient,
     DiscoveryV1Api,
     V1EndpointSlice,
     V1EndpointSliceList,
@@ -135,9 +136,11 @@ def _items(
             **page,
         )
         yield from reply.items
-        if not reply.metadata or not reply.metadata.var_continue:
+        # The attribute's own name changed between releases of the client; the API's did not.
+        metadata = ApiClient().sanitize_for_serialization(reply.metadata) or {}
+        if not metadata.get("continue"):
             return
-        page = {"_continue": reply.metadata.var_continue}
+        page = {"_continue": metadata["continue"]}
 
 
 def _url(scheme: str, address: str, port: int) -> str:
