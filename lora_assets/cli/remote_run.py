@@ -87,8 +87,9 @@ class RemoteRun:
                 self.say(f"run {self.dagster.link(run.run_id)}")
                 on_run(run)
             for other in surplus(runs):
-                self.say(f"terminating run {other.run_id}: the same request has {run.run_id}")
-                self.dagster.terminate(other.run_id)
+                if other.status != "CANCELING":
+                    self.say(f"terminating run {other.run_id}: the same request has {run.run_id}")
+                    self.dagster.terminate(other.run_id)
             for event in self._new(run.run_id, log):
                 if event.shown is not None:
                     self.say(event.shown)

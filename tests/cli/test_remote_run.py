@@ -20,7 +20,9 @@ import pytest
 
 from lora_assets.assets.served import bring
 from lora_assets.cli.dagster_webserver import DagsterWebserver, Run
+from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.main import main
+from lora_assets.cli.remote_run import RemoteRun, stop_signals
 from lora_assets.datasets.versions import build
 from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.records import Record
@@ -256,6 +258,16 @@ def staged(dagster: RemoteDagster, adapter_folders: tuple[Path, ...]) -> ModelVe
     return version
 
 
+def test_a_step_that_is_stopped_before_its_launch_launches_nothing() -> None:
+    launched: list[str] = []
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        remote = RemoteRun(DagsterWebserver("http://127.0.0.1:9"), {}, print)
+        with pytest.raises(RunFailed, match="stopped before anything was launched"):
+            remote.launch(lambda: launched.append("a run"), stop)
+    assert not launched
+
+
 def test_a_step_follows_its_run_to_its_end_and_a_retry_finds_the_same_run(
     dagster: RemoteDagster, run: Run_, request_key: str, tmp_path: Path
 ) -> None:
@@ -374,7 +386,8 @@ def test_a_failed_quality_gate_ends_training_gracefully_in_a_workflow_only(
     assert printed.endswith("error: quality_gate stopped it: eval_loss 0.1 (must be <= 0.01)\n")
     assert len(dagster.runs(request_key)) == 1
     log = DagsterWebserver(dagster.url).events(found["run-id"], None).events
-    assert "gate_result" not in [event.step for event in log]
+    began = [event.step for event in log if event.kind == "ExecutionStepStartEvent"]
+    assert began == ["adapter_quality_gate"]
 
 
 def test_the_run_works_where_the_parameters_say_and_no_secret_is_shown(

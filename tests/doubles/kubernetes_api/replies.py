@@ -1,5 +1,6 @@
 """What every kind of object shares: lists in pages, selectors, and failures."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
@@ -18,18 +19,24 @@ def page(
 
 
 def selected(request: web.Request, labels: Mapping[str, str]) -> bool:
-    """Whether the request's label selector, of equalities only, takes these labels."""
-    return _agrees(request.query.get("labelSelector", ""), labels)
+    """Whether the request's label selector, of equalities and sets, takes these labels."""
+    terms = re.findall(r"[^,(]+(?:\([^)]*\))?", request.query.get("labelSelector", ""))
+    return all(_takes(term, labels) for term in terms)
 
 
 def has_fields(request: web.Request, fields: Mapping[str, str]) -> bool:
     """Whether the request's field selector, of equalities only, takes these fields."""
-    return _agrees(request.query.get("fieldSelector", ""), fields)
+    wanted = filter(None, request.query.get("fieldSelector", "").split(","))
+    return all(_takes(term, fields) for term in wanted)
 
 
-def _agrees(selector: str, values: Mapping[str, str]) -> bool:
-    wanted = [part.split("=") for part in selector.split(",") if part]
-    return all(values.get(key) == value for key, value in wanted)
+def _takes(term: str, values: Mapping[str, str]) -> bool:
+    if among := re.fullmatch(r"(\S+) (in|notin) \((.*)\)", term):
+        return (values.get(among[1]) in among[3].split(",")) == (among[2] == "in")
+    key, equals, value = term.partition("=")
+    if equals:
+        return values.get(key) == value
+    return key[1:] not in values if key.startswith("!") else key in values
 
 
 def not_found(request: web.Request, kind: str) -> web.Response:

@@ -18,7 +18,7 @@ from tests.doubles.kubernetes_api.job_pods import JobPod
 from tests.doubles.kubernetes_api.jobs import Jobs
 from tests.doubles.kubernetes_api.pods import Pod
 from tests.doubles.kubernetes_api.replies import failure, has_fields, not_found, page, selected
-from tests.doubles.kubernetes_api.services import Service, slices_json
+from tests.doubles.kubernetes_api.services import Deployment, Service, slices_json
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,6 +29,7 @@ class KubernetesApi(Commands):
 
     pods: list[Pod] = field(default_factory=list)
     services: list[Service] = field(default_factory=list)
+    deployments: list[Deployment] = field(default_factory=list)
     jobs: Jobs | None = None
     page_size: int = 500
     requests: list[str] = field(default_factory=list)
@@ -61,6 +62,9 @@ class KubernetesApi(Commands):
             web.get(pods + "/{name}", self._get_pod),
             web.get(pods + "/{name}/exec", self._exec),
             web.get(slices, self._list_slices),
+            web.get(
+                "/apis/apps/v1/namespaces/{namespace}/deployments/{name}", self._get_deployment
+            ),
         ]
         if self.jobs is None:
             return routes
@@ -143,6 +147,13 @@ class KubernetesApi(Commands):
         ]
         version = "discovery.k8s.io/v1"
         return page(request, version, "EndpointSliceList", found, self.page_size)
+
+    async def _get_deployment(self, request: web.Request) -> web.Response:
+        place = (request.match_info["namespace"], request.match_info["name"])
+        for deployment in self.deployments:
+            if (deployment.namespace, deployment.name) == place:
+                return web.json_response(deployment.json())
+        return not_found(request, "deployments.apps")
 
     def _pods(self, request: web.Request) -> list[Pod | JobPod]:
         everything = [*self.pods, *(self.jobs.pods if self.jobs else ())]

@@ -1,4 +1,4 @@
-"""Services and the EndpointSlices that a cluster makes of them."""
+"""What pods belong to: Services, with the EndpointSlices made of them, and Deployments."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +17,19 @@ class Service:
     namespace: str = "models"
     slice_size: int = 100
     targets: bool = True
+
+
+@dataclass
+class Deployment:
+    """A Deployment; `selector` as its spec has it."""
+
+    name: str
+    selector: Mapping[str, Any]
+    namespace: str = "models"
+
+    def json(self) -> Mapping[str, Any]:
+        spec = {"selector": self.selector, "template": {}}
+        return {"metadata": {"name": self.name}, "spec": spec}
 
 
 def slices_json(service: Service, pods: Sequence[Pod]) -> Iterator[Mapping[str, Any]]:
