@@ -12,7 +12,7 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-vllm argo-templates ui check bench
+.PHONY: demo test test-vllm test-argo argo-templates ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -38,6 +38,10 @@ test: $(VENV)/installed check
 
 test-vllm: $(VENV)/installed $(VLLM_VENV)/installed
 	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance
+
+# The workflows' steps against a real Dagster; what they need of Argo is in 'make test'.
+test-argo: $(VENV)/installed
+	$(VENV)/bin/pytest -x tests/argo/end_to_end.py
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
