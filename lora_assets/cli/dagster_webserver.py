@@ -14,8 +14,8 @@ from lora_assets.cli.steps import Step
 from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.records import Record
 
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between the attempts at a request: a restart of the webserver takes about as long."""
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between the attempts at a request; who is told of the loss may try again later."""
 
 PARTITION_TAG = "dagster/partition"
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}

@@ -75,6 +75,52 @@ def test_from_a_data_version_to_live_and_a_spoiled_one_is_stopped(
     assert status(run, environment)["aliases"] == live["aliases"]
 
 
+def test_each_step_of_the_specification_runs_by_itself(
+    run: Run, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    environment = {**environment, "LORA_ASSETS_OUTPUTS": str(tmp_path)}
+    lax = ("--min-a-rate", "0", "--max-c-rate", "1", "--min-refusal-rate", "0")
+    stages = (
+        ("train", ("--data-version", "1"), ("download-data", "train", "quality-gate")),
+        ("deploy", (), ("load-adapter", "smoke-test", "set-staged-alias")),
+        ("evaluate", lax, ("download-eval-data", "inference-candidate", "inference-live")),
+        ("evaluate", lax, ("judge-answers", "compare-decision")),
+        ("performance", ("--max-samples", "4", "--measure-baseline"), ("download-eval-data",)),
+        ("performance", ("--max-samples", "4", "--measure-baseline"), ("run-load-test",)),
+        ("performance", ("--max-p95-latency", "60", "--min-throughput", "0"), ("perf-decision",)),
+        ("promote", ("--source-alias", "perf-passed"), ("promote-adapter",)),
+    )
+    before = status(run, environment)["aliases"]
+    for stage, arguments, steps in stages:
+        for step in steps:
+            failed = run(environment, stage, "--step", step, *arguments)
+            found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+            assert (failed, found["data-version"], found["result"]) == ("", "1", "passed"), step
+            if step != "download-data":
+                assert len(found["digest"]) == 64
+            aliases = status(run, environment)["aliases"]
+            if step == "train":
+                assert aliases == before
+    assert aliases["live"]["digest"] == found["digest"]
+    assert found["model-version"] == str(aliases["live"]["version"])
+
+
+def test_a_failed_quality_gate_is_an_outcome_for_a_workflow_only(
+    run: Run, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    strict = ("train", "--data-version", "1", "--max-eval-loss", "0.0001")
+    failed = "quality_gate stopped it: eval_loss"
+    run(environment, "train", "--data-version", "1", "--step", "download-data")
+    run(environment, "train", "--data-version", "1", "--step", "train")
+    assert failed in run(environment, *strict, "--step", "quality-gate")
+    environment = {**environment, "LORA_ASSETS_OUTPUTS": str(tmp_path)}
+    assert run(environment, *strict, "--step", "quality-gate") == ""
+    assert (tmp_path / "result").read_text() == "failed"
+    assert not (tmp_path / "model-version").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
@@ -92,6 +138,8 @@ def test_from_a_data_version_to_live_and_a_spoiled_one_is_stopped(
         (("data", "build", "--data-version", "1", "--services", "ec2"), "exists"),
         (("data", "build", "--data-version", "9", "--services", "s4"), "no AWS service 's4'"),
         (("evaluate", "--min-a-rate", "2"), "--min-a-rate 2.0"),
+        (("train", "--data-version", "1", "--num-epochs", "few"), "'few' is not a valid integer"),
+        (("deploy", "--step", "smoke"), "'smoke' is not one of"),
     ],
 )
 def test_bad_input_is_one_line_with_cause_and_remedy_and_changes_nothing(
@@ -154,7 +202,7 @@ def test_every_parameter_of_the_specification_is_an_option(run: Run) -> None:
         "s3-data-bucket concurrency max-tokens max-samples max-p95-latency max-p95-ttft "
         "min-throughput min-success-rate latency-regression-factor "
         "throughput-regression-factor mlflow-experiment",
-        "promote": "model-name source-alias vllm-url mlflow-tracking-uri",
+        "promote": "model-name source-alias deployment namespace vllm-url mlflow-tracking-uri",
     }
     for command, names in parameters.items():
         shown = run({}, command, "--help")

@@ -6,6 +6,7 @@ absolute path is the one below the pod's folder.
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -49,6 +50,15 @@ class Service:
 
 
 @dataclass
+class Deployment:
+    """A Deployment; `selector` as its spec has it."""
+
+    name: str
+    selector: Mapping[str, Any]
+    namespace: str = "models"
+
+
+@dataclass
 class Faults:
     """What goes wrong with commands from now on; offsets in bytes of standard input.
 
@@ -67,6 +77,7 @@ class KubernetesApi:
 
     pods: list[Pod] = field(default_factory=list)
     services: list[Service] = field(default_factory=list)
+    deployments: list[Deployment] = field(default_factory=list)
     faults: Faults = field(default_factory=Faults)
     page_size: int = 500
     protocols: Sequence[str] = ("v5.channel.k8s.io", "v4.channel.k8s.io")
@@ -107,6 +118,9 @@ class KubernetesApi:
             web.get(pods + "/{name}", self._get_pod),
             web.get(pods + "/{name}/exec", self._exec),
             web.get(slices, self._list_slices),
+            web.get(
+                "/apis/apps/v1/namespaces/{namespace}/deployments/{name}", self._get_deployment
+            ),
         ]
 
     async def _start(self) -> tuple[web.AppRunner, int]:
@@ -130,6 +144,14 @@ class KubernetesApi:
     async def _get_pod(self, request: web.Request) -> web.Response:
         pod = self._pod(request)
         return web.json_response(_pod_json(pod)) if pod else _no_pod(request)
+
+    async def _get_deployment(self, request: web.Request) -> web.Response:
+        place = (request.match_info["namespace"], request.match_info["name"])
+        for deployment in self.deployments:
+            if (deployment.namespace, deployment.name) == place:
+                spec = {"selector": deployment.selector, "template": {}}
+                return web.json_response({"metadata": {"name": deployment.name}, "spec": spec})
+        return _failure(404, "NotFound", f'deployments.apps "{place[1]}" not found')
 
     async def _list_slices(self, request: web.Request) -> web.Response:
         found = [
@@ -301,9 +323,18 @@ def _endpoint_json(pod: Pod, target: bool) -> Mapping[str, object]:
 
 
 def _selected(request: web.Request, labels: Mapping[str, str]) -> bool:
-    """Whether the request's label selector, of equalities only, takes these labels."""
-    wanted = [part.split("=") for part in request.query.get("labelSelector", "").split(",") if part]
-    return all(labels.get(key) == value for key, value in wanted)
+    """Whether the request's label selector, of equalities and sets, takes these labels."""
+    terms = re.findall(r"[^,(]+(?:\([^)]*\))?", request.query.get("labelSelector", ""))
+    return all(_takes(term, labels) for term in terms)
+
+
+def _takes(term: str, labels: Mapping[str, str]) -> bool:
+    if among := re.fullmatch(r"(\S+) (in|notin) \((.*)\)", term):
+        return (labels.get(among[1]) in among[3].split(",")) == (among[2] == "in")
+    key, equals, value = term.partition("=")
+    if equals:
+        return labels.get(key) == value
+    return key[1:] not in labels if key.startswith("!") else key in labels
 
 
 def _no_pod(request: web.Request) -> web.Response:
