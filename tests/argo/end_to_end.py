@@ -4,6 +4,8 @@
 one before it left, as the workflows do: from a data version to live traffic.
 """
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +15,7 @@ import pytest
 from tests.argo.test_workflows import TEMPLATES, WORKFLOWS
 from tests.doubles.argo_controller import ArgoWorkflow, Node
 from tests.doubles.flaky_network import FlakyNetwork
-from tests.remote_dagster import RemoteDagster, await_true, dagster
-
-__all__ = ["dagster"]
+from tests.remote_dagster import RemoteDagster, await_true
 
 LAX = {"max_eval_loss": "100", "max_perplexity": "1e9"}
 
@@ -26,7 +26,9 @@ class Cluster:
     def __init__(self, dagster: RemoteDagster, network: FlakyNetwork, url: str) -> None:
         self.dagster = dagster
         self.network = network
-        self.environment = {**dagster.environment, "DAGSTER_URL": url}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        sources = os.environ.get("PYTHONPATH", "")
+        self.environment = {"PATH": path, "PYTHONPATH": sources, "DAGSTER_URL": url}
         self.addresses: Mapping[str, str] = {
             "mlflow_tracking_uri": f"sqlite:///{dagster.home / 'mlflow.db'}",
             "s3_data_bucket": (dagster.home / "bucket").as_uri(),
