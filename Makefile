@@ -12,7 +12,7 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-vllm test-ui pictures argo-templates ui check bench
+.PHONY: demo test test-vllm test-argo test-ui pictures argo-templates ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -48,6 +48,10 @@ pictures: export LORA_ASSETS_HOME := $(CURDIR)/.lora-assets/pictures
 pictures: $(VENV)/installed
 	$(VENV)/bin/lora-assets demo
 	$(VENV)/bin/python -m tests.ui.pictures docs/pictures
+
+# The workflows' steps against a real Dagster; what they need of Argo is in 'make test'.
+test-argo: $(VENV)/installed
+	$(VENV)/bin/pytest -x tests/argo/end_to_end.py
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .

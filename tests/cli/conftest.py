@@ -9,6 +9,9 @@ from lora_assets.cli.main import main
 from lora_assets.environment import Resources
 from lora_assets.records.registry import Alias, ModelVersion
 from tests.conftest import trained
+from tests.remote_dagster import dagster
+
+__all__ = ["Run", "dagster", "register", "run", "spoil"]
 
 Run = Callable[..., tuple[str | int, str]]
 
