@@ -6,6 +6,7 @@ double, launched by the real K8sRunLauncher and k8s_job_executor.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,9 @@ DATA_VERSION = "1"
 REGISTRY = "registry.test/"
 TRAINING_IMAGE = f"{REGISTRY}vllm-training-tools:1"
 DEPLOYMENT_IMAGE = f"{REGISTRY}vllm-deployment-tools:1"
+
+PATIENCE_S = 600
+"""For one thing to happen, also on a machine that is busy with others."""
 
 LOADED = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
 
@@ -153,9 +157,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         (dagster_home / "dagster.yaml").write_text(
             json.dumps(instance_settings(kubeconfig, dagster_home))
         )
-        url = stack.enter_context(dagster_services(dagster_home, location))
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(dagster_home)))
+        # This makes Dagster's tables, which two processes at once can't.
         instance.add_dynamic_partitions("data_version", [DATA_VERSION])
+        url = stack.enter_context(dagster_services(dagster_home, location))
         client: ApiClient = new_client_from_config(str(kubeconfig))
         assert api.jobs
         yield Cluster(api.jobs, claims, instance, CoreV1Api(client), url, resources)
@@ -197,31 +202,36 @@ def dagster_services(dagster_home: Path, location: Mapping[str, str]) -> Iterato
     # As the chart does it: the location's environment goes with its runs.
     context = {"k8s": {"env_vars": [f"{name}={value}" for name, value in location.items()]}}
     served = ("-m", "lora_assets.definitions", "-h", "127.0.0.1", "-p", str(grpc))
-    commands: Sequence[tuple[Sequence[str], Mapping[str, str]]] = (
-        (
-            ("dagster", "api", "grpc", *served, "--container-context", json.dumps(context)),
-            {**location, "DAGSTER_CURRENT_IMAGE": DEPLOYMENT_IMAGE},
-        ),
-        (("dagster-daemon", "run", "-w", str(workspace)), {}),
-        (("dagster-webserver", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(web)), {}),
-    )
     bin_folder = Path(sys.executable).parent
-    processes = [
-        subprocess.Popen([bin_folder / program, *arguments], env={**environment, **more})
-        for (program, *arguments), more in commands
-    ]
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(program: str, *arguments: str, **more: str) -> None:
+        command = [str(bin_folder / program), *arguments]
+        processes.append(subprocess.Popen(command, env={**environment, **more}))
+
+    def listens() -> bool:
+        assert all(process.poll() is None for process in processes), "a part of Dagster ended"
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", grpc)) == 0
+
     url = f"http://127.0.0.1:{web}"
 
     def loaded() -> bool:
         assert all(process.poll() is None for process in processes), "a part of Dagster ended"
         try:
-            reply = httpx.post(f"{url}/graphql", json={"query": LOADED}, timeout=30)
+            reply = httpx.post(f"{url}/graphql", json={"query": LOADED}, timeout=60)
         except httpx.ConnectError:
             return False
         return bool(reply.json()["data"]["repositoriesOrError"].get("nodes"))
 
     try:
-        until(loaded, "Dagster", 120)
+        image = {"DAGSTER_CURRENT_IMAGE": DEPLOYMENT_IMAGE}
+        container_context = ("--container-context", json.dumps(context))
+        start("dagster", "api", "grpc", *served, *container_context, **location, **image)
+        until(listens, "the code location", PATIENCE_S)
+        start("dagster-daemon", "run", "-w", str(workspace))
+        start("dagster-webserver", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(web))
+        until(loaded, "Dagster's webserver", PATIENCE_S)
         yield url
     finally:
         for process in processes:
