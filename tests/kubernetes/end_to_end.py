@@ -13,14 +13,8 @@ from mlflow import MlflowClient
 from lora_assets.assets.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
 from lora_assets.definitions import ASSETS, CHECKS
 from tests.doubles.kubernetes_api import Job
-from tests.kubernetes.conftest import (
-    DEPLOYMENT_IMAGE,
-    NAMESPACE,
-    PATIENCE_S,
-    TRAINING_IMAGE,
-    Cluster,
-    until,
-)
+from tests.kubernetes.conftest import DEPLOYMENT_IMAGE, TRAINING_IMAGE, Cluster
+from tests.kubernetes.dagster_services import NAMESPACE, PATIENCE_S, until
 
 STEPS = tuple(definition.op.name for definition in (*ASSETS, *CHECKS))
 
