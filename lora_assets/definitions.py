@@ -48,9 +48,17 @@ def make_definitions(settings: Settings) -> dg.Definitions:
         asset_checks=[retry_lost_pods(check) for check in CHECKS] if in_pods else CHECKS,
         jobs=[*JOBS, repair_replicas],
         sensors=[replica_repair],
-        resources=vars(make_resources(settings)),
+        resources=vars(make_resources(_with_keys_by_name(settings))),
         loggers={"console": progress_logger},
         executor=make_executor(settings.executor, settings.step_pods, steps),
+    )
+
+
+def _with_keys_by_name(settings: Settings) -> Settings:
+    """Each API key as the name of its variable: Dagster's UI shows how resources are configured."""
+    keys = {"vllm_api_key": "VLLM_API_KEY", "judge_api_key": "JUDGE_API_KEY"}
+    return settings.model_copy(
+        update={key: dg.EnvVar(name) for key, name in keys.items() if getattr(settings, key)}
     )
 
 

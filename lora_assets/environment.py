@@ -21,6 +21,8 @@ from lora_assets.resources.work_folder import WorkFolder
 
 BASE_MODEL = Path(__file__).parent / "base_model"
 EMBEDDED_BASE_NAME = "embedded-base"
+EMBEDDED_MLFLOW_UI = "http://127.0.0.1:5000"
+"""Where 'make ui' serves MLflow's database (see Procfile)."""
 CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
 
 Executor = Literal["in_process", "multiprocess", "k8s_job"]
@@ -35,6 +37,7 @@ class Settings(Record):
     model_name: str
     mlflow_tracking_uri: str
     mlflow_artifacts: str
+    mlflow_ui_url: str
     s3_data_bucket: str
     s3_endpoint_url: str
     vllm_url: str
@@ -46,6 +49,8 @@ class Settings(Record):
     vllm_service: str
     vllm_pod_selector: str
     vllm_container: str
+    vllm_deployment: str
+    vllm_namespace: str
     live_slot: str
     candidate_slot: str
     judge_url: str
@@ -54,6 +59,9 @@ class Settings(Record):
     prometheus_url: str
     base_model: str
     base_model_name: str
+    dagster_url: str
+    request: str
+    outputs: Path | None
     executor: Executor
     step_pods: Mapping[str, Any]
 
@@ -61,6 +69,12 @@ class Settings(Record):
     def dagster_home(self) -> Path:
         """Dagster's own folder."""
         return self.home / "dagster"
+
+    @property
+    def mlflow_ui(self) -> str:
+        """Where a browser finds MLflow's pages: as set, or the server itself, or 'make ui'."""
+        is_server = self.mlflow_tracking_uri.startswith(("http://", "https://"))
+        return self.mlflow_ui_url or (self.mlflow_tracking_uri if is_server else EMBEDDED_MLFLOW_UI)
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -72,10 +86,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
     embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
-    defaults = _embedded(home) if embedded else _cluster()
-    if embedded and environ.get("VLLM_PYTHON"):
-        # vLLM has no judge beside it, as the embedded server has.
-        defaults["judge_url"] = "http://127.0.0.1:8001/judge"
+    vllm_python = environ.get("VLLM_PYTHON", "")
+    defaults = _embedded(home, bool(vllm_python)) if embedded else _cluster()
     values = {name: environ.get(name.upper(), default) for name, default in defaults.items()}
     replicas = [url.strip() for url in environ.get("VLLM_REPLICAS", "").split(",") if url.strip()]
     return Settings.model_validate(
@@ -89,12 +101,16 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "judge_model": environ.get("JUDGE_MODEL", ""),
             "replica_urls": replicas,
             "vllm_max_lora_rank": environ.get("VLLM_MAX_LORA_RANK", 32),
-            "vllm_python": environ.get("VLLM_PYTHON", ""),
+            "vllm_python": vllm_python,
             "vllm_service": environ.get("VLLM_SERVICE", ""),
             "vllm_pod_selector": environ.get("VLLM_POD_SELECTOR", ""),
             "vllm_container": environ.get("VLLM_CONTAINER", ""),
+            "vllm_namespace": environ.get("VLLM_NAMESPACE", "ml-models"),
             "live_slot": environ.get("LIVE_SLOT", LIVE_SLOT),
             "candidate_slot": environ.get("CANDIDATE_SLOT", CANDIDATE_SLOT),
+            "dagster_url": environ.get("DAGSTER_URL", ""),
+            "request": environ.get("LORA_ASSETS_REQUEST", ""),
+            "outputs": environ.get("LORA_ASSETS_OUTPUTS") or None,
             "executor": _executor(environ.get("LORA_ASSETS_EXECUTOR", "in_process")),
             "step_pods": _step_pods(environ.get("LORA_ASSETS_STEP_PODS", "{}")),
             **values,
@@ -126,13 +142,16 @@ def _step_pods(text: str) -> Mapping[str, Any]:
     return step_pods
 
 
-def _embedded(home: Path) -> dict[str, str]:
+def _embedded(home: Path, real_vllm: bool) -> dict[str, str]:
     return {
         "mlflow_tracking_uri": f"sqlite:///{home / 'mlflow.db'}",
         "mlflow_artifacts": (home / "mlflow-artifacts").as_uri(),
+        "mlflow_ui_url": "",
         "s3_data_bucket": (home / "bucket").as_uri(),
         "vllm_url": "http://127.0.0.1:8000",
-        "judge_url": "http://127.0.0.1:8000/judge",
+        # vLLM has no judge beside it, as the embedded server has.
+        "judge_url": f"http://127.0.0.1:{8001 if real_vllm else 8000}/judge",
+        "vllm_deployment": "",
         "prometheus_url": "",
         "adapters_dir": str(home / "adapters"),
         "base_model": str(BASE_MODEL),
@@ -145,8 +164,10 @@ def _cluster() -> dict[str, str]:
     return {
         "mlflow_tracking_uri": "http://mlflow.ai-platform:80",
         "mlflow_artifacts": "",
+        "mlflow_ui_url": "",
         "s3_data_bucket": "s3://my-vllm-data",
         "vllm_url": "http://vllm-service.ml-models:8000",
+        "vllm_deployment": "vllm",
         "judge_url": "http://judge-vllm-service.ml-models:8000",
         "prometheus_url": "http://monitoring-kube-prometheus-prometheus.ai-platform:9090",
         "adapters_dir": "/mnt/adapters",
@@ -180,10 +201,14 @@ def make_resources(settings: Settings) -> Resources:
             uri=settings.s3_data_bucket, s3_endpoint_url=settings.s3_endpoint_url
         ),
         tracking=Tracking(
-            tracking_uri=settings.mlflow_tracking_uri, artifacts=settings.mlflow_artifacts
+            tracking_uri=settings.mlflow_tracking_uri,
+            artifacts=settings.mlflow_artifacts,
+            ui_url=settings.mlflow_ui,
         ),
         registry=Registry(
-            tracking_uri=settings.mlflow_tracking_uri, model_name=settings.model_name
+            tracking_uri=settings.mlflow_tracking_uri,
+            model_name=settings.model_name,
+            ui_url=settings.mlflow_ui,
         ),
         trainer=Trainer(
             base_model=settings.base_model,
@@ -199,6 +224,8 @@ def make_resources(settings: Settings) -> Resources:
             service=settings.vllm_service,
             pod_selector=settings.vllm_pod_selector,
             container=settings.vllm_container,
+            deployment=settings.vllm_deployment,
+            namespace=settings.vllm_namespace,
             live_slot=settings.live_slot,
             candidate_slot=settings.candidate_slot,
             api_key=settings.vllm_api_key,

@@ -7,8 +7,10 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.figures import plot
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
+from lora_assets.assets.run_tags import origin
 from lora_assets.assets.step_pods import QUALITY_GATE, TRAIN
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.adapters_folder import digest_folder
@@ -54,6 +56,7 @@ class QualityConfig(QualityThresholds, dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     group_name="training",
+    owners=OWNERS,
     kinds={"pytorch", "mlflow"},
     pool=TRAINING,
     code_version="1",
@@ -101,12 +104,18 @@ def adapter(
     context.log.info(f"trained adapter {digest[:12]} in {metrics.steps} steps")
     context.add_output_metadata(
         {
-            "digest": digest,
-            "mlflow run": run.run_id,
             "learning curve": plot(learning_curve(metrics.curve)),
-            "parameters": dg.MetadataValue.json(parameters.model_dump()),
+            "parameters": dg.MetadataValue.table(
+                [
+                    dg.TableRecord({"parameter": name, "value": str(value)})
+                    for name, value in parameters.model_dump().items()
+                ]
+            ),
+            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
+            "digest": digest,
             "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
             **_final(metrics),
+            **origin(context.run.tags),
         }
     )
     return Adapter(

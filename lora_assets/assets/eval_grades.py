@@ -7,9 +7,11 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.eval_tables import examples_table, log_grades, scores_table
+from lora_assets.assets.eval_tables import examples_table, log_grades, rates, scores_table
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
+from lora_assets.assets.run_tags import origin
 from lora_assets.assets.served import live_served, require_in_slot
 from lora_assets.assets.step_pods import COMPARE_DECISION, JUDGE_ANSWERS
 from lora_assets.assets.verdicts import check_result, now, require_passed
@@ -30,6 +32,9 @@ from lora_assets.resources.work_folder import WorkFolder
 
 MAX_TOKENS = 256
 
+ANSWERED = "answered by"
+"""Metadata of the observation that one side's answers are complete."""
+
 
 class EvalConfig(dg.Config):
     """Whose answers are graded, and how they are gathered."""
@@ -47,6 +52,7 @@ class EvalGateConfig(EvalThresholds, dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     group_name="evaluation",
+    owners=OWNERS,
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
@@ -90,11 +96,16 @@ def eval_grades(
         log_grades(run, rows, answers, grades, counted)
     context.add_output_metadata(
         {
-            "digest": candidate.digest,
+            "compared with": f"version {live.version}" if live else "nothing live",
             "judge": judge_model,
-            "mlflow run": run.run_id,
             "scores": scores_table(counted),
             "examples": examples_table(rows, answers, grades),
+            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
+            "model version": candidate.version,
+            "registry page": dg.MetadataValue.url(registry.page(candidate)),
+            "digest": candidate.digest,
+            **rates(counted),
+            **origin(context.run.tags),
         }
     )
     return EvalGrades(
@@ -137,20 +148,23 @@ async def _gather(
     work: Path,
 ) -> tuple[str, Mapping[Side, Sequence[Answer]], Sequence[Grade]]:
     async with fleet.client() as client:
-        gathered = await asyncio.gather(
-            *(
-                answer_all(
-                    client,
-                    version.serving_name,
-                    rows,
-                    journal=work / f"answers-{side}.jsonl",
-                    progress=_progress(context, f"{side}: answered"),
-                    max_concurrent=config.max_concurrent,
-                    max_tokens=MAX_TOKENS,
-                )
-                for side, version in sides.items()
+
+        async def answered(side: Side, version: ModelVersion) -> Sequence[Answer]:
+            given = await answer_all(
+                client,
+                version.serving_name,
+                rows,
+                journal=work / f"answers-{side}.jsonl",
+                progress=_progress(context, f"{side}: answered"),
+                max_concurrent=config.max_concurrent,
+                max_tokens=MAX_TOKENS,
             )
-        )
+            _observe(context, side, len(given))
+            return given
+
+        if "live" not in sides:
+            _observe(context, "live", 0)
+        gathered = await asyncio.gather(*(answered(*each) for each in sides.items()))
     answers = dict(zip(sides, gathered, strict=True))
     async with judge.client() as client:
         model = await judge.model(client)
@@ -164,6 +178,17 @@ async def _gather(
             max_concurrent=config.max_concurrent,
         )
     return model, answers, grades
+
+
+def _observe(context: dg.AssetExecutionContext, side: Side, answers: int) -> None:
+    """Note in the run's log that a side's answers are complete, for those who wait for them."""
+    context.log_event(
+        dg.AssetObservation(
+            context.asset_key,
+            partition=context.partition_key,
+            metadata={ANSWERED: side, "answers": answers},
+        )
+    )
 
 
 def _progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int, int], None]:

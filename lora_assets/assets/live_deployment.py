@@ -1,12 +1,16 @@
 """Stage 7: the adapter that production traffic gets."""
 
+from datetime import timedelta
+
 import dagster as dg
 from pydantic import Field
 
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring, gap
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.served import bring, slot_table, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.assets.step_pods import PROMOTE_ADAPTER
 from lora_assets.errors import LoraAssetsError
@@ -26,6 +30,11 @@ INTERMEDIATE: tuple[Alias, ...] = (
 )
 """Cleaned up by a promotion (specification, "What It Does", step 6)."""
 
+FRESHNESS = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(days=7), fail_window=timedelta(days=14)
+)
+"""No promotion in a week is worth a look, in two weeks something is stuck: data comes weekly."""
+
 
 class PromoteConfig(dg.Config):
     """Which adapter takes the live traffic."""
@@ -41,6 +50,8 @@ class PromoteConfig(dg.Config):
     partitions_def=data_versions,
     deps=[staged_deployment, perf_metrics],
     group_name="serving",
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
@@ -57,41 +68,61 @@ def live_deployment(
 
     What is to be done is kept in the registry first, so that a promotion killed at any point is
     finished by the next one: the slot on all replicas, then `previous`, then `live`, then the
-    intermediate aliases. Each step does nothing where it is done already.
+    intermediate aliases. Each step does nothing where it is done already. A run that lost its
+    process after the last step finds that in its next attempt; a rollback is not rolled back.
     """
-    cut_short = registry.promotion()
-    if cut_short is not None:
-        context.log.info(f"finishing the promotion of version {cut_short.version.version}")
-        _carry_out(cut_short, config.slot_name, registry, fleet, work_folder)
-    if cut_short is not None and _is_same(cut_short, config, context.partition_key):
-        promotion = cut_short
+    run_id = context.run.root_run_id or context.run.run_id
+    last = registry.last_promotion()
+    if last is not None and not last.done:
+        context.log.info(f"finishing the promotion of version {last.version.version}")
+        _carry_out(last, config.slot_name, registry, fleet, work_folder)
+    if last is not None and _is_same(last, config, context.partition_key, run_id):
+        promotion = last
     else:
-        promotion = _plan(registry, config, context.partition_key)
+        promotion = _plan(registry, config, context.partition_key, run_id)
         registry.begin_promotion(promotion)
         _carry_out(promotion, config.slot_name, registry, fleet, work_folder)
     version, replaced = promotion.version, promotion.replaced
-    for url in fleet.without_slots():
-        context.log.warning(gap(url, config.slot_name))
+    warn_of_gaps(context, fleet, config.slot_name)
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
     context.add_output_metadata(
         {
-            "model version": version.version,
-            "digest": version.digest,
             "previous": replaced.version if replaced else "none",
-            "slot": config.slot_name,
+            "replicas": slot_table(fleet, config.slot_name, version),
+            "aliases": _alias_table(registry),
+            "model version": version.version,
+            "registry page": dg.MetadataValue.url(registry.page(version)),
+            "digest": version.digest,
+            **origin(context.run.tags),
         }
     )
     return version
 
 
-def _is_same(cut_short: Promotion, config: PromoteConfig, data_version: str) -> bool:
-    return (cut_short.source_alias, cut_short.version.data_version) == (
-        config.source_alias,
-        data_version,
+def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: str) -> bool:
+    if last.done:
+        return last.run_id == run_id
+    return (last.source_alias, last.version.data_version) == (config.source_alias, data_version)
+
+
+def _alias_table(registry: Registry) -> dg.TableMetadataValue:
+    """What each alias points at after the promotion."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "alias": alias,
+                    "model version": version.version,
+                    "data version": version.data_version,
+                    "digest": version.digest[:12],
+                }
+            )
+            for alias, version in registry.aliases().items()
+        ]
     )
 
 
-def _plan(registry: Registry, config: PromoteConfig, data_version: str) -> Promotion:
+def _plan(registry: Registry, config: PromoteConfig, data_version: str, run_id: str) -> Promotion:
     """Decide what replaces what, on the aliases and verdicts as they are stored now."""
     aliases = registry.aliases()
     live = aliases.get("live")
@@ -104,7 +135,10 @@ def _plan(registry: Registry, config: PromoteConfig, data_version: str) -> Promo
         )
     if version == live:
         return Promotion(
-            source_alias=config.source_alias, version=live, replaced=aliases.get("previous")
+            source_alias=config.source_alias,
+            version=live,
+            replaced=aliases.get("previous"),
+            run_id=run_id,
         )
     reasons = reasons_against(
         version, live, registry.verdicts(version), config.source_alias, config.allow_older
@@ -115,7 +149,9 @@ def _plan(registry: Registry, config: PromoteConfig, data_version: str) -> Promo
             f"{'; '.join(reasons)}",
             "Run the gates that it lacks, then promote again.",
         )
-    return Promotion(source_alias=config.source_alias, version=version, replaced=live)
+    return Promotion(
+        source_alias=config.source_alias, version=version, replaced=live, run_id=run_id
+    )
 
 
 def _carry_out(
@@ -129,7 +165,7 @@ def _carry_out(
     registry.set_alias("live", version)
     _clean_up(registry, version)
     fleet.retire([version.digest for version in registry.aliases().values()])
-    registry.end_promotion()
+    registry.end_promotion(promotion)
 
 
 def _clean_up(registry: Registry, promoted: ModelVersion) -> None:

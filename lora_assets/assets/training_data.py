@@ -2,7 +2,9 @@
 
 import dagster as dg
 
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.run_tags import origin
 from lora_assets.assets.step_pods import DOWNLOAD_DATA
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.data_is_sound import data_is_sound as decide
@@ -13,6 +15,7 @@ from lora_assets.resources.data_bucket import DataBucket
 @dg.asset(
     partitions_def=data_versions,
     group_name="data",
+    owners=OWNERS,
     kinds={"s3"},
     code_version="1",
     op_tags=DOWNLOAD_DATA,
@@ -34,6 +37,7 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
                     for name, split in data.splits.items()
                 ]
             ),
+            **origin(context.run.tags),
         }
     )
     return data

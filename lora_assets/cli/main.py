@@ -1,11 +1,12 @@
 """The entry point: every command, and the one line that bad input gets."""
 
+import os
 import sys
 from collections.abc import Mapping
 
 import click
 
-from lora_assets.errors import LoraAssetsError
+from lora_assets.errors import ConnectionLost, LoraAssetsError
 
 _PLACES: Mapping[str, str] = {
     "train": "stages",
@@ -34,8 +35,7 @@ class _Commands(click.Group):
         place = _PLACES.get(cmd_name)
         if place is None:
             return None
-        module = import_module(f"lora_assets.cli.{place}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(import_module(f"lora_assets.cli.{place}"), cmd_name)
         return command
 
 
@@ -46,13 +46,26 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run a command; exit 1 with one line per cause when it could not do its work."""
+    """Run a command; exit 1 with one line per cause when it could not do its work.
+
+    A connection to Dagster that is lost ends with 75 (EX_TEMPFAIL): it alone is worth a retry.
+    """
     from sqlalchemy.exc import OperationalError
 
-    from lora_assets.cli.runs import RunFailed
+    from lora_assets.cli.failures import RunFailed
 
     try:
-        cli.main(standalone_mode=True)
+        sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.exit(error.format_message())
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "lora-assets"
+        sys.exit(f"error: {error.format_message()} See '{command} --help'.")
+    except click.Abort:
+        sys.exit("error: stopped")
+    except ConnectionLost as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(os.EX_TEMPFAIL)
     except LoraAssetsError as error:
         sys.exit(f"error: {error}")
     except RunFailed as error:

@@ -1,7 +1,7 @@
 """Promotion: may this model version take the live traffic, on the evidence as it stands now?"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lora_assets.records.registry import ModelVersion
 from lora_assets.records.verdict import GateName, Verdict
@@ -63,6 +63,15 @@ def reasons_against(
             f"data version {candidate.data_version} is older than live {live.data_version}"
         )
     return tuple(reasons)
+
+
+def outlook(live: ModelVersion | None, reasons: Sequence[str]) -> str:
+    """What a promotion would do now, `reasons` being those against it."""
+    if reasons:
+        return f"It would be refused: {'; '.join(reasons)}"
+    if live is None:
+        return "It would become the first live version."
+    return f"It would replace version {live.version} (data version {live.data_version})."
 
 
 def _name(digest: str | None) -> str:

@@ -108,6 +108,11 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     tracking_uri: str
     artifacts: str = ""
+    ui_url: str = ""
+
+    def page(self, run_id: str) -> str:
+        """The URL of a run's page in MLflow's UI, which is at `ui_url`."""
+        return f"{self.ui_url.rstrip('/')}/#/runs/{run_id}"
 
     @contextmanager
     def run(
