@@ -12,7 +12,7 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-vllm test-argo test-ui pictures argo-templates ui check bench
+.PHONY: demo test test-argo test-kubernetes test-vllm test-ui pictures argo-templates ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -35,6 +35,10 @@ demo: $(VENV)/installed $(SERVER_INSTALLED)
 
 test: $(VENV)/installed check
 	$(VENV)/bin/pytest
+
+# Runs and steps as Kubernetes Jobs, on a double of the API server.
+test-kubernetes: $(VENV)/installed
+	$(VENV)/bin/pytest tests/kubernetes/end_to_end.py
 
 test-vllm: $(VENV)/installed $(VLLM_VENV)/installed
 	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance

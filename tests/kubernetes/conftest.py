@@ -6,37 +6,34 @@ double, launched by the real K8sRunLauncher and k8s_job_executor.
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import dagster as dg
 import httpx
 import pytest
-import yaml
 from kubernetes.client import ApiClient, CoreV1Api
 from kubernetes.config import new_client_from_config
 
-import lora_assets.cli
 from lora_assets.assets.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
 from lora_assets.datasets.versions import build
 from lora_assets.environment import Resources, make_resources, read_settings
 from tests.conftest import free_port, serving, stack_environment
 from tests.doubles.kubernetes_api import Job, Jobs, KubernetesApi, Node
+from tests.kubernetes.dagster_services import (
+    LOCATION,
+    instance_settings,
+    serving_dagster,
+    until,
+)
 
-NAMESPACE = "dagster"
-LOCATION = "lora-assets"
 DATA_VERSION = "1"
 REGISTRY = "registry.test/"
 TRAINING_IMAGE = f"{REGISTRY}vllm-training-tools:1"
 DEPLOYMENT_IMAGE = f"{REGISTRY}vllm-deployment-tools:1"
-
-LOADED = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
 
 LAUNCH = """
 mutation($execution: ExecutionParams!) {
@@ -48,17 +45,6 @@ mutation($execution: ExecutionParams!) {
   }
 }
 """
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float) -> Any:
-    """What `condition` gives as soon as that is something; asked for again and again."""
-    never = Event()
-    for _ in range(int(timeout_s / 0.2)):
-        found = condition()
-        if found:
-            return found
-        never.wait(0.2)
-    raise AssertionError(f"waited for {what} in vain")
 
 
 @dataclass(frozen=True)
@@ -153,78 +139,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         (dagster_home / "dagster.yaml").write_text(
             json.dumps(instance_settings(kubeconfig, dagster_home))
         )
-        url = stack.enter_context(dagster_services(dagster_home, location))
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(dagster_home)))
+        # This makes Dagster's tables, which two processes at once can't.
         instance.add_dynamic_partitions("data_version", [DATA_VERSION])
+        url = stack.enter_context(serving_dagster(dagster_home, location, DEPLOYMENT_IMAGE))
         client: ApiClient = new_client_from_config(str(kubeconfig))
         assert api.jobs
         yield Cluster(api.jobs, claims, instance, CoreV1Api(client), url, resources)
-
-
-def instance_settings(kubeconfig: Path, dagster_home: Path) -> Mapping[str, Any]:
-    """The project's own settings, with the launcher and with less time between looks."""
-    own = Path(lora_assets.cli.__path__[0]) / "dagster.yaml"
-    settings: dict[str, Any] = yaml.safe_load(own.read_text())
-    settings["run_monitoring"] |= {"poll_interval_seconds": 3, "max_resume_run_attempts": 3}
-    settings["run_coordinator"] = {
-        "module": "dagster",
-        "class": "QueuedRunCoordinator",
-        "config": {"dequeue_interval_seconds": 1},
-    }
-    settings["run_launcher"] = {
-        "module": "dagster_k8s",
-        "class": "K8sRunLauncher",
-        "config": {
-            "load_incluster_config": False,
-            "kubeconfig_file": str(kubeconfig),
-            "job_namespace": NAMESPACE,
-            "service_account_name": "dagster",
-            "instance_config_map": "dagster-instance",
-            "dagster_home": str(dagster_home),
-        },
-    }
-    return settings
-
-
-@contextmanager
-def dagster_services(dagster_home: Path, location: Mapping[str, str]) -> Iterator[str]:
-    """Code location, daemon and webserver, whose URL is given when it answers."""
-    grpc, web = free_port(), free_port()
-    workspace = dagster_home / "workspace.yaml"
-    servers = [{"grpc_server": {"host": "127.0.0.1", "port": grpc, "location_name": LOCATION}}]
-    workspace.write_text(json.dumps({"load_from": servers}))
-    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home)}
-    # As the chart does it: the location's environment goes with its runs.
-    context = {"k8s": {"env_vars": [f"{name}={value}" for name, value in location.items()]}}
-    served = ("-m", "lora_assets.definitions", "-h", "127.0.0.1", "-p", str(grpc))
-    commands: Sequence[tuple[Sequence[str], Mapping[str, str]]] = (
-        (
-            ("dagster", "api", "grpc", *served, "--container-context", json.dumps(context)),
-            {**location, "DAGSTER_CURRENT_IMAGE": DEPLOYMENT_IMAGE},
-        ),
-        (("dagster-daemon", "run", "-w", str(workspace)), {}),
-        (("dagster-webserver", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(web)), {}),
-    )
-    bin_folder = Path(sys.executable).parent
-    processes = [
-        subprocess.Popen([bin_folder / program, *arguments], env={**environment, **more})
-        for (program, *arguments), more in commands
-    ]
-    url = f"http://127.0.0.1:{web}"
-
-    def loaded() -> bool:
-        assert all(process.poll() is None for process in processes), "a part of Dagster ended"
-        try:
-            reply = httpx.post(f"{url}/graphql", json={"query": LOADED}, timeout=30)
-        except httpx.ConnectError:
-            return False
-        return bool(reply.json()["data"]["repositoriesOrError"].get("nodes"))
-
-    try:
-        until(loaded, "Dagster", 120)
-        yield url
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(30)

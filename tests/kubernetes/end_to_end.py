@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from lora_assets.assets.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
 from lora_assets.definitions import ASSETS, CHECKS
 from tests.doubles.kubernetes_api import Job
-from tests.kubernetes.conftest import DEPLOYMENT_IMAGE, NAMESPACE, TRAINING_IMAGE, Cluster, until
+from tests.kubernetes.conftest import DEPLOYMENT_IMAGE, TRAINING_IMAGE, Cluster
+from tests.kubernetes.dagster_services import NAMESPACE, PATIENCE_S, until
 
 STEPS = tuple(definition.op.name for definition in (*ASSETS, *CHECKS))
 
@@ -74,18 +75,18 @@ def lifecycle(cluster: Cluster) -> Lifecycle:
     """One run, whose training pod and worker are killed, and whose evaluation is drained."""
     run_id = cluster.launch("lifecycle", LOOSE)
     checkpoints = cluster.claims[TRAINING_CLAIM]
-    until(lambda: any(checkpoints.rglob("checkpoint-*.sha256")), "a checkpoint", 240)
+    until(lambda: any(checkpoints.rglob("checkpoint-*.sha256")), "a checkpoint", PATIENCE_S)
     (training,) = cluster.of_step(run_id, "adapter")
     training.pod.kill()
-    until(lambda: len(cluster.of_step(run_id, "adapter")) == 2, "training once more", 120)
+    until(lambda: len(cluster.of_step(run_id, "adapter")) == 2, "training once more", PATIENCE_S)
     (worker,) = cluster.workers(run_id)
     worker.pod.kill()
-    until(lambda: len(cluster.workers(run_id)) == 2, "another worker", 120)
-    until(lambda: read_answers(cluster).count("\n") > 4, "some answers", 300)
+    until(lambda: len(cluster.workers(run_id)) == 2, "another worker", PATIENCE_S)
+    until(lambda: read_answers(cluster).count("\n") > 4, "some answers", PATIENCE_S)
     (evaluation,) = cluster.of_step(run_id, "eval_grades")
     before = read_answers(cluster)
     cluster.core.delete_namespaced_pod(evaluation.pod.name, NAMESPACE)
-    run = cluster.await_run(run_id, 300)
+    run = cluster.await_run(run_id, PATIENCE_S)
     return Lifecycle(cluster, run, before)
 
 
@@ -179,7 +180,7 @@ def test_a_lost_worker_is_noticed_and_the_run_goes_on_in_another(lifecycle: Life
 
 def test_a_step_that_fails_is_not_tried_again(cluster: Cluster, lifecycle: Lifecycle) -> None:
     run_id = cluster.launch("promote", {"live_deployment": {"source_alias": "eval-failed"}})
-    run = cluster.await_run(run_id, 120)
+    run = cluster.await_run(run_id, PATIENCE_S)
     assert run.status is dg.DagsterRunStatus.FAILURE
     (only,) = cluster.of_step(run_id, "live_deployment")
     assert only.pod.exit_code is not None
