@@ -10,7 +10,7 @@ from tests.deploy.manifests import Object, find, of_kind
 
 NAMESPACES: Mapping[str, Mapping[str, str]] = {
     "an-app": {"lora-assets/vllm-client": "true"},
-    **dict.fromkeys(("another-app", "ml-models", "dagster", "ai-platform", "kube-system"), {}),
+    **{name: {} for name in ("another-app", "ml-models", "dagster", "ai-platform", "kube-system")},
 }
 
 
