@@ -11,6 +11,7 @@ from lora_assets.assets.staged_deployment import smoke_test, staged_deployment
 from lora_assets.assets.training_data import data_is_sound, training_data
 from lora_assets.cli.progress import progress_logger
 from lora_assets.environment import Settings, make_resources, read_settings
+from lora_assets.sensors.new_data_versions import new_data_versions
 from lora_assets.sensors.replica_repair import repair_replicas, replica_repair
 
 ASSETS = (
@@ -43,7 +44,7 @@ def make_definitions(settings: Settings) -> dg.Definitions:
         assets=ASSETS,
         asset_checks=CHECKS,
         jobs=[*JOBS, repair_replicas],
-        sensors=[replica_repair],
+        sensors=[new_data_versions, replica_repair],
         resources=vars(make_resources(settings)),
         loggers={"console": progress_logger},
         executor=dg.in_process_executor,

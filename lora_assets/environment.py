@@ -4,8 +4,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
+from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.judge import Judge
@@ -48,6 +51,9 @@ class Settings(Record):
     prometheus_url: str
     base_model: str
     base_model_name: str
+    promotion: Literal["automatic", "manual"]
+    webhook: str
+    dagster_url: str
 
     @property
     def dagster_home(self) -> Path:
@@ -64,6 +70,11 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
     embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
     defaults = _embedded(home) if embedded else _cluster()
+    promotion = environ.get("LORA_ASSETS_PROMOTION", "manual")
+    if promotion not in ("automatic", "manual"):
+        raise LoraAssetsError(
+            f"LORA_ASSETS_PROMOTION is {promotion!r}", "Set it to automatic or manual."
+        )
     if embedded and environ.get("VLLM_PYTHON"):
         # vLLM has no judge beside it, as the embedded server has.
         defaults["judge_url"] = "http://127.0.0.1:8001/judge"
@@ -86,6 +97,9 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "vllm_container": environ.get("VLLM_CONTAINER", ""),
             "live_slot": environ.get("LIVE_SLOT", LIVE_SLOT),
             "candidate_slot": environ.get("CANDIDATE_SLOT", CANDIDATE_SLOT),
+            "promotion": promotion,
+            "webhook": environ.get("LORA_ASSETS_WEBHOOK", ""),
+            "dagster_url": environ.get("DAGSTER_URL", ""),
             **values,
         }
     )
@@ -133,6 +147,7 @@ class Resources:
     judge: Judge
     server_metrics: ServerMetrics
     work_folder: WorkFolder
+    automation: Automation
 
 
 def make_resources(settings: Settings) -> Resources:
@@ -175,4 +190,9 @@ def make_resources(settings: Settings) -> Resources:
         ),
         server_metrics=ServerMetrics(prometheus_url=settings.prometheus_url),
         work_folder=WorkFolder(path=str(settings.home / "work")),
+        automation=Automation(
+            automatic_promotion=settings.promotion == "automatic",
+            # On one machine another run's load test is too noisy a baseline.
+            measure_baseline=settings.embedded,
+        ),
     )

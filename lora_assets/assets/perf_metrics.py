@@ -10,7 +10,7 @@ from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.served import live_served, take_candidate_place
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.load_generator import ModelLoad, run_load_test
 from lora_assets.errors import LoraAssetsError
@@ -74,7 +74,9 @@ def perf_metrics(
     candidate = staged_deployment
     verdict = registry.verdicts(candidate).get("eval_gate")
     require_passed(verdict, "eval_gate", candidate.digest, candidate.data_version)
-    require_in_slot(fleet, config.candidate_adapter, candidate)
+    slot = config.candidate_adapter
+    if take_candidate_place(registry, fleet, slot, candidate, work_folder):
+        context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, config.live_adapter, work_folder)
     baseline = _stored_baseline(live, registry, tracking) if not config.measure_baseline else None
     together = [live] if live is not None and config.measure_baseline else []
