@@ -12,6 +12,7 @@ from lora_assets.assets.training_data import data_is_sound, training_data
 from lora_assets.cli.progress import progress_logger
 from lora_assets.environment import Settings, make_resources, read_settings
 from lora_assets.sensors.new_data_versions import new_data_versions
+from lora_assets.sensors.notices import notices
 from lora_assets.sensors.replica_repair import repair_replicas, replica_repair
 
 ASSETS = (
@@ -44,7 +45,7 @@ def make_definitions(settings: Settings) -> dg.Definitions:
         assets=ASSETS,
         asset_checks=CHECKS,
         jobs=[*JOBS, repair_replicas],
-        sensors=[new_data_versions, replica_repair],
+        sensors=[new_data_versions, notices, replica_repair],
         resources=vars(make_resources(settings)),
         loggers={"console": progress_logger},
         executor=dg.in_process_executor,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import dagster as dg
+
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.resources.automation import Automation
@@ -17,6 +19,7 @@ from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.trainer import Trainer
+from lora_assets.resources.webhook import Webhook
 from lora_assets.resources.work_folder import WorkFolder
 
 BASE_MODEL = Path(__file__).parent / "base_model"
@@ -148,6 +151,7 @@ class Resources:
     server_metrics: ServerMetrics
     work_folder: WorkFolder
     automation: Automation
+    webhook: Webhook
 
 
 def make_resources(settings: Settings) -> Resources:
@@ -194,5 +198,10 @@ def make_resources(settings: Settings) -> Resources:
             automatic_promotion=settings.promotion == "automatic",
             # On one machine another run's load test is too noisy a baseline.
             measure_baseline=settings.embedded,
+        ),
+        webhook=Webhook(
+            # By name: Dagster's UI shows the values of resources, and this one is a secret.
+            url=dg.EnvVar("LORA_ASSETS_WEBHOOK") if settings.webhook else "",
+            dagster_url=settings.dagster_url,
         ),
     )
