@@ -72,15 +72,13 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
     embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
-    defaults = _embedded(home) if embedded else _cluster()
+    vllm_python = environ.get("VLLM_PYTHON", "")
+    defaults = _embedded(home, bool(vllm_python)) if embedded else _cluster()
     promotion = environ.get("LORA_ASSETS_PROMOTION", "manual")
     if promotion not in ("automatic", "manual"):
         raise LoraAssetsError(
             f"LORA_ASSETS_PROMOTION is {promotion!r}", "Set it to automatic or manual."
         )
-    if embedded and environ.get("VLLM_PYTHON"):
-        # vLLM has no judge beside it, as the embedded server has.
-        defaults["judge_url"] = "http://127.0.0.1:8001/judge"
     values = {name: environ.get(name.upper(), default) for name, default in defaults.items()}
     replicas = [url.strip() for url in environ.get("VLLM_REPLICAS", "").split(",") if url.strip()]
     return Settings.model_validate(
@@ -94,7 +92,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "judge_model": environ.get("JUDGE_MODEL", ""),
             "replica_urls": replicas,
             "vllm_max_lora_rank": environ.get("VLLM_MAX_LORA_RANK", 32),
-            "vllm_python": environ.get("VLLM_PYTHON", ""),
+            "vllm_python": vllm_python,
             "vllm_service": environ.get("VLLM_SERVICE", ""),
             "vllm_pod_selector": environ.get("VLLM_POD_SELECTOR", ""),
             "vllm_container": environ.get("VLLM_CONTAINER", ""),
@@ -108,13 +106,14 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     )
 
 
-def _embedded(home: Path) -> dict[str, str]:
+def _embedded(home: Path, real_vllm: bool) -> dict[str, str]:
     return {
         "mlflow_tracking_uri": f"sqlite:///{home / 'mlflow.db'}",
         "mlflow_artifacts": (home / "mlflow-artifacts").as_uri(),
         "s3_data_bucket": (home / "bucket").as_uri(),
         "vllm_url": "http://127.0.0.1:8000",
-        "judge_url": "http://127.0.0.1:8000/judge",
+        # vLLM has no judge beside it, as the embedded server has.
+        "judge_url": f"http://127.0.0.1:{8001 if real_vllm else 8000}/judge",
         "prometheus_url": "",
         "adapters_dir": str(home / "adapters"),
         "base_model": str(BASE_MODEL),

@@ -9,7 +9,7 @@ from pydantic import Field
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring, gap
+from lora_assets.assets.served import bring, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -69,28 +69,29 @@ def live_deployment(
 
     What is to be done is kept in the registry first, so that a promotion killed at any point is
     finished by the next one: the slot on all replicas, then `previous`, then `live`, then the
-    intermediate aliases. Each step does nothing where it is done already.
+    intermediate aliases. Each step does nothing where it is done already. A run that lost its
+    process after the last step finds that in its next attempt; a rollback is not rolled back.
 
     In a run that nobody watches, a version that live has overtaken is passed over, not refused.
     """
-    cut_short = registry.promotion()
-    if cut_short is not None:
-        context.log.info(f"finishing the promotion of version {cut_short.version.version}")
-        _carry_out(cut_short, config.slot_name, registry, fleet, work_folder)
-    if cut_short is not None and _is_same(cut_short, config, context.partition_key):
-        promotion = cut_short
+    run_id = context.run.root_run_id or context.run.run_id
+    last = registry.last_promotion()
+    if last is not None and not last.done:
+        context.log.info(f"finishing the promotion of version {last.version.version}")
+        _carry_out(last, config.slot_name, registry, fleet, work_folder)
+    if last is not None and _is_same(last, config, context.partition_key, run_id):
+        promotion = last
     else:
         version = _source(registry, config.source_alias, context.partition_key)
         if (overtaken_by := _overtaken(registry, config, version)) and _unattended(context):
             context.log.warning(f"Not promoted: {'; '.join(overtaken_by)}")
             context.instance.add_run_tags(context.run_id, {"lora_assets/not_promoted": "overtaken"})
             return
-        promotion = _plan(registry, config, version)
+        promotion = _plan(registry, config, version, run_id)
         registry.begin_promotion(promotion)
         _carry_out(promotion, config.slot_name, registry, fleet, work_folder)
     version, replaced = promotion.version, promotion.replaced
-    for url in fleet.without_slots():
-        context.log.warning(gap(url, config.slot_name))
+    warn_of_gaps(context, fleet, config.slot_name)
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
     context.add_output_metadata(
         {
@@ -108,11 +109,10 @@ def _unattended(context: dg.AssetExecutionContext) -> bool:
     return bool({CAUSE_TAG, BACKFILL_ID_TAG} & set(context.run.tags))
 
 
-def _is_same(cut_short: Promotion, config: PromoteConfig, data_version: str) -> bool:
-    return (cut_short.source_alias, cut_short.version.data_version) == (
-        config.source_alias,
-        data_version,
-    )
+def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: str) -> bool:
+    if last.done:
+        return last.run_id == run_id
+    return (last.source_alias, last.version.data_version) == (config.source_alias, data_version)
 
 
 def _source(registry: Registry, alias: str, data_version: str) -> ModelVersion:
@@ -143,13 +143,18 @@ def _overtaken(registry: Registry, config: PromoteConfig, version: ModelVersion)
     return overtaken(version, live, verdicts, config.source_alias, config.allow_older)
 
 
-def _plan(registry: Registry, config: PromoteConfig, version: ModelVersion) -> Promotion:
+def _plan(
+    registry: Registry, config: PromoteConfig, version: ModelVersion, run_id: str
+) -> Promotion:
     """Decide what replaces what, on the aliases and verdicts as they are stored now."""
     aliases = registry.aliases()
     live = aliases.get("live")
     if version == live:
         return Promotion(
-            source_alias=config.source_alias, version=live, replaced=aliases.get("previous")
+            source_alias=config.source_alias,
+            version=live,
+            replaced=aliases.get("previous"),
+            run_id=run_id,
         )
     reasons = reasons_against(
         version, live, registry.verdicts(version), config.source_alias, config.allow_older
@@ -160,7 +165,9 @@ def _plan(registry: Registry, config: PromoteConfig, version: ModelVersion) -> P
             f"{'; '.join(reasons)}",
             "Run the gates that it lacks, then promote again.",
         )
-    return Promotion(source_alias=config.source_alias, version=version, replaced=live)
+    return Promotion(
+        source_alias=config.source_alias, version=version, replaced=live, run_id=run_id
+    )
 
 
 def _carry_out(
@@ -174,7 +181,7 @@ def _carry_out(
     registry.set_alias("live", version)
     _clean_up(registry, version)
     fleet.retire([version.digest for version in registry.aliases().values()])
-    registry.end_promotion()
+    registry.end_promotion(promotion)
 
 
 def _clean_up(registry: Registry, promoted: ModelVersion) -> None:

@@ -1,5 +1,7 @@
 """What the slots serve, held against what they should."""
 
+import dagster as dg
+
 from lora_assets.engines import adapter_files
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -41,12 +43,13 @@ def take_candidate_place(
     return True
 
 
-def gap(url: str, slot: str) -> str:
-    """What a server without SlotMiddleware can't give, and what happens instead."""
-    return (
-        f"{url} lacks '--middleware lora_assets.engines.vllm_plugin.SlotMiddleware': its slot "
-        f"{slot} is unloaded and loaded again, and requests in between get 404"
-    )
+def warn_of_gaps(context: dg.AssetExecutionContext, fleet: Fleet, slot: str) -> None:
+    """Say what servers without SlotMiddleware can't give, and what happened instead."""
+    for url in fleet.without_slots():
+        context.log.warning(
+            f"{url} lacks '--middleware lora_assets.engines.vllm_plugin.SlotMiddleware': its slot "
+            f"{slot} was unloaded and loaded again, and requests in between got 404"
+        )
 
 
 def live_served(
@@ -66,6 +69,6 @@ def bring(registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: 
     if not fleet.holds(version.digest):
         with work_folder.temporary() as folder:
             source = registry.download(version, folder)
-            fleet.preflight(adapter_files.verify(source, version.digest))
+            fleet.preflight(adapter_files.inspect(source))
             fleet.place(source, version.digest)
     fleet.load(version.serving_name, version.digest, smoke.PROMPTS)

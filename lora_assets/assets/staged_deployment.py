@@ -5,7 +5,7 @@ from pydantic import Field
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring, gap
+from lora_assets.assets.served import bring, warn_of_gaps
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -50,8 +50,7 @@ def staged_deployment(
         )
     bring(registry, fleet, version, work_folder)
     fleet.renew_slot(config.slot_name, version.serving_name, version.digest, smoke.PROMPTS)
-    for url in fleet.without_slots():
-        context.log.warning(gap(url, config.slot_name))
+    warn_of_gaps(context, fleet, config.slot_name)
     context.log.info(f"{version.serving_name} is loaded on {len(fleet.replicas)} replica(s)")
     context.add_output_metadata(
         {

@@ -1,7 +1,6 @@
 """demo: three data versions through the graph on the embedded stack, one of them spoiled."""
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,10 +9,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import click
-import httpx
 from dagster import AssetKey, DagsterInstance
 
-from lora_assets.cli.child import start_child
+from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.cli.demo_report import print_answers, print_next_steps, print_table
 from lora_assets.cli.history import unfinished
 from lora_assets.cli.runs import RunFailed, materialise, open_instance
@@ -134,19 +132,11 @@ def _server(stack: Stack) -> Iterator[None]:
         command = [sys.executable, "-m", "lora_assets.cli.main", "serve"]
         server = start_child(command, os.environ, output)
     try:
-        _await_health(stack.settings.vllm_url, server, log)
+        if not is_healthy(server, stack.settings.vllm_url, START_SECONDS):
+            raise LoraAssetsError(
+                f"The embedded server did not start; see {log}", "Mend what it names."
+            )
         yield
     finally:
         server.terminate()
         server.wait(30)
-
-
-def _await_health(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(f"{url}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise LoraAssetsError(f"The embedded server did not start; see {log}", "Mend what it names.")

@@ -34,8 +34,7 @@ class _Commands(click.Group):
         place = _PLACES.get(cmd_name)
         if place is None:
             return None
-        module = import_module(f"lora_assets.cli.{place}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(import_module(f"lora_assets.cli.{place}"), cmd_name)
         return command
 
 

@@ -13,10 +13,11 @@ from lora_assets.engines.base_shapes import base_modules
 from lora_assets.engines.openai_http import open_client
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.preflight import obstacles
+from lora_assets.records.registry import Alias
 from lora_assets.records.serving import AdapterShape
 from lora_assets.resources.at_once import on_each
 from lora_assets.resources.replica import Replica
-from lora_assets.resources.replica_folder import ReplicaFolder, SharedFolder
+from lora_assets.resources.replica_folder import ReplicaFolder, SharedFolder, once_each
 from lora_assets.resources.slot_switch import load, renew
 
 LIVE_SLOT = "aws-rag-qa-live"
@@ -55,6 +56,11 @@ class Fleet(dg.ConfigurableResource[Any]):
         urls = self.replica_urls or [self.vllm_url]
         return [self._replica(url.rstrip("/"), SharedFolder(self.adapters_dir)) for url in urls]
 
+    @property
+    def slots(self) -> Mapping[Alias, str]:
+        """The slot that serves an alias, for those aliases that have one."""
+        return {"live": self.live_slot, "staged": self.candidate_slot}
+
     def client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """An HTTP client for inference through `vllm_url`."""
         return open_client(self.vllm_url, self.timeout, self.api_key or None)
@@ -75,12 +81,12 @@ class Fleet(dg.ConfigurableResource[Any]):
 
     def place(self, source: Path, digest: str) -> None:
         """Copy an adapter to every replica's folder, where its digest is taken again."""
-        folders = list(dict.fromkeys(replica.folder for replica in self.replicas))
+        folders = once_each(replica.folder for replica in self.replicas)
         on_each(folders, lambda folder: folder.place(source, digest))
 
     def holds(self, digest: str) -> bool:
         """Whether every replica's folder has the adapter, its bytes as they should be."""
-        folders = dict.fromkeys(replica.folder for replica in self.replicas)
+        folders = once_each(replica.folder for replica in self.replicas)
         return all(folder.intact(digest) for folder in folders)
 
     def load(self, name: str, digest: str, prompts: Sequence[str]) -> None:
@@ -100,19 +106,20 @@ class Fleet(dg.ConfigurableResource[Any]):
 
     def retire(self, keep: Sequence[str]) -> None:
         """Unload and remove adapters but for the digests in `keep` and those in a slot."""
+        replicas = self.replicas
+        kept: dict[ReplicaFolder, set[str]] = {each.folder: set(keep) for each in replicas}
 
-        def clean(replica: Replica) -> None:
+        def unload(replica: Replica) -> None:
             in_slots = replica.folder.slots().values()
-            kept = set(keep)
             for name, folder in replica.loaded().items():
                 digest = Path(folder).name
                 if not name.endswith(digest[:12]) or name in in_slots:
-                    kept.add(digest)
-                elif digest not in kept:
+                    kept[replica.folder].add(digest)
+                elif digest not in keep:
                     replica.unload(name)
-            replica.folder.prune(sorted(kept))
 
-        on_each(self.replicas, clean)
+        on_each(replicas, unload)
+        on_each(list(kept), lambda folder: folder.prune(sorted(kept[folder])))
 
     def serving(self, name: str) -> Mapping[str, str | None]:
         """The digest that each replica serves as `name`, by its URL; None for nothing."""

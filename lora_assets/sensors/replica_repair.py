@@ -32,12 +32,11 @@ def repair(
     drift = find_drift(registry, fleet)
     names = {difference.name for difference in drift}
     aliases = registry.aliases()
-    slots = {"live": fleet.live_slot, "staged": fleet.candidate_slot}
     for alias in KEPT:
         version = aliases.get(alias)
         if version is None:
             continue
-        slot = slots.get(alias)
+        slot = fleet.slots.get(alias)
         if version.serving_name in names or slot in names:
             bring(registry, fleet, version, work_folder)
         if slot is not None and slot in names:
