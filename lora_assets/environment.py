@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
+from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.judge import Judge
@@ -17,6 +18,7 @@ from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.trainer import Trainer
+from lora_assets.resources.webhook import Webhook
 from lora_assets.resources.work_folder import WorkFolder
 
 BASE_MODEL = Path(__file__).parent / "base_model"
@@ -64,6 +66,8 @@ class Settings(Record):
     outputs: Path | None
     executor: Executor
     step_pods: Mapping[str, Any]
+    promotion: Literal["automatic", "manual"]
+    webhook: str
 
     @property
     def dagster_home(self) -> Path:
@@ -88,6 +92,11 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
     vllm_python = environ.get("VLLM_PYTHON", "")
     defaults = _embedded(home, bool(vllm_python)) if embedded else _cluster()
+    promotion = environ.get("LORA_ASSETS_PROMOTION", "manual")
+    if promotion not in ("automatic", "manual"):
+        raise LoraAssetsError(
+            f"LORA_ASSETS_PROMOTION is {promotion!r}", "Set it to automatic or manual."
+        )
     values = {name: environ.get(name.upper(), default) for name, default in defaults.items()}
     replicas = [url.strip() for url in environ.get("VLLM_REPLICAS", "").split(",") if url.strip()]
     return Settings.model_validate(
@@ -113,6 +122,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "outputs": environ.get("LORA_ASSETS_OUTPUTS") or None,
             "executor": _executor(environ.get("LORA_ASSETS_EXECUTOR", "in_process")),
             "step_pods": _step_pods(environ.get("LORA_ASSETS_STEP_PODS", "{}")),
+            "promotion": promotion,
+            "webhook": environ.get("LORA_ASSETS_WEBHOOK", ""),
             **values,
         }
     )
@@ -189,6 +200,8 @@ class Resources:
     judge: Judge
     server_metrics: ServerMetrics
     work_folder: WorkFolder
+    automation: Automation
+    webhook: Webhook
 
 
 def make_resources(settings: Settings) -> Resources:
@@ -237,4 +250,10 @@ def make_resources(settings: Settings) -> Resources:
         ),
         server_metrics=ServerMetrics(prometheus_url=settings.prometheus_url),
         work_folder=WorkFolder(path=str(settings.home / "work")),
+        automation=Automation(
+            automatic_promotion=settings.promotion == "automatic",
+            # On one machine another run's load test is too noisy a baseline.
+            measure_baseline=settings.embedded,
+        ),
+        webhook=Webhook(url=settings.webhook, dagster_url=settings.dagster_url),
     )

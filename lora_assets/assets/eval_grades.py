@@ -12,7 +12,7 @@ from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
-from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.served import live_served, take_candidate_place
 from lora_assets.assets.step_pods import COMPARE_DECISION, JUDGE_ANSWERS
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.inference import answer_all
@@ -75,17 +75,19 @@ def eval_grades(
     verdict = registry.verdicts(candidate).get("smoke_test")
     require_passed(verdict, "smoke_test", candidate.digest, candidate.data_version)
     rows = data_bucket.read_unchanged(training_data)["eval"]
-    require_in_slot(fleet, config.candidate_adapter, candidate)
+    slot = config.candidate_adapter
+    if take_candidate_place(registry, fleet, slot, candidate, work_folder):
+        context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, config.live_adapter, work_folder)
     sides: dict[Side, ModelVersion] = {"candidate": candidate}
     if live is not None:
         sides["live"] = live
-    work = work_folder.keyed(
-        "evaluation", data=training_data.digest, **{s: v.digest for s, v in sides.items()}
-    )
+    # Without live: compared again with another one, the candidate's answers and grades stand.
+    work = work_folder.keyed("evaluation", data=training_data.digest, candidate=candidate.digest)
+    key = f"{work.name}-{live.digest if live else None}"
     tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
     name = f"eval-v{candidate.version}"
-    with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
+    with tracking.run(config.mlflow_experiment, name, key, tags) as run:
         run.dataset(training_data, "eval", "evaluation")
         judge_model, answers, grades = asyncio.run(
             _gather(context, config, rows, sides, fleet, judge, work)

@@ -1,8 +1,10 @@
 """Stage 7: the adapter that production traffic gets."""
 
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 import dagster as dg
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 from pydantic import Field
 
 from lora_assets.assets.ownership import OWNERS
@@ -15,8 +17,10 @@ from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.assets.step_pods import PROMOTE_ADAPTER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.gates.promotion import reasons_against, version_order
+from lora_assets.gates.advance import CAUSE_TAG
+from lora_assets.gates.promotion import overtaken, reasons_against, version_order
 from lora_assets.records.registry import Alias, ModelVersion, Promotion
+from lora_assets.records.verdict import GateName
 from lora_assets.resources.fleet import LIVE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
@@ -36,6 +40,14 @@ FRESHNESS = dg.FreshnessPolicy.time_window(
 """No promotion in a week is worth a look, in two weeks something is stuck: data comes weekly."""
 
 
+EARNED_BY: Mapping[str, GateName] = {
+    "staged": "smoke_test",
+    "eval-passed": "eval_gate",
+    "perf-passed": "perf_gate",
+}
+"""The gate whose passing earns an alias (specification, "MLflow Alias Strategy")."""
+
+
 class PromoteConfig(dg.Config):
     """Which adapter takes the live traffic."""
 
@@ -49,6 +61,7 @@ class PromoteConfig(dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     deps=[staged_deployment, perf_metrics],
+    output_required=False,
     group_name="serving",
     owners=OWNERS,
     freshness_policy=FRESHNESS,
@@ -63,13 +76,15 @@ def live_deployment(
     registry: Registry,
     fleet: Fleet,
     work_folder: WorkFolder,
-) -> ModelVersion:
+) -> Iterator[dg.Output[ModelVersion]]:
     """Give the live slot to the adapter behind `source_alias`, if its stored verdicts allow it.
 
     What is to be done is kept in the registry first, so that a promotion killed at any point is
     finished by the next one: the slot on all replicas, then `previous`, then `live`, then the
     intermediate aliases. Each step does nothing where it is done already. A run that lost its
     process after the last step finds that in its next attempt; a rollback is not rolled back.
+
+    In a run that nobody watches, a version that live has overtaken is passed over, not refused.
     """
     run_id = context.run.root_run_id or context.run.run_id
     last = registry.last_promotion()
@@ -79,7 +94,12 @@ def live_deployment(
     if last is not None and _is_same(last, config, context.partition_key, run_id):
         promotion = last
     else:
-        promotion = _plan(registry, config, context.partition_key, run_id)
+        version = _source(registry, config.source_alias, context.partition_key)
+        if (overtaken_by := _overtaken(registry, config, version)) and _unattended(context):
+            context.log.warning(f"Not promoted: {'; '.join(overtaken_by)}")
+            context.instance.add_run_tags(context.run_id, {"lora_assets/not_promoted": "overtaken"})
+            return
+        promotion = _plan(registry, config, version, run_id)
         registry.begin_promotion(promotion)
         _carry_out(promotion, config.slot_name, registry, fleet, work_folder)
     version, replaced = promotion.version, promotion.replaced
@@ -96,7 +116,12 @@ def live_deployment(
             **origin(context.run.tags),
         }
     )
-    return version
+    yield dg.Output(version)
+
+
+def _unattended(context: dg.AssetExecutionContext) -> bool:
+    """Whether this run is one of many that a sensor or a backfill launched."""
+    return bool({CAUSE_TAG, BACKFILL_ID_TAG} & set(context.run.tags))
 
 
 def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: str) -> bool:
@@ -122,17 +147,40 @@ def _alias_table(registry: Registry) -> dg.TableMetadataValue:
     )
 
 
-def _plan(registry: Registry, config: PromoteConfig, data_version: str, run_id: str) -> Promotion:
+def _source(registry: Registry, alias: str, data_version: str) -> ModelVersion:
+    """The version to promote: the alias's, or the data version's own that earned it too.
+
+    An alias of a gate has room for one version, and many pass that gate in a backfill.
+    """
+    holder = registry.aliases().get(alias)
+    if holder is not None and holder.data_version == data_version:
+        return holder
+    own = registry.newest(data_version)
+    earned = EARNED_BY.get(alias)
+    if own is not None and earned is not None:
+        verdict = registry.verdicts(own).get(earned)
+        if verdict is not None and verdict.passed and verdict.digest == own.digest:
+            return own
+    holder = registry.resolve(f"alias:{alias}")
+    raise LoraAssetsError(
+        f"Alias {alias} points at data version {holder.data_version}, not {data_version}",
+        f"Promote data version {holder.data_version}, or stage {data_version} first.",
+    )
+
+
+def _overtaken(registry: Registry, config: PromoteConfig, version: ModelVersion) -> tuple[str, ...]:
+    live, verdicts = registry.aliases().get("live"), registry.verdicts(version)
+    if version == live:
+        return ()
+    return overtaken(version, live, verdicts, config.source_alias, config.allow_older)
+
+
+def _plan(
+    registry: Registry, config: PromoteConfig, version: ModelVersion, run_id: str
+) -> Promotion:
     """Decide what replaces what, on the aliases and verdicts as they are stored now."""
     aliases = registry.aliases()
     live = aliases.get("live")
-    version = registry.resolve(f"alias:{config.source_alias}")
-    if version.data_version != data_version:
-        raise LoraAssetsError(
-            f"Alias {config.source_alias} points at data version {version.data_version}, "
-            f"not {data_version}",
-            f"Promote data version {version.data_version}, or stage {data_version} first.",
-        )
     if version == live:
         return Promotion(
             source_alias=config.source_alias,

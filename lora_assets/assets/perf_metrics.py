@@ -13,7 +13,7 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_tables import limit_lines, load_table, numbers
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
-from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.served import live_served, take_candidate_place
 from lora_assets.assets.step_pods import PERF_DECISION, RUN_LOAD_TEST
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.load_generator import ModelLoad, run_load_test
@@ -82,7 +82,9 @@ def perf_metrics(
     candidate = staged_deployment
     verdict = registry.verdicts(candidate).get("eval_gate")
     require_passed(verdict, "eval_gate", candidate.digest, candidate.data_version)
-    require_in_slot(fleet, config.candidate_adapter, candidate)
+    slot = config.candidate_adapter
+    if take_candidate_place(registry, fleet, slot, candidate, work_folder):
+        context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, config.live_adapter, work_folder)
     baseline = _stored_baseline(live, registry, tracking) if not config.measure_baseline else None
     together = [live] if live is not None and config.measure_baseline else []

@@ -23,6 +23,26 @@ def require_in_slot(fleet: Fleet, slot: str, version: ModelVersion) -> None:
         )
 
 
+def take_candidate_place(
+    registry: Registry, fleet: Fleet, slot: str, version: ModelVersion, work_folder: WorkFolder
+) -> bool:
+    """Have `slot` serve `version`, which passed its smoke test; True where it had to be put back.
+
+    There is one candidate place, and between two steps of one version's run another's may
+    take it, or a promotion may retire its adapter. Whoever holds the pool puts its own back.
+    """
+    if slot != fleet.candidate_slot:
+        require_in_slot(fleet, slot, version)
+        return False
+    held = set(fleet.serving(slot).values()) == {version.digest}
+    bring(registry, fleet, version, work_folder)
+    if held:
+        return False
+    fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    registry.set_alias("staged", version)
+    return True
+
+
 def warn_of_gaps(context: dg.AssetExecutionContext, fleet: Fleet, slot: str) -> None:
     """Say what servers without SlotMiddleware can't give, and what happened instead."""
     for url in fleet.without_slots():

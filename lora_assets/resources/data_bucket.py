@@ -9,6 +9,7 @@ import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data_is_sound import parse_split
+from lora_assets.gates.promotion import version_order
 from lora_assets.records.dataset import SPLITS, Row, SplitName, SplitSummary, TrainingData
 from lora_assets.resources.object_store import ObjectStore
 
@@ -27,12 +28,17 @@ class DataBucket(dg.ConfigurableResource[Any]):
         return ObjectStore(self.uri, self.s3_endpoint_url)
 
     def versions(self) -> tuple[str, ...]:
-        """The data versions that have all three splits."""
-        return tuple(
-            version
-            for version in self.store.folders(PROCESSED)
-            if all(self.store.get(_key(version, split)) is not None for split in SPLITS)
-        )
+        """The data versions that have all three splits, in their own order, by one listing.
+
+        An object in S3 is there whole or not at all; a folder that `data build` makes too.
+        """
+        found: dict[str, set[str]] = {}
+        for key in self.store.keys(PROCESSED):
+            version, _, name = key.partition("/")
+            found.setdefault(version, set()).add(name)
+        wanted = {f"{split}.jsonl" for split in SPLITS}
+        complete = [name for name, files in found.items() if wanted <= files]
+        return tuple(sorted(filter(_NAME.fullmatch, complete), key=version_order))
 
     def source(self, data_version: str) -> str:
         """The URI of a data version's folder."""

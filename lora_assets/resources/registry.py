@@ -70,9 +70,9 @@ class Registry(dg.ConfigurableResource[Any]):
         return max(versions, key=lambda v: v.version, default=None)
 
     def register(self, adapter: Adapter) -> ModelVersion:
-        """The model version of an adapter, made now unless these bytes have one already."""
+        """The adapter's model version, made now unless its data version has one of these bytes."""
         for known in self._all():
-            if known.digest == adapter.digest:
+            if (known.digest, known.data_version) == (adapter.digest, adapter.data_version):
                 return known
         with self._errors():
             self._ensure_model()

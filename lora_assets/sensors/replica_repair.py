@@ -11,6 +11,7 @@ from lora_assets.gates.drift import KEPT, Drift, drifts
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.sensors.notices import FOUND_TAG
 
 SECONDS_BETWEEN_TICKS = 30
 
@@ -79,4 +80,4 @@ def replica_repair(
     if context.instance.get_runs(unfinished, limit=1):
         return dg.SkipReason(f"A repair is under way. Found: {found}")
     context.log.info(found)
-    return dg.SensorResult(run_requests=[dg.RunRequest(tags={"lora_assets/found": found[:200]})])
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags={FOUND_TAG: found[:200]})])
