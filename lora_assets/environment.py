@@ -25,6 +25,7 @@ class Settings(Record):
     """Where everything is. Embedded: all of it under `home`; cluster: the specification's URLs."""
 
     home: Path
+    dagster_home: Path
     embedded: bool
     model_name: str
     mlflow_tracking_uri: str
@@ -50,16 +51,17 @@ class Settings(Record):
     base_model_name: str
 
     @property
-    def dagster_home(self) -> Path:
-        """Dagster's own folder."""
-        return self.home / "dagster"
+    def dagster_is_ours(self) -> bool:
+        """Whether Dagster's folder, with its dagster.yaml, is kept by us under `home`."""
+        return self.dagster_home == self.home / "dagster"
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of LORA_ASSETS_STACK (embedded or cluster), each overridable by its variable.
 
     A setting's variable is its name in capitals, as in VLLM_URL or MLFLOW_TRACKING_URI;
-    LORA_ASSETS_HOME is the folder for everything that is kept here.
+    LORA_ASSETS_HOME is the folder for everything that is kept here. In the cluster,
+    DAGSTER_HOME holds the deployment's own dagster.yaml, which is taken as it is.
     """
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
     embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
@@ -67,11 +69,15 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     if embedded and environ.get("VLLM_PYTHON"):
         # vLLM has no judge beside it, as the embedded server has.
         defaults["judge_url"] = "http://127.0.0.1:8001/judge"
+    dagster_home = home / "dagster"
+    if not embedded and environ.get("DAGSTER_HOME"):
+        dagster_home = Path(environ["DAGSTER_HOME"]).absolute()
     values = {name: environ.get(name.upper(), default) for name, default in defaults.items()}
     replicas = [url.strip() for url in environ.get("VLLM_REPLICAS", "").split(",") if url.strip()]
     return Settings.model_validate(
         {
             "home": home,
+            "dagster_home": dagster_home,
             "embedded": embedded,
             "model_name": environ.get("MODEL_NAME", "mistral-7b-lora"),
             "s3_endpoint_url": environ.get("AWS_ENDPOINT_URL_S3", ""),

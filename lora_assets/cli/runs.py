@@ -5,15 +5,21 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance
 
 from lora_assets.assets.partitions import data_versions
+from lora_assets.cli.pool_wait import (
+    PROCESS_TAG,
+    fail_runs_of_dead_processes,
+    this_process,
+    waiting_told,
+)
 from lora_assets.environment import Settings
 from lora_assets.errors import LoraAssetsError
 
-PROCESS_TAG = "lora_assets/process"
 _DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
 
 
@@ -27,13 +33,14 @@ class RunFailed(Exception):
 
 
 def open_instance(settings: Settings) -> DagsterInstance:
-    """Dagster's own storage under the stack's home, runs of dead processes marked as failed."""
+    """Dagster's storage, runs of dead processes marked as failed."""
     home = settings.dagster_home
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
+    if settings.dagster_is_ours:
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
     instance = DagsterInstance.from_config(str(home))
-    _fail_runs_of_dead_processes(instance)
+    fail_runs_of_dead_processes(instance)
     return instance
 
 
@@ -48,17 +55,20 @@ def materialise(
     Raises RunFailed when a gate or an error stopped it.
     """
     instance.add_dynamic_partitions(str(data_versions.name), [data_version])
-    result = job.execute_in_process(
-        instance=instance,
-        partition_key=data_version,
-        run_config={
-            "ops": {op: {"config": dict(config)} for op, config in ops.items()},
-            # Without its name here a job's own logger gives way to Dagster's default one.
-            "loggers": {"console": {}},
-        },
-        tags={PROCESS_TAG: _process(os.getpid())},
-        raise_on_error=False,
-    )
+    run_id = str(uuid4())
+    with waiting_told(instance, run_id):
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=data_version,
+            run_config={
+                "ops": {op: {"config": dict(config)} for op, config in ops.items()},
+                # Without its name here a job's own logger gives way to Dagster's default one.
+                "loggers": {"console": {}},
+            },
+            tags={PROCESS_TAG: this_process()},
+            raise_on_error=False,
+            run_id=run_id,
+        )
     if not result.success:
         raise _failure(result)
 
@@ -81,22 +91,3 @@ def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:
             text = cause.message.partition(": ")[2] if named else error.to_string()
             reasons.append(f"{event.step_key}: {text.strip()}")
     return RunFailed(tuple(reasons), None)
-
-
-def _process(pid: int) -> str:
-    """A process that can't be taken for a later one of the same number; empty when it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return ""
-    return f"{pid}:{stat.rpartition(')')[2].split()[19]}"
-
-
-def _fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
-    """A killed process leaves its run as started, and the run's pool slots taken."""
-    unfinished = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
-    for run in instance.get_runs(unfinished):
-        process = run.tags.get(PROCESS_TAG)
-        if process and _process(int(process.partition(":")[0])) != process:
-            instance.report_run_failed(run, "Its process is gone; run it again.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
