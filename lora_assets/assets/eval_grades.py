@@ -128,6 +128,9 @@ async def _gather(
     judge: Judge,
     work: Path,
 ) -> tuple[str, Mapping[Side, Sequence[Answer]], Sequence[Grade]]:
+    async with judge.client() as client:
+        # Asked first: without a judge the answers would be gathered in vain.
+        model = await judge.model(client)
     async with fleet.client() as client:
         gathered = await asyncio.gather(
             *(
@@ -145,7 +148,6 @@ async def _gather(
         )
     answers = dict(zip(sides, gathered, strict=True))
     async with judge.client() as client:
-        model = await judge.model(client)
         grades = await grade_all(
             client,
             model,

@@ -3,13 +3,14 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
 import click
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.storage.tags import PARTITION_NAME_TAG
+from sqlalchemy.exc import SQLAlchemyError
 
 from lora_assets.assets.pools import SERVING, TRAINING
 
@@ -52,13 +53,10 @@ def waiting_told(instance: DagsterInstance, run_id: str) -> Iterator[None]:
 
     def watch() -> None:
         told: set[str] = set()
-        while not done.wait(SECONDS_BETWEEN_LOOKS):
-            for pool in (TRAINING, SERVING):
-                found = instance.event_log_storage.get_concurrency_info(pool)
-                if run_id not in found.pending_run_ids:
-                    continue
-                fail_runs_of_dead_processes(instance)
-                for holder in found.active_run_ids - told:
+        # A database that fails ends the run as well, which tells of it.
+        with suppress(SQLAlchemyError):
+            while not done.wait(SECONDS_BETWEEN_LOOKS):
+                for holder in _holders(instance, run_id) - told:
                     told.add(holder)
                     click.echo(f"  waiting for {_named(instance, holder)}", err=True)
 
@@ -69,6 +67,15 @@ def waiting_told(instance: DagsterInstance, run_id: str) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+
+
+def _holders(instance: DagsterInstance, run_id: str) -> set[str]:
+    """The runs that hold what a run waits for, those of dead processes not among them."""
+    for pool in (TRAINING, SERVING):
+        if run_id in instance.event_log_storage.get_concurrency_info(pool).pending_run_ids:
+            fail_runs_of_dead_processes(instance)
+            return instance.event_log_storage.get_concurrency_info(pool).active_run_ids
+    return set()
 
 
 def _named(instance: DagsterInstance, run_id: str) -> str:
