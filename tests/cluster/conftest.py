@@ -108,6 +108,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(autouse=True)
+def _told_of_the_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what reads the environment itself is told, as boto3 is of its keys."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture
 def run(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

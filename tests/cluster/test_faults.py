@@ -1,6 +1,7 @@
 """A part that is not there, refuses, or dies half-way: one line, and nothing lost or changed."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,35 +190,30 @@ def test_mlflow_dies_while_training_and_the_next_run_goes_on_from_the_checkpoint
 
 @pytest.mark.parametrize("dying", ["vllm", "judge", "s3"])
 def test_a_part_dies_in_the_evaluation_and_the_next_run_asks_only_what_is_missing(
-    cluster: Cluster, run: Run, dying: str
+    cluster: Cluster, run: Run, staged: None, dying: str
 ) -> None:
-    # Another data version for each, whose journals are empty.
-    data_version = {"vllm": "0.2", "judge": "0.3", "s3": "0.4"}[dying]
-    build(run, data_version, "sqs")
-    train(run, data_version, learning_rate={"vllm": "2e-3", "judge": "3e-3", "s3": "4e-3"}[dying])
-    succeed(run, "deploy")
     part: Part = getattr(cluster, dying)
     work = Path(cluster.environment["LORA_ASSETS_HOME"]) / "work" / "evaluation"
-    before = state(cluster)
-    known = {path.parent for path in work.glob("*/*")}
+    # As if nothing had been evaluated yet.
+    shutil.rmtree(work)
 
     def kept(name: str) -> list[str]:
-        new = [path for path in work.glob(f"*/{name}") if path.parent not in known]
-        return [line for path in new for line in path.read_text().splitlines()]
+        return [line for path in work.glob(f"*/{name}") for line in path.read_text().splitlines()]
 
     journal = "grades.jsonl" if dying == "judge" else "answers-candidate.jsonl"
+    before = state(cluster)
     with dies_when(part, lambda: len(kept(journal)) >= 5):
         ended = run(*EVALUATE)
     require_one_line(ended, f"s3://{BUCKET}" if dying == "s3" else part.url)
     assert state(cluster) == before
-    left = kept("answers-candidate.jsonl"), kept("grades.jsonl")
-    asked_before = completions(cluster)
+    answered, graded = kept("answers-candidate.jsonl"), kept("grades.jsonl")
+    asked = completions(cluster)
     succeed(run, *EVALUATE)
     answers, grades = kept("answers-candidate.jsonl"), kept("grades.jsonl")
-    assert answers[: len(left[0])] == left[0]
-    assert grades[: len(left[1])] == left[1]
+    assert answers[: len(answered)] == answered
+    assert grades[: len(graded)] == graded
     assert len(answers) == len(grades) == len({json.loads(line)["key"] for line in grades})
-    assert completions(cluster) - asked_before == len(answers) - len(left[0])
+    assert completions(cluster) - asked == len(answers) - len(answered)
 
 
 @pytest.mark.parametrize("dying", ["vllm", "prometheus"])
@@ -242,3 +238,14 @@ def test_a_data_version_in_the_bucket_never_changes(cluster: Cluster, run: Run) 
     ended = run("data", "build", "--data-version", DATA_VERSION, "--services", "sns")
     require_one_line(ended, f"exists in s3://{BUCKET} with other content")
     assert state(cluster) == before
+
+
+def test_dagster_s_database_is_not_there_and_the_same_command_works_once_it_is_back(
+    cluster: Cluster, run: Run, staged: None
+) -> None:
+    before = state(cluster)
+    with cluster.postgresql.killed():
+        ended = run("deploy")
+    require_one_line(ended, f"port {cluster.postgresql.port} failed: Connection refused")
+    assert state(cluster) == before
+    succeed(run, "deploy")
