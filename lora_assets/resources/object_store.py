@@ -96,9 +96,14 @@ class ObjectStore:
         return parts.netloc, f"{prefix}/" if prefix else ""
 
     def _s3(self) -> Any:
-        return S3Resource(endpoint_url=self.s3_endpoint_url or None, max_attempts=3).get_client()
+        endpoint = self.s3_endpoint_url
+        try:
+            return S3Resource(endpoint_url=endpoint or None, max_attempts=3).get_client()
+        except (BotoCoreError, ValueError) as error:
+            raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> LoraAssetsError:
+        reason = " ".join(str(error).split()).rstrip(".")
         return LoraAssetsError(
-            f"{self.uri} failed: {error}", "Check the bucket's name, endpoint and credentials."
+            f"{self.uri} failed: {reason}", "Check the bucket's name, endpoint and credentials."
         )
