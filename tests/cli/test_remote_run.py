@@ -141,10 +141,11 @@ def dagster(
         url = f"http://127.0.0.1:{port}"
         yield RemoteDagster(url, home, environment, started["daemon"], started["code"])
     finally:
+        for name, process in started.items():
+            # Asked to end, a code server goes on for as long as someone watches it.
+            process.kill() if name == "code" else process.terminate()
         for process in started.values():
-            process.terminate()
-        for process in started.values():
-            process.wait(60)
+            process.wait(PATIENCE)
 
 
 @dataclass
@@ -499,8 +500,8 @@ def test_a_code_location_that_failed_to_load_is_named_with_its_error(
     dagster: RemoteDagster, run: Run_, request_key: str
 ) -> None:
     """The last test: it takes the code location away."""
-    dagster.code.terminate()
-    dagster.code.wait(60)
+    dagster.code.kill()
+    dagster.code.wait(PATIENCE)
     dagster.ask("mutation { reloadWorkspace { __typename } }")
     code, printed = run(request_key, "train", "--data-version", "1")
     assert code == 1
