@@ -84,7 +84,7 @@ def graph(page: Page) -> Locator:
 
 
 def run_for(page: Page, reason: str) -> Locator:
-    """The row of the newest run or backfill with this reason, which keeps itself up to date."""
+    """The row of the run or backfill with this reason, which keeps itself up to date."""
     page.goto("/runs")
     rows = page.locator("div").filter(has=page.get_by_text("View", exact=True))
     return rows.filter(has_text=reason).last

@@ -11,8 +11,8 @@ from tests.ui.browser import (
     graph,
     launch,
     newest_backfill,
-    newest_run,
     picture,
+    run_for,
 )
 from tests.ui.state import BROKEN
 
@@ -84,8 +84,7 @@ def test_the_live_page_says_which_replica_serves_what_and_that_it_is_fresh(page:
 
 def test_a_partition_is_materialised_from_its_page_and_keeps_the_reason(page: Page) -> None:
     launch(page, "training_data", ["3"], "the data team asked")
-    run = newest_run(page)
-    expect(run).to_contain_text("the data team asked")
+    run = run_for(page, "the data team asked")
     expect(run).to_contain_text("Success", timeout=LAUNCHED)
     expect(events(page, "training_data", "3")).to_contain_text("the data team asked")
     expect(gate(page, "training_data", "data_is_sound")).to_contain_text("duplicate rows")
