@@ -6,6 +6,7 @@ from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
+from lora_assets.assets.step_pods import QUALITY_GATE
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.engines import adapter_files
 from lora_assets.records.registry import ModelVersion
@@ -22,6 +23,7 @@ from lora_assets.resources.work_folder import WorkFolder
     kinds={"mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=QUALITY_GATE,
 )
 def gate_result(
     context: dg.AssetExecutionContext,
@@ -44,7 +46,8 @@ def gate_result(
         {
             "number": version.version,
             "digest": version.digest,
-            "model version": dg.MetadataValue.url(registry.page(version)),
+            "model version": version.version,
+            "registry page": dg.MetadataValue.url(registry.page(version)),
             "mlflow run": dg.MetadataValue.url(tracking.page(version.run_id)),
             **origin(context.run.tags),
         }

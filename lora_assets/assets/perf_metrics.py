@@ -13,7 +13,8 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_tables import limit_lines, load_table, numbers
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
-from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.served import live_served, take_candidate_place
+from lora_assets.assets.step_pods import PERF_DECISION, RUN_LOAD_TEST
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.load_generator import ModelLoad, run_load_test
 from lora_assets.errors import LoraAssetsError
@@ -63,6 +64,7 @@ class PerfGateConfig(PerfThresholds, dg.Config):
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=RUN_LOAD_TEST,
 )
 def perf_metrics(
     context: dg.AssetExecutionContext,
@@ -80,7 +82,9 @@ def perf_metrics(
     candidate = staged_deployment
     verdict = registry.verdicts(candidate).get("eval_gate")
     require_passed(verdict, "eval_gate", candidate.digest, candidate.data_version)
-    require_in_slot(fleet, config.candidate_adapter, candidate)
+    slot = config.candidate_adapter
+    if take_candidate_place(registry, fleet, slot, candidate, work_folder):
+        context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, config.live_adapter, work_folder)
     baseline = _stored_baseline(live, registry, tracking) if not config.measure_baseline else None
     together = [live] if live is not None and config.measure_baseline else []
@@ -130,7 +134,8 @@ def perf_metrics(
             "load": load_table(metrics),
             "latency": plot(latency_distribution(_sides(samples), {})),
             "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
-            "model version": dg.MetadataValue.url(registry.page(candidate)),
+            "model version": candidate.version,
+            "registry page": dg.MetadataValue.url(registry.page(candidate)),
             "digest": candidate.digest,
             "server histograms": dg.MetadataValue.table(
                 [dg.TableRecord(histogram.model_dump()) for histogram in server]
@@ -142,7 +147,13 @@ def perf_metrics(
     return metrics
 
 
-@dg.asset_check(asset=perf_metrics, blocking=True, partitions_def=data_versions, pool=SERVING)
+@dg.asset_check(
+    asset=perf_metrics,
+    blocking=True,
+    partitions_def=data_versions,
+    pool=SERVING,
+    op_tags=PERF_DECISION,
+)
 def perf_gate(
     config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry, tracking: Tracking
 ) -> dg.AssetCheckResult:

@@ -142,6 +142,20 @@ class Tracking(dg.ConfigurableResource[Any]):
         with mlflow_errors(self.tracking_uri):
             client.set_terminated(tracked.run_id, "FINISHED")
 
+    def finished(self, experiment: str, key: str, tags: Mapping[str, str]) -> str | None:
+        """The newest run that ended well under `key` with these tags; None where there is none."""
+        client = MlflowClient(self.tracking_uri)
+        conditions = [
+            f"tags.`{name}` = '{value}'" for name, value in {KEY_TAG: key, **tags}.items()
+        ]
+        with mlflow_errors(self.tracking_uri):
+            found = client.search_runs(
+                [self._experiment(client, experiment)],
+                " and ".join([*conditions, "attributes.status = 'FINISHED'"]),
+                max_results=1,
+            )
+        return found[0].info.run_id if found else None
+
     def reopen(self, run_id: str) -> TrackedRun:
         """A run that exists, to add to."""
         return TrackedRun(MlflowClient(self.tracking_uri), run_id, self.tracking_uri)
