@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from lora_assets.assets.run_tags import REASON
+from lora_assets.assets.run_tags import WHY
 from lora_assets.errors import LoraAssetsError
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -43,7 +43,7 @@ def launch(page: Page, asset: str, data_versions: Sequence[str], reason: str) ->
     page.keyboard.press("Escape")
     dialog.get_by_text("Tags", exact=True).click()
     dialog.get_by_role("button", name="Add tags").click()
-    page.get_by_placeholder("Tag Key").fill(REASON)
+    page.get_by_placeholder("Tag Key").fill(WHY)
     page.get_by_placeholder("Tag Value").fill(reason)
     page.get_by_role("button", name="Apply").click()
     button = "Launch 1 run" if len(data_versions) == 1 else "Launch backfill"
