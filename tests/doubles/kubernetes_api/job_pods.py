@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,8 +54,8 @@ class JobPod:
         self.log = self.folder / "log"
         self.deleted = False
         self.exit_code: int | None = None
-        self.peak_memory: int | None = None
-        """Bytes that the process and its children had at most, each by itself."""
+        self.peak_memory = 0
+        """Bytes that the process had at most, a moment before its end."""
         self._node, self._changed = node, changed
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting: tuple[str, str] | None = None
@@ -187,11 +188,14 @@ class JobPod:
         return f"{self.folder}/root{value}"
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
-        _, status, usage = os.wait4(process.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
+        # The kernel's own count after the end (ru_maxrss) begins with this process's size.
+        while process.poll() is None:
+            self.peak_memory = max(self.peak_memory, _peak_memory(process.pid))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+        code = process.returncode
         # As a shell and a container runtime count a signal.
-        process.returncode = self.exit_code = code if code >= 0 else 128 - code
-        self.peak_memory = usage.ru_maxrss * 1024
+        self.exit_code = code if code >= 0 else 128 - code
         self._finished = now()
         self._ended.set()
         self._changed()
@@ -203,3 +207,12 @@ class JobPod:
     def _kill_after(self, grace: float) -> None:
         if not self._ended.wait(grace):
             self.kill()
+
+
+def _peak_memory(pid: int) -> int:
+    """Bytes of memory that a process had at most (VmHWM); 0 when it has ended."""
+    with suppress(ProcessLookupError), open(f"/proc/{pid}/status") as status:
+        for line in status:
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    return 0
