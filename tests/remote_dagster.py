@@ -133,7 +133,8 @@ def dagster(
         url = f"http://127.0.0.1:{port}"
         yield RemoteDagster(url, home, environment, started["daemon"], started["code"])
     finally:
+        for name, process in started.items():
+            # Asked to end, a code server goes on for as long as someone watches it.
+            process.kill() if name == "code" else process.terminate()
         for process in started.values():
-            process.terminate()
-        for process in started.values():
-            process.wait(60)
+            process.wait(PATIENCE)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-REASON = "lora_assets/reason"
+WHY = "lora_assets/why"
 """A short sentence: which command, sensor or person wanted the run."""
 
 ARGO_WORKFLOW = "lora_assets/argo_workflow"
@@ -14,8 +14,8 @@ ARGO_WORKFLOW = "lora_assets/argo_workflow"
 def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:
     """What a run's tags say of where it comes from; empty where they say nothing."""
     shown: dict[str, dg.MetadataValue] = {}
-    if REASON in tags:
-        shown["reason"] = dg.MetadataValue.text(tags[REASON])
+    if WHY in tags:
+        shown["why"] = dg.MetadataValue.text(tags[WHY])
     if ARGO_WORKFLOW in tags:
         workflow = tags[ARGO_WORKFLOW]
         is_url = workflow.startswith(("http://", "https://"))

@@ -194,8 +194,8 @@ class DagsterWebserver:
         reply = self._post({"query": document, "variables": variables}, pauses)
         try:
             answer = reply.json()
-            data = answer["data"][field] if answer.get("data") else None
             errors = [error["message"] for error in answer.get("errors", ())]
+            data = answer["data"][field] if not errors else None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise LoraAssetsError(
                 f"{self.url} answers {reply.status_code}, but not as Dagster does",
@@ -206,10 +206,9 @@ class DagsterWebserver:
                 errors = [error["message"] for error in data["errors"]]
             elif "message" in data:
                 errors = [data["message"]]
-        if data is None or errors:
+        if errors or data is None:
             raise LoraAssetsError(
-                f"Dagster at {self.url} refused {field} "
-                f"({'; '.join(map(_line, errors)) or reply.status_code})",
+                f"Dagster at {self.url} refused {field} ({'; '.join(map(_line, errors))})",
                 "See that it runs the same version of lora-assets as this command.",
             )
         found: dict[str, Any] = data

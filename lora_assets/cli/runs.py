@@ -12,7 +12,7 @@ import dagster as dg
 from dagster import DagsterInstance
 
 from lora_assets.assets.partitions import data_versions
-from lora_assets.assets.run_tags import REASON
+from lora_assets.assets.run_tags import WHY
 from lora_assets.cli.failures import Gate, RunFailed, StepError, failure
 from lora_assets.cli.outputs import Outputs
 from lora_assets.cli.pool_wait import (
@@ -60,7 +60,7 @@ def materialise(
                 # Without its name here a job's own logger gives way to Dagster's default one.
                 "loggers": {"console": {}},
             },
-            tags={PROCESS_TAG: this_process(), REASON: _reason(job)},
+            tags={PROCESS_TAG: this_process(), WHY: why(job.name)},
             raise_on_error=False,
             run_id=run_id,
         )
@@ -84,10 +84,10 @@ def _metadata(
             yield check.asset_key.to_user_string(), check.metadata
 
 
-def _reason(job: dg.JobDefinition) -> str:
-    """The command that a person typed, as in "lora-assets train"."""
+def why(job: str) -> str:
+    """Why a run exists: the command that was typed, as in "lora-assets train"."""
     command = click.get_current_context(silent=True)
-    return command.command_path if command else job.name
+    return command.command_path if command else job
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:

@@ -11,6 +11,7 @@ from lora_assets.cli.child import start_child
 from lora_assets.cli.restore import restore_adapters
 from lora_assets.cli.stack import Stack
 from lora_assets.engines.server.options import ServerOptions
+from lora_assets.engines.torch_stack import require_torch
 from lora_assets.engines.vllm_server import vllm_command
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.replica_folder import SharedFolder
@@ -39,6 +40,7 @@ def serve(host: str | None, port: int | None) -> None:
     if stack.settings.vllm_python:
         _serve_vllm(stack.settings.vllm_python, options, urlsplit(stack.settings.judge_url))
         return
+    require_torch()
     from lora_assets.engines.server.serve import serve as run_server
 
     run_server(options)

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import ValidationError
 
+from lora_assets.engines.torch_stack import require_torch
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row, SplitName
 from lora_assets.records.training import (
@@ -50,6 +51,7 @@ class Trainer(dg.ConfigurableResource[Any]):
         on_progress: Callable[[int, int], None],
     ) -> TrainingMetrics:
         """Train an adapter into the folder `output`, going on from what `work` holds."""
+        require_torch()
         # Only the step that trains pays for loading torch, and its image alone has it.
         from lora_assets.engines.training.train import train
 

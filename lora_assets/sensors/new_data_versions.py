@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.run_tags import WHY
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.advance import (
     CAUSE_TAG,
@@ -140,7 +141,7 @@ def _request(run: NextRun, launched: int, automation: Automation) -> dg.RunReque
         tags={
             CAUSE_TAG: run.cause,
             history.PHASE_TAG: run.phase,
-            "lora_assets/why": run.why,
+            WHY: run.why,
         },
     )
 

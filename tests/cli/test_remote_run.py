@@ -379,8 +379,8 @@ def test_a_code_location_that_failed_to_load_is_named_with_its_error(
     dagster: RemoteDagster, run: Run_, request_key: str
 ) -> None:
     """The last test: it takes the code location away."""
-    dagster.code.terminate()
-    dagster.code.wait(60)
+    dagster.code.kill()
+    dagster.code.wait(PATIENCE)
     dagster.ask("mutation { reloadWorkspace { __typename } }")
     code, printed = run(request_key, "train", "--data-version", "1")
     assert code == 1

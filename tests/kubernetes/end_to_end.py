@@ -37,7 +37,7 @@ that an asset or check stands for: download-data, train, quality-gate, load-adap
 inference and judge-answers, compare-decision, run-load-test, perf-decision, promote-adapter."""
 
 LOOSE: Mapping[str, Mapping[str, Any]] = {
-    "adapter": {"num_epochs": 4, "evaluations": 4},
+    "adapter": {"num_epochs": 2, "evaluations": 4},
     "adapter_quality_gate": {"max_eval_loss": 100, "max_perplexity": 1e9},
     "eval_grades": {"max_concurrent": 1},
     "eval_grades_eval_gate": {"min_a_rate": 0, "max_c_rate": 1, "min_refusal_rate": 0},

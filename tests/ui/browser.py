@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from lora_assets.assets.run_tags import REASON
+from lora_assets.assets.run_tags import WHY
 from lora_assets.errors import LoraAssetsError
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -35,13 +35,15 @@ def launch(page: Page, asset: str, data_versions: Sequence[str], reason: str) ->
     page.get_by_role("button", name="Materialize…").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text("Select a partition or create one").click()
+    names = page.get_by_placeholder("Filter partitions")
     for name in data_versions:
-        page.get_by_placeholder("Filter partitions").fill(name)
-        page.get_by_text(name, exact=True).filter(visible=True).last.click()
+        names.fill(name)
+        menu = page.locator("[class*=popover]").filter(has=names).last
+        menu.get_by_text(name, exact=True).filter(visible=True).click()
     page.keyboard.press("Escape")
     dialog.get_by_text("Tags", exact=True).click()
     dialog.get_by_role("button", name="Add tags").click()
-    page.get_by_placeholder("Tag Key").fill(REASON)
+    page.get_by_placeholder("Tag Key").fill(WHY)
     page.get_by_placeholder("Tag Value").fill(reason)
     page.get_by_role("button", name="Apply").click()
     button = "Launch 1 run" if len(data_versions) == 1 else "Launch backfill"
@@ -81,6 +83,13 @@ def graph(page: Page) -> Locator:
     return found
 
 
+def run_for(page: Page, reason: str) -> Locator:
+    """The row of the run or backfill with this reason, which keeps itself up to date."""
+    page.goto("/runs")
+    rows = page.locator("div").filter(has=page.get_by_text("View", exact=True))
+    return rows.filter(has_text=reason).last
+
+
 def newest_backfill(page: Page) -> Locator:
     """The page of the newest backfill: what became of each of its assets' partitions."""
     page.goto("/runs?view=backfills")
@@ -91,7 +100,7 @@ def newest_backfill(page: Page) -> Locator:
 def live(page: Page) -> Locator:
     """The page of what is live: its newest promotion, whatever the data version."""
     page.goto("/assets/live_deployment")
-    expect(page.get_by_text("Passing").first).to_be_visible(timeout=90_000)
+    expect(page.get_by_text("Passing").first).to_be_visible(timeout=300_000)
     return page.locator("table").filter(has_text="replicas").first
 
 

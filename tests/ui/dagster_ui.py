@@ -16,7 +16,7 @@ from lora_assets.environment import read_settings
 from tests.conftest import free_port
 
 WORKSPACE = Path(__file__).parents[2] / "workspace.yaml"
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 
 
 @contextmanager

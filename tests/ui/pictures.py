@@ -25,7 +25,7 @@ MOST_BYTES = 200_000
 MORE_VERSIONS = {"4": "sqs,sns", "5": "ecs,ecr", "6": "iam,sts"}
 """Data that came in later, for a backfill to show."""
 
-BACKFILL_MILLISECONDS = 180_000
+BACKFILL_MILLISECONDS = 300_000
 
 
 def main() -> None:
