@@ -60,7 +60,7 @@ def materialise(
                 # Without its name here a job's own logger gives way to Dagster's default one.
                 "loggers": {"console": {}},
             },
-            tags={PROCESS_TAG: this_process(), WHY: _why(job)},
+            tags={PROCESS_TAG: this_process(), WHY: typed_command(job.name)},
             raise_on_error=False,
             run_id=run_id,
         )
@@ -84,10 +84,10 @@ def _metadata(
             yield check.asset_key.to_user_string(), check.metadata
 
 
-def _why(job: dg.JobDefinition) -> str:
-    """The command that a person typed, as in "lora-assets train"."""
+def typed_command(otherwise: str) -> str:
+    """The command that a person or Argo gave, as in "lora-assets train"."""
     command = click.get_current_context(silent=True)
-    return command.command_path if command else job.name
+    return command.command_path if command else otherwise
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:

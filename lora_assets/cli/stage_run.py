@@ -9,12 +9,13 @@ import click
 from dagster import AssetCheckKey, AssetKey
 
 from lora_assets.assets.eval_grades import ANSWERED
+from lora_assets.assets.run_tags import launch_tags
 from lora_assets.cli.dagster_webserver import PARTITION_TAG, DagsterWebserver, Run
 from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.outputs import Name, Outputs
 from lora_assets.cli.remote_run import RemoteRun, stop_signals
 from lora_assets.cli.run_log import RunEvent
-from lora_assets.cli.runs import materialise, open_instance
+from lora_assets.cli.runs import materialise, open_instance, typed_command
 from lora_assets.cli.stack import Stack, resource_config
 from lora_assets.cli.steps import STEPS, Step
 from lora_assets.definitions import make_definitions
@@ -116,6 +117,7 @@ def _remotely(
     if remote.find() is None:
         location = dagster.locate(job)
         work = find_work()
+        origin = launch_tags(typed_command(job), stack.settings.argo_workflow)
         run_config = {
             "ops": {
                 op: {"config": config}
@@ -126,7 +128,10 @@ def _remotely(
         with stop_signals() as stop:
             dagster.add_partition(location, work.data_version)
             remote.launch(
-                lambda: dagster.launch(location, job, step, run_config, {**tags, **work.tags}), stop
+                lambda: dagster.launch(
+                    location, job, step, run_config, {**tags, **work.tags, **origin}
+                ),
+                stop,
             )
             _follow(remote, stop, step, outputs)
     else:
