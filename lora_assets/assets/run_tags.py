@@ -11,6 +11,11 @@ ARGO_WORKFLOW = "lora_assets/argo_workflow"
 """The Argo workflow that launched the run: its URL, or its name."""
 
 
+def launch_tags(why: str, argo_workflow: str) -> Mapping[str, str]:
+    """The tags of a run that a command launches; `argo_workflow` is empty outside of Argo."""
+    return {WHY: why, **({ARGO_WORKFLOW: argo_workflow} if argo_workflow else {})}
+
+
 def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:
     """What a run's tags say of where it comes from; empty where they say nothing."""
     shown: dict[str, dg.MetadataValue] = {}

@@ -9,13 +9,21 @@ import click
 from dagster import AssetCheckKey, AssetKey
 
 from lora_assets.assets.eval_grades import ANSWERED
+<<<<<<< HEAD
 from lora_assets.assets.run_tags import ARGO_WORKFLOW, WHY
+=======
+from lora_assets.assets.run_tags import launch_tags
+>>>>>>> ui
 from lora_assets.cli.dagster_webserver import PARTITION_TAG, DagsterWebserver, Run
 from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.outputs import Name, Outputs
 from lora_assets.cli.remote_run import RemoteRun, stop_signals
 from lora_assets.cli.run_log import RunEvent
+<<<<<<< HEAD
 from lora_assets.cli.runs import materialise, open_instance, why
+=======
+from lora_assets.cli.runs import materialise, open_instance, typed_command
+>>>>>>> ui
 from lora_assets.cli.stack import Stack, resource_config
 from lora_assets.cli.steps import STEPS, Step
 from lora_assets.definitions import make_definitions
@@ -117,6 +125,7 @@ def _remotely(
     if remote.find() is None:
         location = dagster.locate(job)
         work = find_work()
+        origin = launch_tags(typed_command(job), stack.settings.argo_workflow)
         run_config = {
             "ops": {
                 op: {"config": config}
@@ -129,7 +138,16 @@ def _remotely(
             labels[ARGO_WORKFLOW] = stack.settings.workflow
         with stop_signals() as stop:
             dagster.add_partition(location, work.data_version)
+<<<<<<< HEAD
             remote.launch(lambda: dagster.launch(location, job, step, run_config, labels), stop)
+=======
+            remote.launch(
+                lambda: dagster.launch(
+                    location, job, step, run_config, {**tags, **work.tags, **origin}
+                ),
+                stop,
+            )
+>>>>>>> ui
             _follow(remote, stop, step, outputs)
     else:
         with stop_signals() as stop:

@@ -63,7 +63,6 @@ def test_a_step_is_told_who_asks_where_dagster_is_and_where_its_outputs_go(name:
     given = {variable["name"]: variable["value"] for variable in step["container"]["env"]}
     assert given["DAGSTER_URL"] == "http://dagster-webserver.dagster:80"
     assert given["LORA_ASSETS_STACK"] == "cluster"
-    assert given["LORA_ASSETS_WORKFLOW"] == "{{workflow.name}}"
     assert given["LORA_ASSETS_OUTPUTS"] == "/tmp/outputs"
     paths = [output["valueFrom"]["path"] for output in step["outputs"]["parameters"]]
     assert paths == [f"/tmp/outputs/{output['name']}" for output in step["outputs"]["parameters"]]

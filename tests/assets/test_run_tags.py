@@ -1,8 +1,13 @@
-from lora_assets.assets.run_tags import ARGO_WORKFLOW, WHY, origin
+from lora_assets.assets.run_tags import ARGO_WORKFLOW, WHY, launch_tags, origin
 
 
 def test_a_run_without_tags_says_nothing_of_its_origin() -> None:
     assert origin({"dagster/partition": "1"}) == {}
+
+
+def test_outside_of_argo_a_run_has_no_workflow() -> None:
+    assert launch_tags("lora-assets train", "") == {WHY: "lora-assets train"}
+    assert launch_tags("lora-assets train", "ns/w")[ARGO_WORKFLOW] == "ns/w"
 
 
 def test_reason_and_workflow_are_shown_and_a_url_can_be_followed() -> None:

@@ -69,9 +69,10 @@ def take_all(page: Page, folder: Path) -> None:
     shown = browser.newest_backfill(page)
     expect(shown).to_contain_text("100% completed", timeout=BACKFILL_MILLISECONDS)
     save(page, folder / "backfill.png", until=shown.get_by_text("100% completed"))
-    page.goto("/runs")
-    expect(page.get_by_text("three new data versions")).to_be_visible()
+    expect(browser.run_for(page, "three new data versions")).to_contain_text("Success")
     save(page, folder / "runs.png", until=page.get_by_text("Success").last)
+    page.goto("/automation")
+    save(page, folder / "automation.png", until=page.get_by_text("replica_repair", exact=True))
     page.set_viewport_size({"width": 2300, "height": 900})
     save(page, folder / "graph.png", only=browser.graph(page))
 
