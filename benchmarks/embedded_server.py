@@ -12,11 +12,11 @@ import argparse
 import asyncio
 import html
 import json
-import multiprocessing
 import os
 import re
 import socket
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,27 +27,17 @@ import botocore.loaders
 import httpx
 import psutil
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
+from random_adapter import save_random_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.engines.server.options import PACKAGED_BASE_MODEL, ServerOptions
 from lora_assets.engines.server.serve import serve
 
 PROMPT_TOKENS = 150
 REQUESTS = 200
 ONE_BY_ONE = 30
-
-
-def make_adapter(folder: Path) -> None:
-    """The specification's standard profile (r 8, q k v o) with weights that change answers."""
-    base = AutoModelForCausalLM.from_pretrained(PACKAGED_BASE_MODEL, dtype=torch.float32)
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=targets))
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.02)
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink()
 
 
 def make_prompts(count: int) -> list[list[int]]:
@@ -111,17 +101,6 @@ async def _drive(url: str, prompts: Sequence[list[int]], clients: int, stream: b
         return len(prompts) / (time.perf_counter() - began)
 
 
-def wait_until_ready(url: str, process: multiprocessing.process.BaseProcess) -> None:
-    """Until the server answers; raises when its process ends first."""
-    while process.is_alive():
-        try:
-            httpx.get(f"{url}/health", trust_env=False)
-            return
-        except httpx.TransportError:
-            process.join(0.1)
-    raise SystemExit("The server did not start.")
-
-
 class Figures:
     """Requests per second of each way, round by round, with the processor time that they took.
 
@@ -159,33 +138,30 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         adapter = Path(folder) / "adapter"
-        make_adapter(adapter)
+        save_random_adapter(adapter, seed=0)
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
         options = ServerOptions(
             port=port, adapters_dir=Path(folder), lora_modules={"adapter": adapter}
         )
-        process = multiprocessing.get_context("spawn").Process(target=serve, args=(options,))
-        process.start()
+        command = [sys.executable, "-m", serve.__module__, options.model_dump_json()]
+        process = start_child(command, os.environ)
         try:
-            compare(f"http://127.0.0.1:{port}", process, adapter, arguments)
+            url = f"http://127.0.0.1:{port}"
+            if not is_healthy(process, url, 120):
+                raise SystemExit("The server did not start.")
+            compare(url, process.pid, adapter, arguments)
         finally:
             process.terminate()
-            process.join()
+            process.wait()
 
 
-def compare(
-    url: str,
-    process: multiprocessing.process.BaseProcess,
-    adapter: Path,
-    arguments: argparse.Namespace,
-) -> None:
-    """Alternate between the two ways and print the figures."""
+def compare(url: str, server: int, adapter: Path, arguments: argparse.Namespace) -> None:
+    """Alternate between the two ways and print the figures; `server` is its process's id."""
     base = AutoModelForCausalLM.from_pretrained(PACKAGED_BASE_MODEL, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, adapter).eval()
     prompts = make_prompts(REQUESTS)
-    wait_until_ready(url, process)
     cores = len(os.sched_getaffinity(0))
     figures = Figures()
     for number in range(arguments.rounds):
@@ -202,7 +178,7 @@ def compare(
                 f"server, {arguments.clients} clients, {'' if stream else 'not '}streaming",
                 partial(drive_server, url, prompts, arguments.clients, stream),
                 len(prompts),
-                process.pid,
+                server,
             )
     figures.summarize()
 

@@ -18,16 +18,13 @@ from pathlib import Path
 
 import dagster as dg
 import httpx
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from random_adapter import save_random_adapter
 
 from lora_assets.assets.live_deployment import live_deployment
 from lora_assets.assets.served import bring
-from lora_assets.cli.child import start_child
+from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.environment import (
-    BASE_MODEL,
     EMBEDDED_BASE_NAME,
     Resources,
     make_resources,
@@ -41,15 +38,7 @@ from lora_assets.resources.fleet import LIVE_SLOT
 
 def make_version(resources: Resources, folder: Path, seed: int) -> ModelVersion:
     """A registered adapter with random weights."""
-    torch.manual_seed(seed)
-    base = AutoModelForCausalLM.from_pretrained(BASE_MODEL, dtype=torch.float32)
-    model = get_peft_model(base, LoraConfig(r=8, target_modules=["q_proj", "v_proj"]))
-    for name, weight in model.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(weight, std=0.1)
-    model.peft_config["default"].base_model_name_or_path = EMBEDDED_BASE_NAME
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink()
+    save_random_adapter(folder, seed)
     with resources.tracking.run("benchmark", "training", folder.name, {}) as run:
         run.folder(folder, "adapter")
     metrics = TrainingMetrics(
@@ -117,7 +106,8 @@ def main() -> None:
         with Path(home, "server.log").open("wb") as log:
             server = start_child(command, environment, log)
         try:
-            await_health(url)
+            if not is_healthy(server, url, 300):
+                raise SystemExit("The server did not start.")
             for alias, version in zip(("live", "previous"), versions, strict=True):
                 bring(resources.registry, resources.fleet, version, resources.work_folder)
                 resources.registry.set_alias(alias, version)
@@ -133,16 +123,6 @@ def main() -> None:
     print(f"raw calls  median {statistics.median(raw):.2f} s, longest {max(raw):.2f} s")
     more = statistics.median(ours) - statistics.median(raw)
     print(f"more       {more:.2f} s (at most 2)")
-
-
-def await_health(url: str) -> None:
-    """Until the server answers."""
-    while True:
-        try:
-            if httpx.get(f"{url}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
 
 
 if __name__ == "__main__":

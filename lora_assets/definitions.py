@@ -6,12 +6,16 @@ from lora_assets.assets.adapter import adapter, quality_gate
 from lora_assets.assets.eval_grades import eval_gate, eval_grades
 from lora_assets.assets.gate_result import gate_result
 from lora_assets.assets.live_deployment import live_deployment
+from lora_assets.assets.lost_pods import retry_lost_pods
 from lora_assets.assets.perf_metrics import perf_gate, perf_metrics
 from lora_assets.assets.staged_deployment import smoke_test, staged_deployment
 from lora_assets.assets.training_data import data_is_sound, training_data
 from lora_assets.cli.progress import progress_logger
 from lora_assets.environment import Settings, make_resources, read_settings
-from lora_assets.sensors.replica_repair import repair_replicas, replica_repair
+from lora_assets.executor import make_executor
+from lora_assets.sensors.new_data_versions import new_data_versions
+from lora_assets.sensors.notices import notices
+from lora_assets.sensors.replica_repair import repair, repair_replicas, replica_repair
 
 ASSETS = (
     training_data,
@@ -39,15 +43,28 @@ JOBS = tuple(
 
 def make_definitions(settings: Settings) -> dg.Definitions:
     """The graph on the stack that these settings describe."""
+    in_pods = settings.executor == "k8s_job"
+    steps = [op.name for op in (*(definition.op for definition in (*ASSETS, *CHECKS)), repair)]
     return dg.Definitions(
-        assets=ASSETS,
-        asset_checks=CHECKS,
+        assets=[retry_lost_pods(asset) for asset in ASSETS] if in_pods else ASSETS,
+        asset_checks=[retry_lost_pods(check) for check in CHECKS] if in_pods else CHECKS,
         jobs=[*JOBS, repair_replicas],
-        sensors=[replica_repair],
-        resources=vars(make_resources(settings)),
+        sensors=[new_data_versions, notices, replica_repair],
+        resources=vars(make_resources(_with_secrets_by_name(settings))),
         loggers={"console": progress_logger},
-        executor=dg.in_process_executor,
+        executor=make_executor(settings.executor, settings.step_pods, steps),
     )
+
+
+def _with_secrets_by_name(settings: Settings) -> Settings:
+    """Each secret as the name of its variable: Dagster's UI shows how resources are configured."""
+    secrets = {
+        "vllm_api_key": "VLLM_API_KEY",
+        "judge_api_key": "JUDGE_API_KEY",
+        "webhook": "LORA_ASSETS_WEBHOOK",
+    }
+    given = {key: name for key, name in secrets.items() if getattr(settings, key)}
+    return settings.model_copy(update={key: dg.EnvVar(name) for key, name in given.items()})
 
 
 defs = make_definitions(read_settings())

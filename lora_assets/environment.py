@@ -1,11 +1,15 @@
 """Which stack to run on: the settings that the environment gives, and the resources they make."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
+from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
+from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.judge import Judge
@@ -14,21 +18,29 @@ from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.trainer import Trainer
+from lora_assets.resources.webhook import Webhook
 from lora_assets.resources.work_folder import WorkFolder
 
 BASE_MODEL = Path(__file__).parent / "base_model"
 EMBEDDED_BASE_NAME = "embedded-base"
+EMBEDDED_MLFLOW_UI = "http://127.0.0.1:5000"
+"""Where 'make ui' serves MLflow's database (see Procfile)."""
 CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
+
+Executor = Literal["in_process", "multiprocess", "k8s_job"]
+"""Where the steps of a run are: in the run's process, in one each, or in a pod each."""
 
 
 class Settings(Record):
     """Where everything is. Embedded: all of it under `home`; cluster: the specification's URLs."""
 
     home: Path
+    dagster_home: Path
     embedded: bool
     model_name: str
     mlflow_tracking_uri: str
     mlflow_artifacts: str
+    mlflow_ui_url: str
     s3_data_bucket: str
     s3_endpoint_url: str
     vllm_url: str
@@ -40,6 +52,8 @@ class Settings(Record):
     vllm_service: str
     vllm_pod_selector: str
     vllm_container: str
+    vllm_deployment: str
+    vllm_namespace: str
     live_slot: str
     candidate_slot: str
     judge_url: str
@@ -48,30 +62,53 @@ class Settings(Record):
     prometheus_url: str
     base_model: str
     base_model_name: str
+    dagster_url: str
+    request: str
+    workflow: str
+    outputs: Path | None
+    executor: Executor
+    step_pods: Mapping[str, Any]
+    promotion: Literal["automatic", "manual"]
+    webhook: str
 
     @property
-    def dagster_home(self) -> Path:
-        """Dagster's own folder."""
-        return self.home / "dagster"
+    def dagster_is_ours(self) -> bool:
+        """Whether Dagster's folder, with its dagster.yaml, is kept by us under `home`."""
+        return self.dagster_home == self.home / "dagster"
+
+    @property
+    def mlflow_ui(self) -> str:
+        """Where a browser finds MLflow's pages: as set, or the server itself, or 'make ui'."""
+        is_server = self.mlflow_tracking_uri.startswith(("http://", "https://"))
+        return self.mlflow_ui_url or (self.mlflow_tracking_uri if is_server else EMBEDDED_MLFLOW_UI)
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of LORA_ASSETS_STACK (embedded or cluster), each overridable by its variable.
 
     A setting's variable is its name in capitals, as in VLLM_URL or MLFLOW_TRACKING_URI;
-    LORA_ASSETS_HOME is the folder for everything that is kept here.
+    LORA_ASSETS_HOME is the folder for everything that is kept here, LORA_ASSETS_EXECUTOR is
+    where steps run, and LORA_ASSETS_STEP_PODS (JSON) what differs in their pods. In the
+    cluster, DAGSTER_HOME holds the deployment's own dagster.yaml, which is taken as it is.
     """
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
     embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
-    defaults = _embedded(home) if embedded else _cluster()
-    if embedded and environ.get("VLLM_PYTHON"):
-        # vLLM has no judge beside it, as the embedded server has.
-        defaults["judge_url"] = "http://127.0.0.1:8001/judge"
+    vllm_python = environ.get("VLLM_PYTHON", "")
+    defaults = _embedded(home, bool(vllm_python)) if embedded else _cluster()
+    dagster_home = home / "dagster"
+    if not embedded and environ.get("DAGSTER_HOME"):
+        dagster_home = Path(environ["DAGSTER_HOME"]).absolute()
+    promotion = environ.get("LORA_ASSETS_PROMOTION", "manual")
+    if promotion not in ("automatic", "manual"):
+        raise LoraAssetsError(
+            f"LORA_ASSETS_PROMOTION is {promotion!r}", "Set it to automatic or manual."
+        )
     values = {name: environ.get(name.upper(), default) for name, default in defaults.items()}
     replicas = [url.strip() for url in environ.get("VLLM_REPLICAS", "").split(",") if url.strip()]
     return Settings.model_validate(
         {
             "home": home,
+            "dagster_home": dagster_home,
             "embedded": embedded,
             "model_name": environ.get("MODEL_NAME", "mistral-7b-lora"),
             "s3_endpoint_url": environ.get("AWS_ENDPOINT_URL_S3", ""),
@@ -80,24 +117,60 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "judge_model": environ.get("JUDGE_MODEL", ""),
             "replica_urls": replicas,
             "vllm_max_lora_rank": environ.get("VLLM_MAX_LORA_RANK", 32),
-            "vllm_python": environ.get("VLLM_PYTHON", ""),
+            "vllm_python": vllm_python,
             "vllm_service": environ.get("VLLM_SERVICE", ""),
             "vllm_pod_selector": environ.get("VLLM_POD_SELECTOR", ""),
             "vllm_container": environ.get("VLLM_CONTAINER", ""),
+            "vllm_namespace": environ.get("VLLM_NAMESPACE", "ml-models"),
             "live_slot": environ.get("LIVE_SLOT", LIVE_SLOT),
             "candidate_slot": environ.get("CANDIDATE_SLOT", CANDIDATE_SLOT),
+            "dagster_url": environ.get("DAGSTER_URL", ""),
+            "request": environ.get("LORA_ASSETS_REQUEST", ""),
+            "workflow": environ.get("LORA_ASSETS_WORKFLOW", ""),
+            "outputs": environ.get("LORA_ASSETS_OUTPUTS") or None,
+            "executor": _executor(environ.get("LORA_ASSETS_EXECUTOR", "in_process")),
+            "step_pods": _step_pods(environ.get("LORA_ASSETS_STEP_PODS", "{}")),
+            "promotion": promotion,
+            "webhook": environ.get("LORA_ASSETS_WEBHOOK", ""),
             **values,
         }
     )
 
 
-def _embedded(home: Path) -> dict[str, str]:
+def _executor(name: str) -> str:
+    if name not in get_args(Executor):
+        raise LoraAssetsError(
+            f"LORA_ASSETS_EXECUTOR is {name!r}",
+            f"Set it to one of {', '.join(get_args(Executor))}.",
+        )
+    return name
+
+
+def _step_pods(text: str) -> Mapping[str, Any]:
+    try:
+        step_pods = json.loads(text)
+    except ValueError as error:
+        raise LoraAssetsError(
+            f"LORA_ASSETS_STEP_PODS is no JSON ({error})", "Correct it, or leave it out."
+        ) from None
+    if not isinstance(step_pods, dict):
+        raise LoraAssetsError(
+            "LORA_ASSETS_STEP_PODS is no JSON object",
+            'Write {"<step>": {"pod_spec_config": …}, …}.',
+        )
+    return step_pods
+
+
+def _embedded(home: Path, real_vllm: bool) -> dict[str, str]:
     return {
         "mlflow_tracking_uri": f"sqlite:///{home / 'mlflow.db'}",
         "mlflow_artifacts": (home / "mlflow-artifacts").as_uri(),
+        "mlflow_ui_url": "",
         "s3_data_bucket": (home / "bucket").as_uri(),
         "vllm_url": "http://127.0.0.1:8000",
-        "judge_url": "http://127.0.0.1:8000/judge",
+        # vLLM has no judge beside it, as the embedded server has.
+        "judge_url": f"http://127.0.0.1:{8001 if real_vllm else 8000}/judge",
+        "vllm_deployment": "",
         "prometheus_url": "",
         "adapters_dir": str(home / "adapters"),
         "base_model": str(BASE_MODEL),
@@ -110,8 +183,10 @@ def _cluster() -> dict[str, str]:
     return {
         "mlflow_tracking_uri": "http://mlflow.ai-platform:80",
         "mlflow_artifacts": "",
+        "mlflow_ui_url": "",
         "s3_data_bucket": "s3://my-vllm-data",
         "vllm_url": "http://vllm-service.ml-models:8000",
+        "vllm_deployment": "vllm",
         "judge_url": "http://judge-vllm-service.ml-models:8000",
         "prometheus_url": "http://monitoring-kube-prometheus-prometheus.ai-platform:9090",
         "adapters_dir": "/mnt/adapters",
@@ -133,6 +208,8 @@ class Resources:
     judge: Judge
     server_metrics: ServerMetrics
     work_folder: WorkFolder
+    automation: Automation
+    webhook: Webhook
 
 
 def make_resources(settings: Settings) -> Resources:
@@ -145,10 +222,14 @@ def make_resources(settings: Settings) -> Resources:
             uri=settings.s3_data_bucket, s3_endpoint_url=settings.s3_endpoint_url
         ),
         tracking=Tracking(
-            tracking_uri=settings.mlflow_tracking_uri, artifacts=settings.mlflow_artifacts
+            tracking_uri=settings.mlflow_tracking_uri,
+            artifacts=settings.mlflow_artifacts,
+            ui_url=settings.mlflow_ui,
         ),
         registry=Registry(
-            tracking_uri=settings.mlflow_tracking_uri, model_name=settings.model_name
+            tracking_uri=settings.mlflow_tracking_uri,
+            model_name=settings.model_name,
+            ui_url=settings.mlflow_ui,
         ),
         trainer=Trainer(
             base_model=settings.base_model,
@@ -164,6 +245,8 @@ def make_resources(settings: Settings) -> Resources:
             service=settings.vllm_service,
             pod_selector=settings.vllm_pod_selector,
             container=settings.vllm_container,
+            deployment=settings.vllm_deployment,
+            namespace=settings.vllm_namespace,
             live_slot=settings.live_slot,
             candidate_slot=settings.candidate_slot,
             api_key=settings.vllm_api_key,
@@ -175,4 +258,10 @@ def make_resources(settings: Settings) -> Resources:
         ),
         server_metrics=ServerMetrics(prometheus_url=settings.prometheus_url),
         work_folder=WorkFolder(path=str(settings.home / "work")),
+        automation=Automation(
+            automatic_promotion=settings.promotion == "automatic",
+            # On one machine another run's load test is too noisy a baseline.
+            measure_baseline=settings.embedded,
+        ),
+        webhook=Webhook(url=settings.webhook, dagster_url=settings.dagster_url),
     )

@@ -1,4 +1,4 @@
-"""The one kind of error that is meant for a person."""
+"""The errors that are meant for a person."""
 
 
 class LoraAssetsError(Exception):
@@ -12,3 +12,10 @@ class LoraAssetsError(Exception):
         self.cause = cause
         self.remedy = remedy
         super().__init__(f"{cause}. {remedy}")
+
+
+class ConnectionLost(LoraAssetsError):
+    """Dagster can't be reached, while its run may go on: the command line exits with 75.
+
+    That code (EX_TEMPFAIL of sysexits.h) alone says that trying again may help.
+    """

@@ -3,21 +3,17 @@
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig
 
+from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.environment import (
-    BASE_MODEL,
     EMBEDDED_BASE_NAME,
     Resources,
     make_resources,
@@ -26,6 +22,9 @@ from lora_assets.environment import (
 from lora_assets.records.registry import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.records.verdict import Check, GateName, Verdict
+from tests.random_adapters import save_adapter
+
+START_SECONDS = 120
 
 
 def free_port() -> int:
@@ -45,20 +44,10 @@ def stack_environment(home: Path, port: int) -> Mapping[str, str]:
 @contextmanager
 def serving(environment: Mapping[str, str]) -> Iterator[None]:
     """The embedded server as a process, from when it is healthy."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "lora_assets.cli.main", "serve"], env={**os.environ, **environment}
-    )
+    command = [sys.executable, "-m", "lora_assets.cli.main", "serve"]
+    server = start_child(command, {**os.environ, **environment})
     try:
-        transport = httpx.HTTPTransport(retries=0)
-        with httpx.Client(transport=transport) as client:
-            while server.poll() is None:
-                try:
-                    if client.get(f"{environment['VLLM_URL']}/health").is_success:
-                        break
-                except httpx.ConnectError:
-                    with suppress(subprocess.TimeoutExpired):
-                        server.wait(0.1)
-        assert server.poll() is None, "the server ended before it was healthy"
+        assert is_healthy(server, environment["VLLM_URL"], START_SECONDS), "it did not start"
         yield
     finally:
         server.terminate()
@@ -96,16 +85,8 @@ def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...
     """Four adapters that each answer in their own way."""
     made = []
     for seed in range(4):
-        torch.manual_seed(seed)
-        base = AutoModelForCausalLM.from_pretrained(BASE_MODEL, dtype=torch.float32)
-        model = get_peft_model(base, LoraConfig(r=8, target_modules=["q_proj", "v_proj"]))
-        for name, weight in model.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(weight, std=0.1)
-        folder = tmp_path_factory.mktemp("adapter")
-        model.save_pretrained(folder)
-        (folder / "README.md").unlink()
-        made.append(folder)
+        config = LoraConfig(r=8, target_modules=["q_proj", "v_proj"])
+        made.append(save_adapter(tmp_path_factory.mktemp("adapter"), config, seed, std=0.1))
     return tuple(made)
 
 

@@ -7,8 +7,11 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.figures import plot
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.step_pods import QUALITY_GATE, TRAIN
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.engines.training.curve import learning_curve
@@ -16,12 +19,17 @@ from lora_assets.gates.data_is_sound import data_is_sound
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.quality import quality_gate as decide
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.training import Adapter, LossPoint, TrainingMetrics
+from lora_assets.records.training import Adapter, LossPoint, TrainingMetrics, TrainingParameters
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.registry import ARTIFACT
 from lora_assets.resources.tracking import TrackedRun, Tracking
 from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.work_folder import WorkFolder
+
+CODE_VERSION = "1"
+"""Of the training; a new one trains again what an older one has trained."""
+
+RECORD = "trained"
 
 
 class TrainingConfig(dg.Config):
@@ -53,9 +61,11 @@ class QualityConfig(QualityThresholds, dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     group_name="training",
+    owners=OWNERS,
     kinds={"pytorch", "mlflow"},
     pool=TRAINING,
-    code_version="1",
+    code_version=CODE_VERSION,
+    op_tags=TRAIN,
 )
 def adapter(
     context: dg.AssetExecutionContext,
@@ -66,7 +76,10 @@ def adapter(
     tracking: Tracking,
     work_folder: WorkFolder,
 ) -> Adapter:
-    """Train a LoRA on the data version and leave it, with its digest, in an MLflow run."""
+    """Train a LoRA on the data version and leave it, with its digest, in an MLflow run.
+
+    What was trained before on the same data, by the same code and parameters, is found again.
+    """
     parameters = trainer.parameters(config.overrides())
     splits = data_bucket.read_unchanged(training_data)
     sound = data_is_sound(training_data, splits, now())
@@ -75,8 +88,18 @@ def adapter(
         "training",
         data=training_data.digest,
         base_model=trainer.base_model_name,
+        code=CODE_VERSION,
         **parameters.model_dump(),
     )
+    of_this_version = {"data.version": training_data.data_version}
+    run_before = tracking.finished(config.mlflow_experiment, work.name, of_this_version)
+    if run_before is not None:
+        trained = tracking.record(run_before, RECORD, Adapter)
+        context.log.info(f"adapter {trained.digest[:12]} was trained in MLflow run {run_before}")
+        context.add_output_metadata(
+            {**_metadata(trained, parameters, tracking), **origin(context.run.tags)}
+        )
+        return trained
     tags = {"data.version": training_data.data_version, "data.source": training_data.source}
     name = f"data-v{training_data.data_version}-{parameters.lora_config}"
     with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
@@ -96,29 +119,29 @@ def adapter(
         run.figure(learning_curve(metrics.curve), "learning_curve")
         run.metrics(_final(metrics))
         run.tags({"adapter.digest": digest})
+        trained = Adapter(
+            digest=digest,
+            data_version=training_data.data_version,
+            data_digest=training_data.digest,
+            base_model=trainer.base_model_name,
+            lora_config=parameters.lora_config,
+            mlflow_run_id=run.run_id,
+            metrics=metrics,
+        )
+        run.record(trained, RECORD)
     context.log.info(f"trained adapter {digest[:12]} in {metrics.steps} steps")
     context.add_output_metadata(
-        {
-            "digest": digest,
-            "mlflow run": run.run_id,
-            "learning curve": plot(learning_curve(metrics.curve)),
-            "parameters": dg.MetadataValue.json(parameters.model_dump()),
-            "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
-            **_final(metrics),
-        }
+        {**_metadata(trained, parameters, tracking), **origin(context.run.tags)}
     )
-    return Adapter(
-        digest=digest,
-        data_version=training_data.data_version,
-        data_digest=training_data.digest,
-        base_model=trainer.base_model_name,
-        lora_config=parameters.lora_config,
-        mlflow_run_id=run.run_id,
-        metrics=metrics,
-    )
+    return trained
 
 
-@dg.asset_check(asset=adapter, blocking=True, partitions_def=data_versions)
+@dg.asset_check(
+    asset=adapter,
+    blocking=True,
+    partitions_def=data_versions,
+    op_tags=QUALITY_GATE,
+)
 def quality_gate(
     config: QualityConfig, adapter: Adapter, tracking: Tracking
 ) -> dg.AssetCheckResult:
@@ -137,6 +160,25 @@ def _log_loss(context: dg.AssetExecutionContext, run: TrackedRun, point: LossPoi
 def _log_progress(context: dg.AssetExecutionContext, done: int, total: int) -> None:
     if done * 10 // total != (done - 1) * 10 // total:
         context.log.info(f"trained {done} of {total} steps")
+
+
+def _metadata(
+    trained: Adapter, parameters: TrainingParameters, tracking: Tracking
+) -> Mapping[str, Any]:
+    """What the asset's page shows."""
+    return {
+        "learning curve": plot(learning_curve(trained.metrics.curve)),
+        "parameters": dg.MetadataValue.table(
+            [
+                dg.TableRecord({"parameter": name, "value": str(value)})
+                for name, value in parameters.model_dump().items()
+            ]
+        ),
+        "mlflow run": dg.MetadataValue.url(tracking.page(trained.mlflow_run_id)),
+        "digest": trained.digest,
+        "rows left out": dg.MetadataValue.json(dict(trained.metrics.rows_left_out)),
+        **_final(trained.metrics),
+    }
 
 
 def _final(metrics: TrainingMetrics) -> Mapping[str, float]:

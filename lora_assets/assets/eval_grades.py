@@ -7,10 +7,13 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.eval_tables import examples_table, log_grades, scores_table
+from lora_assets.assets.eval_tables import examples_table, log_grades, rates, scores_table
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.served import live_served, take_candidate_place
+from lora_assets.assets.step_pods import COMPARE_DECISION, JUDGE_ANSWERS
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.inference import answer_all
 from lora_assets.engines.judge.grading import grade_all
@@ -29,6 +32,9 @@ from lora_assets.resources.work_folder import WorkFolder
 
 MAX_TOKENS = 256
 
+ANSWERED = "answered by"
+"""Metadata of the observation that one side's answers are complete."""
+
 
 class EvalConfig(dg.Config):
     """Whose answers are graded, and how they are gathered."""
@@ -46,9 +52,11 @@ class EvalGateConfig(EvalThresholds, dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     group_name="evaluation",
+    owners=OWNERS,
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=JUDGE_ANSWERS,
 )
 def eval_grades(
     context: dg.AssetExecutionContext,
@@ -67,17 +75,19 @@ def eval_grades(
     verdict = registry.verdicts(candidate).get("smoke_test")
     require_passed(verdict, "smoke_test", candidate.digest, candidate.data_version)
     rows = data_bucket.read_unchanged(training_data)["eval"]
-    require_in_slot(fleet, config.candidate_adapter, candidate)
+    slot = config.candidate_adapter
+    if take_candidate_place(registry, fleet, slot, candidate, work_folder):
+        context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, config.live_adapter, work_folder)
     sides: dict[Side, ModelVersion] = {"candidate": candidate}
     if live is not None:
         sides["live"] = live
-    work = work_folder.keyed(
-        "evaluation", data=training_data.digest, **{s: v.digest for s, v in sides.items()}
-    )
+    # Without live: compared again with another one, the candidate's answers and grades stand.
+    work = work_folder.keyed("evaluation", data=training_data.digest, candidate=candidate.digest)
+    key = f"{work.name}-{live.digest if live else None}"
     tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
     name = f"eval-v{candidate.version}"
-    with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
+    with tracking.run(config.mlflow_experiment, name, key, tags) as run:
         run.dataset(training_data, "eval", "evaluation")
         judge_model, answers, grades = asyncio.run(
             _gather(context, config, rows, sides, fleet, judge, work)
@@ -88,11 +98,16 @@ def eval_grades(
         log_grades(run, rows, answers, grades, counted)
     context.add_output_metadata(
         {
-            "digest": candidate.digest,
+            "compared with": f"version {live.version}" if live else "nothing live",
             "judge": judge_model,
-            "mlflow run": run.run_id,
             "scores": scores_table(counted),
             "examples": examples_table(rows, answers, grades),
+            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
+            "model version": candidate.version,
+            "registry page": dg.MetadataValue.url(registry.page(candidate)),
+            "digest": candidate.digest,
+            **rates(counted),
+            **origin(context.run.tags),
         }
     )
     return EvalGrades(
@@ -108,7 +123,13 @@ def eval_grades(
     )
 
 
-@dg.asset_check(asset=eval_grades, blocking=True, partitions_def=data_versions, pool=SERVING)
+@dg.asset_check(
+    asset=eval_grades,
+    blocking=True,
+    partitions_def=data_versions,
+    pool=SERVING,
+    op_tags=COMPARE_DECISION,
+)
 def eval_gate(
     config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, tracking: Tracking
 ) -> dg.AssetCheckResult:
@@ -128,24 +149,29 @@ async def _gather(
     judge: Judge,
     work: Path,
 ) -> tuple[str, Mapping[Side, Sequence[Answer]], Sequence[Grade]]:
+    async with judge.client() as client:
+        # Asked first: without a judge the answers would be gathered in vain.
+        model = await judge.model(client)
     async with fleet.client() as client:
-        gathered = await asyncio.gather(
-            *(
-                answer_all(
-                    client,
-                    version.serving_name,
-                    rows,
-                    journal=work / f"answers-{side}.jsonl",
-                    progress=_progress(context, f"{side}: answered"),
-                    max_concurrent=config.max_concurrent,
-                    max_tokens=MAX_TOKENS,
-                )
-                for side, version in sides.items()
+
+        async def answered(side: Side, version: ModelVersion) -> Sequence[Answer]:
+            given = await answer_all(
+                client,
+                version.serving_name,
+                rows,
+                journal=work / f"answers-{side}.jsonl",
+                progress=_progress(context, f"{side}: answered"),
+                max_concurrent=config.max_concurrent,
+                max_tokens=MAX_TOKENS,
             )
-        )
+            _observe(context, side, len(given))
+            return given
+
+        if "live" not in sides:
+            _observe(context, "live", 0)
+        gathered = await asyncio.gather(*(answered(*each) for each in sides.items()))
     answers = dict(zip(sides, gathered, strict=True))
     async with judge.client() as client:
-        model = await judge.model(client)
         grades = await grade_all(
             client,
             model,
@@ -156,6 +182,17 @@ async def _gather(
             max_concurrent=config.max_concurrent,
         )
     return model, answers, grades
+
+
+def _observe(context: dg.AssetExecutionContext, side: Side, answers: int) -> None:
+    """Note in the run's log that a side's answers are complete, for those who wait for them."""
+    context.log_event(
+        dg.AssetObservation(
+            context.asset_key,
+            partition=context.partition_key,
+            metadata={ANSWERED: side, "answers": answers},
+        )
+    )
 
 
 def _progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int, int], None]:

@@ -9,6 +9,7 @@ from lora_assets.records.evaluation import Answer, Grade, Scores, Side
 from lora_assets.resources.tracking import TrackedRun
 
 SHOWN_EXAMPLES = 10
+_LETTERS = "ABC"
 
 
 def log_grades(
@@ -19,14 +20,7 @@ def log_grades(
     counted: Mapping[Side, Scores],
 ) -> None:
     """Each side's rates and every grade, in the MLflow run."""
-    for side, score in counted.items():
-        rates = {
-            "a_rate": score.a_rate,
-            "c_rate": score.c_rate,
-            "refusal_rate": score.refusal_rate,
-            "ungraded_rate": score.ungraded_rate,
-        }
-        run.metrics({f"{side}_{name}": rate for name, rate in rates.items() if rate is not None})
+    run.metrics(rates(counted))
     run.table(
         [
             {
@@ -44,19 +38,25 @@ def log_grades(
     )
 
 
+def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:
+    """Each side's rates (shares of 1) by name; one that is missing stays missing."""
+    named = {
+        f"{side}_{name}": getattr(score, name)
+        for side, score in counted.items()
+        for name in ("a_rate", "c_rate", "refusal_rate", "ungraded_rate")
+    }
+    return {name: rate for name, rate in named.items() if rate is not None}
+
+
 def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
-    """One row per side: its letters and refusals."""
+    """A row per count or rate, a column per side."""
+    columns = {side: _measures(score) for side, score in counted.items()}
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
-                {
-                    "side": side,
-                    **{letter: count for letter, count in score.letters.items()},
-                    "ungraded": score.ungraded,
-                    "refusals": f"{score.refusals} of {score.negatives}",
-                }
+                {"measure": name, **{side: column[name] for side, column in columns.items()}}
             )
-            for side, score in counted.items()
+            for name in columns["candidate"]
         ]
     )
 
@@ -69,27 +69,54 @@ def examples_table(
     for grade in grades:
         letters.setdefault(grade.row, {})[grade.side] = grade.letter or "ungraded"
 
-    def difference(row: int) -> tuple[int, str]:
-        ranks = ["ABC".find(letter) for letter in letters[row].values()]
-        return max(ranks) - min(ranks), letters[row]["candidate"]
+    def order(row: int) -> tuple[int, int]:
+        return abs(_advantage(letters[row])), _rank(letters[row]["candidate"])
 
-    most = sorted(letters, key=difference, reverse=True)[:SHOWN_EXAMPLES]
+    most = sorted(letters, key=order, reverse=True)[:SHOWN_EXAMPLES]
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
                 {
+                    "candidate is": _compared(letters[row]),
                     "question": rows[row].question,
                     "reference": rows[row].reference_answer,
                     **{
-                        key: value
+                        side: f"{letters[row][side]}: {given[row].text.strip()}"
                         for side, given in answers.items()
-                        for key, value in (
-                            (f"{side} grade", letters[row][side]),
-                            (f"{side} answer", given[row].text.strip()),
-                        )
                     },
                 }
             )
             for row in most
         ]
     )
+
+
+def _measures(score: Scores) -> Mapping[str, str]:
+    shares = {
+        "A-rate": score.a_rate,
+        "C-rate": score.c_rate,
+        "refusal rate": score.refusal_rate,
+    }
+    return {
+        **{name: "missing" if rate is None else f"{rate:.1%}" for name, rate in shares.items()},
+        **{f"graded {letter}": str(count) for letter, count in score.letters.items()},
+        "ungraded": str(score.ungraded),
+        "refusals": f"{score.refusals} of {score.negatives}",
+    }
+
+
+def _rank(letter: str) -> int:
+    """0 for an A; an answer that could not be graded ranks below a C."""
+    return _LETTERS.index(letter) if letter in _LETTERS else len(_LETTERS)
+
+
+def _advantage(letters: Mapping[Side, str]) -> int:
+    """Letters by which the candidate is better than live; negative: worse; 0 without live."""
+    return _rank(letters.get("live", letters["candidate"])) - _rank(letters["candidate"])
+
+
+def _compared(letters: Mapping[Side, str]) -> str:
+    if "live" not in letters:
+        return "alone"
+    advantage = _advantage(letters)
+    return "better" if advantage > 0 else "worse" if advantage else "level"

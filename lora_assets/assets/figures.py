@@ -1,33 +1,64 @@
 """Plots as Dagster metadata."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Literal
 
 import dagster as dg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from lora_assets.records.load_test import RequestSample
 
+Time = Literal["latency", "ttft"]
+TIMES: Mapping[Time, str] = {
+    "latency": "end-to-end latency (s)",
+    "ttft": "time to first token (s)",
+}
+
 
 def plot(figure: Figure) -> dg.MarkdownMetadataValue:
-    """A figure that Dagster's UI shows in place."""
+    """A figure that Dagster's UI shows on the asset's page, at a click on "Show Markdown"."""
     png = BytesIO()
     figure.savefig(png, format="png")
     encoded = base64.b64encode(png.getvalue()).decode()
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
-def latency_distribution(sides: Sequence[tuple[str, Sequence[RequestSample]]]) -> Figure:
-    """Each side's end-to-end latencies (seconds) as a cumulative curve."""
-    figure = Figure(figsize=(7, 4), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    for label, samples in sides:
-        latencies = sorted(s.latency for s in samples if s.latency is not None)
-        shares = [(rank + 1) / len(samples) for rank in range(len(latencies))]
-        axes.step(latencies, shares, where="post", label=label)
-    axes.axhline(0.95, linestyle=":", color="grey")
-    axes.set_xlabel("end-to-end latency (s)")
-    axes.set_ylabel("share of requests")
-    axes.legend()
+def latency_distribution(
+    sides: Mapping[str, Sequence[RequestSample]], limits: Mapping[Time, Mapping[str, float]]
+) -> Figure:
+    """Each side's latencies and TTFTs as cumulative curves, against P95s to stay below.
+
+    `limits` are in seconds, by their names; a curve passes one where it crosses the dotted
+    line (95 % of all requests) to the left of it. A failed request counts as never answered.
+    """
+    figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
+    for axes, (time, label) in zip(figure.subplots(1, 2, sharey=True), TIMES.items(), strict=True):
+        for side, samples in sides.items():
+            _curve(axes, side, samples, time)
+        for number, (name, limit) in enumerate(limits.get(time, {}).items()):
+            color = f"C{len(sides) + number}"
+            axes.axvline(limit, linestyle="--", color=color, label=f"{name} {limit:.3g} s")
+        axes.axhline(0.95, linestyle=":", color="grey")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small")
+    figure.axes[0].set_ylabel("share of requests")
     return figure
+
+
+def _curve(axes: Axes, side: str, samples: Sequence[RequestSample], time: Time) -> None:
+    """The share of all requests that took at most so long."""
+    found = [sample.latency if time == "latency" else sample.ttft for sample in samples]
+    times = sorted(seconds for seconds in found if seconds is not None)
+    shares = [(rank + 1) / len(samples) for rank in range(len(times))]
+    axes.step(times, shares, where="post", label=side)

@@ -2,8 +2,11 @@
 
 import dagster as dg
 
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.step_pods import QUALITY_GATE
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.engines import adapter_files
 from lora_assets.records.registry import ModelVersion
@@ -16,9 +19,11 @@ from lora_assets.resources.work_folder import WorkFolder
 @dg.asset(
     partitions_def=data_versions,
     group_name="training",
+    owners=OWNERS,
     kinds={"mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=QUALITY_GATE,
 )
 def gate_result(
     context: dg.AssetExecutionContext,
@@ -37,5 +42,14 @@ def gate_result(
     registry.store_verdict(version, verdict)
     registry.set_alias("candidate", version)
     context.log.info(f"version {version.version} of {version.model} is candidate")
-    context.add_output_metadata({"model version": version.version, "digest": version.digest})
+    context.add_output_metadata(
+        {
+            "number": version.version,
+            "digest": version.digest,
+            "model version": version.version,
+            "registry page": dg.MetadataValue.url(registry.page(version)),
+            "mlflow run": dg.MetadataValue.url(tracking.page(version.run_id)),
+            **origin(context.run.tags),
+        }
+    )
     return version

@@ -1,17 +1,26 @@
 """Stage 7: the adapter that production traffic gets."""
 
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
 import dagster as dg
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 from pydantic import Field
 
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring, gap
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.served import bring, slot_table, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
+from lora_assets.assets.step_pods import PROMOTE_ADAPTER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.gates.promotion import reasons_against, version_order
+from lora_assets.gates.advance import CAUSE_TAG
+from lora_assets.gates.promotion import overtaken, reasons_against, version_order
 from lora_assets.records.registry import Alias, ModelVersion, Promotion
+from lora_assets.records.verdict import GateName
 from lora_assets.resources.fleet import LIVE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
@@ -24,6 +33,19 @@ INTERMEDIATE: tuple[Alias, ...] = (
     "perf-failed",
 )
 """Cleaned up by a promotion (specification, "What It Does", step 6)."""
+
+FRESHNESS = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(days=7), fail_window=timedelta(days=14)
+)
+"""No promotion in a week is worth a look, in two weeks something is stuck: data comes weekly."""
+
+
+EARNED_BY: Mapping[str, GateName] = {
+    "staged": "smoke_test",
+    "eval-passed": "eval_gate",
+    "perf-passed": "perf_gate",
+}
+"""The gate whose passing earns an alias (specification, "MLflow Alias Strategy")."""
 
 
 class PromoteConfig(dg.Config):
@@ -39,10 +61,14 @@ class PromoteConfig(dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     deps=[staged_deployment, perf_metrics],
+    output_required=False,
     group_name="serving",
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=PROMOTE_ADAPTER,
 )
 def live_deployment(
     context: dg.AssetExecutionContext,
@@ -50,59 +76,117 @@ def live_deployment(
     registry: Registry,
     fleet: Fleet,
     work_folder: WorkFolder,
-) -> ModelVersion:
+) -> Iterator[dg.Output[ModelVersion]]:
     """Give the live slot to the adapter behind `source_alias`, if its stored verdicts allow it.
 
     What is to be done is kept in the registry first, so that a promotion killed at any point is
     finished by the next one: the slot on all replicas, then `previous`, then `live`, then the
-    intermediate aliases. Each step does nothing where it is done already.
+    intermediate aliases. Each step does nothing where it is done already. A run that lost its
+    process after the last step finds that in its next attempt; a rollback is not rolled back.
+
+    In a run that nobody watches, a version that live has overtaken is passed over, not refused.
     """
-    cut_short = registry.promotion()
-    if cut_short is not None:
-        context.log.info(f"finishing the promotion of version {cut_short.version.version}")
-        _carry_out(cut_short, config.slot_name, registry, fleet, work_folder)
-    if cut_short is not None and _is_same(cut_short, config, context.partition_key):
-        promotion = cut_short
+    run_id = context.run.root_run_id or context.run.run_id
+    last = registry.last_promotion()
+    if last is not None and not last.done:
+        context.log.info(f"finishing the promotion of version {last.version.version}")
+        _carry_out(last, config.slot_name, registry, fleet, work_folder)
+    if last is not None and _is_same(last, config, context.partition_key, run_id):
+        promotion = last
     else:
-        promotion = _plan(registry, config, context.partition_key)
+        version = _source(registry, config.source_alias, context.partition_key)
+        if (overtaken_by := _overtaken(registry, config, version)) and _unattended(context):
+            context.log.warning(f"Not promoted: {'; '.join(overtaken_by)}")
+            context.instance.add_run_tags(context.run_id, {"lora_assets/not_promoted": "overtaken"})
+            return
+        promotion = _plan(registry, config, version, run_id)
         registry.begin_promotion(promotion)
         _carry_out(promotion, config.slot_name, registry, fleet, work_folder)
     version, replaced = promotion.version, promotion.replaced
-    for url in fleet.without_slots():
-        context.log.warning(gap(url, config.slot_name))
+    warn_of_gaps(context, fleet, config.slot_name)
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
     context.add_output_metadata(
         {
-            "model version": version.version,
-            "digest": version.digest,
             "previous": replaced.version if replaced else "none",
-            "slot": config.slot_name,
+            "replicas": slot_table(fleet, config.slot_name, version),
+            "aliases": _alias_table(registry),
+            "model version": version.version,
+            "registry page": dg.MetadataValue.url(registry.page(version)),
+            "digest": version.digest,
+            **origin(context.run.tags),
         }
     )
-    return version
+    yield dg.Output(version)
 
 
-def _is_same(cut_short: Promotion, config: PromoteConfig, data_version: str) -> bool:
-    return (cut_short.source_alias, cut_short.version.data_version) == (
-        config.source_alias,
-        data_version,
+def _unattended(context: dg.AssetExecutionContext) -> bool:
+    """Whether this run is one of many that a sensor or a backfill launched."""
+    return bool({CAUSE_TAG, BACKFILL_ID_TAG} & set(context.run.tags))
+
+
+def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: str) -> bool:
+    if last.done:
+        return last.run_id == run_id
+    return (last.source_alias, last.version.data_version) == (config.source_alias, data_version)
+
+
+def _alias_table(registry: Registry) -> dg.TableMetadataValue:
+    """What each alias points at after the promotion."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "alias": alias,
+                    "model version": version.version,
+                    "data version": version.data_version,
+                    "digest": version.digest[:12],
+                }
+            )
+            for alias, version in registry.aliases().items()
+        ]
     )
 
 
-def _plan(registry: Registry, config: PromoteConfig, data_version: str) -> Promotion:
+def _source(registry: Registry, alias: str, data_version: str) -> ModelVersion:
+    """The version to promote: the alias's, or the data version's own that earned it too.
+
+    An alias of a gate has room for one version, and many pass that gate in a backfill.
+    """
+    holder = registry.aliases().get(alias)
+    if holder is not None and holder.data_version == data_version:
+        return holder
+    own = registry.newest(data_version)
+    earned = EARNED_BY.get(alias)
+    if own is not None and earned is not None:
+        verdict = registry.verdicts(own).get(earned)
+        if verdict is not None and verdict.passed and verdict.digest == own.digest:
+            return own
+    holder = registry.resolve(f"alias:{alias}")
+    raise LoraAssetsError(
+        f"Alias {alias} points at data version {holder.data_version}, not {data_version}",
+        f"Promote data version {holder.data_version}, or stage {data_version} first.",
+    )
+
+
+def _overtaken(registry: Registry, config: PromoteConfig, version: ModelVersion) -> tuple[str, ...]:
+    live, verdicts = registry.aliases().get("live"), registry.verdicts(version)
+    if version == live:
+        return ()
+    return overtaken(version, live, verdicts, config.source_alias, config.allow_older)
+
+
+def _plan(
+    registry: Registry, config: PromoteConfig, version: ModelVersion, run_id: str
+) -> Promotion:
     """Decide what replaces what, on the aliases and verdicts as they are stored now."""
     aliases = registry.aliases()
     live = aliases.get("live")
-    version = registry.resolve(f"alias:{config.source_alias}")
-    if version.data_version != data_version:
-        raise LoraAssetsError(
-            f"Alias {config.source_alias} points at data version {version.data_version}, "
-            f"not {data_version}",
-            f"Promote data version {version.data_version}, or stage {data_version} first.",
-        )
     if version == live:
         return Promotion(
-            source_alias=config.source_alias, version=live, replaced=aliases.get("previous")
+            source_alias=config.source_alias,
+            version=live,
+            replaced=aliases.get("previous"),
+            run_id=run_id,
         )
     reasons = reasons_against(
         version, live, registry.verdicts(version), config.source_alias, config.allow_older
@@ -113,7 +197,9 @@ def _plan(registry: Registry, config: PromoteConfig, data_version: str) -> Promo
             f"{'; '.join(reasons)}",
             "Run the gates that it lacks, then promote again.",
         )
-    return Promotion(source_alias=config.source_alias, version=version, replaced=live)
+    return Promotion(
+        source_alias=config.source_alias, version=version, replaced=live, run_id=run_id
+    )
 
 
 def _carry_out(
@@ -127,7 +213,7 @@ def _carry_out(
     registry.set_alias("live", version)
     _clean_up(registry, version)
     fleet.retire([version.digest for version in registry.aliases().values()])
-    registry.end_promotion()
+    registry.end_promotion(promotion)
 
 
 def _clean_up(registry: Registry, promoted: ModelVersion) -> None:

@@ -8,17 +8,22 @@ from pydantic import Field
 
 from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.perf_tables import limit_lines, load_table, numbers
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import live_served, require_in_slot
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.served import live_served, take_candidate_place
+from lora_assets.assets.step_pods import PERF_DECISION, RUN_LOAD_TEST
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.load_generator import ModelLoad, run_load_test
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.load_metrics import contradictions, summarise
 from lora_assets.gates.performance import PerfThresholds
 from lora_assets.gates.performance import perf_gate as decide
+from lora_assets.gates.promotion import outlook, reasons_against
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.load_test import LoadMetrics, PerfMetrics
+from lora_assets.records.load_test import LoadMetrics, LoadSamples, PerfMetrics, RequestSample
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
@@ -28,6 +33,7 @@ from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 
 STORED_METRICS = "load_metrics"
+STORED_SAMPLES = "load_samples"
 
 
 class PerfConfig(dg.Config):
@@ -54,9 +60,11 @@ class PerfGateConfig(PerfThresholds, dg.Config):
     partitions_def=data_versions,
     deps=[eval_grades],
     group_name="evaluation",
+    owners=OWNERS,
     kinds={"vllm", "mlflow"},
     pool=SERVING,
     code_version="1",
+    op_tags=RUN_LOAD_TEST,
 )
 def perf_metrics(
     context: dg.AssetExecutionContext,
@@ -74,7 +82,9 @@ def perf_metrics(
     candidate = staged_deployment
     verdict = registry.verdicts(candidate).get("eval_gate")
     require_passed(verdict, "eval_gate", candidate.digest, candidate.data_version)
-    require_in_slot(fleet, config.candidate_adapter, candidate)
+    slot = config.candidate_adapter
+    if take_candidate_place(registry, fleet, slot, candidate, work_folder):
+        context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, config.live_adapter, work_folder)
     baseline = _stored_baseline(live, registry, tracking) if not config.measure_baseline else None
     together = [live] if live is not None and config.measure_baseline else []
@@ -108,28 +118,42 @@ def perf_metrics(
             mlflow_run_id=run.run_id,
         )
         run.record(metrics.candidate, STORED_METRICS)
-        run.metrics(_numbers("candidate", metrics.candidate))
+        run.metrics(numbers("candidate", metrics.candidate))
         if baseline is not None:
-            run.metrics(_numbers("baseline", baseline))
+            run.metrics(numbers("baseline", baseline))
         run.metrics({f"server.{h.metric.removeprefix('vllm:')}.p95_low": h.p95_low for h in server})
-        figure = latency_distribution([(name, load.samples) for name, load in loads.items()])
-        run.figure(figure, "latency")
+        samples = LoadSamples(
+            candidate=loads[candidate.serving_name].samples,
+            live=loads[together[0].serving_name].samples if together else None,
+        )
+        run.record(samples, STORED_SAMPLES)
+        run.figure(latency_distribution(_sides(samples), {}), "latency")
     context.add_output_metadata(
         {
-            "digest": candidate.digest,
-            "mlflow run": run.run_id,
             "baseline": metrics.baseline_source,
-            "load": _table(metrics),
+            "load": load_table(metrics),
+            "latency": plot(latency_distribution(_sides(samples), {})),
+            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
+            "model version": candidate.version,
+            "registry page": dg.MetadataValue.url(registry.page(candidate)),
+            "digest": candidate.digest,
             "server histograms": dg.MetadataValue.table(
                 [dg.TableRecord(histogram.model_dump()) for histogram in server]
             ),
-            "latency": plot(figure),
+            **numbers("candidate", metrics.candidate),
+            **origin(context.run.tags),
         }
     )
     return metrics
 
 
-@dg.asset_check(asset=perf_metrics, blocking=True, partitions_def=data_versions, pool=SERVING)
+@dg.asset_check(
+    asset=perf_metrics,
+    blocking=True,
+    partitions_def=data_versions,
+    pool=SERVING,
+    op_tags=PERF_DECISION,
+)
 def perf_gate(
     config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry, tracking: Tracking
 ) -> dg.AssetCheckResult:
@@ -137,7 +161,25 @@ def perf_gate(
     verdict = decide(perf_metrics, config, now())
     registry.conclude(perf_metrics.model_version, verdict, "perf-passed", "perf-failed")
     tracking.store_verdict(perf_metrics.mlflow_run_id, verdict)
-    return check_result(verdict)
+    samples = tracking.record(perf_metrics.mlflow_run_id, STORED_SAMPLES, LoadSamples)
+    figure = latency_distribution(_sides(samples), limit_lines(verdict, perf_metrics))
+    return check_result(
+        verdict,
+        {
+            "latency": plot(figure),
+            "if promoted now": _if_promoted(registry, perf_metrics.model_version),
+        },
+    )
+
+
+def _if_promoted(registry: Registry, number: int) -> str:
+    version, live = registry.resolve(f"version:{number}"), registry.aliases().get("live")
+    reasons = reasons_against(version, live, registry.verdicts(version), "perf-passed", False)
+    return outlook(live, reasons)
+
+
+def _sides(samples: LoadSamples) -> Mapping[str, Sequence[RequestSample]]:
+    return {side: found for side, found in vars(samples).items() if found is not None}
 
 
 async def _load(
@@ -175,34 +217,3 @@ def _stored_baseline(
             "Measure live in the same run with --measure-baseline.",
         )
     return tracking.record(verdict.evidence_run_id, STORED_METRICS, LoadMetrics)
-
-
-def _numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
-    numbers = {
-        f"{side}.throughput": metrics.throughput,
-        f"{side}.success_rate": metrics.success_rate,
-    }
-    for name, percentiles in (("latency", metrics.latency), ("ttft", metrics.ttft)):
-        if percentiles is not None:
-            numbers |= {f"{side}.{name}_{p}": v for p, v in percentiles.model_dump().items()}
-    return numbers
-
-
-def _table(metrics: PerfMetrics) -> dg.TableMetadataValue:
-    sides = [("candidate", metrics.candidate)]
-    if metrics.baseline is not None:
-        sides.append(("baseline", metrics.baseline))
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "side": side,
-                    **{
-                        name.removeprefix(f"{side}."): round(value, 4)
-                        for name, value in _numbers(side, load).items()
-                    },
-                }
-            )
-            for side, load in sides
-        ]
-    )

@@ -1,5 +1,7 @@
 """What the slots serve, held against what they should."""
 
+import dagster as dg
+
 from lora_assets.engines import adapter_files
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -21,11 +23,50 @@ def require_in_slot(fleet: Fleet, slot: str, version: ModelVersion) -> None:
         )
 
 
-def gap(url: str, slot: str) -> str:
-    """What a server without SlotMiddleware can't give, and what happens instead."""
-    return (
-        f"{url} lacks '--middleware lora_assets.engines.vllm_plugin.SlotMiddleware': its slot "
-        f"{slot} is unloaded and loaded again, and requests in between get 404"
+def take_candidate_place(
+    registry: Registry, fleet: Fleet, slot: str, version: ModelVersion, work_folder: WorkFolder
+) -> bool:
+    """Have `slot` serve `version`, which passed its smoke test; True where it had to be put back.
+
+    There is one candidate place, and between two steps of one version's run another's may
+    take it, or a promotion may retire its adapter. Whoever holds the pool puts its own back.
+    """
+    if slot != fleet.candidate_slot:
+        require_in_slot(fleet, slot, version)
+        return False
+    held = set(fleet.serving(slot).values()) == {version.digest}
+    bring(registry, fleet, version, work_folder)
+    if held:
+        return False
+    fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    registry.set_alias("staged", version)
+    return True
+
+
+def warn_of_gaps(context: dg.AssetExecutionContext, fleet: Fleet, slot: str) -> None:
+    """Say what servers without SlotMiddleware can't give, and what happened instead."""
+    for url in fleet.without_slots():
+        context.log.warning(
+            f"{url} lacks '--middleware lora_assets.engines.vllm_plugin.SlotMiddleware': its slot "
+            f"{slot} was unloaded and loaded again, and requests in between got 404"
+        )
+
+
+def slot_table(fleet: Fleet, slot: str, version: ModelVersion) -> dg.TableMetadataValue:
+    """What each replica serves as `slot`, read from it, and whether that is `version`."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "replica": url,
+                    "slot": slot,
+                    "digest": digest[:12] if digest else "nothing",
+                    "model version": version.version if digest == version.digest else "another",
+                    "data version": version.data_version if digest == version.digest else "another",
+                }
+            )
+            for url, digest in fleet.serving(slot).items()
+        ]
     )
 
 
@@ -46,6 +87,6 @@ def bring(registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: 
     if not fleet.holds(version.digest):
         with work_folder.temporary() as folder:
             source = registry.download(version, folder)
-            fleet.preflight(adapter_files.verify(source, version.digest))
+            fleet.preflight(adapter_files.inspect(source))
             fleet.place(source, version.digest)
     fleet.load(version.serving_name, version.digest, smoke.PROMPTS)

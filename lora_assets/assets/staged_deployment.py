@@ -3,9 +3,12 @@
 import dagster as dg
 from pydantic import Field
 
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring, gap
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.served import bring, slot_table, warn_of_gaps
+from lora_assets.assets.step_pods import LOAD_ADAPTER, SMOKE_TEST
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -28,9 +31,11 @@ class DeployConfig(dg.Config):
 @dg.asset(
     partitions_def=data_versions,
     group_name="serving",
+    owners=OWNERS,
     kinds={"vllm"},
     pool=SERVING,
     code_version="1",
+    op_tags=LOAD_ADAPTER,
 )
 def staged_deployment(
     context: dg.AssetExecutionContext,
@@ -50,21 +55,28 @@ def staged_deployment(
         )
     bring(registry, fleet, version, work_folder)
     fleet.renew_slot(config.slot_name, version.serving_name, version.digest, smoke.PROMPTS)
-    for url in fleet.without_slots():
-        context.log.warning(gap(url, config.slot_name))
+    warn_of_gaps(context, fleet, config.slot_name)
     context.log.info(f"{version.serving_name} is loaded on {len(fleet.replicas)} replica(s)")
     context.add_output_metadata(
         {
+            "model version": version.version,
             "serving name": version.serving_name,
             "digest": version.digest,
-            "slot": config.slot_name,
-            "replicas": [replica.url for replica in fleet.replicas],
+            "replicas": slot_table(fleet, config.slot_name, version),
+            "registry page": dg.MetadataValue.url(registry.page(version)),
+            **origin(context.run.tags),
         }
     )
     return version
 
 
-@dg.asset_check(asset=staged_deployment, blocking=True, partitions_def=data_versions, pool=SERVING)
+@dg.asset_check(
+    asset=staged_deployment,
+    blocking=True,
+    partitions_def=data_versions,
+    pool=SERVING,
+    op_tags=SMOKE_TEST,
+)
 def smoke_test(
     staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
 ) -> dg.AssetCheckResult:

@@ -2,14 +2,24 @@
 
 import dagster as dg
 
+from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.run_tags import origin
+from lora_assets.assets.step_pods import DOWNLOAD_DATA
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.data_is_sound import data_is_sound as decide
 from lora_assets.records.dataset import TrainingData
 from lora_assets.resources.data_bucket import DataBucket
 
 
-@dg.asset(partitions_def=data_versions, group_name="data", kinds={"s3"}, code_version="1")
+@dg.asset(
+    partitions_def=data_versions,
+    group_name="data",
+    owners=OWNERS,
+    kinds={"s3"},
+    code_version="1",
+    op_tags=DOWNLOAD_DATA,
+)
 def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) -> TrainingData:
     """The validated, digested splits of one immutable data version."""
     data, _ = data_bucket.read(context.partition_key)
@@ -27,12 +37,18 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
                     for name, split in data.splits.items()
                 ]
             ),
+            **origin(context.run.tags),
         }
     )
     return data
 
 
-@dg.asset_check(asset=training_data, blocking=True, partitions_def=data_versions)
+@dg.asset_check(
+    asset=training_data,
+    blocking=True,
+    partitions_def=data_versions,
+    op_tags=DOWNLOAD_DATA,
+)
 def data_is_sound(training_data: TrainingData, data_bucket: DataBucket) -> dg.AssetCheckResult:
     """Rows and negatives in every split, and no row twice."""
     data, splits = data_bucket.read(training_data.data_version)

@@ -1,10 +1,12 @@
 """A verdict as Dagster shows it, and as a later step demands it."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.promotion import COMPARED_GATES
 from lora_assets.records.verdict import GateName, Verdict
 
 
@@ -13,25 +15,33 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def check_result(verdict: Verdict) -> dg.AssetCheckResult:
-    """The verdict as an asset check: one table row per number, and what it rests on."""
+def check_result(
+    verdict: Verdict, evidence: Mapping[str, dg.MetadataValue | str] | None = None
+) -> dg.AssetCheckResult:
+    """The verdict as an asset check: one table row per number, what it rests on, and `evidence`.
+
+    A margin is how far a number lies inside its limit; negative, how far outside.
+    """
     rows = [
         dg.TableRecord(
             {
                 "check": check.name,
                 "measured": "missing" if check.measured is None else f"{check.measured:.4f}",
                 "must be": f"{check.comparison} {check.limit:.4f}",
+                "margin": "missing" if check.margin is None else f"{check.margin:+.4f}",
                 "verdict": "passed" if check.passed else "FAILED",
             }
         )
         for check in verdict.checks
     ]
-    metadata: dict[str, dg.MetadataValue] = {
+    metadata: dict[str, dg.MetadataValue | str] = {
         "checks": dg.MetadataValue.table(rows),
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
         "digest": dg.MetadataValue.text(verdict.digest),
-        "compared with": dg.MetadataValue.text(verdict.compared_with or "nothing live"),
     }
+    if verdict.gate in COMPARED_GATES:
+        metadata["compared with"] = verdict.compared_with or "nothing live"
+    metadata |= evidence or {}
     if verdict.faults:
         metadata["faults"] = dg.MetadataValue.text("; ".join(verdict.faults))
     if verdict.judge:

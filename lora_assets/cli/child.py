@@ -3,8 +3,12 @@
 import ctypes
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO
+
+import httpx
 
 PR_SET_PDEATHSIG = 1
 """Of Linux's <sys/prctl.h>."""
@@ -17,6 +21,19 @@ def start_child(
     return subprocess.Popen(
         command, env=environment, stdout=output, stderr=output, preexec_fn=_end_with_parent
     )
+
+
+def is_healthy(child: subprocess.Popen[bytes], url: str, seconds: float) -> bool:
+    """Wait until `url`/health answers well; False once the child ended or `seconds` are over."""
+    deadline = time.monotonic() + seconds
+    with httpx.Client(base_url=url, timeout=5) as client:
+        while time.monotonic() < deadline and child.poll() is None:
+            with suppress(httpx.TransportError):
+                if client.get("/health").is_success:
+                    return True
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(0.2)
+    return False
 
 
 def _end_with_parent() -> None:

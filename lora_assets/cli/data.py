@@ -8,8 +8,7 @@ import click
 from lora_assets.cli.runs import open_instance
 from lora_assets.cli.stack import Stack
 from lora_assets.datasets.versions import build as build_version
-from lora_assets.environment import read_settings
-from lora_assets.errors import LoraAssetsError
+from lora_assets.datasets.versions import contents
 
 
 @click.group()
@@ -25,15 +24,14 @@ def data() -> None:
 )
 def build(data_version: str, services: str, spoiled: bool) -> None:
     """Write a data version from botocore's service models, the same bytes every time."""
-    bucket = urlsplit(read_settings().s3_data_bucket)
-    if bucket.scheme != "file":
-        raise LoraAssetsError(
-            f"{bucket.geturl()} is no local folder",
-            "Build into the embedded stack's bucket and copy the data version from there.",
-        )
     names = [name.strip() for name in services.split(",") if name.strip()]
-    folder = build_version(data_version, names, Path(unquote(bucket.path)), spoiled)
-    click.echo(f"data version {data_version} is in {folder}")
+    data_bucket = Stack({}).resources.data_bucket
+    bucket = urlsplit(data_bucket.uri)
+    if bucket.scheme == "file":
+        place = str(build_version(data_version, names, Path(unquote(bucket.path)), spoiled))
+    else:
+        place = data_bucket.add(data_version, contents(names, spoiled))
+    click.echo(f"data version {data_version} is in {place}")
 
 
 @data.command("list")

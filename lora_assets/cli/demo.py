@@ -1,7 +1,6 @@
 """demo: three data versions through the graph on the embedded stack, one of them spoiled."""
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,13 +9,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import click
-import httpx
 from dagster import AssetKey, DagsterInstance
 
-from lora_assets.cli.child import start_child
+from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.cli.demo_report import print_answers, print_next_steps, print_table
+from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.history import unfinished
-from lora_assets.cli.runs import RunFailed, materialise, open_instance
+from lora_assets.cli.runs import materialise, open_instance
 from lora_assets.cli.serve import require_free_port
 from lora_assets.cli.stack import Stack
 from lora_assets.datasets.versions import build
@@ -134,19 +133,11 @@ def _server(stack: Stack) -> Iterator[None]:
         command = [sys.executable, "-m", "lora_assets.cli.main", "serve"]
         server = start_child(command, os.environ, output)
     try:
-        _await_health(stack.settings.vllm_url, server, log)
+        if not is_healthy(server, stack.settings.vllm_url, START_SECONDS):
+            raise LoraAssetsError(
+                f"The embedded server did not start; see {log}", "Mend what it names."
+            )
         yield
     finally:
         server.terminate()
         server.wait(30)
-
-
-def _await_health(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(f"{url}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise LoraAssetsError(f"The embedded server did not start; see {log}", "Mend what it names.")

@@ -1,11 +1,12 @@
 """The entry point: every command, and the one line that bad input gets."""
 
+import os
 import sys
 from collections.abc import Mapping
 
 import click
 
-from lora_assets.errors import LoraAssetsError
+from lora_assets.errors import ConnectionLost, LoraAssetsError
 
 _PLACES: Mapping[str, str] = {
     "train": "stages",
@@ -34,8 +35,7 @@ class _Commands(click.Group):
         place = _PLACES.get(cmd_name)
         if place is None:
             return None
-        module = import_module(f"lora_assets.cli.{place}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(import_module(f"lora_assets.cli.{place}"), cmd_name)
         return command
 
 
@@ -46,25 +46,50 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run a command; exit 1 with one line per cause when it could not do its work."""
-    from sqlalchemy.exc import OperationalError
+    """Run a command; exit 1 with one line per cause when it could not do its work.
 
-    from lora_assets.cli.runs import RunFailed
+    A connection to Dagster that is lost ends with 75 (EX_TEMPFAIL): it alone is worth a retry.
+    """
+    from lora_assets.cli.failures import RunFailed
 
     try:
-        cli.main(standalone_mode=True)
+        sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.exit(error.format_message())
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "lora-assets"
+        sys.exit(f"error: {error.format_message()} See '{command} --help'.")
+    except click.Abort:
+        sys.exit("error: stopped")
+    except ConnectionLost as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(os.EX_TEMPFAIL)
     except LoraAssetsError as error:
         sys.exit(f"error: {error}")
     except RunFailed as error:
         sys.exit("\n".join(f"error: {reason}" for reason in error.reasons))
-    except OperationalError as error:
-        sys.exit(
-            f"error: Dagster's or MLflow's database can't be used ({error.orig}): "
-            "free space where LORA_ASSETS_HOME is, then run this again."
-        )
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {named}{error.strerror or error}")
+    except Exception as error:
+        reason = _database_failure(error)
+        if reason is None:
+            raise
+        sys.exit(
+            f"error: Dagster's or MLflow's database can't be used ({reason}): start it, or free "
+            "space where it lies, then run this again."
+        )
+
+
+def _database_failure(error: BaseException | None) -> str | None:
+    """What a database said, in one line, where that is at the bottom of an error."""
+    from sqlalchemy.exc import OperationalError
+
+    while error is not None:
+        if isinstance(error, OperationalError):
+            return " ".join(str(error.orig).split())
+        error = error.__cause__
+    return None
 
 
 if __name__ == "__main__":

@@ -8,11 +8,15 @@ import dagster as dg
 _STEP_WIDTH = 30
 
 
+def line(step: str, text: str) -> str:
+    """What a run says, after the step that says it."""
+    return f"  {step:<{_STEP_WIDTH}} {text}"
+
+
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         meta: dict[str, Any] = record.dagster_meta  # type: ignore[attr-defined]
-        step = meta.get("step_key") or ""
-        return f"  {step:<{_STEP_WIDTH}} {_text(meta)}"
+        return line(meta.get("step_key") or "", _text(meta))
 
 
 def _text(meta: dict[str, Any]) -> str:

@@ -1,21 +1,30 @@
 """restore: the adapters of the aliases back into this replica's folder, before it serves."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 
 from lora_assets.cli.stack import Stack, stack_options
+from lora_assets.engines.plugin_files import place_plugin
 from lora_assets.gates.drift import KEPT
 from lora_assets.resources.replica_folder import SharedFolder
 
 
 @click.command()
 @stack_options("model_name", "mlflow_tracking_uri")
-def restore(**options: str | None) -> None:
+@click.option(
+    "--plugin-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also put there what vLLM's --middleware loads; a PYTHONPATH for vLLM",
+)
+def restore(plugin_dir: Path | None, **options: str | None) -> None:
     """Put live, staged and previous into ADAPTERS_DIR, as a replica's init container does.
 
     Ends well also where there is no live adapter yet.
     """
+    if plugin_dir is not None:
+        place_plugin(plugin_dir)
     stack = Stack(options)
     folder = SharedFolder(str(stack.settings.adapters_dir))
     restored = restore_adapters(stack, folder)
@@ -29,7 +38,7 @@ def restore_adapters(stack: Stack, folder: SharedFolder) -> Mapping[str, str]:
     """Place the aliases' adapters, verified; returns the digest of each adapter's own name."""
     restored: dict[str, str] = {}
     aliases = stack.resources.registry.aliases()
-    slots = {"live": stack.settings.live_slot, "staged": stack.settings.candidate_slot}
+    slots = stack.resources.fleet.slots
     for alias in KEPT:
         version = aliases.get(alias)
         if version is None:

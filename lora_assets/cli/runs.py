@@ -2,38 +2,39 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import click
 import dagster as dg
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance
 
 from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.run_tags import WHY
+from lora_assets.cli.failures import Gate, RunFailed, StepError, failure
+from lora_assets.cli.outputs import Outputs
+from lora_assets.cli.pool_wait import (
+    PROCESS_TAG,
+    fail_runs_of_dead_processes,
+    this_process,
+    waiting_told,
+)
 from lora_assets.environment import Settings
-from lora_assets.errors import LoraAssetsError
 
-PROCESS_TAG = "lora_assets/process"
 _DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
 
 
-class RunFailed(Exception):
-    """A run ended without success; `reasons` has a line for each thing that stopped it."""
-
-    def __init__(self, reasons: tuple[str, ...], gate: str | None) -> None:
-        self.reasons = reasons
-        self.gate = gate
-        super().__init__("; ".join(reasons))
-
-
 def open_instance(settings: Settings) -> DagsterInstance:
-    """Dagster's own storage under the stack's home, runs of dead processes marked as failed."""
+    """Dagster's storage, runs of dead processes marked as failed."""
     home = settings.dagster_home
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
+    if settings.dagster_is_ours:
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
     instance = DagsterInstance.from_config(str(home))
-    _fail_runs_of_dead_processes(instance)
+    fail_runs_of_dead_processes(instance)
     return instance
 
 
@@ -42,61 +43,70 @@ def materialise(
     job: dg.JobDefinition,
     data_version: str,
     ops: Mapping[str, Mapping[str, Any]],
+    outputs: Outputs | None = None,
 ) -> None:
     """Run `job` on one partition, `ops` holding the configuration of each op that has some.
 
     Raises RunFailed when a gate or an error stopped it.
     """
     instance.add_dynamic_partitions(str(data_versions.name), [data_version])
-    result = job.execute_in_process(
-        instance=instance,
-        partition_key=data_version,
-        run_config={
-            "ops": {op: {"config": dict(config)} for op, config in ops.items()},
-            # Without its name here a job's own logger gives way to Dagster's default one.
-            "loggers": {"console": {}},
-        },
-        tags={PROCESS_TAG: _process(os.getpid())},
-        raise_on_error=False,
-    )
+    run_id = str(uuid4())
+    with waiting_told(instance, run_id):
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=data_version,
+            run_config={
+                "ops": {op: {"config": dict(config)} for op, config in ops.items()},
+                # Without its name here a job's own logger gives way to Dagster's default one.
+                "loggers": {"console": {}},
+            },
+            tags={PROCESS_TAG: this_process(), WHY: why(job.name)},
+            raise_on_error=False,
+            run_id=run_id,
+        )
+    if outputs is not None:
+        outputs.write("run-id", result.run_id)
+        for asset, metadata in _metadata(result):
+            outputs.take(asset, {k: str(v.value) for k, v in metadata.items()})
     if not result.success:
         raise _failure(result)
 
 
+def _metadata(
+    result: dg.ExecuteInProcessResult,
+) -> Iterator[tuple[str, Mapping[str, dg.MetadataValue[Any]]]]:
+    for event in result.all_events:
+        if event.event_type_value == "ASSET_MATERIALIZATION":
+            made = event.step_materialization_data.materialization
+            yield made.asset_key.to_user_string(), made.metadata
+        elif event.event_type_value == "ASSET_CHECK_EVALUATION":
+            check = event.asset_check_evaluation_data
+            yield check.asset_key.to_user_string(), check.metadata
+
+
+def why(job: str) -> str:
+    """Why a run exists: the command that was typed, as in "lora-assets train"."""
+    command = click.get_current_context(silent=True)
+    return command.command_path if command else job
+
+
 def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:
+    gates: list[Gate] = []
+    errors: list[StepError] = []
     for event in result.all_events:
         if event.event_type_value == "ASSET_CHECK_EVALUATION":
-            evaluation = event.asset_check_evaluation_data
-            if not evaluation.passed:
-                gate = evaluation.check_name
-                return RunFailed((f"{gate} stopped it: {evaluation.description}",), gate)
-    reasons: list[str] = []
-    for event in result.all_events:
-        if event.event_type_value == "STEP_FAILURE":
+            check = event.asset_check_evaluation_data
+            text = check.description or ""
+            gates.append(Gate(name=check.check_name, passed=check.passed, description=text))
+        elif event.event_type_value == "STEP_FAILURE" and event.step_failure_data.error:
             error = event.step_failure_data.error
-            if error is None:
-                continue
             cause = error.cause or error
-            named = cause.cls_name == LoraAssetsError.__name__
-            text = cause.message.partition(": ")[2] if named else error.to_string()
-            reasons.append(f"{event.step_key}: {text.strip()}")
-    return RunFailed(tuple(reasons), None)
-
-
-def _process(pid: int) -> str:
-    """A process that can't be taken for a later one of the same number; empty when it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return ""
-    return f"{pid}:{stat.rpartition(')')[2].split()[19]}"
-
-
-def _fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
-    """A killed process leaves its run as started, and the run's pool slots taken."""
-    unfinished = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
-    for run in instance.get_runs(unfinished):
-        process = run.tags.get(PROCESS_TAG)
-        if process and _process(int(process.partition(":")[0])) != process:
-            instance.report_run_failed(run, "Its process is gone; run it again.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            errors.append(
+                StepError(
+                    step=str(event.step_key),
+                    class_name=str(cause.cls_name),
+                    message=cause.message,
+                    whole=error.to_string(),
+                )
+            )
+    return failure(gates, errors, f"run {result.run_id} failed")

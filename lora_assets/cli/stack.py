@@ -6,17 +6,55 @@ from typing import Any, TypeVar
 import click
 
 from lora_assets.environment import make_resources, read_settings
+from lora_assets.records import Record
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_PLACES: Mapping[str, str] = {
-    "model_name": "MLflow registered model name",
-    "mlflow_tracking_uri": "MLflow server URL",
-    "s3_data_bucket": "Bucket for training and eval data",
-    "vllm_url": "vLLM server URL",
-    "judge_url": "Judge URL",
-    "judge_model": "Judge model name (empty: auto-detect)",
-    "prometheus_url": "Prometheus URL (empty: each replica's /metrics)",
+
+class Place(Record):
+    """A parameter that says where something is: the setting and the resources' fields it gives."""
+
+    setting: str
+    gives: tuple[str, ...]
+    help: str
+
+
+PLACES: Mapping[str, Place] = {
+    "model_name": Place(
+        setting="model_name", gives=("registry.model_name",), help="MLflow registered model name"
+    ),
+    "mlflow_tracking_uri": Place(
+        setting="mlflow_tracking_uri",
+        gives=("registry.tracking_uri", "tracking.tracking_uri"),
+        help="MLflow server URL",
+    ),
+    "s3_data_bucket": Place(
+        setting="s3_data_bucket",
+        gives=("data_bucket.uri", "io_manager.uri"),
+        help="Bucket for training and eval data",
+    ),
+    "vllm_url": Place(setting="vllm_url", gives=("fleet.vllm_url",), help="vLLM server URL"),
+    "deployment": Place(
+        setting="vllm_deployment",
+        gives=("fleet.deployment",),
+        help="Kubernetes deployment whose pods are the vLLM replicas",
+    ),
+    "namespace": Place(
+        setting="vllm_namespace",
+        gives=("fleet.namespace",),
+        help="Kubernetes namespace of that deployment",
+    ),
+    "judge_url": Place(setting="judge_url", gives=("judge.judge_url",), help="Judge URL"),
+    "judge_model": Place(
+        setting="judge_model",
+        gives=("judge.judge_model",),
+        help="Judge model name (empty: auto-detect)",
+    ),
+    "prometheus_url": Place(
+        setting="prometheus_url",
+        gives=("server_metrics.prometheus_url",),
+        help="Prometheus URL (empty: each replica's /metrics)",
+    ),
 }
 """The specification's parameters that say where something is."""
 
@@ -27,7 +65,7 @@ def stack_options(*names: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for name in reversed(names):
             option = f"--{name.replace('_', '-')}"
-            command = click.option(option, name, default=None, help=_PLACES[name])(command)
+            command = click.option(option, name, default=None, help=PLACES[name].help)(command)
         return command
 
     return decorate
@@ -37,6 +75,28 @@ class Stack:
     """The stack's settings and resources, with what the options override."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        given = {name: options[name] for name in _PLACES if options.get(name) is not None}
-        self.settings = read_settings().model_copy(update=given)
+        self.given = {name: options[name] for name in PLACES if options.get(name) is not None}
+        given = {PLACES[name].setting: value for name, value in self.given.items()}
+        # What a command runs itself, it runs in its own process.
+        self.settings = read_settings().model_copy(update={**given, "executor": "in_process"})
         self.resources = make_resources(self.settings)
+
+
+def resource_config(
+    given: Mapping[str, str], configured: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Mapping[str, Any]]:
+    """A run's configuration of the resources that `given` changes.
+
+    It holds the other fields as they are `configured`, since Dagster takes nothing over from
+    its definitions; a secret is the name of its variable there, and stays that.
+    """
+    changed: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        for place in PLACES[name].gives:
+            resource, _, field = place.partition(".")
+            if configured[resource].get(field) != value:
+                changed.setdefault(resource, {})[field] = value
+    return {
+        resource: {"config": {**configured[resource], **fields}}
+        for resource, fields in changed.items()
+    }

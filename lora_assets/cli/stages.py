@@ -10,101 +10,151 @@ from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
 from lora_assets.assets.live_deployment import PromoteConfig
 from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.staged_deployment import DeployConfig
+from lora_assets.assets.verdicts import require_passed
 from lora_assets.cli.config_options import chosen, config_options
-from lora_assets.cli.runs import materialise, open_instance
+from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.stack import Stack, stack_options
-from lora_assets.definitions import make_definitions
+from lora_assets.cli.stage_run import Work, leave, run_stage, step_option
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.registry import ModelVersion
 
 _EVERYWHERE = ("model_name", "mlflow_tracking_uri")
-Ops = Mapping[str, Mapping[str, Any]]
-
-
-def _run(job: str, stack: Stack, data_version: str, ops: Ops) -> None:
-    """Refuse a data version that can't be read before anything is recorded; then run the job."""
-    stack.resources.data_bucket.read(data_version)
-    click.echo(f"{job}: data version {data_version}", err=True)
-    instance = open_instance(stack.settings)
-    job_definition = make_definitions(stack.settings).resolve_job_def(job)
-    materialise(instance, job_definition, data_version, ops)
-    click.echo(f"{job}: data version {data_version} done", err=True)
+_REPLICAS = ("vllm_url", "deployment", "namespace")
 
 
 @click.command()
 @click.option("--data-version", required=True, help="Training data version")
+@step_option("train")
 @stack_options(*_EVERYWHERE, "s3_data_bucket")
 @config_options(TrainingConfig, QualityConfig)
-def train(data_version: str, **options: Any) -> None:
+def train(data_version: str, step: str | None, **options: Any) -> None:
     """Train an adapter on a data version; past its quality gate it becomes `candidate`."""
     stack = Stack(options)
     training = chosen(TrainingConfig, options)
     stack.resources.trainer.parameters(TrainingConfig(**training).overrides())
     ops = {"adapter": training, "adapter_quality_gate": chosen(QualityConfig, options)}
-    _run("train", stack, data_version, ops)
+
+    def work() -> Work:
+        stack.resources.data_bucket.read(data_version)
+        return Work(data_version=data_version, ops=ops)
+
+    try:
+        run_stage(stack, "train", step, work)
+    except RunFailed as failed:
+        # In a workflow a failed quality gate is an outcome, not a fault (specification).
+        if step != "quality-gate" or failed.gate is None or stack.settings.outputs is None:
+            raise
+        click.echo(str(failed), err=True)
 
 
 @click.command()
-@stack_options(*_EVERYWHERE, "vllm_url")
+@step_option("deploy")
+@stack_options(*_EVERYWHERE, *_REPLICAS)
 @config_options(DeployConfig)
-def deploy(**options: Any) -> None:
+def deploy(step: str | None, **options: Any) -> None:
     """Load an adapter on every replica and smoke-test it; then it is `staged`."""
     stack = Stack(options)
     config = chosen(DeployConfig, options)
-    version = stack.resources.registry.resolve(config.get("adapter_source", "alias:candidate"))
-    config["adapter_source"] = f"version:{version.version}"
-    _run("deploy", stack, version.data_version, {"staged_deployment": config})
+    source = config.get("adapter_source", "alias:candidate")
+    if step == "set-staged-alias":
+        _require_staged(stack, stack.resources.registry.resolve(source))
+        return
+
+    def work() -> Work:
+        version = stack.resources.registry.resolve(source)
+        config["adapter_source"] = f"version:{version.version}"
+        return _on(stack, version, {"staged_deployment": config})
+
+    run_stage(stack, "deploy", step, work)
 
 
 @click.command()
-@stack_options(*_EVERYWHERE, "vllm_url", "judge_url", "judge_model", "s3_data_bucket")
+@step_option("evaluate")
+@stack_options(*_EVERYWHERE, *_REPLICAS, "judge_url", "judge_model", "s3_data_bucket")
 @config_options(EvalConfig, EvalGateConfig)
-def evaluate(**options: Any) -> None:
+def evaluate(step: str | None, **options: Any) -> None:
     """Grade the `staged` adapter's answers beside live's; `eval-passed` or `eval-failed`."""
     stack = Stack(options)
     ops = {
         "eval_grades": chosen(EvalConfig, options),
         "eval_grades_eval_gate": chosen(EvalGateConfig, options),
     }
-    _run("evaluate", stack, stack.resources.registry.resolve("alias:staged").data_version, ops)
+    run_stage(stack, "evaluate", step, lambda: _on_its_data(stack, "alias:staged", ops))
 
 
 @click.command()
-@stack_options(*_EVERYWHERE, "vllm_url", "prometheus_url", "s3_data_bucket")
+@step_option("performance")
+@stack_options(*_EVERYWHERE, *_REPLICAS, "prometheus_url", "s3_data_bucket")
 @config_options(PerfConfig, PerfGateConfig)
-def performance(**options: Any) -> None:
+def performance(step: str | None, **options: Any) -> None:
     """Load-test the `eval-passed` adapter; `perf-passed` or `perf-failed`."""
     stack = Stack(options)
     ops = {
         "perf_metrics": chosen(PerfConfig, options),
         "perf_metrics_perf_gate": chosen(PerfGateConfig, options),
     }
-    _run(
-        "performance",
-        stack,
-        stack.resources.registry.resolve("alias:eval-passed").data_version,
-        ops,
-    )
+    run_stage(stack, "performance", step, lambda: _on_its_data(stack, "alias:eval-passed", ops))
 
 
 @click.command()
-@stack_options(*_EVERYWHERE, "vllm_url")
+@step_option("promote")
+@stack_options(*_EVERYWHERE, *_REPLICAS)
 @config_options(PromoteConfig)
-def promote(**options: Any) -> None:
+def promote(step: str | None, **options: Any) -> None:
     """Give the live traffic to the adapter behind --source-alias."""
-    _promote(Stack(options), chosen(PromoteConfig, options))
+    _promote(Stack(options), step, chosen(PromoteConfig, options))
 
 
 @click.command()
-@stack_options(*_EVERYWHERE, "vllm_url")
+@stack_options(*_EVERYWHERE, *_REPLICAS)
 def rollback(**options: Any) -> None:
     """Give the live traffic back to `previous`."""
-    _promote(Stack(options), {"source_alias": "previous"})
+    _promote(Stack(options), None, {"source_alias": "previous"})
 
 
-def _promote(stack: Stack, config: Mapping[str, Any]) -> None:
+def _promote(stack: Stack, step: str | None, config: Mapping[str, Any]) -> None:
     alias = config.get("source_alias", PromoteConfig.model_fields["source_alias"].default)
-    cut_short = stack.resources.registry.promotion()
-    if cut_short is not None and cut_short.source_alias == alias:
-        version = cut_short.version
-    else:
-        version = stack.resources.registry.resolve(f"alias:{alias}")
-    _run("promote", stack, version.data_version, {"live_deployment": config})
+
+    def work() -> Work:
+        cut_short = stack.resources.registry.promotion()
+        if cut_short is not None and cut_short.source_alias == alias:
+            version = cut_short.version
+        else:
+            version = stack.resources.registry.resolve(f"alias:{alias}")
+        return _on(stack, version, {"live_deployment": config})
+
+    run_stage(stack, "promote", step, work)
+
+
+def _on(stack: Stack, version: ModelVersion, ops: Mapping[str, Mapping[str, Any]]) -> Work:
+    """Work on an adapter; refused when its data version can't be read."""
+    stack.resources.data_bucket.read(version.data_version)
+    return Work(data_version=version.data_version, ops=ops, version=version)
+
+
+def _on_its_data(stack: Stack, source: str, ops: Mapping[str, Mapping[str, Any]]) -> Work:
+    """Work on an adapter and its data; refused when the data is not what it was trained on."""
+    version = stack.resources.registry.resolve(source)
+    data, _ = stack.resources.data_bucket.read(version.data_version)
+    if data.digest != version.data_digest:
+        raise LoraAssetsError(
+            f"Data version {version.data_version} has changed: digest {data.digest[:12]}, "
+            f"version {version.version} was trained on {version.data_digest[:12]}",
+            "A data version is immutable; restore it, or train on the new data as a new version.",
+        )
+    return Work(data_version=version.data_version, ops=ops, version=version)
+
+
+def _require_staged(stack: Stack, version: ModelVersion) -> None:
+    """Refuse to go on unless `staged` is where the smoke test that this version passed put it."""
+    registry = stack.resources.registry
+    verdict = registry.verdicts(version).get("smoke_test")
+    require_passed(verdict, "smoke_test", version.digest, version.data_version)
+    staged = registry.aliases().get("staged")
+    if staged != version:
+        raise LoraAssetsError(
+            f"Alias staged points at {f'version {staged.version}' if staged else 'nothing'}, "
+            f"not at version {version.version}",
+            "Deploy that version again; something else has moved the alias since.",
+        )
+    leave(stack, Work(data_version=version.data_version, ops={}, version=version))

@@ -17,7 +17,7 @@ from lora_assets.resources.replica import Replica
 
 
 @click.command()
-@stack_options("model_name", "mlflow_tracking_uri", "vllm_url")
+@stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs")
 def status(as_json: bool, **options: Any) -> None:
     """Show aliases, versions, digests, verdicts and what each replica serves.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lora_assets.datasets.questions import make_splits
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import SplitName
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -30,11 +31,7 @@ def build(data_version: str, services: Sequence[str], bucket: Path, spoiled: boo
             f"Data version {data_version!r} is not a plain name",
             "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
         )
-    splits = make_splits(services, spoiled)
-    files = {
-        f"{split}.jsonl": "".join(f"{row.model_dump_json()}\n" for row in rows).encode()
-        for split, rows in splits.items()
-    }
+    files = {f"{split}.jsonl": text for split, text in contents(services, spoiled).items()}
     folder = bucket / "data" / "processed" / data_version
     try:
         if not folder.exists():
@@ -51,6 +48,14 @@ def build(data_version: str, services: Sequence[str], bucket: Path, spoiled: boo
             "Data versions never change: choose another name.",
         )
     return folder
+
+
+def contents(services: Sequence[str], spoiled: bool = False) -> Mapping[SplitName, bytes]:
+    """The bytes of each split (JSON Lines); as `build`, which writes them."""
+    return {
+        split: "".join(f"{row.model_dump_json()}\n" for row in rows).encode()
+        for split, rows in make_splits(services, spoiled).items()
+    }
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> None:

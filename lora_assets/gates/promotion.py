@@ -1,7 +1,7 @@
 """Promotion: may this model version take the live traffic, on the evidence as it stands now?"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lora_assets.records.registry import ModelVersion
 from lora_assets.records.verdict import GateName, Verdict
@@ -37,7 +37,6 @@ def reasons_against(
     `verdicts` are the ones stored for the candidate, `live` is what is live at this moment.
     """
     reasons: list[str] = []
-    live_digest = live.digest if live else None
     for gate in REQUIRED_GATES.get(source_alias, ALL_GATES):
         verdict = verdicts.get(gate)
         if verdict is None:
@@ -48,11 +47,27 @@ def reasons_against(
             )
         elif not verdict.passed:
             reasons.append(f"{gate} failed: {'; '.join(verdict.failures)}")
-        elif gate in COMPARED_GATES and verdict.compared_with != live_digest:
-            reasons.append(
-                f"{gate} compared with {_name(verdict.compared_with)}, but live is now "
-                f"{_name(live_digest)}"
-            )
+    return (*reasons, *overtaken(candidate, live, verdicts, source_alias, allow_older))
+
+
+def overtaken(
+    candidate: ModelVersion,
+    live: ModelVersion | None,
+    verdicts: Mapping[GateName, Verdict],
+    source_alias: str,
+    allow_older: bool,
+) -> tuple[str, ...]:
+    """What stands against `candidate` only because another version went live meanwhile."""
+    live_digest = live.digest if live else None
+    reasons = [
+        f"{gate} compared with {_name(verdict.compared_with)}, but live is now {_name(live_digest)}"
+        for gate in REQUIRED_GATES.get(source_alias, ALL_GATES)
+        if gate in COMPARED_GATES
+        and (verdict := verdicts.get(gate)) is not None
+        and verdict.digest == candidate.digest
+        and verdict.passed
+        and verdict.compared_with != live_digest
+    ]
     if (
         live is not None
         and source_alias != "previous"
@@ -63,6 +78,15 @@ def reasons_against(
             f"data version {candidate.data_version} is older than live {live.data_version}"
         )
     return tuple(reasons)
+
+
+def outlook(live: ModelVersion | None, reasons: Sequence[str]) -> str:
+    """What a promotion would do now, `reasons` being those against it."""
+    if reasons:
+        return f"It would be refused: {'; '.join(reasons)}"
+    if live is None:
+        return "It would become the first live version."
+    return f"It would replace version {live.version} (data version {live.data_version})."
 
 
 def _name(digest: str | None) -> str:

@@ -19,6 +19,13 @@ class RequestSample(Record):
     error: str | None
 
 
+class LoadSamples(Record):
+    """Every request of a load test; `live` where it was tested turn about with the candidate."""
+
+    candidate: tuple[RequestSample, ...]
+    live: tuple[RequestSample, ...] | None
+
+
 class Percentiles(Record):
     """Exact percentiles over the samples (nearest rank: a value that was measured)."""
 

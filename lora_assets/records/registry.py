@@ -33,11 +33,14 @@ class ModelVersion(Record):
 
 
 class Promotion(Record):
-    """What a promotion set out to do, kept from before its first step until after its last.
+    """What a promotion set out to do, kept from before its first step.
 
-    `version` takes the live slot and `replaced`, if any, becomes `previous`.
+    `version` takes the live slot and `replaced`, if any, becomes `previous`; `run_id` is the
+    Dagster run that began it, whose later attempts find it `done`.
     """
 
     source_alias: str
     version: ModelVersion
     replaced: ModelVersion | None
+    run_id: str
+    done: bool = False

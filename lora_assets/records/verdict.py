@@ -35,6 +35,13 @@ class Check(Record):
             case ">":
                 return self.measured > self.limit
 
+    @property
+    def margin(self) -> float | None:
+        """How far `measured` lies inside its limit; negative: how far outside. None as measured."""
+        if self.measured is None:
+            return None
+        return self.limit - self.measured if "<" in self.comparison else self.measured - self.limit
+
     def __str__(self) -> str:
         measured = "missing" if self.measured is None else f"{self.measured:.4g}"
         return f"{self.name} {measured} (must be {self.comparison} {self.limit:.4g})"

@@ -9,6 +9,7 @@ import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data_is_sound import parse_split
+from lora_assets.gates.promotion import version_order
 from lora_assets.records.dataset import SPLITS, Row, SplitName, SplitSummary, TrainingData
 from lora_assets.resources.object_store import ObjectStore
 
@@ -17,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class DataBucket(dg.ConfigurableResource[Any]):
-    """Reads data versions. Every method raises LoraAssetsError naming version and file."""
+    """Reads and adds data versions. Every method raises LoraAssetsError naming what is wrong."""
 
     uri: str
     s3_endpoint_url: str = ""
@@ -27,12 +28,17 @@ class DataBucket(dg.ConfigurableResource[Any]):
         return ObjectStore(self.uri, self.s3_endpoint_url)
 
     def versions(self) -> tuple[str, ...]:
-        """The data versions that have all three splits."""
-        return tuple(
-            version
-            for version in self.store.folders(PROCESSED)
-            if all(self.store.get(_key(version, split)) is not None for split in SPLITS)
-        )
+        """The data versions that have all three splits, in their own order, by one listing.
+
+        An object in S3 is there whole or not at all; a folder that `data build` makes too.
+        """
+        found: dict[str, set[str]] = {}
+        for key in self.store.keys(PROCESSED):
+            version, _, name = key.partition("/")
+            found.setdefault(version, set()).add(name)
+        wanted = {f"{split}.jsonl" for split in SPLITS}
+        complete = [name for name, files in found.items() if wanted <= files]
+        return tuple(sorted(filter(_NAME.fullmatch, complete), key=version_order))
 
     def source(self, data_version: str) -> str:
         """The URI of a data version's folder."""
@@ -65,12 +71,26 @@ class DataBucket(dg.ConfigurableResource[Any]):
             )
         return splits
 
-    def _content(self, data_version: str, split: SplitName) -> bytes:
-        if not _NAME.fullmatch(data_version):
+    def add(self, data_version: str, contents: Mapping[SplitName, bytes]) -> str:
+        """Store a new data version, split by split; returns the URI of its folder.
+
+        Adding the same again is fine, and finishes what was cut off: a data version without
+        all of its splits is none. One that has another content already is left as it is.
+        """
+        _check_name(data_version)
+        there = {split: self.store.get(_key(data_version, split)) for split in contents}
+        if any(content not in (None, contents[split]) for split, content in there.items()):
             raise LoraAssetsError(
-                f"{data_version!r} is no data version",
-                "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+                f"Data version {data_version} exists in {self.uri} with other content",
+                "Data versions never change: choose another name.",
             )
+        for split, content in contents.items():
+            if there[split] is None:
+                self.store.put(_key(data_version, split), content)
+        return self.source(data_version)
+
+    def _content(self, data_version: str, split: SplitName) -> bytes:
+        _check_name(data_version)
         content = self.store.get(_key(data_version, split))
         if content is None:
             raise LoraAssetsError(
@@ -79,6 +99,14 @@ class DataBucket(dg.ConfigurableResource[Any]):
                 "'lora-assets data build'.",
             )
         return content
+
+
+def _check_name(data_version: str) -> None:
+    if not _NAME.fullmatch(data_version):
+        raise LoraAssetsError(
+            f"{data_version!r} is no data version",
+            "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+        )
 
 
 def _key(data_version: str, split: SplitName) -> str:

@@ -13,10 +13,11 @@ from lora_assets.engines.base_shapes import base_modules
 from lora_assets.engines.openai_http import open_client
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.preflight import obstacles
+from lora_assets.records.registry import Alias
 from lora_assets.records.serving import AdapterShape
 from lora_assets.resources.at_once import on_each
 from lora_assets.resources.replica import Replica
-from lora_assets.resources.replica_folder import ReplicaFolder, SharedFolder
+from lora_assets.resources.replica_folder import ReplicaFolder, SharedFolder, once_each
 from lora_assets.resources.slot_switch import load, renew
 
 LIVE_SLOT = "aws-rag-qa-live"
@@ -28,9 +29,10 @@ class Fleet(dg.ConfigurableResource[Any]):
     """Every vLLM replica behind `vllm_url`.
 
     The replicas are the ready endpoints of the Service `service` (namespace/name), or the ready
-    pods of `pod_selector` (namespace/labels), or `replica_urls`, or `vllm_url` alone. Pods
-    get their adapters copied into `adapters_dir`; for URLs, it is a folder that this process
-    and all replicas see under the same path. `timeout` bounds each request, in seconds.
+    pods of `pod_selector` (namespace/labels), or `replica_urls`, or the ready pods of
+    `deployment` in `namespace`, or `vllm_url` alone. Pods get their adapters copied into
+    `adapters_dir`; for URLs, it is a folder that this process and all replicas see under the
+    same path. `timeout` bounds each request, in seconds.
     """
 
     vllm_url: str
@@ -40,6 +42,8 @@ class Fleet(dg.ConfigurableResource[Any]):
     pod_selector: str = ""
     pod_port: int = 8000
     container: str = ""
+    deployment: str = ""
+    namespace: str = ""
     live_slot: str = LIVE_SLOT
     candidate_slot: str = CANDIDATE_SLOT
     base_model: str = ""
@@ -50,10 +54,15 @@ class Fleet(dg.ConfigurableResource[Any]):
     @property
     def replicas(self) -> Sequence[Replica]:
         """The servers that count: a pod that is not ready gets its adapters before it is."""
-        if self.service or self.pod_selector:
+        if self.service or self.pod_selector or (self.deployment and not self.replica_urls):
             return self._pods()
         urls = self.replica_urls or [self.vllm_url]
         return [self._replica(url.rstrip("/"), SharedFolder(self.adapters_dir)) for url in urls]
+
+    @property
+    def slots(self) -> Mapping[Alias, str]:
+        """The slot that serves an alias, for those aliases that have one."""
+        return {"live": self.live_slot, "staged": self.candidate_slot}
 
     def client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """An HTTP client for inference through `vllm_url`."""
@@ -75,12 +84,12 @@ class Fleet(dg.ConfigurableResource[Any]):
 
     def place(self, source: Path, digest: str) -> None:
         """Copy an adapter to every replica's folder, where its digest is taken again."""
-        folders = list(dict.fromkeys(replica.folder for replica in self.replicas))
+        folders = once_each(replica.folder for replica in self.replicas)
         on_each(folders, lambda folder: folder.place(source, digest))
 
     def holds(self, digest: str) -> bool:
         """Whether every replica's folder has the adapter, its bytes as they should be."""
-        folders = dict.fromkeys(replica.folder for replica in self.replicas)
+        folders = once_each(replica.folder for replica in self.replicas)
         return all(folder.intact(digest) for folder in folders)
 
     def load(self, name: str, digest: str, prompts: Sequence[str]) -> None:
@@ -100,19 +109,20 @@ class Fleet(dg.ConfigurableResource[Any]):
 
     def retire(self, keep: Sequence[str]) -> None:
         """Unload and remove adapters but for the digests in `keep` and those in a slot."""
+        replicas = self.replicas
+        kept: dict[ReplicaFolder, set[str]] = {each.folder: set(keep) for each in replicas}
 
-        def clean(replica: Replica) -> None:
+        def unload(replica: Replica) -> None:
             in_slots = replica.folder.slots().values()
-            kept = set(keep)
             for name, folder in replica.loaded().items():
                 digest = Path(folder).name
                 if not name.endswith(digest[:12]) or name in in_slots:
-                    kept.add(digest)
-                elif digest not in kept:
+                    kept[replica.folder].add(digest)
+                elif digest not in keep:
                     replica.unload(name)
-            replica.folder.prune(sorted(kept))
 
-        on_each(self.replicas, clean)
+        on_each(replicas, unload)
+        on_each(list(kept), lambda folder: folder.prune(sorted(kept[folder])))
 
     def serving(self, name: str) -> Mapping[str, str | None]:
         """The digest that each replica serves as `name`, by its URL; None for nothing."""
@@ -132,13 +142,19 @@ class Fleet(dg.ConfigurableResource[Any]):
     def _pods(self) -> Sequence[Replica]:
         # Kubernetes' client takes a second to import, which nobody else should wait for.
         from lora_assets.resources.pod_folder import PodFolder
-        from lora_assets.resources.replica_discovery import from_selector, from_service
+        from lora_assets.resources.replica_discovery import (
+            from_deployment,
+            from_selector,
+            from_service,
+        )
 
         namespace, _, name = (self.service or self.pod_selector).partition("/")
         if self.service:
             found = from_service(namespace, name)
-        else:
+        elif self.pod_selector:
             found = from_selector(namespace, name, self.pod_port)
+        else:
+            found = from_deployment(self.namespace, self.deployment, self.pod_port)
         container = self.container or None
         return [
             self._replica(pod.url, PodFolder(self.adapters_dir, pod.namespace, pod.pod, container))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from mlflow.environment_variables import (
     MLFLOW_DISABLE_TELEMETRY,
@@ -22,6 +23,8 @@ MLFLOW_HTTP_REQUEST_TIMEOUT.set(30)  # type: ignore[no-untyped-call]
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
+_HOST_REFUSED = "Invalid Host header"
+
 
 @contextmanager
 def mlflow_errors(tracking_uri: str) -> Iterator[None]:
@@ -29,8 +32,9 @@ def mlflow_errors(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise LoraAssetsError(
-            f"MLflow at {tracking_uri} failed ({reason})",
-            "Check that it runs, has room, and that --mlflow-tracking-uri points at it.",
-        ) from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        remedy = "Check that it runs, has room, and that --mlflow-tracking-uri points at it."
+        if _HOST_REFUSED in reason:
+            host = urlsplit(tracking_uri).netloc
+            remedy = f"Start the MLflow server with --allowed-hosts {host}, beside its other names."
+        raise LoraAssetsError(f"MLflow at {tracking_uri} failed ({reason})", remedy) from None

@@ -58,20 +58,21 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             raise self._unreachable(error) from None
 
-    def folders(self, key: str) -> Iterator[str]:
-        """The names of the folders directly under `key`, in name order."""
+    def keys(self, under: str) -> Iterator[str]:
+        """The keys of all files in the folder `under`, relative to it, in any order."""
         if (folder := self._folder()) is not None:
-            parent = folder / key
-            if parent.is_dir():
-                yield from sorted(p.name for p in parent.iterdir() if p.is_dir())
+            top = folder / under
+            for parent, _, names in os.walk(top):
+                inside = Path(parent).relative_to(top)
+                yield from ((inside / name).as_posix() for name in names)
             return
         bucket, prefix = self._bucket()
-        start = f"{prefix}{key}/"
+        start = f"{prefix}{under}/"
         try:
             pages = self._s3().get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=bucket, Prefix=start, Delimiter="/"):
-                for entry in page.get("CommonPrefixes", ()):
-                    yield entry["Prefix"][len(start) :].rstrip("/")
+            for page in pages.paginate(Bucket=bucket, Prefix=start):
+                for entry in page.get("Contents", ()):
+                    yield entry["Key"][len(start) :]
         except (BotoCoreError, ClientError) as error:
             raise self._unreachable(error) from None
 
@@ -95,9 +96,14 @@ class ObjectStore:
         return parts.netloc, f"{prefix}/" if prefix else ""
 
     def _s3(self) -> Any:
-        return S3Resource(endpoint_url=self.s3_endpoint_url or None, max_attempts=3).get_client()
+        endpoint = self.s3_endpoint_url
+        try:
+            return S3Resource(endpoint_url=endpoint or None, max_attempts=3).get_client()
+        except (BotoCoreError, ValueError) as error:
+            raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> LoraAssetsError:
+        reason = " ".join(str(error).split()).rstrip(".")
         return LoraAssetsError(
-            f"{self.uri} failed: {error}", "Check the bucket's name, endpoint and credentials."
+            f"{self.uri} failed: {reason}", "Check the bucket's name, endpoint and credentials."
         )

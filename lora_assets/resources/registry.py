@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import quote
 
 import dagster as dg
 from mlflow import MlflowClient
@@ -28,6 +29,13 @@ class Registry(dg.ConfigurableResource[Any]):
 
     tracking_uri: str
     model_name: str
+    ui_url: str = ""
+
+    def page(self, version: ModelVersion) -> str:
+        """The URL of a model version's page in MLflow's UI, which is at `ui_url`."""
+        return (
+            f"{self.ui_url.rstrip('/')}/#/models/{quote(version.model)}/versions/{version.version}"
+        )
 
     def aliases(self) -> Mapping[str, ModelVersion]:
         """What each alias points at; an alias that is not set is absent."""
@@ -62,9 +70,9 @@ class Registry(dg.ConfigurableResource[Any]):
         return max(versions, key=lambda v: v.version, default=None)
 
     def register(self, adapter: Adapter) -> ModelVersion:
-        """The model version of an adapter, made now unless these bytes have one already."""
+        """The adapter's model version, made now unless its data version has one of these bytes."""
         for known in self._all():
-            if known.digest == adapter.digest:
+            if (known.digest, known.data_version) == (adapter.digest, adapter.data_version):
                 return known
         with self._errors():
             self._ensure_model()
@@ -117,6 +125,11 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def promotion(self) -> Promotion | None:
         """The promotion that is under way, or was cut short; None where there is none."""
+        stored = self.last_promotion()
+        return stored if stored is not None and not stored.done else None
+
+    def last_promotion(self) -> Promotion | None:
+        """The promotion that was begun last, done or not; None before the first."""
         with self._errors():
             models = self._client.search_registered_models(f"name = '{self.model_name}'")
         stored = [model.tags[_PROMOTION] for model in models if _PROMOTION in model.tags]
@@ -124,15 +137,11 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def begin_promotion(self, promotion: Promotion) -> None:
         """Keep what a promotion sets out to do, so that it can be finished after a kill."""
-        with self._errors():
-            self._client.set_registered_model_tag(
-                self.model_name, _PROMOTION, promotion.model_dump_json()
-            )
+        self._keep(promotion)
 
-    def end_promotion(self) -> None:
-        """Forget the promotion: all of it is done."""
-        with self._errors():
-            self._client.delete_registered_model_tag(self.model_name, _PROMOTION)
+    def end_promotion(self, promotion: Promotion) -> None:
+        """Keep that all of the promotion is done."""
+        self._keep(promotion.model_copy(update={"done": True}))
 
     def conclude(self, number: int, verdict: Verdict, passed: Alias, failed: Alias) -> None:
         """Store a gate's verdict, and point the alias that it earns at the version."""
@@ -160,6 +169,12 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def _errors(self) -> AbstractContextManager[None]:
         return mlflow_errors(self.tracking_uri)
+
+    def _keep(self, promotion: Promotion) -> None:
+        with self._errors():
+            self._client.set_registered_model_tag(
+                self.model_name, _PROMOTION, promotion.model_dump_json()
+            )
 
     def _ensure_model(self) -> None:
         try:

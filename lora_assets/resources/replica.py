@@ -14,13 +14,13 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field, ValidationError
 
+from lora_assets.engines.adapters_folder import is_name
 from lora_assets.engines.slots import FOLDER_HEADER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.serving import Served, ServerLimits
 from lora_assets.resources.replica_folder import ReplicaFolder
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
 
@@ -35,13 +35,19 @@ class Completion(Record):
 class Listing(Record):
     """What a server says it serves: `adapters` maps names, slots among them, to folders.
 
-    `slots_folder` is the folder whose slots it reads; None for a server without
-    `SlotMiddleware`, whose slots have to be loaded one by one.
+    `base_names` are those of its base model: served name and source. `slots_folder` is the
+    folder whose slots it reads; None for a server without `SlotMiddleware`, whose slots have to
+    be loaded one by one.
     """
 
-    base_model: str
+    base_names: tuple[str, ...]
     adapters: Mapping[str, str]
     slots_folder: str | None
+
+    @property
+    def base_model(self) -> str:
+        """The name that the base model answers to."""
+        return self.base_names[0]
 
 
 class _Model(BaseModel):
@@ -67,16 +73,6 @@ class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
 
 
-def checked_name(name: str) -> str:
-    """`name`, if it can be a serving name; it also names a link, so it has no way out."""
-    if not _NAME.fullmatch(name):
-        raise LoraAssetsError(
-            f"{name!r} can't name an adapter or a slot",
-            "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
-        )
-    return name
-
-
 @cache
 def _tls() -> ssl.SSLContext:
     # Reading the certificates takes longer than most requests.
@@ -99,11 +95,11 @@ class Replica:
         """What it serves now."""
         reply = self._send("GET", "/v1/models")
         models = self._read("/v1/models", reply.content, _Models).data
-        base = [model.id for model in models if model.parent is None]
-        if not base:
+        base = next((model for model in models if model.parent is None), None)
+        if base is None:
             raise LoraAssetsError(f"{self.url} lists no base model", "Correct --vllm-url.")
         return Listing(
-            base_model=base[0],
+            base_names=(base.id, base.root),
             adapters={model.id: model.root for model in models if model.parent is not None},
             slots_folder=reply.headers.get(FOLDER_HEADER),
         )
@@ -125,11 +121,8 @@ class Replica:
 
     def limits(self) -> ServerLimits:
         """What it can take; asks for one token, since vLLM tells `max_loras` only after that."""
-        models = self._read("/v1/models", self._send("GET", "/v1/models").content, _Models).data
-        base = next((model for model in models if model.parent is None), None)
-        if base is None:
-            raise LoraAssetsError(f"{self.url} lists no base model", "Correct --vllm-url.")
-        self.complete(base.id, "a", 1)
+        listing = self.listing()
+        self.complete(listing.base_model, "a", 1)
         try:
             told = [
                 int(sample.labels["max_lora"])
@@ -144,14 +137,18 @@ class Replica:
         # Without a name there is nothing to unload: 400 where the route is, 404 where it is not.
         unload = self._request("POST", "/v1/unload_lora_adapter", {"lora_name": ""})
         return ServerLimits(
-            base_names=(base.id, base.root),
+            base_names=listing.base_names,
             runtime_loading=unload.status_code != HTTPStatus.NOT_FOUND,
             max_loras=told[0] if told else None,
         )
 
     def load(self, name: str, folder: str) -> None:
         """Serve the adapter in `folder` as `name`; refused when `name` is another adapter's."""
-        checked_name(name)
+        if not is_name(name):
+            raise LoraAssetsError(
+                f"{name!r} can't name an adapter or a slot",
+                "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+            )
         there = self.loaded().get(name)
         if there == folder:
             return

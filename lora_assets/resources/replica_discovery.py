@@ -6,9 +6,11 @@ from typing import Any
 
 from kubernetes.client import (
     ApiClient,
+    AppsV1Api,
     DiscoveryV1Api,
     V1EndpointSlice,
     V1EndpointSliceList,
+    V1LabelSelector,
     V1PodList,
     V1PodStatus,
 )
@@ -87,6 +89,32 @@ def from_selector(
         f"There is no running pod {label_selector} in namespace {namespace}",
         "See that the selector names the labels of the vLLM pods.",
     )
+
+
+def from_deployment(namespace: str, deployment: str, port: int) -> tuple[DiscoveredReplica, ...]:
+    """The pods that a Deployment selects, by name, as `from_selector` gives them."""
+    apps = AppsV1Api(core_api().api_client)
+    with api_errors(f"read deployment {namespace}/{deployment}"):
+        found = apps.read_namespaced_deployment(
+            deployment, namespace, _request_timeout=REQUEST_TIMEOUT_S
+        )
+    return from_selector(namespace, _labels(found.spec.selector), port)
+
+
+def _labels(selector: V1LabelSelector) -> str:
+    """A Deployment's selector in the form in which pods are listed by it."""
+    parts = [f"{key}={value}" for key, value in (selector.match_labels or {}).items()]
+    for term in selector.match_expressions or []:
+        values = ",".join(term.values or [])
+        parts.append(
+            {
+                "In": f"{term.key} in ({values})",
+                "NotIn": f"{term.key} notin ({values})",
+                "Exists": term.key,
+                "DoesNotExist": f"!{term.key}",
+            }[term.operator]
+        )
+    return ",".join(parts)
 
 
 def _of_slice(

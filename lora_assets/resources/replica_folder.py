@@ -1,16 +1,13 @@
 """The adapters folder of one replica, wherever it lies."""
 
-import os
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import IO, Protocol
+from typing import Protocol
 
 from lora_assets.engines import adapter_files, adapters_folder
-from lora_assets.engines.adapters_folder import FILES, Refused
+from lora_assets.engines.adapters_folder import Refused
 from lora_assets.errors import LoraAssetsError
 
 
@@ -62,10 +59,8 @@ class SharedFolder:
         """Have the adapter in `source` there as `<digest>/`, its digest taken where it lies."""
         adapter_files.verify(source, digest)
         with self._named():
-            if adapters_folder.intact(self._root, digest):
-                return
-            with adapter_stream(source) as stream:
-                adapters_folder.receive(self._root, digest, stream)
+            if not adapters_folder.intact(self._root, digest):
+                adapters_folder.copy(self._root, digest, source)
 
     def verify(self, digest: str) -> None:
         """Refuse an adapter that is missing there, or whose bytes are other ones."""
@@ -134,24 +129,6 @@ def refusal(where: str, cause: str) -> LoraAssetsError:
     return LoraAssetsError(f"{where}: {cause}", "Deploy that model version again.")
 
 
-@contextmanager
-def adapter_stream(source: Path) -> Iterator[IO[bytes]]:
-    """An adapter's files as a tar stream, written as it is read: no copy, constant memory."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as stream:
-        sender = Thread(target=_send, args=(source, writing), daemon=True)
-        sender.start()
-        try:
-            yield stream
-        finally:
-            stream.close()
-            sender.join()
-
-
-def _send(source: Path, writing: int) -> None:
-    try:
-        with os.fdopen(writing, "wb") as pipe, tarfile.open(fileobj=pipe, mode="w|") as archive:
-            for name in FILES:
-                archive.add(source / name, arcname=name, recursive=False)
-    except BrokenPipeError:
-        pass  # The reader refused the stream and says why.
+def once_each(folders: Iterable[ReplicaFolder]) -> Sequence[ReplicaFolder]:
+    """The folders, those that several replicas share but once."""
+    return list(dict.fromkeys(folders))

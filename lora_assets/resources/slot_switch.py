@@ -9,7 +9,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.same_weights import same_logprobs
 from lora_assets.resources.at_once import on_each
 from lora_assets.resources.replica import Completion, Listing, Replica
-from lora_assets.resources.replica_folder import ReplicaFolder
+from lora_assets.resources.replica_folder import ReplicaFolder, once_each
 
 PROBE_TOKENS = 16
 
@@ -29,7 +29,7 @@ def load(replicas: Sequence[Replica], name: str, digest: str, prompts: Sequence[
     try:
         on_each(replicas, load_one)
         # Only now, since a server finds by itself what has a link.
-        folders = list(dict.fromkeys(replica.folder for replica in replicas))
+        folders = once_each(replica.folder for replica in replicas)
         on_each(folders, lambda folder: folder.set_name(name, digest))
     except LoraAssetsError as error:
         _put_back(error, [partial(replica.unload, name) for replica in loaded])
@@ -53,7 +53,7 @@ def renew(
     for replica in linking:
         _require_same_folder(replica, str(before[replica].slots_folder))
     # Replicas may share a folder, whose link is then changed once, and put back once.
-    folders = list(dict.fromkeys(replica.folder for replica in linking))
+    folders = once_each(replica.folder for replica in linking)
     former = {folder: folder.slots().get(slot) for folder in folders}
     reloading = [replica for replica in replicas if replica not in linking]
     try:

@@ -108,6 +108,11 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     tracking_uri: str
     artifacts: str = ""
+    ui_url: str = ""
+
+    def page(self, run_id: str) -> str:
+        """The URL of a run's page in MLflow's UI, which is at `ui_url`."""
+        return f"{self.ui_url.rstrip('/')}/#/runs/{run_id}"
 
     @contextmanager
     def run(
@@ -136,6 +141,20 @@ class Tracking(dg.ConfigurableResource[Any]):
             raise
         with mlflow_errors(self.tracking_uri):
             client.set_terminated(tracked.run_id, "FINISHED")
+
+    def finished(self, experiment: str, key: str, tags: Mapping[str, str]) -> str | None:
+        """The newest run that ended well under `key` with these tags; None where there is none."""
+        client = MlflowClient(self.tracking_uri)
+        conditions = [
+            f"tags.`{name}` = '{value}'" for name, value in {KEY_TAG: key, **tags}.items()
+        ]
+        with mlflow_errors(self.tracking_uri):
+            found = client.search_runs(
+                [self._experiment(client, experiment)],
+                " and ".join([*conditions, "attributes.status = 'FINISHED'"]),
+                max_results=1,
+            )
+        return found[0].info.run_id if found else None
 
     def reopen(self, run_id: str) -> TrackedRun:
         """A run that exists, to add to."""

@@ -4,12 +4,14 @@ import dagster as dg
 
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import bring
+from lora_assets.assets.step_pods import LOAD_ADAPTER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.gates.drift import KEPT, Drift, drifts
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.sensors.notices import FOUND_TAG
 
 SECONDS_BETWEEN_TICKS = 30
 
@@ -20,7 +22,7 @@ def find_drift(registry: Registry, fleet: Fleet) -> tuple[Drift, ...]:
     return drifts(registry.aliases(), fleet.live_slot, fleet.candidate_slot, served)
 
 
-@dg.op(pool=SERVING)
+@dg.op(pool=SERVING, tags=LOAD_ADAPTER)
 def repair(
     context: dg.OpExecutionContext, registry: Registry, fleet: Fleet, work_folder: WorkFolder
 ) -> None:
@@ -31,12 +33,11 @@ def repair(
     drift = find_drift(registry, fleet)
     names = {difference.name for difference in drift}
     aliases = registry.aliases()
-    slots = {"live": fleet.live_slot, "staged": fleet.candidate_slot}
     for alias in KEPT:
         version = aliases.get(alias)
         if version is None:
             continue
-        slot = slots.get(alias)
+        slot = fleet.slots.get(alias)
         if version.serving_name in names or slot in names:
             bring(registry, fleet, version, work_folder)
         if slot is not None and slot in names:
@@ -79,4 +80,4 @@ def replica_repair(
     if context.instance.get_runs(unfinished, limit=1):
         return dg.SkipReason(f"A repair is under way. Found: {found}")
     context.log.info(found)
-    return dg.SensorResult(run_requests=[dg.RunRequest(tags={"lora_assets/found": found[:200]})])
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags={FOUND_TAG: found[:200]})])

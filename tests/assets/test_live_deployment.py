@@ -2,6 +2,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -48,8 +49,8 @@ class DyingRegistry(Registry):
     def clear_alias(self, alias: Any) -> None:
         self._change("clear", lambda: Registry.clear_alias(self, alias))
 
-    def end_promotion(self) -> None:
-        self._change("end", lambda: Registry.end_promotion(self))
+    def end_promotion(self, promotion: Any) -> None:
+        self._change("end", lambda: Registry.end_promotion(self, promotion))
 
 
 class DyingFleet(Fleet):
@@ -60,14 +61,20 @@ class DyingFleet(Fleet):
         raise Killed
 
 
-def promote(resources: Resources, data_version: str, **config: Any) -> ModelVersion:
+def promote(
+    resources: Resources, data_version: str, run_id: str | None = None, **config: Any
+) -> ModelVersion:
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions("data_version", [data_version])
-    result = dg.materialize(
-        [live_deployment],
+    definitions = dg.Definitions(
+        assets=[live_deployment],
+        resources=vars(resources),
+        jobs=[dg.define_asset_job("promote", [live_deployment])],
+    )
+    result = definitions.resolve_job_def("promote").execute_in_process(
         instance=instance,
         partition_key=data_version,
-        resources=vars(resources),
+        run_id=run_id,
         run_config={"ops": {"live_deployment": {"config": config}}},
     )
     version: ModelVersion = result.output_for_node("live_deployment")
@@ -140,6 +147,23 @@ def test_killed_at_any_change_and_run_again_it_ends_in_one_state(
             assert resources.registry.promotion() is None
             assert set(resources.fleet.serving(LIVE_SLOT).values()) == {target.digest}
     promote(dying(resources, 10, False), "1", source_alias="previous")
+
+
+def test_a_rollback_that_lost_its_process_in_the_end_is_not_rolled_back_by_its_next_attempt(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    for folder in adapter_folders[:2]:
+        stage(resources, folder, "1")
+        promote(resources, "1")
+    run_id = str(uuid4())
+    with pytest.raises(Killed):
+        promote(dying(resources, 4, after=True), "1", run_id, source_alias="previous")
+    rolled_back = aliases(resources)
+    assert rolled_back == {"live": 1, "previous": 2}
+    assert promote(resources, "1", run_id, source_alias="previous").version == 1
+    assert aliases(resources) == rolled_back
+    promote(resources, "1", source_alias="previous")
+    assert aliases(resources) == {"live": 2, "previous": 1}
 
 
 def test_killed_between_slot_and_alias_the_next_run_moves_the_alias(

@@ -8,26 +8,19 @@ from typing import Any
 
 import pytest
 
-from lora_assets.cli.main import main
+from tests.cli.conftest import Run
 from tests.conftest import free_port, serving, stack_environment
 
-Run = Callable[..., str]
+Output = Callable[..., str]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def output(run: Run) -> Output:
     """Run a command in a given environment; its output, or the message of its failure."""
 
     def command(environment: Mapping[str, str], *arguments: str) -> str:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr("sys.argv", ["lora-assets", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        if ended.value.code not in (0, None):
-            return str(ended.value.code)
-        return capfd.readouterr().out
+        ended, printed = run(environment, *arguments)
+        return str(ended) if ended else printed
 
     return command
 
@@ -39,40 +32,86 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[st
         yield environment
 
 
-def status(run: Run, environment: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run(environment, "status", "--json"))
+def status(output: Output, environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(output(environment, "status", "--json"))
     return found
 
 
 def test_from_a_data_version_to_live_and_a_spoiled_one_is_stopped(
-    run: Run, environment: Mapping[str, str]
+    output: Output, environment: Mapping[str, str]
 ) -> None:
-    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
-    run(environment, "train", "--data-version", "1")
-    assert status(run, environment)["aliases"]["candidate"]["version"] == 1
-    run(environment, "deploy")
+    output(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    output(environment, "train", "--data-version", "1")
+    assert status(output, environment)["aliases"]["candidate"]["version"] == 1
+    output(environment, "deploy")
     lax = ("--min-a-rate", "0", "--max-c-rate", "1", "--min-refusal-rate", "0")
-    refused = run(environment, "evaluate", "--min-a-rate", "1")
+    refused = output(environment, "evaluate", "--min-a-rate", "1")
     assert "eval_gate stopped it" in refused
     assert "a_rate" in refused
-    assert "eval-failed" in status(run, environment)["aliases"]
-    run(environment, "evaluate", *lax)
-    found = status(run, environment)["aliases"]
+    assert "eval-failed" in status(output, environment)["aliases"]
+    output(environment, "evaluate", *lax)
+    found = status(output, environment)["aliases"]
     assert "eval-passed" in found
     assert "eval-failed" not in found
-    assert "perf_gate has no verdict" in run(environment, "promote")
-    run(environment, "performance", "--max-samples", "20")
-    run(environment, "promote", "--source-alias", "perf-passed")
-    live = status(run, environment)
+    assert "perf_gate has no verdict" in output(environment, "promote")
+    output(environment, "performance", "--max-samples", "20")
+    output(environment, "promote", "--source-alias", "perf-passed")
+    live = status(output, environment)
     digest = live["aliases"]["live"]["digest"]
     assert set(live["aliases"]) == {"candidate", "live"}
     assert live["replicas"][0]["adapters"]["aws-rag-qa-live"] == digest
 
     spoiled = ("--data-version", "2", "--services", "s3", "--spoiled")
-    run(environment, "data", "build", *spoiled)
-    stopped = run(environment, "train", "--data-version", "2")
+    output(environment, "data", "build", *spoiled)
+    stopped = output(environment, "train", "--data-version", "2")
     assert "quality_gate stopped it: eval_loss" in stopped
-    assert status(run, environment)["aliases"] == live["aliases"]
+    assert status(output, environment)["aliases"] == live["aliases"]
+
+
+def test_each_step_of_the_specification_runs_by_itself(
+    run: Run, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    environment = {**environment, "LORA_ASSETS_OUTPUTS": str(tmp_path)}
+    lax = ("--min-a-rate", "0", "--max-c-rate", "1", "--min-refusal-rate", "0")
+    stages = (
+        ("train", ("--data-version", "1"), ("download-data", "train", "quality-gate")),
+        ("deploy", (), ("load-adapter", "smoke-test", "set-staged-alias")),
+        ("evaluate", lax, ("download-eval-data", "inference-candidate", "inference-live")),
+        ("evaluate", lax, ("judge-answers", "compare-decision")),
+        ("performance", ("--max-samples", "4", "--measure-baseline"), ("download-eval-data",)),
+        ("performance", ("--max-samples", "4", "--measure-baseline"), ("run-load-test",)),
+        ("performance", ("--max-p95-latency", "60", "--min-throughput", "0"), ("perf-decision",)),
+        ("promote", ("--source-alias", "perf-passed"), ("promote-adapter",)),
+    )
+    before = status(run, environment)["aliases"]
+    for stage, arguments, steps in stages:
+        for step in steps:
+            failed = run(environment, stage, "--step", step, *arguments)
+            found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+            assert (failed, found["data-version"], found["result"]) == ("", "1", "passed"), step
+            if step != "download-data":
+                assert len(found["digest"]) == 64
+            aliases = status(run, environment)["aliases"]
+            if step == "train":
+                assert aliases == before
+    assert aliases["live"]["digest"] == found["digest"]
+    assert found["model-version"] == str(aliases["live"]["version"])
+
+
+def test_a_failed_quality_gate_is_an_outcome_for_a_workflow_only(
+    run: Run, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    strict = ("train", "--data-version", "1", "--max-eval-loss", "0.0001")
+    failed = "quality_gate stopped it: eval_loss"
+    run(environment, "train", "--data-version", "1", "--step", "download-data")
+    run(environment, "train", "--data-version", "1", "--step", "train")
+    assert failed in run(environment, *strict, "--step", "quality-gate")
+    environment = {**environment, "LORA_ASSETS_OUTPUTS": str(tmp_path)}
+    assert run(environment, *strict, "--step", "quality-gate") == ""
+    assert (tmp_path / "result").read_text() == "failed"
+    assert not (tmp_path / "model-version").exists()
 
 
 @pytest.mark.parametrize(
@@ -92,26 +131,28 @@ def test_from_a_data_version_to_live_and_a_spoiled_one_is_stopped(
         (("data", "build", "--data-version", "1", "--services", "ec2"), "exists"),
         (("data", "build", "--data-version", "9", "--services", "s4"), "no AWS service 's4'"),
         (("evaluate", "--min-a-rate", "2"), "--min-a-rate 2.0"),
+        (("train", "--data-version", "1", "--num-epochs", "few"), "'few' is not a valid integer"),
+        (("deploy", "--step", "smoke"), "'smoke' is not one of"),
     ],
 )
 def test_bad_input_is_one_line_with_cause_and_remedy_and_changes_nothing(
-    run: Run, environment: Mapping[str, str], arguments: tuple[str, ...], cause: str
+    output: Output, environment: Mapping[str, str], arguments: tuple[str, ...], cause: str
 ) -> None:
-    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
-    before = status(run, environment)
-    message = run(environment, *arguments)
+    output(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    before = status(output, environment)
+    message = output(environment, *arguments)
     assert cause in message
     assert message.startswith("error: ")
     assert "\n" not in message
-    assert status(run, environment) == before
+    assert status(output, environment) == before
 
 
 @pytest.mark.parametrize("name", ["train", "val", "eval"])
 @pytest.mark.parametrize("content", [b"", b"\xff\n", b"{}\n", b'{"context": "a"', None])
 def test_a_broken_split_stops_the_training_before_it_begins(
-    run: Run, environment: Mapping[str, str], name: str, content: bytes | None, tmp_path: Path
+    output: Output, environment: Mapping[str, str], name: str, content: bytes | None, tmp_path: Path
 ) -> None:
-    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    output(environment, "data", "build", "--data-version", "1", "--services", "s3")
     bucket = Path(environment["LORA_ASSETS_HOME"]) / "bucket" / "data" / "processed"
     broken = bucket / f"broken-{tmp_path.name}"
     broken.mkdir()
@@ -120,29 +161,29 @@ def test_a_broken_split_stops_the_training_before_it_begins(
             (broken / split.name).write_bytes(split.read_bytes())
         elif content is not None:
             (broken / split.name).write_bytes(content)
-    message = run(environment, "train", "--data-version", broken.name)
+    message = output(environment, "train", "--data-version", broken.name)
     assert f"{broken.name}/{name}.jsonl" in message
     assert "\n" not in message
 
 
 def test_a_server_or_a_registry_that_is_not_there_is_named(
-    run: Run, environment: Mapping[str, str]
+    output: Output, environment: Mapping[str, str]
 ) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    asked = run(environment, "train", "--data-version", "1", "--mlflow-tracking-uri", nowhere)
+    asked = output(environment, "train", "--data-version", "1", "--mlflow-tracking-uri", nowhere)
     assert f"MLflow at {nowhere} failed" in asked
-    assert run({**environment, "VLLM_URL": nowhere}, "status", "--json") == "1"
+    assert output({**environment, "VLLM_URL": nowhere}, "status", "--json") == "1"
 
 
-def test_a_port_in_use_is_one_line(run: Run, environment: Mapping[str, str]) -> None:
+def test_a_port_in_use_is_one_line(output: Output, environment: Mapping[str, str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        assert f"Can't listen on 127.0.0.1:{port}" in run(environment, "serve", "--port", port)
+        assert f"Can't listen on 127.0.0.1:{port}" in output(environment, "serve", "--port", port)
 
 
-def test_every_parameter_of_the_specification_is_an_option(run: Run) -> None:
+def test_every_parameter_of_the_specification_is_an_option(output: Output) -> None:
     parameters = {
         "train": "data-version lora-config mlflow-tracking-uri s3-data-bucket learning-rate "
         "num-epochs batch-size max-seq-length max-eval-loss max-perplexity",
@@ -154,8 +195,8 @@ def test_every_parameter_of_the_specification_is_an_option(run: Run) -> None:
         "s3-data-bucket concurrency max-tokens max-samples max-p95-latency max-p95-ttft "
         "min-throughput min-success-rate latency-regression-factor "
         "throughput-regression-factor mlflow-experiment",
-        "promote": "model-name source-alias vllm-url mlflow-tracking-uri",
+        "promote": "model-name source-alias deployment namespace vllm-url mlflow-tracking-uri",
     }
     for command, names in parameters.items():
-        shown = run({}, command, "--help")
+        shown = output({}, command, "--help")
         assert not [name for name in names.split() if f"--{name}" not in shown]

@@ -1,38 +1,19 @@
 """restore: what a replica's init container puts into its folder before the server starts."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from lora_assets.cli.main import main
 from lora_assets.engines.adapter_files import WEIGHTS
-from lora_assets.engines.adapters_folder import contents
-from lora_assets.engines.slots import named_folder, slot_targets
-from lora_assets.environment import Resources, make_resources, read_settings
-from lora_assets.records.registry import Alias, ModelVersion
+from lora_assets.engines.adapters_folder import contents, slots
+from lora_assets.engines.slots import named_folder
+from lora_assets.environment import make_resources, read_settings
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
-from tests.conftest import trained
+from tests.cli.conftest import Run, register, spoil
 
-Run = Callable[..., tuple[str | int, str]]
 EMPTY: Mapping[str, Mapping[str, str]] = {"digests": {}, "names": {}, "slots": {}}
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in an environment; how it ended (0, or its message) and what it printed."""
-
-    def command(environment: Mapping[str, str], *arguments: str) -> tuple[str | int, str]:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr("sys.argv", ["lora-assets", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code or 0, capfd.readouterr().out
-
-    return command
 
 
 @pytest.fixture
@@ -45,17 +26,6 @@ def environment(empty_mlflow: Path, tmp_path: Path) -> Mapping[str, str]:
 @pytest.fixture
 def adapters(environment: Mapping[str, str]) -> Path:
     return Path(environment["ADAPTERS_DIR"])
-
-
-def register(resources: Resources, folder: Path, *aliases: Alias) -> ModelVersion:
-    version = resources.registry.register(trained(resources, folder, "1"))
-    for alias in aliases:
-        resources.registry.set_alias(alias, version)
-    return version
-
-
-def spoil(weights: Path) -> None:
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
 
 
 def test_before_the_first_promotion_it_ends_well_and_says_so(
@@ -84,7 +54,7 @@ def test_bytes_names_and_slots_of_the_aliases_are_put_back(
         "names": {each.serving_name: each.digest for each in versions},
         "slots": {LIVE_SLOT: live.serving_name, CANDIDATE_SLOT: staged.serving_name},
     }
-    answering = named_folder(adapters, slot_targets(adapters)[LIVE_SLOT])
+    answering = named_folder(adapters, slots(adapters)[LIVE_SLOT])
     assert answering == adapters / live.digest
 
 
@@ -142,3 +112,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert isinstance(ended, str)
     assert ended.startswith(f"error: Can't change {adapters}")
     assert "\n" not in ended
+
+
+def test_the_plugin_of_vllm_is_put_there_too(
+    run: Run, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    code, _ = run(environment, "restore", "--plugin-dir", str(tmp_path / "plugin"))
+    assert code == 0
+    assert (tmp_path / "plugin" / "lora_assets" / "engines" / "vllm_plugin.py").is_file()

@@ -13,7 +13,7 @@ from lora_assets.environment import Resources
 from lora_assets.gates import smoke
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.fleet import LIVE_SLOT
-from tests.cli.test_restore import Run, register, run, spoil  # noqa: F401  (a fixture)
+from tests.cli.conftest import Run, register, spoil
 from tests.conftest import free_port, passed_verdict
 
 KEY = "sk-very-secret"
@@ -30,7 +30,7 @@ def environment(
 
 
 @pytest.fixture
-def status(run: Run, environment: Mapping[str, str]) -> Status:  # noqa: F811
+def status(run: Run, environment: Mapping[str, str]) -> Status:
     """`lora-assets status --json`: its exit code and what it printed."""
 
     def ask(**changes: str) -> tuple[int, Any]:
@@ -119,7 +119,7 @@ def test_a_dead_replica_is_named_beside_one_that_serves(
 
 
 def test_for_a_person_it_says_the_same(
-    run: Run,  # noqa: F811
+    run: Run,
     environment: Mapping[str, str],
     resources: Resources,
     live: ModelVersion,

@@ -13,11 +13,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
-from lora_assets.cli.child import start_child
+from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.engines.server.options import ServerOptions
 from lora_assets.engines.vllm_server import vllm_command
@@ -26,15 +25,11 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.replica import Completion, Replica
 from lora_assets.resources.replica_folder import SharedFolder
 from tests.conftest import free_port
-from tests.engines.server.conftest import ATTENTION, save_adapter
+from tests.random_adapters import ATTENTION, save_adapter
 
 ADAPTERS = 6
-_EMBEDDED = """
-import sys
-from lora_assets.engines.server.options import ServerOptions
-from lora_assets.engines.server.serve import serve
-serve(ServerOptions.model_validate_json(sys.argv[1]))
-"""
+START_SECONDS = 600
+"""Two real ones at once on two cores take minutes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,8 @@ class RunningServer:
 
     def start(self) -> None:
         python = os.environ.get("VLLM_PYTHON")
-        command: Sequence[str] = [sys.executable, "-c", _EMBEDDED, self.options.model_dump_json()]
+        program = "lora_assets.engines.server.serve"
+        command: Sequence[str] = [sys.executable, "-m", program, self.options.model_dump_json()]
         environment: Mapping[str, str] = os.environ
         if python:
             command, environment = vllm_command(python, self.options)
@@ -69,16 +65,7 @@ class RunningServer:
 
     def await_health(self) -> None:
         assert self.process is not None
-        with httpx.Client(base_url=self.url, timeout=5) as client:
-            while True:
-                try:
-                    if client.get("/health").is_success:
-                        return
-                except httpx.TransportError:
-                    pass
-                with suppress(subprocess.TimeoutExpired):
-                    self.process.wait(0.2)
-                    raise AssertionError(self.log.read_text()[-3000:])
+        assert is_healthy(self.process, self.url, START_SECONDS), self.log.read_text()[-3000:]
 
     def kill(self) -> None:
         if self.process is None or self.process.poll() is not None:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from lora_assets.engines import adapters_folder
-from lora_assets.engines.slots import FOLDER_HEADER, SlotMiddleware, named_folder, slot_targets
+from lora_assets.engines.slots import FOLDER_HEADER, SlotMiddleware, named_folder
 
 ONE, TWO = "1" * 64, "2" * 64
 LOADED = ("base", "m-v1")
@@ -230,7 +230,7 @@ def test_a_folder_without_slots_changes_nothing(tmp_path: Path) -> None:
 
 def test_something_else_among_the_slots_does_not_stop_them(folder: Path) -> None:
     (folder / "slots" / ".nfs0001").write_text("left by a file system")
-    assert slot_targets(folder) == {"live": "m-v1", "candidate": "m-v2"}
+    assert adapters_folder.slots(folder) == {"live": "m-v1", "candidate": "m-v2"}
 
 
 def test_a_name_leads_to_its_digest_folder_and_an_unknown_one_nowhere(folder: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from lora_assets.gates.promotion import ALL_GATES, reasons_against, version_order
+from lora_assets.gates.promotion import ALL_GATES, outlook, reasons_against, version_order
 from lora_assets.records.registry import ModelVersion
 from lora_assets.records.verdict import Check, GateName, Verdict
 
@@ -91,3 +91,10 @@ def test_a_rollback_needs_no_verdict_and_may_go_back() -> None:
 def test_versions_are_ordered_as_people_count() -> None:
     ordered = ["1", "2", "10", "2026-9-1", "2026-11-01", "v2", "v10"]
     assert sorted(reversed(ordered), key=version_order) == ordered
+
+
+def test_the_outlook_says_what_a_promotion_would_do() -> None:
+    assert outlook(None, ()) == "It would become the first live version."
+    assert outlook(LIVE, ()) == "It would replace version 1 (data version 1)."
+    refused = outlook(LIVE, ("eval_gate has no verdict", "perf_gate has no verdict"))
+    assert refused == "It would be refused: eval_gate has no verdict; perf_gate has no verdict"

@@ -4,12 +4,14 @@ from pathlib import Path
 import pytest
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.replica_discovery import (
     DiscoveredReplica,
+    from_deployment,
     from_selector,
     from_service,
 )
-from tests.doubles.kubernetes_api import KubernetesApi, Pod, Service
+from tests.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
 
 
 @pytest.fixture
@@ -54,6 +56,39 @@ def test_the_pods_with_labels_are_found_with_their_readiness() -> None:
     assert from_selector("models", "app=vllm,tier=gpu", 8000) == REPLICAS[:1]
     (found,) = from_selector("elsewhere", "app=vllm", 9000, scheme="https")
     assert found.url == "https://10.0.1.0:9000"
+
+
+def test_the_pods_of_a_deployment_are_found_by_its_selector(fleet: KubernetesApi) -> None:
+    expressions = {
+        "set": [{"key": "app", "operator": "In", "values": ["vllm", "other"]}],
+        "gpu": [{"key": "tier", "operator": "Exists"}],
+        "cpu": [{"key": "tier", "operator": "DoesNotExist"}],
+        "none": [{"key": "app", "operator": "NotIn", "values": ["judge", "vllm"]}],
+    }
+    fleet.deployments = [
+        Deployment("vllm", {"matchLabels": {"app": "vllm"}}),
+        *(
+            Deployment(name, {"matchLabels": {"app": "vllm"}, "matchExpressions": terms})
+            for name, terms in expressions.items()
+        ),
+    ]
+    assert from_deployment("models", "vllm", 8000) == REPLICAS
+    assert from_deployment("models", "set", 8000) == REPLICAS
+    assert from_deployment("models", "gpu", 8000) == REPLICAS[:1]
+    assert from_deployment("models", "cpu", 8000) == REPLICAS[1:]
+    with pytest.raises(LoraAssetsError, match=r"no running pod .* in namespace models"):
+        from_deployment("models", "none", 8000)
+    with pytest.raises(LoraAssetsError, match=r"models/judge: .*not found"):
+        from_deployment("models", "judge", 8000)
+
+
+def test_a_deployment_gives_the_replicas_where_nothing_else_does(fleet: KubernetesApi) -> None:
+    fleet.deployments = [Deployment("vllm", {"matchLabels": {"app": "vllm"}})]
+    places = {"vllm_url": "http://all", "adapters_dir": "/mnt/adapters"}
+    deployed = Fleet(**places, deployment="vllm", namespace="models")
+    assert [r.url for r in deployed.replicas] == [r.url for r in REPLICAS if r.ready]
+    named = Fleet(**places, deployment="vllm", namespace="models", replica_urls=["http://one"])
+    assert [replica.url for replica in named.replicas] == ["http://one"]
 
 
 def test_a_pod_that_has_ended_is_no_replica(fleet: KubernetesApi) -> None:

@@ -187,7 +187,7 @@ def test_a_promotion_under_way_is_left_to_itself(
 ) -> None:
     empty_the_slot(resources, live)
     resources.registry.begin_promotion(
-        Promotion(source_alias="staged", version=live, replaced=None)
+        Promotion(source_alias="staged", version=live, replaced=None, run_id="run")
     )
     assert "promotion is under way" in skipped(resources, instance)
     repair(resources, instance)

@@ -1,10 +1,11 @@
-"""Running the embedded server as a process."""
+"""Running the embedded server as a process: `python -m … OPTIONS`, in JSON, or `serve`."""
 
 import asyncio
 import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -93,3 +94,7 @@ def _bind(host: str, port: int) -> socket.socket:
             "Stop what listens there or give another port.",
         ) from None
     return listening
+
+
+if __name__ == "__main__":
+    serve(ServerOptions.model_validate_json(sys.argv[1]))

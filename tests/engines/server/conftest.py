@@ -4,33 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig
 
 from lora_assets.engines.server.batching import Engine
-from lora_assets.engines.server.options import PACKAGED_BASE_MODEL, ServerOptions
+from lora_assets.engines.server.options import ServerOptions
 from lora_assets.engines.server.serve import start_engine
+from tests.random_adapters import ATTENTION, save_adapter
 
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 SHAPES = {
     "one": LoraConfig(r=8, lora_alpha=16, target_modules=ATTENTION),
     "two": LoraConfig(r=16, lora_alpha=32, target_modules=[*ATTENTION, "up_proj", "down_proj"]),
     "three": LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "v_proj"]),
     "wide": LoraConfig(r=64, lora_alpha=64, target_modules=["q_proj"]),
 }
-
-
-def save_adapter(folder: Path, config: LoraConfig, seed: int) -> Path:
-    torch.manual_seed(seed)
-    base = AutoModelForCausalLM.from_pretrained(PACKAGED_BASE_MODEL, dtype=torch.float32)
-    model = get_peft_model(base, config)
-    for name, weight in model.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(weight, std=0.08)
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink()
-    return folder
 
 
 @pytest.fixture(scope="session")

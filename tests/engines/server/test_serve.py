@@ -1,12 +1,12 @@
 """The server as a process of its own."""
 
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,33 +14,23 @@ from pathlib import Path
 import httpx
 import pytest
 
+from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.engines.server.options import ServerOptions
 from lora_assets.engines.server.serve import serve
 from lora_assets.errors import LoraAssetsError
-
-PROGRAM = (
-    "import sys; from lora_assets.engines.server.options import ServerOptions;"
-    "from lora_assets.engines.server.serve import serve;"
-    "serve(ServerOptions.model_validate_json(sys.argv[1]))"
-)
+from tests.conftest import START_SECONDS
 
 
 @contextmanager
 def server_process(
     options: ServerOptions,
 ) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
-    command = [sys.executable, "-c", PROGRAM, options.model_dump_json()]
-    process = subprocess.Popen(command)
+    command = [sys.executable, "-m", serve.__module__, options.model_dump_json()]
+    process = start_child(command, os.environ)
     try:
         url = f"http://127.0.0.1:{options.port}"
+        assert is_healthy(process, url, START_SECONDS)
         with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-            deadline = time.monotonic() + 90
-            while process.poll() is None and time.monotonic() < deadline:
-                try:
-                    client.get("/health").raise_for_status()
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.1)
             yield client, process
     finally:
         process.kill()

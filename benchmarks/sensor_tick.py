@@ -1,0 +1,103 @@
+"""Seconds and memory of the sensor's tick over a thousand data versions with their histories.
+
+    python benchmarks/sensor_tick.py [--versions 1000] [--ticks 200]
+
+A real Dagster instance (SQLite), bucket (folder) and registry (MLflow on SQLite). Of ten versions
+eight are finished, one was stopped by the eval gate, one waits for its promotion behind live.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import dagster as dg
+import psutil
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+
+from lora_assets.cli.runs import open_instance
+from lora_assets.definitions import make_definitions
+from lora_assets.environment import make_resources, read_settings
+from lora_assets.gates.advance import GATE_OF
+from lora_assets.resources.data_bucket import PROCESSED
+from lora_assets.sensors.history import gate_key
+
+MAX_TICK = 2.0
+WARM_UP = 0.25
+"""Share of the ticks after which memory has to be flat."""
+
+
+def report_history(instance: dg.DagsterInstance, version: str, stopped: bool) -> None:
+    """Every asset made and every gate passed, but for the eval gate of a version it stopped."""
+    for asset, gate in GATE_OF.items():
+        key = dg.AssetKey(asset)
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=version))
+        if gate is None:
+            continue
+        storage_ids = instance.event_log_storage.get_latest_storage_id_by_partition(
+            key, dg.DagsterEventType.ASSET_MATERIALIZATION, {version}
+        )
+        passed = not (stopped and gate == "eval_gate")
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=key,
+                check_name=gate_key(asset, gate).name,
+                passed=passed,
+                partition=version,
+                target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+                    storage_id=storage_ids[version], run_id="", timestamp=time.time()
+                ),
+            )
+        )
+        if not passed or (asset == "perf_metrics" and int(version) % 10 == 1):
+            return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--versions", type=int, default=1000)
+    parser.add_argument("--ticks", type=int, default=200)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        settings = read_settings({"LORA_ASSETS_HOME": home})
+        resources = make_resources(settings)
+        definitions = make_definitions(settings)
+        with open_instance(settings) as instance:
+            names = [str(number) for number in range(options.versions)]
+            for name in names:
+                folder = Path(home, "bucket", PROCESSED, name)
+                folder.mkdir(parents=True)
+                for split in ("train", "val", "eval"):
+                    (folder / f"{split}.jsonl").touch()
+            instance.add_dynamic_partitions("data_version", names)
+            for name in names:
+                report_history(instance, name, stopped=int(name) % 10 == 0)
+            process = psutil.Process()
+            seconds: list[float] = []
+            memory: list[int] = []
+            for _ in range(options.ticks):
+                began = time.perf_counter()
+                context = dg.build_sensor_context(
+                    instance=instance,
+                    cursor="switched on",
+                    definitions=definitions,
+                    resources=vars(resources),
+                )
+                definitions.resolve_sensor_def("new_data_versions")(context)
+                seconds.append(time.perf_counter() - began)
+                memory.append(process.memory_info().rss)
+    warm = int(options.ticks * WARM_UP)
+    grown = (memory[-1] - memory[warm]) / 2**20
+    print(f"{options.versions} data versions, {options.ticks} ticks")
+    print(
+        f"tick    median {statistics.median(seconds):.3f} s, longest {max(seconds):.3f} s", end=""
+    )
+    print(f" (at most {MAX_TICK:.0f})")
+    print(f"memory  {memory[-1] / 2**20:.0f} MiB, {grown:+.1f} MiB since tick {warm}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""A load test as numbers, as a table and as the lines of its picture."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from lora_assets.assets.figures import TIMES, Time
+from lora_assets.records.load_test import LoadMetrics, PerfMetrics
+from lora_assets.records.verdict import Verdict
+
+
+def numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
+    """One side's metrics under the names that MLflow keeps them by."""
+    found = {
+        f"{side}.throughput": metrics.throughput,
+        f"{side}.success_rate": metrics.success_rate,
+    }
+    for name, percentiles in (("latency", metrics.latency), ("ttft", metrics.ttft)):
+        if percentiles is not None:
+            found |= {f"{side}.{name}_{p}": v for p, v in percentiles.model_dump().items()}
+    return found
+
+
+def load_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
+    """A row per number, a column per side; a number that a side lacks is missing."""
+    sides = {"candidate": metrics.candidate}
+    if metrics.baseline is not None:
+        sides["baseline"] = metrics.baseline
+    columns = {
+        side: {n.removeprefix(f"{side}."): value for n, value in numbers(side, load).items()}
+        for side, load in sides.items()
+    }
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "measure": name,
+                    **{
+                        side: f"{column[name]:.4g}" if name in column else "missing"
+                        for side, column in columns.items()
+                    },
+                }
+            )
+            for name in dict.fromkeys(name for column in columns.values() for name in column)
+        ]
+    )
+
+
+def limit_lines(verdict: Verdict, metrics: PerfMetrics) -> Mapping[Time, Mapping[str, float]]:
+    """The P95s that the gate held the candidate against, in seconds, by what they are."""
+    lines: dict[Time, dict[str, float]] = {time: {} for time in TIMES}
+    for time, drawn in lines.items():
+        for check in verdict.checks:
+            if check.name.startswith(f"p95_{time}"):
+                drawn[f"{check.name} {check.comparison}"] = check.limit
+    if metrics.baseline is not None and metrics.baseline_source == "stored":
+        stored = {"latency": metrics.baseline.latency, "ttft": metrics.baseline.ttft}
+        for time, drawn in lines.items():
+            if (percentiles := stored[time]) is not None:
+                drawn["stored baseline's p95"] = percentiles.p95
+    return lines

@@ -1,0 +1,25 @@
+"""Tags that say why a run exists, and how its assets' pages show them."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+WHY = "lora_assets/why"
+"""A short sentence: which command, sensor or person wanted the run."""
+
+ARGO_WORKFLOW = "lora_assets/argo_workflow"
+"""The Argo workflow that launched the run: its URL, or its name."""
+
+
+def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:
+    """What a run's tags say of where it comes from; empty where they say nothing."""
+    shown: dict[str, dg.MetadataValue] = {}
+    if WHY in tags:
+        shown["why"] = dg.MetadataValue.text(tags[WHY])
+    if ARGO_WORKFLOW in tags:
+        workflow = tags[ARGO_WORKFLOW]
+        is_url = workflow.startswith(("http://", "https://"))
+        shown["argo workflow"] = (dg.MetadataValue.url if is_url else dg.MetadataValue.text)(
+            workflow
+        )
+    return shown

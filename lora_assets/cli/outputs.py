@@ -1,0 +1,35 @@
+"""What a command leaves for the steps after it: Argo reads output parameters from files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+Name = Literal["run-id", "data-version", "model-version", "digest", "result"]
+NAMES: tuple[Name, ...] = ("run-id", "data-version", "model-version", "digest", "result")
+
+LABELS: Mapping[str, Name] = {"digest": "digest", "model version": "model-version"}
+"""Metadata of assets and gates that is an output."""
+
+
+class Outputs:
+    """One small file per name in `folder`, written when it is known; none without a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in NAMES:
+                (folder / name).unlink(missing_ok=True)
+
+    def write(self, name: Name, value: str) -> None:
+        """Leave a value, in the place of an earlier one."""
+        if self.folder is not None:
+            (self.folder / name).write_text(value)
+
+    def take(self, asset: str, metadata: Mapping[str, str]) -> None:
+        """Leave what an asset's or gate's metadata says of the adapter."""
+        # The data has a digest too, which is not the adapter's.
+        if asset != "training_data":
+            for label, name in LABELS.items():
+                if label in metadata:
+                    self.write(name, metadata[label])

@@ -1,0 +1,156 @@
+"""A stage, or one of its steps, on one data version: in this process or on a remote Dagster."""
+
+from collections.abc import Callable, Mapping
+from threading import Event as Flag
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import click
+from dagster import AssetCheckKey, AssetKey
+
+from lora_assets.assets.eval_grades import ANSWERED
+from lora_assets.assets.run_tags import ARGO_WORKFLOW, WHY
+from lora_assets.cli.dagster_webserver import PARTITION_TAG, DagsterWebserver, Run
+from lora_assets.cli.failures import RunFailed
+from lora_assets.cli.outputs import Name, Outputs
+from lora_assets.cli.remote_run import RemoteRun, stop_signals
+from lora_assets.cli.run_log import RunEvent
+from lora_assets.cli.runs import materialise, open_instance, why
+from lora_assets.cli.stack import Stack, resource_config
+from lora_assets.cli.steps import STEPS, Step
+from lora_assets.definitions import make_definitions
+from lora_assets.records import Record
+from lora_assets.records.registry import ModelVersion
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+REQUEST_TAG = "lora_assets/request"
+SELECTION_TAG = "lora_assets/selection"
+_OUTPUT_TAGS: Mapping[str, Name] = {
+    PARTITION_TAG: "data-version",
+    "lora_assets/model_version": "model-version",
+    "lora_assets/digest": "digest",
+}
+
+
+class Work(Record):
+    """What a run is to do: on which data version, with which configuration of its ops.
+
+    `version` is the adapter that it is about, where there is one before the run.
+    """
+
+    data_version: str
+    ops: Mapping[str, Mapping[str, Any]]
+    version: ModelVersion | None = None
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What a run is labelled with, so that a later attempt need not ask again."""
+        tags = {PARTITION_TAG: self.data_version}
+        if self.version is not None:
+            tags["lora_assets/model_version"] = str(self.version.version)
+            tags["lora_assets/digest"] = self.version.digest
+        return tags
+
+
+def step_option(stage: str) -> Callable[[Command], Command]:
+    """Add --step, with the steps of a stage."""
+    return click.option(
+        "--step", type=click.Choice(list(STEPS[stage])), default=None, help="One step of it only"
+    )
+
+
+def run_stage(
+    stack: Stack, stage: str, step_name: str | None, find_work: Callable[[], Work]
+) -> None:
+    """Run a stage or its step, on the Dagster of DAGSTER_URL where that is set.
+
+    `find_work` is asked only before a launch, and raises where a run could not succeed: an
+    attempt that is made again finds its run, though the alias that it began with is gone.
+    """
+    step = STEPS[stage][step_name] if step_name is not None else None
+    job = step.job if step is not None else stage
+    outputs = Outputs(stack.settings.outputs)
+    try:
+        if stack.settings.dagster_url:
+            _remotely(stack, job, step, find_work, outputs)
+        else:
+            _in_process(stack, job, step, find_work(), outputs)
+    except RunFailed as failed:
+        if failed.gate is not None:
+            outputs.write("result", "failed")
+        raise
+    outputs.write("result", "passed")
+    click.echo(f"{stage}{f' {step_name}' if step_name else ''}: done", err=True)
+
+
+def leave(stack: Stack, work: Work) -> None:
+    """Leave the outputs of a step that passed and needed no run."""
+    outputs = Outputs(stack.settings.outputs)
+    _write(outputs, work.tags)
+    outputs.write("result", "passed")
+
+
+def _in_process(stack: Stack, job: str, step: Step | None, work: Work, outputs: Outputs) -> None:
+    click.echo(f"{job}: data version {work.data_version}", err=True)
+    instance = open_instance(stack.settings)
+    definition = make_definitions(stack.settings).resolve_job_def(job)
+    if step is not None:
+        definition = definition.get_subset(
+            asset_selection={AssetKey(asset) for asset in step.assets},
+            asset_check_selection={AssetCheckKey.from_user_string(c) for c in step.checks},
+        )
+    _write(outputs, work.tags)
+    ops = step.ops(work.ops) if step is not None else work.ops
+    materialise(instance, definition, work.data_version, ops, outputs)
+
+
+def _remotely(
+    stack: Stack, job: str, step: Step | None, find_work: Callable[[], Work], outputs: Outputs
+) -> None:
+    dagster = DagsterWebserver(stack.settings.dagster_url)
+    tags = {
+        REQUEST_TAG: stack.settings.request or str(uuid4()),
+        SELECTION_TAG: step.selection if step is not None else job,
+    }
+    remote = RemoteRun(dagster, tags, lambda line: click.echo(line, err=True))
+    if remote.find() is None:
+        location = dagster.locate(job)
+        work = find_work()
+        run_config = {
+            "ops": {
+                op: {"config": config}
+                for op, config in (step.ops(work.ops) if step else work.ops).items()
+            },
+            "resources": resource_config(stack.given, dagster.configured(location)),
+        }
+        labels = {**tags, **work.tags, WHY: why(job)}
+        if stack.settings.workflow:
+            labels[ARGO_WORKFLOW] = stack.settings.workflow
+        with stop_signals() as stop:
+            dagster.add_partition(location, work.data_version)
+            remote.launch(lambda: dagster.launch(location, job, step, run_config, labels), stop)
+            _follow(remote, stop, step, outputs)
+    else:
+        with stop_signals() as stop:
+            _follow(remote, stop, step, outputs)
+
+
+def _follow(remote: RemoteRun, stop: Flag, step: Step | None, outputs: Outputs) -> None:
+    def on_run(run: Run) -> None:
+        outputs.write("run-id", run.run_id)
+        _write(outputs, run.tags)
+
+    def is_last(event: RunEvent) -> bool:
+        if event.kind in ("MaterializationEvent", "AssetCheckEvaluationEvent"):
+            outputs.take(event.asset, event.metadata)
+        side = event.metadata.get(ANSWERED) if event.kind == "ObservationEvent" else None
+        return side is not None and step is not None and side == step.until
+
+    remote.follow(stop, on_run, is_last)
+
+
+def _write(outputs: Outputs, tags: Mapping[str, str]) -> None:
+    for tag, name in _OUTPUT_TAGS.items():
+        if tag in tags:
+            outputs.write(name, tags[tag])

@@ -1,0 +1,40 @@
+"""Where notices go: a Slack-compatible webhook."""
+
+from typing import Any
+
+import dagster as dg
+import httpx
+from pydantic import Field
+
+from lora_assets.errors import LoraAssetsError
+
+_TIMEOUT = 10.0
+
+
+class Webhook(dg.ConfigurableResource[Any]):
+    """Posts texts to `url`; off when that is empty. `dagster_url` is what links lead to.
+
+    The URL holds the webhook's secret, so no message and no error names it.
+    """
+
+    url: str = Field("", repr=False)
+    dagster_url: str = ""
+
+    def post(self, text: str) -> None:
+        """Post one text. Raises LoraAssetsError unless the webhook took it."""
+        try:
+            reply = httpx.post(self.url, json={"text": text}, timeout=_TIMEOUT)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._failed(type(error).__name__) from None
+        if not reply.is_success:
+            raise self._failed(f"status {reply.status_code}")
+
+    def link(self, run_id: str) -> str:
+        """Where to look at a run: its page, or its id where Dagster's URL is not known."""
+        return f"{self.dagster_url.rstrip('/')}/runs/{run_id}" if self.dagster_url else run_id
+
+    def _failed(self, reason: str) -> LoraAssetsError:
+        return LoraAssetsError(
+            f"The webhook did not take a notice ({reason})",
+            "Correct LORA_ASSETS_WEBHOOK or mend what it leads to; the notice is posted then.",
+        )

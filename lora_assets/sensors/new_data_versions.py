@@ -1,0 +1,153 @@
+"""A new data version becomes a partition, and goes as far as its gates let it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.run_tags import WHY
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.advance import (
+    CAUSE_TAG,
+    GATE_OF,
+    PROMOTION,
+    NextRun,
+    compare_again,
+    is_for_a_person,
+    launches,
+    may_launch,
+    next_run,
+    stopped_by,
+    waiting_for_promotion,
+)
+from lora_assets.records.progress import Progress
+from lora_assets.resources.automation import Automation
+from lora_assets.resources.data_bucket import DataBucket
+from lora_assets.resources.registry import Registry
+from lora_assets.sensors import history
+
+SECONDS_BETWEEN_TICKS = 5
+LAUNCHES_PER_TICK = 20
+"""So that a tick stays short when a thousand versions come at once; the next one goes on."""
+
+NOTE = "There before the sensor was switched on: start it yourself, by hand or in a backfill."
+SHOWN_WAITING = 5
+
+
+@dg.sensor(job_name="lifecycle", minimum_interval_seconds=SECONDS_BETWEEN_TICKS)
+def new_data_versions(
+    context: dg.SensorEvaluationContext,
+    data_bucket: DataBucket,
+    registry: Registry,
+    automation: Automation,
+) -> dg.SensorResult:
+    """Make complete data versions partitions, and launch what each of them needs next.
+
+    Every tick starts from what the bucket, Dagster's history and the registry say, and keeps
+    nothing: one that is repeated, crashes or runs late finds the same work, under the same
+    run keys. On its first tick it only notes what is there.
+    """
+    versions = data_bucket.versions()
+    unknown = set(versions) - set(context.instance.get_dynamic_partitions(str(data_versions.name)))
+    partitions = [data_versions.build_add_request(sorted(unknown))] if unknown else []
+    if context.cursor is None:
+        return dg.SensorResult(
+            skip_reason=f"Switched on. {len(versions)} data versions are there already.",
+            asset_events=[_note(version) for version in versions],
+            dynamic_partitions_requests=partitions,
+            cursor="switched on",
+        )
+    # Before the history: what ends in between is then looked at by the next tick.
+    runs = history.unfinished_runs(context.instance)
+    taken = history.busy(runs) | history.backfilled(context.instance, context.repository_def)
+    progress = history.read_progress(context.instance, versions)
+    free = [each for each in progress if each.data_version not in taken]
+    wanted = _wanted(context.instance, free, registry, automation.automatic_promotion)
+    tried = history.attempts(context.instance, [run.cause for run in wanted])
+    held = {run.data_version: may_launch(tried.get(run.cause)) for run in wanted}
+    ready = [run for run in wanted if held[run.data_version] is None]
+    serving = history.is_running(runs, "serve")
+    requests = [
+        _request(run, tried[run.cause].launched if run.cause in tried else 0, automation)
+        for run in launches(ready, serving, LAUNCHES_PER_TICK)
+    ]
+    if requests:
+        return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=partitions)
+    return dg.SensorResult(
+        skip_reason=_summary(progress, len(taken), held), dynamic_partitions_requests=partitions
+    )
+
+
+def _wanted(
+    instance: dg.DagsterInstance, free: Sequence[Progress], registry: Registry, automatic: bool
+) -> Sequence[NextRun]:
+    """What each data version needs next.
+
+    Of those past their gates only the newest that can go on is compared again, or promoted:
+    the others are older than live then, or have to be compared with it.
+    """
+    live = registry.aliases().get("live")
+    live_version = live.data_version if live else None
+    wanted = {
+        each.data_version: run
+        for each in free
+        if (run := next_run(each, live_version, automatic)) is not None
+    }
+    waiting = waiting_for_promotion(free, live_version)
+    for each in waiting:
+        wanted.pop(each.data_version, None)
+    for each in waiting:
+        compared_with = _compared_with(each, registry)
+        run = compare_again(each, compared_with, live.digest if live else None, automatic)
+        run = run or next_run(each, live_version, automatic)
+        if run is None:
+            break
+        if is_for_a_person(history.attempts(instance, [run.cause]).get(run.cause)):
+            continue
+        wanted[each.data_version] = run
+        break
+    return list(wanted.values())
+
+
+def _compared_with(progress: Progress, registry: Registry) -> str | None:
+    """The live digest that the newest verdicts of a data version rest on."""
+    version = registry.newest(progress.data_version)
+    if version is None:
+        raise LoraAssetsError(
+            f"Data version {progress.data_version} passed its gates, but {registry.model_name} "
+            "has no version of it",
+            "Materialise gate_result for this partition again, or correct MODEL_NAME.",
+        )
+    return registry.verdicts(version)["eval_gate"].compared_with
+
+
+def _note(data_version: str) -> dg.AssetObservation:
+    return dg.AssetObservation("training_data", partition=data_version, metadata={"note": NOTE})
+
+
+def _request(run: NextRun, launched: int, automation: Automation) -> dg.RunRequest:
+    config: Mapping[str, Mapping[str, Any]] = {
+        "perf_metrics": {"measure_baseline": automation.measure_baseline},
+        PROMOTION: {"source_alias": "perf-passed"},
+    }
+    gates = [(asset, GATE_OF[asset]) for asset in run.assets]
+    return dg.RunRequest(
+        run_key=f"{run.cause}/{launched + 1}",
+        partition_key=run.data_version,
+        asset_selection=[dg.AssetKey(asset) for asset in run.assets],
+        asset_check_keys=[history.gate_key(asset, gate) for asset, gate in gates if gate],
+        run_config={"ops": {op: {"config": c} for op, c in config.items() if op in run.assets}},
+        tags={
+            CAUSE_TAG: run.cause,
+            history.PHASE_TAG: run.phase,
+            WHY: run.why,
+        },
+    )
+
+
+def _summary(progress: Sequence[Progress], running: int, held: Mapping[str, str | None]) -> str:
+    stopped = sum(stopped_by(each) is not None for each in progress)
+    waits = [f"{version} {reason}" for version, reason in held.items() if reason is not None]
+    counts = f"{len(progress)} data versions: {running} under way, {stopped} stopped by a gate"
+    return "; ".join([counts, *waits[:SHOWN_WAITING]])

@@ -1,0 +1,85 @@
+"""The tables of the specification (data/vllm-argo-workflows.md), read from its Markdown."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_TEXT = (Path(__file__).parent / "data" / "vllm-argo-workflows.md").read_text()
+
+
+@dataclass(frozen=True)
+class ResourceRow:
+    """What a step's pod asks for: requests and limits of CPU and memory, and the node."""
+
+    node: str
+    gpu: str
+    requests: Mapping[str, str]
+    limits: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WorkflowTables:
+    """One workflow's section; `parameters` has each default as `argo submit` takes it."""
+
+    steps: tuple[str, ...]
+    parameters: Mapping[str, str]
+    resources: Mapping[str, ResourceRow]
+
+
+def read() -> Mapping[str, WorkflowTables]:
+    """Each section that names a file, by that file's name without its ending."""
+    sections = re.split(r"^## ", _TEXT, flags=re.MULTILINE)
+    named = {re.search(r"^\*\*File:\*\* `(.+)\.yaml`$", s, re.MULTILINE): s for s in sections}
+    return {
+        match[1]: WorkflowTables(
+            steps=tuple(row["Step"] for row in _table(section, "Steps")),
+            parameters={
+                row["Parameter"]: _default(row["Default"]) for row in _table(section, "Parameters")
+            },
+            resources={
+                row["Step"]: _resources(row) for row in _table(section, "Resource Requirements")
+            },
+        )
+        for match, section in named.items()
+        if match
+    }
+
+
+def _table(section: str, heading: str) -> Iterator[Mapping[str, str]]:
+    """The rows of the first table under a heading of the third level."""
+    _, _, below = section.partition(f"### {heading}\n")
+    lines = below.partition("\n### ")[0].splitlines()
+    header, _, *rows = [_cells(line) for line in lines if line.startswith("|")]
+    for row in rows:
+        yield {
+            name: re.sub(r"^`([^`]+)`$", r"\1", cell)
+            for name, cell in zip(header, row, strict=True)
+        }
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _default(cell: str) -> str:
+    """`_(from config.py)_` and `""` are no value; Argo's way to say so is the empty string."""
+    return "" if cell == "_(from config.py)_" or cell.startswith('`""`') else cell
+
+
+def _resources(row: Mapping[str, str]) -> ResourceRow:
+    cpu_request, cpu_limit = _span(row["CPU"])
+    memory_request, memory_limit = _span(row["Memory"])
+    return ResourceRow(
+        node=row["Node"],
+        gpu=row["GPU"],
+        requests={"cpu": cpu_request, "memory": memory_request},
+        limits={"cpu": cpu_limit, "memory": memory_limit},
+    )
+
+
+def _span(cell: str) -> tuple[str, str]:
+    """`250m-500m` or `12-14Gi`, where the unit stands once."""
+    low, high = cell.split("-")
+    unit = high.lstrip("0123456789")
+    return (low if low.endswith(unit) else f"{low}{unit}"), high

@@ -1,0 +1,98 @@
+"""The workflows held against the specification's own tables."""
+
+import pytest
+
+from tests.argo.specification import ResourceRow, read
+from tests.argo.test_workflows import STAGES, WORKFLOWS
+from tests.argo.validation import templates_of
+
+SPECIFIED = read()
+FOLLOWING = ResourceRow(
+    node="any",
+    gpu="-",
+    requests={"cpu": "250m", "memory": "256Mi"},
+    limits={"cpu": "500m", "memory": "512Mi"},
+)
+"""The lightest row of every table: what a step needs that only follows a run of Dagster's."""
+
+
+def test_the_specification_has_tables_for_all_five() -> None:
+    assert tuple(sorted(SPECIFIED)) == STAGES
+    training = SPECIFIED["train-validate-lora"]
+    assert training.steps == ("download-data", "train", "quality-gate")
+    assert training.resources["train"] == ResourceRow(
+        node="`gpu-training` (g5.xlarge)",
+        gpu="1x L4",
+        requests={"cpu": "3", "memory": "12Gi"},
+        limits={"cpu": "4", "memory": "14Gi"},
+    )
+    assert SPECIFIED["evaluate-lora-adapter"].parameters["min-a-rate"] == "0.70"
+    assert SPECIFIED["evaluate-lora-adapter"].parameters["judge-model"] == ""
+    assert [len(SPECIFIED[name].parameters) for name in STAGES] == [5, 13, 16, 6, 10]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_workflow_has_the_parameters_of_its_table_with_their_defaults(name: str) -> None:
+    given = WORKFLOWS[name]["spec"]["arguments"]["parameters"]
+    assert {parameter["name"]: parameter["value"] for parameter in given} == dict(
+        SPECIFIED[name].parameters
+    )
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_workflow_has_the_steps_of_its_table_in_their_order(name: str) -> None:
+    groups = templates_of(WORKFLOWS[name])[name]["steps"]
+    assert tuple(step["name"] for group in groups for step in group) == SPECIFIED[name].steps
+
+
+def test_candidate_and_live_answer_side_by_side() -> None:
+    groups = templates_of(WORKFLOWS["evaluate-lora-adapter"])["evaluate-lora-adapter"]["steps"]
+    parallel = [[step["name"] for step in group] for group in groups if len(group) > 1]
+    assert parallel == [["inference-candidate", "inference-live"]]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_step_asks_for_the_light_row_and_never_for_a_gpu(name: str) -> None:
+    """The table's row of each step is its pod's in Dagster, which holds the GPU, once."""
+    if name != "train-validate-lora":
+        assert FOLLOWING in SPECIFIED[name].resources.values()
+    assert FOLLOWING in SPECIFIED["train-validate-lora"].resources.values()
+    step = templates_of(WORKFLOWS[name])["step"]
+    assert step["container"]["resources"] == {
+        "requests": FOLLOWING.requests,
+        "limits": FOLLOWING.limits,
+    }
+    assert not {"nodeSelector", "tolerations", "affinity"} & step.keys()
+
+
+def test_the_pipeline_has_every_parameter_but_for_those_that_it_decides() -> None:
+    decided = {"adapter-source", "slot-name", "source-alias", "model-name", "mlflow-experiment"}
+    expected = {
+        parameter: default
+        for tables in SPECIFIED.values()
+        for parameter, default in tables.parameters.items()
+        if parameter not in decided
+    }
+    given = WORKFLOWS["lora-pipeline"]["spec"]["arguments"]["parameters"]
+    assert {parameter["name"]: parameter["value"] for parameter in given} == expected
+
+
+def test_the_pipeline_stops_after_a_failed_quality_gate_and_promotes_past_both_others() -> None:
+    steps = [s for (s,) in templates_of(WORKFLOWS["lora-pipeline"])["lora-pipeline"]["steps"]]
+    assert [step["templateRef"]["name"] for step in steps] == [
+        "train-validate-lora",
+        "deploy-lora-adapter",
+        "evaluate-lora-adapter",
+        "performance-test-lora",
+        "promote-lora-adapter",
+    ]
+    conditions = {step.get("when") for step in steps[1:]}
+    assert conditions == {"{{steps.train.outputs.parameters.result}} == passed"}
+    given = {
+        (step["name"], parameter["name"]): parameter["value"]
+        for step in steps
+        for parameter in step["arguments"]["parameters"]
+    }
+    trained = "version:{{steps.train.outputs.parameters.model-version}}"
+    assert given["deploy", "adapter-source"] == trained
+    assert given["promote", "source-alias"] == "perf-passed"

@@ -1,0 +1,286 @@
+"""The workflows' steps as they stand in the YAML, run by a double of Argo's controller.
+
+What they run is a stand-in for lora-assets that notes its arguments and ends as it is told to.
+"""
+
+import json
+import os
+import stat
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.argo.test_workflows import STAGES, TEMPLATES, WORKFLOWS
+from tests.doubles.argo_controller import ArgoWorkflow
+
+STAND_IN = """
+    import json, os, pathlib, signal, sys
+    folder = pathlib.Path(os.environ["STAND_IN"])
+    stage, step = sys.argv[1], sys.argv[2].removeprefix("--step=")
+    plan = json.loads((folder / "plan.json").read_text()).get(f"{stage} {step}", {})
+    request = os.environ["LORA_ASSETS_REQUEST"]
+    with (folder / "calls").open("a") as calls:
+        calls.write(json.dumps({"argv": sys.argv[1:], "request": request}) + "\\n")
+    outputs = pathlib.Path(os.environ["LORA_ASSETS_OUTPUTS"])
+    outputs.mkdir(parents=True)
+    for name, value in plan.get("outputs", {}).items():
+        (outputs / name).write_text(value)
+    if plan.get("wait"):
+        def stop(*_):
+            (folder / "stopped").touch()
+            sys.exit(1)
+        signal.signal(signal.SIGTERM, stop)
+        (folder / "ready").write_text(str(os.getpid()))
+        signal.pause()
+    codes = plan.get("exit_codes", [0])
+    attempts = folder / f"attempts-{stage}-{step}"
+    number = int(attempts.read_text()) if attempts.exists() else 0
+    attempts.write_text(str(number + 1))
+    sys.exit(codes[min(number, len(codes) - 1)])
+"""
+
+PASSED = {"outputs": {"result": "passed", "run-id": "r1", "model-version": "7", "digest": "d"}}
+
+
+class StandIn:
+    """A folder with a `lora-assets` of the test's own on its PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        command = folder / "lora-assets"
+        command.write_text(f"#!{sys.executable}\n{textwrap.dedent(STAND_IN)}")
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
+        os.mkfifo(folder / "ready")
+
+    def workflow(self, name: str, plan: Mapping[str, Any]) -> ArgoWorkflow:
+        (self.folder / "plan.json").write_text(json.dumps(plan))
+        environment = {"PATH": f"{self.folder}:/usr/bin:/bin", "STAND_IN": str(self.folder)}
+        return ArgoWorkflow(WORKFLOWS[name], TEMPLATES, environment, self.folder)
+
+    @property
+    def calls(self) -> Sequence[Mapping[str, Any]]:
+        path = self.folder / "calls"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def steps(self) -> list[str]:
+        return [call["argv"][1].removeprefix("--step=") for call in self.calls]
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> StandIn:
+    return StandIn(tmp_path)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_step_gets_the_defaults_and_nothing_for_an_empty_one(
+    name: str, stand_in: StandIn
+) -> None:
+    ended = stand_in.workflow(name, {}).submit()
+    assert ended.phase == "Succeeded", ended.message
+    declared = WORKFLOWS[name]["spec"]["arguments"]["parameters"]
+    for call in stand_in.calls:
+        stage, step, *options = call["argv"]
+        assert stage == WORKFLOWS[name]["spec"]["templates"][1]["container"]["args"][2]
+        assert step.startswith("--step=")
+        expected = {f"--{p['name']}={p['value']}" for p in declared if p["value"]}
+        if step in ("--step=smoke-test", "--step=set-staged-alias"):
+            expected ^= {"--adapter-source=alias:candidate", "--adapter-source=version:"}
+        assert set(options) == expected
+        assert len(options) == len(expected)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1; rm -rf /",
+        "$(touch oops)`touch oops`",
+        '"; exec false; "',
+        "it's",
+        "two  words\nand a line",
+        "--help",
+        "ends=",
+        "=",
+        "*",
+        "\\",
+        "ünïcode",
+    ],
+)
+def test_a_nasty_parameter_reaches_the_command_as_one_argument(
+    value: str, stand_in: StandIn
+) -> None:
+    ended = stand_in.workflow("promote-lora-adapter", {}).submit(model_name=value)
+    assert ended.phase == "Succeeded", ended.message
+    (call,) = stand_in.calls
+    assert f"--model-name={value}" in call["argv"]
+    assert len(call["argv"]) == 8
+    assert not list(stand_in.folder.rglob("oops"))
+
+
+def test_a_lost_connection_alone_is_tried_again_under_the_same_request(
+    stand_in: StandIn,
+) -> None:
+    workflow = stand_in.workflow(
+        "train-validate-lora", {"train train": {"exit_codes": [75, 75, 0]}}
+    )
+    assert workflow.submit().phase == "Succeeded"
+    assert stand_in.steps == ["download-data", "train", "train", "train", "quality-gate"]
+    requests = [call["request"] for call in stand_in.calls]
+    assert len(set(requests)) == 1
+    (train,) = [node for name, node in workflow.nodes.items() if name.endswith(".train")]
+    assert train.exit_codes == [75, 75, 0]
+    assert train.waits == [15, 30]
+
+
+@pytest.mark.parametrize("code", [1, 2, 74, 137])
+def test_no_other_failure_is_tried_again(code: int, stand_in: StandIn) -> None:
+    workflow = stand_in.workflow("train-validate-lora", {"train train": {"exit_codes": [code, 0]}})
+    assert workflow.submit().phase == "Failed"
+    assert stand_in.steps == ["download-data", "train"]
+
+
+def test_retries_come_to_an_end(stand_in: StandIn) -> None:
+    workflow = stand_in.workflow(
+        "promote-lora-adapter", {"promote promote-adapter": {"exit_codes": [75]}}
+    )
+    assert workflow.submit().phase == "Failed"
+    assert stand_in.steps == ["promote-adapter"] * 9
+
+
+def test_the_steps_of_one_workflow_share_its_request_and_no_other_has_it(
+    stand_in: StandIn,
+) -> None:
+    """Dagster's runs are told apart by request and step; those that share a run find it by both."""
+    for _ in range(2):
+        stand_in.workflow("evaluate-lora-adapter", {}).submit()
+    requests = [call["request"] for call in stand_in.calls]
+    assert len(set(requests[:5])) == len(set(requests[5:])) == 1
+    assert requests[0] != requests[5]
+
+
+def test_a_pipelines_workflows_have_a_request_each(stand_in: StandIn) -> None:
+    stand_in.workflow("lora-pipeline", _pipeline_plan()).submit()
+    stages = {call["argv"][0]: call["request"] for call in stand_in.calls}
+    assert len(set(stages.values())) == 5
+    assert {(call["argv"][0], call["request"]) for call in stand_in.calls} == set(stages.items())
+
+
+def test_what_was_loaded_is_what_is_smoke_tested_and_staged(stand_in: StandIn) -> None:
+    plan = {"deploy load-adapter": {"outputs": {"model-version": "7"}}}
+    stand_in.workflow("deploy-lora-adapter", plan).submit(adapter_source="alias:previous")
+    sources = [a for call in stand_in.calls for a in call["argv"] if "--adapter-source" in a]
+    assert sources == ["--adapter-source=alias:previous", *["--adapter-source=version:7"] * 2]
+
+
+def test_training_says_what_came_of_it(stand_in: StandIn) -> None:
+    plan = {
+        "train train": {"outputs": {"run-id": "r1"}},
+        "train quality-gate": {
+            "outputs": {
+                "result": "passed\n",
+                "data-version": "2",
+                "model-version": "7",
+                "digest": "d",
+            }
+        },
+    }
+    ended = stand_in.workflow("train-validate-lora", plan).submit()
+    assert ended.outputs == {
+        "result": "passed",
+        "run-id": "r1",
+        "data-version": "2",
+        "model-version": "7",
+        "digest": "d",
+    }
+
+
+def test_a_failed_quality_gate_ends_training_gracefully_and_says_so(stand_in: StandIn) -> None:
+    plan = {"train quality-gate": {"outputs": {"result": "failed"}}}
+    ended = stand_in.workflow("train-validate-lora", plan).submit()
+    assert ended.phase == "Succeeded"
+    assert ended.outputs["result"] == "failed"
+    assert ended.outputs["model-version"] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "gate"),
+    [
+        ("evaluate-lora-adapter", "evaluate compare-decision"),
+        ("performance-test-lora", "performance perf-decision"),
+        ("deploy-lora-adapter", "deploy smoke-test"),
+    ],
+)
+def test_any_other_failed_gate_fails_its_workflow(name: str, gate: str, stand_in: StandIn) -> None:
+    plan = {gate: {"exit_codes": [1], "outputs": {"result": "failed"}}}
+    workflow = stand_in.workflow(name, plan)
+    assert workflow.submit().phase == "Failed"
+    (node,) = [n for each, n in workflow.nodes.items() if each.endswith(f".{gate.split()[1]}")]
+    assert node.exit_codes == [1]
+    assert node.outputs["result"] == "failed"
+    assert stand_in.steps[-1] == gate.split()[1]
+
+
+def _pipeline_plan(**changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"train train": PASSED, "train quality-gate": PASSED, **changes}
+
+
+def test_the_pipeline_takes_what_it_trained_to_live(stand_in: StandIn) -> None:
+    workflow = stand_in.workflow("lora-pipeline", _pipeline_plan())
+    ended = workflow.submit(num_epochs="5", candidate_adapter="other-slot")
+    assert ended.phase == "Succeeded", ended.message
+    assert ended.outputs["result"] == "passed"
+    by_step = {tuple(call["argv"][:2]): call["argv"] for call in stand_in.calls}
+    assert len(by_step) == 3 + 3 + 5 + 3 + 1
+    assert "--num-epochs=5" in by_step["train", "--step=train"]
+    loading = by_step["deploy", "--step=load-adapter"]
+    assert {"--adapter-source=version:7", "--slot-name=other-slot"} <= set(loading)
+    assert "--source-alias=perf-passed" in by_step["promote", "--step=promote-adapter"]
+
+
+def test_the_pipeline_ends_gracefully_after_a_failed_quality_gate(stand_in: StandIn) -> None:
+    plan = _pipeline_plan(**{"train quality-gate": {"outputs": {"result": "failed"}}})
+    workflow = stand_in.workflow("lora-pipeline", plan)
+    ended = workflow.submit()
+    assert ended.phase == "Succeeded"
+    assert ended.outputs["result"] == "failed"
+    assert stand_in.steps == ["download-data", "train", "quality-gate"]
+    skipped = [node.name for node in workflow.nodes.values() if node.phase == "Skipped"]
+    assert len(skipped) == 4
+
+
+def test_a_quality_gate_that_says_nothing_is_no_pass(stand_in: StandIn) -> None:
+    workflow = stand_in.workflow("lora-pipeline", _pipeline_plan(**{"train quality-gate": {}}))
+    assert workflow.submit().phase == "Failed"
+    assert stand_in.steps == ["download-data", "train", "quality-gate"]
+
+
+@pytest.mark.parametrize("gate", ["evaluate compare-decision", "performance perf-decision"])
+def test_the_pipeline_promotes_nothing_past_a_failed_gate(gate: str, stand_in: StandIn) -> None:
+    plan = _pipeline_plan(**{gate: {"exit_codes": [1], "outputs": {"result": "failed"}}})
+    workflow = stand_in.workflow("lora-pipeline", plan)
+    assert workflow.submit().phase == "Failed"
+    assert stand_in.steps[-1] == gate.split()[1]
+
+
+def _stopped(workflow: ArgoWorkflow, when: Callable[[], object]) -> str:
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(workflow.submit)
+        when()
+        workflow.stop()
+        return ended.result().phase
+
+
+def test_stopping_reaches_the_command_itself_and_nothing_is_started_afterwards(
+    stand_in: StandIn,
+) -> None:
+    workflow = stand_in.workflow("train-validate-lora", {"train train": {"wait": True}})
+    # Opening the pipe waits until the stand-in is there to be stopped.
+    ready = stand_in.folder / "ready"
+    assert _stopped(workflow, ready.read_text) == "Failed"
+    assert (stand_in.folder / "stopped").exists()
+    assert stand_in.steps == ["download-data", "train"]

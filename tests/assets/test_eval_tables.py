@@ -1,0 +1,71 @@
+from collections.abc import Mapping
+
+import dagster as dg
+
+from lora_assets.assets.eval_tables import SHOWN_EXAMPLES, examples_table, rates, scores_table
+from lora_assets.records.dataset import Row, RowMetadata
+from lora_assets.records.evaluation import Answer, Grade, Letter, Scores, Side
+
+LETTERS: Mapping[str, Letter | None] = {"A": "A", "B": "B", "C": "C", "-": None}
+
+
+def row(number: int) -> Row:
+    return Row(
+        context="context",
+        question=f"question {number}",
+        reference_answer="reference",
+        prompt_training="prompt answer",
+        prompt_inference="prompt",
+        metadata=RowMetadata(question_type="factual"),
+    )
+
+
+def table(**letters: str) -> list[dict[str, object]]:
+    """The examples of sides whose letters are given in a string, a dash for an ungraded one."""
+    count = len(next(iter(letters.values())))
+    sides: dict[Side, str] = {s: letters[s] for s in ("candidate", "live") if s in letters}
+    answers = {
+        side: [Answer(row=i, text=f" {side} {i}", latency=0.1) for i in range(count)]
+        for side in sides
+    }
+    grades = [
+        Grade(row=i, side=side, letter=LETTERS[letter], reason="")
+        for side, given in sides.items()
+        for i, letter in enumerate(given)
+    ]
+    shown = examples_table([row(i) for i in range(count)], answers, grades)
+    return [dict(record.data) for record in shown.records]
+
+
+def test_the_rows_that_differ_most_come_first_with_both_answers() -> None:
+    shown = table(candidate="ABCA-", live="ACAAA")
+    assert [(r["candidate is"], r["question"]) for r in shown] == [
+        ("worse", "question 4"),
+        ("worse", "question 2"),
+        ("better", "question 1"),
+        ("level", "question 0"),
+        ("level", "question 3"),
+    ]
+    assert (shown[1]["live"], shown[1]["candidate"]) == ("A: live 2", "C: candidate 2")
+    assert shown[0]["candidate"] == "ungraded: candidate 4"
+
+
+def test_without_live_the_worst_rows_come_first() -> None:
+    shown = table(candidate="ABC" * 5)
+    assert len(shown) == SHOWN_EXAMPLES
+    assert [str(r["candidate"])[0] for r in shown] == ["C"] * 5 + ["B"] * 5
+    assert "live" not in shown[0]
+
+
+def test_scores_stand_side_by_side_and_a_missing_rate_is_named() -> None:
+    counted: Mapping[Side, Scores] = {
+        "candidate": Scores(letters={"A": 3, "B": 0, "C": 1}, ungraded=0, negatives=0, refusals=0),
+        "live": Scores(letters={"A": 1, "B": 1, "C": 2}, ungraded=0, negatives=2, refusals=1),
+    }
+    shown = {r.data["measure"]: r.data for r in scores_table(counted).records}
+    assert shown["A-rate"] == {"measure": "A-rate", "candidate": "75.0%", "live": "25.0%"}
+    assert shown["refusal rate"]["candidate"] == "missing"
+    assert shown["refusals"]["live"] == "1 of 2"
+    assert "candidate_refusal_rate" not in rates(counted)
+    assert rates(counted)["live_a_rate"] == 0.25
+    assert isinstance(scores_table(counted), dg.TableMetadataValue)

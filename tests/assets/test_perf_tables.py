@@ -1,0 +1,80 @@
+from typing import Literal
+
+from lora_assets.assets.figures import latency_distribution
+from lora_assets.assets.perf_tables import limit_lines, load_table
+from lora_assets.gates.performance import PerfThresholds, perf_gate
+from lora_assets.records.load_test import LoadMetrics, Percentiles, PerfMetrics, RequestSample
+
+
+def load(latency: float | None) -> LoadMetrics:
+    times = None if latency is None else Percentiles(p50=latency / 2, p95=latency, p99=latency)
+    return LoadMetrics(
+        requests=10,
+        failures=0,
+        duration=1.0,
+        latency=times,
+        ttft=times,
+        throughput=10.0,
+        success_rate=1.0,
+    )
+
+
+def perf(
+    baseline: LoadMetrics | None, source: Literal["none", "measured", "stored"]
+) -> PerfMetrics:
+    return PerfMetrics(
+        model_version=2,
+        digest="c" * 64,
+        live_digest=None,
+        data_version="2",
+        data_digest="d" * 64,
+        candidate=load(1.0),
+        baseline=baseline,
+        baseline_source=source,
+        server=(),
+        contradictions=(),
+        mlflow_run_id="run",
+    )
+
+
+def lines(metrics: PerfMetrics) -> dict[str, float]:
+    verdict = perf_gate(metrics, PerfThresholds(), "2026-01-01T00:00:00+00:00")
+    return dict(limit_lines(verdict, metrics)["latency"])
+
+
+def test_the_limits_are_those_that_the_gate_used() -> None:
+    assert lines(perf(None, "none")) == {"p95_latency <": 8.0}
+    assert lines(perf(load(2.0), "measured")) == {
+        "p95_latency <": 8.0,
+        "p95_latency vs baseline <=": 2.0 * 1.15,
+    }
+
+
+def test_a_baseline_without_samples_is_a_line() -> None:
+    assert lines(perf(load(2.0), "stored"))["stored baseline's p95"] == 2.0
+
+
+def test_a_side_that_answered_nothing_lacks_its_times() -> None:
+    shown = {r.data["measure"]: r.data for r in load_table(perf(load(None), "measured")).records}
+    assert shown["latency_p95"] == {
+        "measure": "latency_p95",
+        "candidate": "1",
+        "baseline": "missing",
+    }
+    assert shown["throughput"]["baseline"] == "10"
+
+
+def test_a_failed_request_keeps_its_curve_below_the_whole() -> None:
+    def sample(latency: float | None) -> RequestSample:
+        error = None if latency else "timeout"
+        return RequestSample(started=0, latency=latency, ttft=latency, output_tokens=1, error=error)
+
+    samples = [sample(0.5), sample(1.0), sample(2.0), sample(None)]
+    figure = latency_distribution({"candidate": samples}, {"latency": {"p95_latency <": 8.0}})
+    curve, limit, *_ = figure.axes[0].lines
+    assert list(curve.get_ydata()) == [0.25, 0.5, 0.75]
+    assert list(limit.get_xdata()) == [8.0, 8.0]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "candidate",
+        "p95_latency < 8 s",
+    ]

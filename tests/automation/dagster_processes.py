@@ -1,0 +1,149 @@
+"""Webserver, daemon, code server and embedded server as processes that can be killed."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen, TimeoutExpired
+
+import dagster as dg
+import httpx
+import psutil
+from dagster import DagsterInstance
+
+from lora_assets.cli.child import is_healthy, start_child
+from lora_assets.cli.runs import open_instance
+from lora_assets.environment import Resources, Settings, make_resources, read_settings
+from tests.conftest import free_port, stack_environment
+
+LOCATION = "lora_assets"
+START_SECONDS = 300.0
+
+
+@dataclass
+class Running:
+    """The whole stack under `home`, its sensor switched on, each process by name."""
+
+    home: Path
+    environment: Mapping[str, str] = field(init=False)
+    settings: Settings = field(init=False)
+    resources: Resources = field(init=False)
+    instance: DagsterInstance = field(init=False)
+    dagster_url: str = field(init=False)
+    processes: dict[str, Popen[bytes]] = field(init=False, default_factory=dict)
+    _commands: dict[str, Sequence[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        web, code = free_port(), free_port()
+        self.dagster_url = f"http://127.0.0.1:{web}"
+        own = {
+            **stack_environment(self.home, free_port()),
+            "LORA_ASSETS_PROMOTION": "automatic",
+            "DAGSTER_HOME": str(self.home / "dagster"),
+            "DAGSTER_URL": self.dagster_url,
+        }
+        self.environment = {**os.environ, **own}
+        self.settings = read_settings(own)
+        self.resources = make_resources(self.settings)
+        self.instance = open_instance(self.settings)
+        self.resources.registry.aliases()
+        workspace = self.home / "workspace.yaml"
+        workspace.write_text(
+            f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {code}\n"
+            f"      location_name: {LOCATION}\n"
+        )
+        python = [sys.executable, "-m"]
+        module = ["--python-module", "lora_assets.definitions", "--location-name", LOCATION]
+        at = ["--host", "127.0.0.1", "--port"]
+        self._commands = {
+            "code": [*python, "dagster", "api", "grpc", *at, str(code), *module],
+            "daemon": [*python, "dagster._daemon", "run", "--workspace", str(workspace)],
+            "webserver": [*python, "dagster_webserver", "-w", str(workspace), *at, str(web)],
+            "server": [*python, "lora_assets.cli.main", "serve"],
+        }
+
+    def start(self, name: str) -> None:
+        """Start a process; its output goes to a file in the home."""
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.processes[name] = start_child(self._commands[name], self.environment, log)
+
+    def start_all(self) -> None:
+        """Start everything, in the order that it needs, and switch the sensor on."""
+        self.start("server")
+        self.start("code")
+        assert is_healthy(self.processes["server"], self.settings.vllm_url, START_SECONDS)
+        self.start("webserver")
+        self.start("daemon")
+        self.switch_on("new_data_versions")
+
+    def switch_on(self, sensor: str) -> None:
+        """What a person does in the UI: through the webserver's GraphQL."""
+        query = (
+            "mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) "
+            "{ __typename ... on PythonError { message } } }"
+        )
+        selector = {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": "__repository__",
+            "sensorName": sensor,
+        }
+        body = {"query": query, "variables": {"s": selector}}
+
+        def switched() -> bool:
+            try:
+                reply = httpx.post(f"{self.dagster_url}/graphql", json=body, timeout=30).json()
+            except httpx.TransportError:
+                return False
+            return bool(reply["data"]["startSensor"]["__typename"] == "Sensor")
+
+        self.wait_for(switched, START_SECONDS)
+
+    def workers(self) -> list[psutil.Process]:
+        """The run workers: the code server's children that run Python of their own."""
+        code = psutil.Process(self.processes["code"].pid)
+        return [child for child in code.children() if "spawn_main" in " ".join(child.cmdline())]
+
+    def kill(self, name: str) -> bool:
+        """kill -9 of a process, or of a run worker; False where none is there."""
+        if name == "worker":
+            workers = self.workers()
+            for worker in workers[:1]:
+                worker.kill()
+            return bool(workers)
+        process = self.processes[name]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Until `condition` holds; fails after `seconds`."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds:.0f} s: {self.state()}"
+            time.sleep(0.5)
+
+    def runs(self) -> Sequence[dg.RunRecord]:
+        """Every run there ever was, oldest first."""
+        return list(reversed(self.instance.get_run_records()))
+
+    def state(self) -> str:
+        """What a failed wait shows."""
+        runs = [
+            f"{r.dagster_run.tags.get('dagster/run_key')} {r.dagster_run.status.value}"
+            for r in self.runs()
+        ]
+        return "; ".join(runs)
+
+    def stop(self) -> None:
+        """End everything."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(30)
+            except TimeoutExpired:
+                process.kill()
+        self.instance.dispose()

@@ -1,0 +1,136 @@
+"""kill -9 of whatever at any moment: nothing is launched twice, nothing is lost, live is right."""
+
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from threading import Event, Thread
+
+import dagster as dg
+import pytest
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.advance import GATE_OF, MAX_ATTEMPTS, PROMOTION, stopped_by
+from lora_assets.gates.promotion import version_order
+from lora_assets.sensors.history import CAUSE_TAG, read_progress, unfinished_runs
+from tests.automation.dagster_processes import Running
+from tests.automation.versions import drop
+
+ROUNDS = int(os.environ.get("ROUNDS", "6"))
+SEED = int(os.environ.get("SEED", "5"))
+SECONDS_PER_ROUND = 600.0
+LONGEST_WAIT_BEFORE_KILL = 40.0
+VICTIMS = ("daemon", "webserver", "worker", "server")
+
+
+class Watch:
+    """What clients of the live slot could have got, read four times a second."""
+
+    def __init__(self, running: Running) -> None:
+        self.seen: list[str] = []
+        self._fleet = running.resources.fleet
+        self._done = Event()
+        self._thread = Thread(target=self._look)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.wait(0.25):
+            try:
+                found = self._fleet.serving(self._fleet.live_slot)
+            except LoraAssetsError:
+                continue  # The server was killed a moment ago.
+            for digest in found.values():
+                if digest is not None and digest not in self.seen[-1:]:
+                    self.seen.append(digest)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    running = Running(tmp_path)
+    try:
+        running.start_all()
+        yield running
+    finally:
+        running.stop()
+
+
+def test_versions_reach_their_end_through_kills(running: Running) -> None:
+    chance = random.Random(SEED)
+    killed: dict[str, int] = dict.fromkeys(VICTIMS, 0)
+    names = [str(number) for number in range(1, ROUNDS + 1)]
+    with Watch(running) as watch:
+        for number, name in enumerate(names):
+            drop(running.settings.s3_data_bucket, name, 40 * number, spoiled=number % 3 == 2)
+            victim = VICTIMS[number % len(VICTIMS)] if number else "worker"
+            if victim == "worker":
+                running.wait_for(lambda: bool(running.workers()), SECONDS_PER_ROUND)
+            time.sleep(chance.uniform(0, LONGEST_WAIT_BEFORE_KILL))
+            killed[victim] += running.kill(victim)
+            if victim != "worker":
+                running.start(victim)
+            running.wait_for(lambda: is_settled(running), SECONDS_PER_ROUND)
+    print(f"kills in {ROUNDS} rounds: {killed}")
+    progress = {each.data_version: each for each in read_progress(running.instance, names)}
+    assert set(progress) == set(names)
+    promoted = [name for name in names if PROMOTION in progress[name].made]
+    nothing_is_lost(running, progress)
+    nothing_is_launched_twice(running.runs())
+    live = running.resources.registry.aliases()["live"]
+    assert live.data_version == max(promoted, key=version_order)
+    digests = {running.resources.registry.newest(name): name for name in promoted}
+    known = {version.digest: name for version, name in digests.items() if version is not None}
+    order = [known[digest] for digest in watch.seen]
+    assert all(version_order(a) < version_order(b) for a, b in pairwise(order))
+    assert order[-1] == live.data_version
+
+
+def is_settled(running: Running) -> bool:
+    """Whether nothing runs, and nothing is to be launched any more."""
+    if unfinished_runs(running.instance):
+        return False
+    versions = running.resources.data_bucket.versions()
+    return all(
+        each.made
+        and (stopped_by(each) or PROMOTION in each.made or gave_up(running, each.data_version))
+        for each in read_progress(running.instance, versions)
+    )
+
+
+def gave_up(running: Running, name: str) -> bool:
+    """Whether the runs of one cause came to their bound."""
+    runs = [
+        r.dagster_run for r in running.runs() if r.dagster_run.tags.get("dagster/partition") == name
+    ]
+    causes = [run.tags[CAUSE_TAG] for run in runs]
+    return any(causes.count(cause) >= MAX_ATTEMPTS for cause in causes)
+
+
+def nothing_is_lost(running: Running, progress: Mapping[str, object]) -> None:
+    """One kill per round: three attempts are enough for every version."""
+    for name in progress:
+        assert not gave_up(running, name), f"{name} was given up: {running.state()}"
+
+
+def nothing_is_launched_twice(runs: Iterator[dg.RunRecord] | list[dg.RunRecord]) -> None:
+    """One run per key, and no two runs of one data version at the same time."""
+    found = list(runs)
+    keys = [record.dagster_run.tags["dagster/run_key"] for record in found]
+    assert len(keys) == len(set(keys))
+    by_version: dict[str, list[tuple[float, float]]] = {}
+    for record in found:
+        assert record.start_time is None or record.end_time is not None
+        if record.start_time is not None and record.end_time is not None:
+            name = record.dagster_run.tags["dagster/partition"]
+            by_version.setdefault(name, []).append((record.start_time, record.end_time))
+    for spans in by_version.values():
+        assert all(first[1] <= then[0] for first, then in pairwise(sorted(spans)))
+    assert set(GATE_OF) >= {PROMOTION}

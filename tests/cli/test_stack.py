@@ -1,0 +1,38 @@
+"""The parameters that say where something is: in the settings, the resources and a run."""
+
+import pytest
+
+from lora_assets.cli.stack import PLACES, Stack, resource_config
+from lora_assets.environment import make_resources, read_settings
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(name: str) -> None:
+    before = vars(make_resources(read_settings()))
+    after = vars(Stack({name: "elsewhere"}).resources)
+    changed = {
+        f"{resource}.{field}"
+        for resource, client in after.items()
+        for field, value in dict(client).items()
+        if value != dict(before[resource])[field]
+    }
+    assert changed == set(PLACES[name].gives)
+
+
+def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() -> None:
+    configured = {
+        "fleet": {"vllm_url": "http://a", "adapters_dir": "/a", "api_key": {"env": "VLLM_API_KEY"}},
+        "registry": {"tracking_uri": "http://mlflow", "model_name": "m"},
+        "tracking": {"tracking_uri": "http://mlflow", "artifacts": ""},
+    }
+    given = {"vllm_url": "http://b", "model_name": "m", "mlflow_tracking_uri": "http://mlflow"}
+    assert resource_config(given, configured) == {
+        "fleet": {"config": {**configured["fleet"], "vllm_url": "http://b"}}
+    }
+    assert resource_config({}, configured) == {}
+
+
+def test_a_field_that_stands_at_its_default_can_be_given() -> None:
+    assert resource_config({"deployment": "vllm"}, {"fleet": {"vllm_url": "http://a"}}) == {
+        "fleet": {"config": {"vllm_url": "http://a", "deployment": "vllm"}}
+    }

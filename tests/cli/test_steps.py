@@ -1,0 +1,43 @@
+"""The table of steps, held against the graph and the specification."""
+
+import dagster as dg
+import pytest
+
+from lora_assets.cli.steps import STEPS, Step
+from lora_assets.definitions import defs
+
+ALL = [(stage, name) for stage, steps in STEPS.items() for name in steps]
+
+
+@pytest.mark.parametrize(("stage", "name"), ALL)
+def test_a_step_is_a_part_of_its_job(stage: str, name: str) -> None:
+    step = STEPS[stage][name]
+    job = defs.resolve_job_def(step.job)
+    if not step.selection:
+        assert name == "set-staged-alias"
+        return
+    part = job.get_subset(
+        asset_selection={dg.AssetKey(asset) for asset in step.assets},
+        asset_check_selection={dg.AssetCheckKey.from_user_string(c) for c in step.checks},
+    )
+    ops = {node.name for node in part.nodes}
+    assert ops == {*step.assets, *(check.replace(":", "_") for check in step.checks)}
+
+
+def test_a_step_takes_the_configuration_of_its_own_ops() -> None:
+    ops = {"adapter": {"num_epochs": 1}, "adapter_quality_gate": {"max_eval_loss": 0.5}}
+    assert STEPS["train"]["quality-gate"].ops(ops) == {
+        "adapter_quality_gate": {"max_eval_loss": 0.5}
+    }
+    assert STEPS["train"]["download-data"].ops(ops) == {}
+
+
+def test_the_steps_of_an_evaluation_that_share_a_run_are_found_by_one_selection() -> None:
+    shared = ("inference-candidate", "inference-live", "judge-answers")
+    assert {STEPS["evaluate"][name].selection for name in shared} == {"eval_grades"}
+    others = [STEPS["evaluate"][name] for name in ("download-eval-data", "compare-decision")]
+    assert len({"eval_grades", *(step.selection for step in others)}) == 3
+
+
+def test_a_step_without_a_part_of_the_graph_needs_no_run() -> None:
+    assert Step(job="deploy").selection == ""

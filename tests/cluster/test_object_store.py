@@ -1,0 +1,48 @@
+"""The data bucket's verbs, on S3 as in a folder."""
+
+from pathlib import Path
+
+import pytest
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.object_store import ObjectStore
+from tests.cluster.conftest import BUCKET, Cluster
+
+
+@pytest.fixture(params=["s3", "s3 with a prefix", "folder"])
+def store(cluster: Cluster, request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "folder":
+        return ObjectStore(tmp_path.as_uri())
+    (cluster.folder / "s3" / tmp_path.name).mkdir()
+    prefix = "/team/data" if "prefix" in request.param else ""
+    return ObjectStore(f"s3://{tmp_path.name}{prefix}", cluster.s3.url)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\n", b"a" * (6 << 20)])
+def test_what_was_put_is_got(store: ObjectStore, content: bytes) -> None:
+    assert store.get("a/b/c.bin") is None
+    store.put("a/b/c.bin", content)
+    assert store.get("a/b/c.bin") == content
+    store.put("a/b/c.bin", b"other")
+    assert store.get("a/b/c.bin") == b"other"
+    assert store.get("a/b") is None
+
+
+def test_the_folders_below_a_key_are_named_in_order(store: ObjectStore) -> None:
+    assert list(store.folders("data/processed")) == []
+    for key in ("2/train", "10/train", "2/val", "10/deeper/still"):
+        store.put(f"data/processed/{key}", b"x")
+    store.put("data/processed/file", b"x")
+    assert list(store.folders("data/processed")) == ["10", "2"]
+
+
+def test_a_bucket_that_is_not_there_is_one_line(cluster: Cluster) -> None:
+    store = ObjectStore(f"s3://{BUCKET}-other", cluster.s3.url)
+    for act in (
+        lambda: store.get("a"),
+        lambda: store.put("a", b""),
+        lambda: list(store.folders("a")),
+    ):
+        with pytest.raises(LoraAssetsError, match="NoSuchBucket") as raised:
+            act()
+        assert "\n" not in str(raised.value)

@@ -1,0 +1,129 @@
+"""The values for Dagster's chart: what they make is what Dagster and Kubernetes take."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster import DagsterRun
+from dagster._config import process_config
+from dagster._config.config_type import ConfigType
+from dagster._core.instance.config import dagster_instance_config
+from dagster._serdes import class_from_code_pointer
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.job import construct_dagster_k8s_job
+from kubernetes.client import ApiClient
+
+from tests.deploy.manifests import DEPLOY, REPOSITORY, dagster_values, find, validate
+from tests.doubles.dagster_chart import container_context, instance_config, launcher_config
+from tests.doubles.kubernetes_api import KubernetesApi
+
+EXISTING = yaml.safe_load((DEPLOY / "dagster" / "values-existing-postgresql.yaml").read_text())
+
+
+def processed(kind: type, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration as the class gets it; the errors that Dagster finds fail the test."""
+    from dagster._config import Field, resolve_to_config_type
+
+    schema = kind.config_type()
+    field = schema if isinstance(schema, (Field, ConfigType)) else resolve_to_config_type(schema)
+    found = process_config(field, config)
+    assert found.success, [error.message for error in found.errors or ()]
+    return found.value
+
+
+@pytest.mark.parametrize(
+    "values", [dagster_values(), {**dagster_values(), **EXISTING}], ids=["own", "existing"]
+)
+def test_dagster_takes_the_instance_that_the_values_make(
+    values: Mapping[str, Any], tmp_path: Path
+) -> None:
+    made = instance_config(values)
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(made))
+    # Raises for what Dagster doesn't know, and for limits that contradict each other.
+    taken, _ = dagster_instance_config(str(tmp_path))
+    assert taken == made
+    for part in ("run_launcher", "run_coordinator", "compute_logs", "scheduler"):
+        found = class_from_code_pointer(made[part]["module"], made[part]["class"])
+        processed(found, made[part].get("config", {}))
+
+
+def test_the_pools_are_those_of_the_embedded_stack() -> None:
+    text = (REPOSITORY / "lora_assets" / "cli" / "dagster.yaml").read_text()
+    embedded, made = yaml.safe_load(text), instance_config(dagster_values())
+    assert made["concurrency"] == embedded["concurrency"]
+    assert made["run_monitoring"].items() >= embedded["run_monitoring"].items()
+
+
+def test_a_run_that_a_gate_stopped_is_not_started_again() -> None:
+    made = instance_config(dagster_values())
+    assert made["run_retries"]["retry_on_asset_or_op_failure"] is False
+    assert made["run_retries"]["max_retries"] > 0
+    assert made["run_monitoring"]["max_resume_run_attempts"] > 0
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Mapping[str, Any]:
+    """A run's Job, as the launcher makes it of the values."""
+    values = dagster_values()
+    with KubernetesApi().serving(tmp_path) as kubeconfig:
+        config = {
+            **launcher_config(values),
+            "load_incluster_config": False,
+            "kubeconfig_file": str(kubeconfig),
+        }
+        launcher = K8sRunLauncher.from_config_value(None, processed(K8sRunLauncher, config))
+    run = DagsterRun(job_name="train")
+    context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=False).merge(
+        K8sContainerContext.create_from_config(container_context(values))
+    )
+    assert context.namespace == "dagster"
+    made = construct_dagster_k8s_job(
+        context.get_k8s_job_config("image", launcher),
+        args=["dagster", "api", "execute_run"],
+        job_name="dagster-run-1",
+        user_defined_k8s_config=context.run_k8s_config,
+    )
+    return ApiClient().sanitize_for_serialization(made)
+
+
+def test_a_runs_job_keeps_to_the_schema(job: Mapping[str, Any]) -> None:
+    validate(job)
+
+
+def test_a_run_is_confined_and_has_the_code_locations_account(job: Mapping[str, Any]) -> None:
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["serviceAccountName"] == "lora-assets"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
+    assert job["spec"]["backoffLimit"] == 0
+
+
+def test_a_run_gets_the_environment_and_the_secrets_of_the_code_location(
+    job: Mapping[str, Any],
+) -> None:
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    environment = {variable["name"]: variable for variable in container["env"]}
+    assert environment["LORA_ASSETS_STACK"]["value"] == "cluster"
+    key = environment["VLLM_API_KEY"]["valueFrom"]["secretKeyRef"]
+    assert key == {"name": "vllm-api-key", "key": "VLLM_API_KEY"}
+    assert environment["DAGSTER_PG_PASSWORD"]["valueFrom"]["secretKeyRef"] == {
+        "name": "dagster-postgresql-secret",
+        "key": "postgresql-password",
+    }
+
+
+def test_the_claims_that_steps_mount_are_there() -> None:
+    for claim in ("lora-assets-training", "lora-assets-evaluation"):
+        assert find("PersistentVolumeClaim", claim, "dagster")
+
+
+def test_the_database_may_be_reached_where_it_is_an_existing_one() -> None:
+    (policy,) = EXISTING["extraManifests"]
+    validate(policy)
+    (rule,) = policy["spec"]["egress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": EXISTING["postgresql"]["service"]["port"]}]

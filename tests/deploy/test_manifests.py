@@ -1,0 +1,91 @@
+"""Each manifest by itself: Kubernetes' schema, and what every pod of ours must say."""
+
+from copy import deepcopy
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from tests.deploy.manifests import (
+    CUSTOM,
+    DEPLOY,
+    FOLDERS,
+    MANIFESTS,
+    WITH_PODS,
+    Manifest,
+    kustomization,
+    resources,
+    validate,
+)
+
+OF_KUBERNETES = [m for m in MANIFESTS if m.content["apiVersion"].split("/")[0] not in CUSTOM]
+
+
+@pytest.mark.parametrize("manifest", OF_KUBERNETES, ids=str)
+def test_a_manifest_keeps_to_the_schema_of_its_kind(manifest: Manifest) -> None:
+    validate(manifest.content)
+
+
+@pytest.mark.parametrize("manifest", WITH_PODS, ids=str)
+def test_a_misspelt_field_would_be_found(manifest: Manifest) -> None:
+    content: Any = deepcopy(manifest.content)
+    content["spec"]["tempalte"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError, match="tempalte"):
+        validate(content)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_file_of_a_folder_is_in_its_kustomization(folder: str) -> None:
+    listed = kustomization(folder)
+    named = {name for name in listed["resources"] if name.endswith(".yaml")}
+    named |= {patch["path"] for patch in listed.get("patches", ()) if "path" in patch}
+    files = {path.name for path in (DEPLOY / folder).glob("*.yaml")} - {"kustomization.yaml"}
+    files = {name for name in files if not name.startswith("values")}  # Helm's.
+    assert named == files
+    for generated in listed.get("configMapGenerator", ()):
+        assert all((DEPLOY / folder / file).is_file() for file in generated["files"])
+
+
+def test_every_object_says_its_namespace_and_is_there_once() -> None:
+    namespaces = {m.name for m in MANIFESTS if m.kind == "Namespace"}
+    assert namespaces == {"ml-models", "dagster"}
+    for manifest in MANIFESTS:
+        if manifest.kind != "Namespace":
+            assert manifest.namespace in namespaces, manifest
+    keys = [(m.kind, m.namespace, m.name) for m in MANIFESTS]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("manifest", WITH_PODS, ids=str)
+def test_a_pod_is_confined(manifest: Manifest) -> None:
+    """Kubernetes' restricted profile, and a read-only root besides."""
+    assert manifest.pod is not None
+    pod = manifest.pod["spec"]["securityContext"]
+    assert pod["runAsNonRoot"] is True
+    assert pod["runAsUser"] > 0
+    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in manifest.containers:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert any(mount["mountPath"] == "/tmp" for mount in container["volumeMounts"])
+
+
+@pytest.mark.parametrize("manifest", WITH_PODS, ids=str)
+def test_a_container_says_what_it_takes(manifest: Manifest) -> None:
+    for container in manifest.containers:
+        asked, limit = (container["resources"][each] for each in ("requests", "limits"))
+        assert {"cpu", "memory"} <= asked.keys() == limit.keys()
+        assert asked.get("nvidia.com/gpu") == limit.get("nvidia.com/gpu")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_an_image_is_pinned_to_a_version(folder: str) -> None:
+    pinned = {image["name"]: image["newTag"] for image in kustomization(folder).get("images", ())}
+    used = {c["image"] for manifest in resources(folder) for c in manifest.containers}
+    assert pinned.keys() <= used
+    for image in used:
+        tag = pinned.get(image) or image.rpartition(":")[2]
+        assert tag.lstrip("v").replace(".", "").isdigit(), image

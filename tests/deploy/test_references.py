@@ -1,0 +1,131 @@
+"""What one manifest names, another one has."""
+
+import re
+
+import pytest
+
+from tests.deploy.manifests import (
+    MANIFESTS,
+    REPOSITORY,
+    WITH_PODS,
+    Manifest,
+    Object,
+    code_location,
+    dagster_values,
+    find,
+    of_kind,
+)
+
+GUIDE = (REPOSITORY / "docs" / "cluster.md").read_text()
+
+
+def selected(selector: Object, namespace: str | None) -> list[Manifest]:
+    """The workloads whose pods have these labels."""
+    return [
+        manifest
+        for manifest in WITH_PODS
+        if manifest.namespace == namespace
+        and manifest.pod
+        and selector.items() <= manifest.pod["metadata"]["labels"].items()
+    ]
+
+
+@pytest.mark.parametrize(
+    "service", [m for m in of_kind("Service") if "selector" in m.content["spec"]], ids=str
+)
+def test_a_service_selects_one_workload_and_a_port_of_it(service: Manifest) -> None:
+    (workload,) = selected(service.content["spec"]["selector"], service.namespace)
+    names = {port["name"] for c in workload.containers for port in c.get("ports", ())}
+    assert {port["targetPort"] for port in service.content["spec"]["ports"]} <= names
+
+
+@pytest.mark.parametrize("manifest", WITH_PODS, ids=str)
+def test_a_workload_selects_its_own_pods_and_probes_a_port_that_it_has(manifest: Manifest) -> None:
+    if manifest.kind == "Deployment":
+        labels = manifest.content["spec"]["selector"]["matchLabels"]
+        assert selected(labels, manifest.namespace) == [manifest]
+    for container in manifest.containers:
+        ports = {port["name"] for port in container.get("ports", ())}
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert {container[probe]["httpGet"]["port"]} <= ports if probe in container else True
+
+
+def test_the_budget_is_for_the_replicas() -> None:
+    (budget,) = of_kind("PodDisruptionBudget")
+    labels = budget.content["spec"]["selector"]["matchLabels"]
+    assert [m.name for m in selected(labels, budget.namespace)] == ["vllm"]
+
+
+@pytest.mark.parametrize("manifest", WITH_PODS, ids=str)
+def test_what_is_mounted_is_a_volume_and_every_volume_is_mounted(manifest: Manifest) -> None:
+    assert manifest.pod is not None
+    volumes = {volume["name"] for volume in manifest.pod["spec"]["volumes"]}
+    mounts = {mount["name"] for c in manifest.containers for mount in c["volumeMounts"]}
+    assert mounts == volumes
+
+
+def test_service_accounts_are_there() -> None:
+    made = {(m.namespace, m.name) for m in of_kind("ServiceAccount")}
+    values = dagster_values()
+    used = {("dagster", values["serviceAccount"]["name"])}
+    used |= {("dagster", values["dagster-user-deployments"]["serviceAccount"]["name"])}
+    used |= {
+        (m.namespace, m.pod["spec"]["serviceAccountName"])
+        for m in WITH_PODS
+        if m.pod and "serviceAccountName" in m.pod["spec"]
+    }
+    used |= {
+        (subject["namespace"], subject["name"])
+        for binding in of_kind("RoleBinding")
+        for subject in binding.content["subjects"]
+    }
+    assert used == made
+
+
+def test_a_pod_without_rights_has_no_token() -> None:
+    for manifest in WITH_PODS:
+        assert manifest.pod is not None
+        spec = manifest.pod["spec"]
+        assert "serviceAccountName" in spec or spec["automountServiceAccountToken"] is False
+
+
+def test_a_binding_binds_a_role_of_its_namespace() -> None:
+    roles = {(m.namespace, m.name) for m in of_kind("Role")}
+    bound = [(m.namespace, m.content["roleRef"]["name"]) for m in of_kind("RoleBinding")]
+    assert sorted(bound) == sorted(roles)
+
+
+def test_the_guide_creates_every_secret_that_is_asked_for() -> None:
+    asked = {
+        (namespace, ref["name"], ref["key"])
+        for namespace, container in [
+            *((m.namespace, c) for m in MANIFESTS for c in m.containers),
+            ("dagster", code_location()),
+        ]
+        for variable in container.get("env", ())
+        if (ref := variable.get("valueFrom", {}).get("secretKeyRef"))
+    }
+    created = re.findall(
+        r"kubectl -n (\S+) create secret generic (\S+)[\s\\]+--from-literal=([A-Za-z_]+)=", GUIDE
+    )
+    assert asked <= set(created)
+
+
+def test_only_the_fleet_is_scraped() -> None:
+    """The performance gate takes every vLLM histogram in Prometheus for the fleet's."""
+    monitor = find("ServiceMonitor", "vllm")
+    labels = monitor["spec"]["selector"]["matchLabels"]
+    found = [
+        m
+        for m in of_kind("Service")
+        if m.namespace == "ml-models" and labels.items() <= m.content["metadata"]["labels"].items()
+    ]
+    (service,) = found
+    assert service.name == "vllm-service"
+    ports = {port["name"] for port in service.content["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+def test_the_large_judge_has_its_short_name_where_dagster_runs() -> None:
+    alias = find("Service", "judge-large-vllm", "dagster")
+    assert alias["spec"]["externalName"] == "judge-large-vllm.ml-models.svc.cluster.local"

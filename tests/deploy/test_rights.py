@@ -1,0 +1,128 @@
+"""Each account may do exactly what its code asks for."""
+
+import inspect
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import dagster_k8s.client
+import dagster_k8s.executor
+import dagster_k8s.launcher
+import pytest
+
+from lora_assets.resources import object_store
+from lora_assets.resources.pod_folder import PodFolder
+from lora_assets.resources.replica_discovery import from_selector, from_service
+from tests.deploy.manifests import DEPLOY, find
+from tests.doubles.kubernetes_api import KubernetesApi, Pod, Service
+from tests.resources.test_pod_folder import make_adapter
+
+Right = tuple[str, str, str]
+"""API group, resource, verb."""
+
+
+def rights(role: str) -> set[Right]:
+    return {
+        (group, resource, verb)
+        for rule in find("Role", role)["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def asked_of_the_server(requests: Iterable[str]) -> set[Right]:
+    """The rights that these requests need, as the API server maps them."""
+    found: set[Right] = set()
+    for request in requests:
+        path = re.fullmatch(
+            r"GET /(?:api/v1|apis/(?P<group>[^/]+)/v1)/namespaces/[^/]+/(?P<resource>[a-z]+)"
+            r"(?P<name>/[^/]+)?(?P<sub>/exec)?",
+            request,
+        )
+        assert path, request
+        group, resource = path["group"] or "", path["resource"]
+        if path["sub"]:
+            # A websocket is a GET; from Kubernetes 1.35 on it needs `create` as well.
+            found |= {(group, f"{resource}/exec", verb) for verb in ("get", "create")}
+        else:
+            found.add((group, resource, "get" if path["name"] else "list"))
+    return found
+
+
+def test_the_fleet_role_has_what_discovery_and_deployment_ask_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = KubernetesApi()
+    api.services = [Service("vllm-service", {"app": "vllm"})]
+    api.pods = [Pod("vllm-0", tmp_path)]
+    adapter, digest = make_adapter(tmp_path / "adapter", 0)
+    with api.serving(tmp_path) as kubeconfig:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        from_service("models", "vllm-service")
+        from_selector("models", "app=vllm", 8000)
+        folder = PodFolder("/mnt/adapters", "models", "vllm-0", None)
+        folder.place(adapter, digest)
+        assert folder.contents()["digests"] == {digest: digest}
+    assert rights("fleet") == asked_of_the_server(api.requests)
+
+
+def test_the_jobs_role_has_what_dagster_asks_for() -> None:
+    verbs = {"list": "list", "read": "get", "create": "create", "delete": "delete"}
+    objects: dict[str, tuple[str, str]] = {
+        "job": ("batch", "jobs"),
+        "job_status": ("batch", "jobs/status"),
+        "pod": ("", "pods"),
+        "pod_log": ("", "pods/log"),
+        "event": ("", "events"),
+    }
+    modules = (dagster_k8s.client, dagster_k8s.launcher, dagster_k8s.executor)
+    calls = {
+        call
+        for module in modules
+        for call in re.findall(r"_api\.([a-z]+)_namespaced_([a-z_]+)\(", inspect.getsource(module))
+    }
+    # A method of Dagster's own, around create_namespaced_job.
+    calls.discard(("create", "job_with_retries"))
+    assert rights("jobs") == {(*objects[thing], verbs[verb]) for verb, thing in calls}
+
+
+def test_argos_executor_may_report_results_and_nothing_else() -> None:
+    assert rights("argo-executor") == {
+        ("argoproj.io", "workflowtaskresults", "create"),
+        ("argoproj.io", "workflowtaskresults", "patch"),
+    }
+
+
+def test_the_bucket_may_be_used_as_the_code_uses_it() -> None:
+    actions = {
+        "get_object": "s3:GetObject",
+        "put_object": "s3:PutObject",
+        "list_objects_v2": "s3:ListBucket",
+    }
+    source = inspect.getsource(object_store)
+    used = set(re.findall(r"\b([a-z]+_objects?(?:_v2)?)\b", source))
+    policy = json.loads((DEPLOY / "access" / "s3-policy.json").read_text())
+    allowed: set[str] = set()
+    for statement in policy["Statement"]:
+        action = statement["Action"]
+        allowed |= {action} if isinstance(action, str) else set(action)
+        of_the_bucket = action == "s3:ListBucket"
+        assert statement["Resource"] == "arn:aws:s3:::my-vllm-data" + (
+            "" if of_the_bucket else "/*"
+        )
+    assert allowed == {actions[name] for name in used}
+
+
+def test_both_accounts_with_the_role_are_trusted_by_it() -> None:
+    trust = json.loads((DEPLOY / "access" / "role-trust.json").read_text())
+    (statement,) = trust["Statement"]
+    (subjects,) = (
+        value for key, value in statement["Condition"]["StringEquals"].items() if key[-4:] == ":sub"
+    )
+    for subject in subjects:
+        _, _, namespace, name = subject.split(":")
+        annotations = find("ServiceAccount", name, namespace)["metadata"]["annotations"]
+        assert annotations["eks.amazonaws.com/role-arn"].endswith(":role/lora-assets")
+    assert "annotations" not in find("ServiceAccount", "dagster")["metadata"]

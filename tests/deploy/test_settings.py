@@ -1,0 +1,146 @@
+"""Variables and commands in the manifests are ones that their programs know."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from lora_assets.cli.main import cli
+from lora_assets.environment import read_settings
+from lora_assets.gates.preflight import PLACES
+from lora_assets.records.training import LORA_PROFILES
+from tests.deploy.manifests import (
+    MANIFESTS,
+    WITH_PODS,
+    Manifest,
+    Object,
+    code_location,
+    dagster_values,
+    find,
+)
+
+OF_OTHERS = {"AWS_DEFAULT_REGION", "HOME"}
+OF_VLLM = {
+    *("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY", "VLLM_NO_USAGE_STATS"),
+    *("HF_HOME", "HF_TOKEN", "HOME", "USER", "PYTHONPATH"),
+}
+OF_THE_PLUGIN = {"ADAPTERS_DIR"}
+
+
+class Asked(Mapping[str, str]):
+    """An environment that remembers which variables it was asked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def known() -> set[str]:
+    asked = Asked({"LORA_ASSETS_STACK": "cluster"})
+    read_settings(asked)
+    return asked.names
+
+
+def ours() -> list[tuple[str, Object]]:
+    """Containers that run lora-assets."""
+    found = [(str(m), c) for m in MANIFESTS for c in m.containers if "vllm-depl" in c["image"]]
+    return [*found, ("values.yaml", code_location())]
+
+
+def variables(container: Object) -> dict[str, str]:
+    """Values by name; empty for what comes from a secret."""
+    named = [variable["name"] for variable in container["env"]]
+    assert len(named) == len(set(named))
+    return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+
+def vllm() -> Object:
+    (container,) = find("Deployment", "vllm")["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+@pytest.mark.parametrize(("where", "container"), ours(), ids=lambda each: str(each)[:40])
+def test_lora_assets_reads_every_variable_that_it_is_given(where: str, container: Object) -> None:
+    assert variables(container).keys() <= known() | OF_OTHERS, where
+    assert read_settings(variables(container)).embedded is False
+
+
+@pytest.mark.parametrize("manifest", WITH_PODS, ids=str)
+def test_vllm_reads_every_variable_that_it_is_given(manifest: Manifest) -> None:
+    for container in manifest.containers:
+        if container["image"].startswith("vllm/"):
+            assert variables(container).keys() <= OF_VLLM | OF_THE_PLUGIN
+
+
+@pytest.mark.parametrize(
+    "command", [c["command"] for _, c in ours() if "command" in c], ids=" ".join
+)
+def test_the_command_line_takes_what_the_manifests_call(command: list[str]) -> None:
+    program, name, *options = command
+    assert program == "lora-assets"
+    found = cli.get_command(
+        cli.make_context("lora-assets", ["--help"], resilient_parsing=True), name
+    )
+    assert found is not None
+    found.make_context(name, options)
+
+
+def test_the_services_are_where_the_settings_look_for_them() -> None:
+    """The specification's URLs, and the one of the service that is watched."""
+    settings = read_settings(variables(code_location()))
+    for url, name in (
+        (settings.vllm_url, "vllm-service"),
+        (settings.judge_url, "judge-vllm-service"),
+    ):
+        assert url == f"http://{name}.ml-models:8000"
+    assert settings.vllm_service == "ml-models/vllm-service"
+    assert settings.vllm_container == vllm()["name"]
+    assert find("Service", "vllm-service")["spec"]["ports"][0]["port"] == 8000
+    defaults = read_settings({"LORA_ASSETS_STACK": "cluster"})
+    for name in ("mlflow_tracking_uri", "prometheus_url", "s3_data_bucket", "model_name"):
+        assert getattr(settings, name) == getattr(defaults, name)
+
+
+def test_adapters_and_plugin_are_restored_where_vllm_reads_them() -> None:
+    pod = find("Deployment", "vllm")["spec"]["template"]["spec"]
+    (restore,) = pod["initContainers"]
+    (server,) = pod["containers"]
+    folders = {m["name"]: m["mountPath"] for m in server["volumeMounts"]}
+    assert variables(restore)["ADAPTERS_DIR"] == variables(server)["ADAPTERS_DIR"]
+    assert variables(server)["ADAPTERS_DIR"] == folders["adapters"]
+    assert restore["command"][-2:] == ["--plugin-dir", variables(server)["PYTHONPATH"]]
+    assert variables(server)["PYTHONPATH"] == folders["plugin"]
+    for name in ("adapters", "plugin"):
+        assert {"name": name, "mountPath": folders[name]} in restore["volumeMounts"]
+
+
+def test_vllm_takes_every_profile_and_as_many_adapters_as_are_served() -> None:
+    options = dict(re.findall(r"--([a-z-]+)=(\S+)", " ".join(vllm()["command"])))
+    rank = max(profile.rank for profile in LORA_PROFILES.values())
+    assert int(options["max-lora-rank"]) == rank
+    assert variables(code_location())["VLLM_MAX_LORA_RANK"] == options["max-lora-rank"]
+    assert int(options["max-loras"]) == PLACES
+    assert "--enable-lora" in vllm()["command"]
+    assert vllm()["command"][:3] == [
+        "vllm",
+        "serve",
+        read_settings({"LORA_ASSETS_STACK": "cluster"}).base_model,
+    ]
+    grace = find("Deployment", "vllm")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    before = vllm()["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert before + int(options["shutdown-timeout"]) < grace
+
+
+def test_dagster_answers_where_argos_steps_look_for_it() -> None:
+    """http://dagster-webserver.dagster:80, which the network policy opens."""
+    assert dagster_values()["dagsterWebserver"]["service"]["port"] == 80

@@ -1,0 +1,39 @@
+"""A pod that was there before: a local folder, and the state that the test gives it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Pod:
+    """A pod; `folder` stands for the root of its file system."""
+
+    name: str
+    folder: Path
+    labels: Mapping[str, str] = field(default_factory=lambda: {"app": "vllm"})
+    namespace: str = "models"
+    ip: str | None = "10.0.0.1"
+    ready: bool | None = True
+    deleted: bool = False
+    phase: str = "Running"
+    containers: Sequence[str] = ("vllm",)
+    programs: Sequence[str] = ("python3",)
+
+    def json(self) -> Mapping[str, object]:
+        """The object as the API gives it."""
+        ready = {None: "Unknown", True: "True", False: "False"}[self.ready]
+        status = {"phase": self.phase, "conditions": [{"type": "Ready", "status": ready}]}
+        deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if self.deleted else {}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": self.name,
+                "namespace": self.namespace,
+                "labels": dict(self.labels),
+                **deleted,
+            },
+            "spec": {"containers": [{"name": name} for name in self.containers]},
+            "status": {**status, **({"podIP": self.ip} if self.ip else {})},
+        }

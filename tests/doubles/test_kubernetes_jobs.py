@@ -1,0 +1,162 @@
+"""The double's Jobs, as the real client of Kubernetes sees them."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiException, BatchV1Api, CoreV1Api
+from kubernetes.config import new_client_from_config
+
+from tests.doubles.kubernetes_api import Jobs, KubernetesApi, Node
+
+IMAGE = "registry.test/python:3"
+CLAIM, MOUNT = "work", "/var/lib/work"
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Jobs:
+    (tmp_path / "claim").mkdir()
+    secrets = {"token": {"key": "the-secret"}}
+    node = Node(tmp_path / "pods", (IMAGE,), {}, {CLAIM: tmp_path / "claim"}, secrets)
+    return Jobs(node)
+
+
+@pytest.fixture
+def clients(jobs: Jobs, tmp_path: Path) -> Iterator[tuple[BatchV1Api, CoreV1Api]]:
+    with KubernetesApi(jobs=jobs).serving(tmp_path) as kubeconfig:
+        client = new_client_from_config(str(kubeconfig))
+        yield BatchV1Api(client), CoreV1Api(client)
+
+
+def job(program: str, **container: Any) -> Mapping[str, Any]:
+    """A Job that runs a Python program, with the claim mounted."""
+    mounted = {
+        "name": "main",
+        "image": IMAGE,
+        "command": [sys.executable, "-c", program],
+        "volumeMounts": [{"name": "work", "mountPath": MOUNT}],
+        **container,
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "containers": [mounted],
+        "volumes": [{"name": "work", "persistentVolumeClaim": {"claimName": CLAIM}}],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "job"},
+        "spec": {"backoffLimit": 0, "template": {"metadata": {"name": "job"}, "spec": pod}},
+    }
+
+
+def ended(jobs: Jobs) -> None:
+    jobs.wait_for(lambda: jobs.made[0].ended, "the end of the Job", 60)
+
+
+def test_a_job_runs_its_command_with_its_environment_and_volume(
+    jobs: Jobs, clients: tuple[BatchV1Api, CoreV1Api], tmp_path: Path
+) -> None:
+    batch, core = clients
+    program = (
+        "import os, pathlib; print(os.environ['TOKEN']);"
+        "pathlib.Path(os.environ['WORK'], 'done').write_text('yes')"
+    )
+    secret = {"valueFrom": {"secretKeyRef": {"name": "token", "key": "key"}}}
+    variables = [{"name": "TOKEN", **secret}, {"name": "WORK", "value": MOUNT}]
+    batch.create_namespaced_job("dagster", job(program, env=variables))
+    ended(jobs)
+    assert batch.read_namespaced_job_status("job", "dagster").status.succeeded == 1
+    (pod,) = core.list_namespaced_pod("dagster", label_selector="job-name=job").items
+    assert pod.status.phase == "Succeeded"
+    log = core.read_namespaced_pod_log(pod.metadata.name, "dagster", _preload_content=False)
+    assert log.data == b"the-secret\n"
+    assert (tmp_path / "claim" / "done").read_text() == "yes"
+
+
+def test_the_job_of_a_killed_pod_has_failed_with_an_event_that_says_so(
+    jobs: Jobs, clients: tuple[BatchV1Api, CoreV1Api]
+) -> None:
+    batch, core = clients
+    batch.create_namespaced_job("dagster", job("import signal; signal.pause()"))
+    assert batch.read_namespaced_job("job", "dagster").status.active == 1
+    jobs.made[0].pod.kill()
+    ended(jobs)
+    status = batch.read_namespaced_job_status("job", "dagster").status
+    assert (status.active, status.failed) == (None, 1)
+    name = jobs.made[0].pod.name
+    state = core.read_namespaced_pod(name, "dagster").status.container_statuses[0].state
+    assert state.terminated.exit_code == 137
+    selector = f"involvedObject.name={name}"
+    (event,) = core.list_namespaced_event("dagster", field_selector=selector).items
+    assert (event.type, event.message) == ("Warning", "exit code 137")
+
+
+def test_a_deleted_pod_may_end_by_itself_and_is_gone(
+    jobs: Jobs, clients: tuple[BatchV1Api, CoreV1Api], tmp_path: Path
+) -> None:
+    batch, core = clients
+    program = (
+        "import os, pathlib, signal, sys; claim = pathlib.Path(os.environ['WORK']);"
+        "signal.signal(signal.SIGTERM, lambda *_: (claim / 'bye').touch() or sys.exit(1));"
+        "(claim / 'ready').touch(); signal.pause()"
+    )
+    batch.create_namespaced_job("dagster", job(program, env=[{"name": "WORK", "value": MOUNT}]))
+    pod = jobs.made[0].pod
+    while not (tmp_path / "claim" / "ready").exists():
+        assert pod.running
+    core.delete_namespaced_pod(pod.name, "dagster")
+    ended(jobs)
+    assert (tmp_path / "claim" / "bye").exists()
+    assert core.list_namespaced_pod("dagster").items == []
+    assert batch.read_namespaced_job_status("job", "dagster").status.failed == 1
+
+
+@pytest.mark.parametrize(
+    ("container", "reason"),
+    [
+        ({"image": "registry.test/unknown:1"}, "ErrImagePull"),
+        (
+            {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "key"}}}]},
+            "CreateContainerConfigError",
+        ),
+    ],
+)
+def test_a_pod_that_lacks_something_waits_and_says_for_what(
+    jobs: Jobs,
+    clients: tuple[BatchV1Api, CoreV1Api],
+    container: Mapping[str, Any],
+    reason: str,
+) -> None:
+    batch, core = clients
+    batch.create_namespaced_job("dagster", job("", **container))
+    pod = core.read_namespaced_pod(jobs.made[0].pod.name, "dagster")
+    assert pod.status.phase == "Pending"
+    assert pod.status.container_statuses[0].state.waiting.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"backoffLimit": 1}, 422), ({"backofLimit": 0}, 422)],
+)
+def test_a_job_that_is_none_is_refused(
+    clients: tuple[BatchV1Api, CoreV1Api], change: Mapping[str, Any], code: int
+) -> None:
+    body = dict(job(""))
+    body["spec"] = {**body["spec"], **change}
+    with pytest.raises(ApiException) as refused:
+        clients[0].create_namespaced_job("dagster", body)
+    assert refused.value.status == code
+
+
+def test_a_job_is_deleted_without_its_pod(
+    jobs: Jobs, clients: tuple[BatchV1Api, CoreV1Api]
+) -> None:
+    batch, core = clients
+    batch.create_namespaced_job("dagster", job("import signal; signal.pause()"))
+    batch.delete_namespaced_job("job", "dagster")
+    assert batch.list_namespaced_job("dagster").items == []
+    assert len(core.list_namespaced_pod("dagster").items) == 1
+    assert jobs.made[0].pod.running

@@ -1,0 +1,118 @@
+"""The data bucket as a folder and on a real S3 server, with the sensor and the asset over it."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from lora_assets.assets.training_data import data_is_sound, training_data
+from lora_assets.cli.child import start_child
+from lora_assets.datasets.versions import build
+from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.data_bucket import PROCESSED, DataBucket
+from tests.conftest import free_port
+from tests.sensors.conftest import Automated
+
+KEY, SECRET = "key", "secret"
+VERSIONS = 340
+"""Their 1,020 objects are more than one page of an S3 listing (1,000 keys)."""
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """An S3 server's URL, and the folder whose folders are its buckets."""
+    folder = tmp_path_factory.mktemp("s3")
+    address = f"127.0.0.1:{free_port()}"
+    options = ["--addr", address, "--auth-key", f"{KEY},{SECRET}", "--dir-cache-time", "0s"]
+    server = start_child(
+        [str(Path(sys.executable).with_name("rclone")), "serve", "s3", str(folder), *options],
+        {"HOME": str(folder)},
+    )
+    try:
+        yield f"http://{address}", folder
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> DataBucket:
+    """An empty bucket."""
+    if request.param == "folder":
+        return DataBucket(uri=tmp_path.as_uri())
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    url, folder = request.getfixturevalue("s3")
+    (folder / tmp_path.name).mkdir()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return DataBucket(uri=f"s3://{tmp_path.name}/inside", s3_endpoint_url=url)
+
+
+def put(bucket: DataBucket, key: str, content: bytes = b"{}\n") -> None:
+    bucket.store.put(f"{PROCESSED}/{key}", content)
+
+
+def test_an_empty_bucket_has_no_versions(bucket: DataBucket) -> None:
+    assert bucket.versions() == ()
+
+
+def test_only_complete_versions_count_in_their_own_order(bucket: DataBucket) -> None:
+    for version in ("10", "9", "2026-11", ".9.aside", "half"):
+        for split in ("train", "val", "eval")[: 2 if version == "half" else 3]:
+            put(bucket, f"{version}/{split}.jsonl")
+    put(bucket, "9/notes.txt")
+    put(bucket, "README.md")
+    assert bucket.versions() == ("9", "10", "2026-11")
+    put(bucket, "half/eval.jsonl")
+    assert "half" in bucket.versions()
+
+
+def test_a_listing_of_more_than_one_page_is_whole(
+    bucket: DataBucket, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    top = tmp_path
+    if bucket.s3_endpoint_url:
+        _, folder = request.getfixturevalue("s3")
+        top = folder / tmp_path.name / "inside"
+    for number in range(VERSIONS):
+        version = top / PROCESSED / str(number)
+        version.mkdir(parents=True)
+        for split in ("train", "val", "eval"):
+            (version / f"{split}.jsonl").touch()
+    assert len(bucket.versions()) == VERSIONS
+
+
+def test_a_new_version_starts_and_becomes_a_sound_asset(bucket: DataBucket, tmp_path: Path) -> None:
+    environment = {"S3_DATA_BUCKET": bucket.uri, "AWS_ENDPOINT_URL_S3": bucket.s3_endpoint_url}
+    with dg.DagsterInstance.ephemeral() as instance:
+        automated = Automated(tmp_path / "home", instance, **environment)
+        assert automated.wanted() == {}
+        built = build("7", ["logs"], tmp_path / "built")
+        for file in sorted(built.iterdir()):
+            assert automated.wanted() == {}
+            put(bucket, f"7/{file.name}", file.read_bytes())
+        (started,) = automated.wanted()
+        result = dg.materialize(
+            [training_data, data_is_sound],
+            instance=instance,
+            partition_key=started,
+            resources=vars(automated.resources),
+        )
+        assert result.success
+        data = result.output_for_node("training_data")
+        assert data.source == f"{bucket.uri}/{PROCESSED}/7"
+        put(bucket, "7/val.jsonl")
+        with pytest.raises(LoraAssetsError, match=r"val\.jsonl"):
+            bucket.read_unchanged(data)
+
+
+def test_a_store_that_fails_is_named_and_never_an_empty_bucket(bucket: DataBucket) -> None:
+    if bucket.s3_endpoint_url:
+        broken = DataBucket(uri="s3://nowhere", s3_endpoint_url=f"http://127.0.0.1:{free_port()}")
+        with pytest.raises(LoraAssetsError, match="s3://nowhere failed"):
+            broken.versions()
+    with pytest.raises(LoraAssetsError, match="is no bucket"):
+        DataBucket(uri="gs://bucket").versions()

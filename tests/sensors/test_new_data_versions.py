@@ -1,0 +1,191 @@
+"""Each tick launches what is due, once, and leaves the rest alone."""
+
+from pathlib import Path
+from time import time
+
+import dagster as dg
+import pytest
+
+from lora_assets.gates.advance import GATE_OF, MAX_ATTEMPTS
+from tests.sensors.conftest import Automated
+
+ORDER = list(GATE_OF)
+TRAIN, SERVE = ORDER[:3], ORDER[3:]
+
+
+@pytest.fixture
+def on(automated: Automated) -> Automated:
+    """The sensor, switched on over an empty bucket."""
+    assert automated.wanted() == {}
+    return automated
+
+
+def test_a_complete_version_becomes_a_partition_and_starts_an_incomplete_one_waits(
+    on: Automated,
+) -> None:
+    on.put("1")
+    on.put("2", "train", "val")
+    on.put(".3.aside")
+    assert on.wanted() == {"1": TRAIN}
+    assert on.instance.get_dynamic_partitions("data_version") == ["1"]
+    on.put("2", "eval")
+    assert on.wanted() == {"1": TRAIN, "2": TRAIN}
+
+
+def test_the_gates_go_with_their_assets_and_the_run_says_why(on: Automated) -> None:
+    on.put("1")
+    (request,) = on.tick().run_requests or ()
+    assert {key.name for key in request.asset_check_keys or ()} == {"data_is_sound", "quality_gate"}
+    assert request.tags["lora_assets/why"] == "training_data is missing"
+    assert request.run_key == "1/training_data/0/1"
+
+
+def test_what_was_there_when_it_was_switched_on_starts_only_when_somebody_works_on_it(
+    automated: Automated,
+) -> None:
+    automated.put("1")
+    automated.make("1", *TRAIN)
+    automated.put("2")
+    assert automated.wanted() == {}
+    automated.put("3")
+    assert automated.wanted() == {"3": TRAIN}
+    assert set(automated.instance.get_dynamic_partitions("data_version")) == {"1", "2", "3"}
+    automated.make("1", *TRAIN)
+    assert automated.wanted() == {"1": SERVE, "3": TRAIN}
+
+
+def test_a_first_tick_that_crashes_is_simply_a_first_tick_again(automated: Automated) -> None:
+    automated.put("1")
+    automated.tick(crashes=True)
+    assert automated.wanted() == {}
+    assert automated.wanted() == {}
+
+
+def test_a_tick_that_crashes_or_is_repeated_asks_for_the_same_run_again(on: Automated) -> None:
+    on.put("1")
+    keys = {r.run_key for _ in range(3) for r in on.tick(crashes=True).run_requests or ()}
+    assert keys == {"1/training_data/0/1"}
+
+
+def test_a_version_with_a_run_under_way_is_left_alone(on: Automated) -> None:
+    on.put("1")
+    (request,) = on.tick().run_requests or ()
+    run = on.launch(request)
+    for status in ("RUN_START", "RUN_CANCELING"):
+        assert on.wanted() == {}
+        report(on, run, status)
+        assert on.wanted() == {}
+    report(on, run, "RUN_SUCCESS")
+    assert "1 waits" in str(on.tick().skip_reason)
+
+
+def report(on: Automated, run: dg.DagsterRun, event: str) -> None:
+    entry = dg.DagsterEvent(event_type_value=f"PIPELINE{event[3:]}", job_name=run.job_name)
+    on.instance.report_dagster_event(entry, run.run_id)
+
+
+def test_one_version_is_served_at_a_time_the_newest_first(on: Automated) -> None:
+    for version in ("9", "10", "11"):
+        on.put(version)
+    on.make("9", *TRAIN)
+    on.make("10", *TRAIN)
+    requests = on.tick().run_requests or ()
+    assert [r.partition_key for r in requests] == ["10", "11"]
+    on.launch(requests[0])
+    assert on.wanted() == {"11": TRAIN}
+
+
+def test_a_failed_gate_stops_its_version_alone(on: Automated) -> None:
+    for version in ("1", "2"):
+        on.put(version)
+    on.make("1", *TRAIN[:2], failed="quality_gate")
+    on.make("2", *TRAIN)
+    assert on.wanted() == {"2": SERVE}
+    assert "1 stopped by a gate" in str(on.tick().skip_reason or "1 stopped by a gate")
+
+
+def test_a_run_that_ends_without_a_verdict_is_launched_again_later_with_a_bound(
+    on: Automated,
+) -> None:
+    on.put("1")
+    (request,) = on.tick().run_requests or ()
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        on.instance.report_run_failed(on.launch(request))
+        reason = "gave up" if attempt == MAX_ATTEMPTS else "1 waits before the next attempt"
+        found = on.tick()
+        assert not found.run_requests
+        assert reason in str(found.skip_reason)
+
+
+def test_a_run_that_a_person_cancelled_is_not_launched_again(on: Automated) -> None:
+    on.put("1")
+    (request,) = on.tick().run_requests or ()
+    on.instance.report_run_canceled(on.launch(request))
+    found = on.tick()
+    assert not found.run_requests
+    assert "1 was cancelled" in str(found.skip_reason)
+
+
+def test_a_version_that_a_backfill_has_is_left_to_it(on: Automated) -> None:
+    on.put("1")
+    on.put("2")
+    on.instance.add_dynamic_partitions("data_version", ["1", "2"])
+    backfill(on, ["2"])
+    assert on.wanted() == {"1": TRAIN}
+
+
+def backfill(on: Automated, data_versions: list[str]) -> None:
+    from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+
+    graph = on.definitions.resolve_asset_graph()
+    on.instance.add_backfill(
+        PartitionBackfill.from_asset_partitions(
+            backfill_id="backfill",
+            asset_graph=graph,
+            partition_names=data_versions,
+            asset_selection=[dg.AssetKey(asset) for asset in ORDER],
+            backfill_timestamp=time(),
+            tags={},
+            dynamic_partitions_store=on.instance,
+            all_partitions=False,
+            title=None,
+            description=None,
+            run_config=None,
+        )
+    )
+    assert on.instance.get_backfill("backfill").status == BulkActionStatus.REQUESTED  # type: ignore[union-attr]
+
+
+def test_a_version_past_its_gates_is_promoted_and_one_compared_with_another_live_is_compared_again(
+    on: Automated,
+) -> None:
+    first = on.registry.know("1", None)
+    for version in ("1", "2", "3"):
+        on.put(version)
+        on.make(version, *ORDER[:-1])
+    on.registry.know("2", first)
+    on.registry.know("3", None)
+    assert on.wanted() == {"3": ["live_deployment"]}
+    on.registry.live.append(first)
+    again = on.tick().run_requests or ()
+    assert [str(r.partition_key) for r in again] == ["3"]
+    assert [key.to_user_string() for key in again[0].asset_selection or ()] == SERVE[1:]
+    assert "live is now" in again[0].tags["lora_assets/why"]
+    on.make("3", *SERVE[1:3], failed="eval_gate")
+    assert on.wanted() == {"2": ["live_deployment"]}
+
+
+def test_without_automatic_promotion_a_version_past_its_gates_waits(
+    tmp_path: Path,
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        on = Automated(tmp_path, instance, LORA_ASSETS_PROMOTION="manual")
+        assert on.wanted() == {}
+        on.put("1")
+        on.make("1", *TRAIN)
+        assert on.wanted() == {"1": SERVE[:-1]}
+        on.make("1", *SERVE[:-1])
+        on.registry.know("1", None)
+        assert on.wanted() == {}
+        on.registry.live.append(on.registry.know("0", None))
+        assert on.wanted() == {"1": SERVE[1:-1]}

@@ -1,0 +1,172 @@
+"""Every failure is posted once, with what to do next, also over a webhook that is down."""
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from json import loads
+from threading import Thread
+
+import dagster as dg
+import pytest
+
+from lora_assets.assets.partitions import data_versions
+from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.webhook import Webhook
+from lora_assets.sensors.notices import notices
+
+
+class Receiver:
+    """A webhook that keeps what it is sent; it refuses after `takes` texts."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.takes = 99
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if len(receiver.texts) < receiver.takes:
+                    receiver.texts.append(loads(body)["text"])
+                    self.send_response(200)
+                else:
+                    self.send_response(503)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/secret"
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
+    receiver.server.server_close()
+
+
+class Ticks:
+    """The sensor on an instance of its own, its cursor kept as the daemon keeps it."""
+
+    def __init__(self, instance: dg.DagsterInstance, url: str, dagster_url: str = "") -> None:
+        self.instance = instance
+        self.webhook = Webhook(url=url, dagster_url=dagster_url)
+        self.cursor: str | None = None
+        self.tick()
+
+    def tick(self) -> str:
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources={"webhook": self.webhook}
+        )
+        (result,) = notices(context)
+        self.cursor = result.cursor
+        return str(result.skip_reason)
+
+    def run(self, fails: str, **tags: str) -> dg.ExecuteInProcessResult:
+        """A run of one version that its gate, or an error, stops."""
+
+        @dg.asset(
+            partitions_def=data_versions, name=fails if fails != "eval_gate" else "eval_grades"
+        )
+        def made() -> None:
+            if fails != "eval_gate":
+                raise LoraAssetsError("No reply", "Start it.")
+
+        @dg.asset_check(asset=made, name="eval_gate", blocking=True, partitions_def=data_versions)
+        def gate() -> dg.AssetCheckResult:
+            return dg.AssetCheckResult(passed=False, description="a_rate 0.5 (must be >= 0.7)")
+
+        self.instance.add_dynamic_partitions("data_version", ["7"])
+        return dg.materialize(
+            [made, gate],
+            instance=self.instance,
+            partition_key="7",
+            raise_on_error=False,
+            tags=tags,
+        )
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def test_a_failed_gate_is_posted_once_with_numbers_next_step_and_link(
+    instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    ticks = Ticks(instance, receiver.url, "http://dagster.example")
+    run = ticks.run("eval_gate")
+    ticks.tick()
+    ticks.tick()
+    (text,) = receiver.texts
+    assert text.startswith("Data version 7: eval_gate failed: a_rate 0.5 (must be >= 0.7). ")
+    assert "train from better data" in text
+    assert text.endswith(f"http://dagster.example/runs/{run.run_id}")
+
+
+def test_a_failed_promotion_and_a_failed_step_are_posted(
+    instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    ticks = Ticks(instance, receiver.url)
+    ticks.run("live_deployment")
+    ticks.run("adapter", **{"lora_assets/cause": "7/adapter/1"})
+    ticks.tick()
+    promotion, training = receiver.texts
+    assert "the promotion failed" in promotion
+    assert "No reply. Start it." in promotion
+    assert "adapter failed" in training
+    assert "launched again by itself" in training
+
+
+@pytest.mark.parametrize("repaired", [True, False])
+def test_a_replica_that_drifted_is_posted_with_what_came_of_it(
+    instance: dg.DagsterInstance, receiver: Receiver, repaired: bool
+) -> None:
+    ticks = Ticks(instance, receiver.url)
+
+    @dg.op
+    def repair() -> None:
+        if not repaired:
+            raise LoraAssetsError("Still wrong", "Restart it.")
+
+    @dg.job
+    def repair_replicas() -> None:
+        repair()
+
+    tags = {"lora_assets/found": "http://a serves nothing as live"}
+    repair_replicas.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+    ticks.tick()
+    (text,) = receiver.texts
+    assert text.startswith("http://a serves nothing as live. ")
+    assert ("It was repaired" in text) == repaired
+
+
+def test_a_webhook_that_is_down_fails_the_tick_and_loses_and_repeats_nothing(
+    instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    ticks = Ticks(instance, receiver.url)
+    for step in ("adapter", "gate_result"):
+        ticks.run(step)
+    receiver.takes = 1
+    assert "webhook is down" in ticks.tick()
+    with pytest.raises(LoraAssetsError, match="status 503") as failed:
+        ticks.tick()
+    assert "secret" not in str(failed.value)
+    receiver.takes = 99
+    ticks.tick()
+    assert ["adapter failed" in text for text in receiver.texts] == [True, False]
+    assert ["gate_result failed" in text for text in receiver.texts] == [False, True]
+
+
+def test_without_a_webhook_nothing_is_posted_then_or_later(
+    instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    ticks = Ticks(instance, "")
+    ticks.run("adapter")
+    assert "not set" in ticks.tick()
+    ticks.webhook = Webhook(url=receiver.url)
+    ticks.tick()
+    assert receiver.texts == []

@@ -1,0 +1,21 @@
+from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.partitions import data_versions
+from lora_assets.definitions import ASSETS, CHECKS
+
+
+def test_every_asset_says_what_it_is_and_who_answers_for_it() -> None:
+    for asset in ASSETS:
+        (spec,) = asset.specs
+        assert spec.description, spec.key
+        assert list(spec.owners) == OWNERS
+        assert spec.kinds
+        assert spec.group_name != "default"
+        assert spec.code_version
+
+
+def test_every_gate_is_described_and_blocks_its_own_data_version() -> None:
+    for check in CHECKS:
+        (spec,) = check.check_specs
+        assert spec.description, spec.name
+        assert spec.blocking
+        assert spec.partitions_def == data_versions

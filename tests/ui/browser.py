@@ -1,0 +1,115 @@
+"""Debian's Chromium on Dagster's own UI: what a person clicks, and what a person then sees."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from lora_assets.assets.run_tags import WHY
+from lora_assets.errors import LoraAssetsError
+
+CHROMIUM = Path("/usr/bin/chromium")
+GROUPS = ("data", "training", "serving", "evaluation")
+
+
+@contextmanager
+def open_page(url: str) -> Iterator[Page]:
+    """A page of the UI that is served at `url`."""
+    if not CHROMIUM.exists():
+        raise LoraAssetsError(f"{CHROMIUM} is not there", "Install Debian's package 'chromium'.")
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        page = browser.new_page(base_url=url, viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(30_000)
+        expect.set_options(timeout=30_000)
+        yield page
+        browser.close()
+
+
+def launch(page: Page, asset: str, data_versions: Sequence[str], reason: str) -> None:
+    """Materialise partitions of an asset from its page: one is a run, more are a backfill."""
+    page.goto(f"/assets/{asset}")
+    page.get_by_role("button", name="Materialize…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Select a partition or create one").click()
+    names = page.get_by_placeholder("Filter partitions")
+    for name in data_versions:
+        names.fill(name)
+        menu = page.locator("[class*=popover]").filter(has=names).last
+        menu.get_by_text(name, exact=True).filter(visible=True).click()
+    page.keyboard.press("Escape")
+    dialog.get_by_text("Tags", exact=True).click()
+    dialog.get_by_role("button", name="Add tags").click()
+    page.get_by_placeholder("Tag Key").fill(WHY)
+    page.get_by_placeholder("Tag Value").fill(reason)
+    page.get_by_role("button", name="Apply").click()
+    button = "Launch 1 run" if len(data_versions) == 1 else "Launch backfill"
+    dialog.get_by_role("button", name=button).click()
+    expect(dialog).to_be_hidden()
+
+
+def events(page: Page, asset: str, data_version: str) -> Locator:
+    """A partition's newest materialisation: its metadata, one row per entry."""
+    page.goto(f"/assets/{asset}?view=partitions&partition={data_version}")
+    return page.locator("table").filter(has_text="digest").first
+
+
+def gate(page: Page, asset: str, check: str) -> Locator:
+    """A gate's newest verdict on the checks page of its asset: its numbers as a table."""
+    page.goto(f"/assets/{asset}?view=checks&checkDetail={check}")
+    return page.locator("table").filter(has_text="margin").last
+
+
+def picture(page: Page, entry: str) -> Locator:
+    """The dialog with the picture behind a metadata entry of the page that is open."""
+    row = page.locator("tr").filter(has=page.get_by_text(entry, exact=True))
+    row.get_by_text("[Show Markdown]").click()
+    dialog = page.get_by_role("dialog")
+    image = dialog.get_by_role("img", name="plot")
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.complete && image.naturalWidth > 0")
+    return dialog
+
+
+def graph(page: Page) -> Locator:
+    """The whole graph, every group opened, its latest events loaded."""
+    page.goto("/asset-groups?expanded=" + ",".join(f"global@global:{name}" for name in GROUPS))
+    found = page.locator("svg").filter(has_text="live_deployment")
+    expect(found).to_be_visible()
+    expect(page.get_by_text("Loading...")).to_have_count(0)
+    return found
+
+
+def run_for(page: Page, reason: str) -> Locator:
+    """The row of the run or backfill with this reason, which keeps itself up to date."""
+    page.goto("/runs")
+    rows = page.locator("div").filter(has=page.get_by_text("View", exact=True))
+    return rows.filter(has_text=reason).last
+
+
+def newest_backfill(page: Page) -> Locator:
+    """The page of the newest backfill: what became of each of its assets' partitions."""
+    page.goto("/runs?view=backfills")
+    page.locator("a[href*='/runs/b/']").first.click()
+    return page.locator("body")
+
+
+def live(page: Page) -> Locator:
+    """The page of what is live: its newest promotion, whatever the data version."""
+    page.goto("/assets/live_deployment")
+    expect(page.get_by_text("Passing").first).to_be_visible(timeout=300_000)
+    return page.locator("table").filter(has_text="replicas").first
+
+
+def definition(page: Page, asset: str) -> str:
+    """What the asset's page says of it beside its events."""
+    page.goto(f"/assets/{asset}")
+    details = page.get_by_role("button", name="Compute details")
+    if details.get_attribute("aria-expanded") != "true":
+        details.click()
+    panel = page.locator("div").filter(has=page.get_by_text("Owners", exact=True)).last
+    expect(panel).to_be_visible()
+    return panel.locator("xpath=..").inner_text()

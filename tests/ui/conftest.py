@@ -1,0 +1,27 @@
+"""One state and one UI for every test here."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from lora_assets.errors import LoraAssetsError
+from tests.conftest import free_port, serving, stack_environment
+from tests.ui.browser import open_page
+from tests.ui.dagster_ui import await_ui, dagster_ui
+from tests.ui.state import make_data, run_graph
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser on the real UI; the server beside it is the embedded one."""
+    environment = stack_environment(tmp_path_factory.mktemp("ui"), free_port())
+    make_data(environment)
+    with dagster_ui(environment) as url, serving(environment):
+        run_graph(environment)
+        await_ui(url)
+        try:
+            with open_page(url) as found:
+                yield found
+        except LoraAssetsError as error:
+            pytest.exit(f"error: {error}", returncode=1)

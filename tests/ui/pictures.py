@@ -1,0 +1,101 @@
+"""The documentation's pictures, of a home that 'lora-assets demo' has filled.
+
+python -m tests.ui.pictures docs/pictures
+"""
+
+import os
+import sys
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from lora_assets.cli.demo import VERSIONS
+from lora_assets.cli.runs import open_instance
+from lora_assets.datasets.versions import build
+from lora_assets.environment import read_settings
+from lora_assets.errors import LoraAssetsError
+from tests.conftest import serving
+from tests.ui import browser
+from tests.ui.dagster_ui import await_ui, dagster_ui
+
+MOST_BYTES = 200_000
+MORE_VERSIONS = {"4": "sqs,sns", "5": "ecs,ecr", "6": "iam,sts"}
+"""Data that came in later, for a backfill to show."""
+
+BACKFILL_MILLISECONDS = 300_000
+
+
+def main() -> None:
+    """Write every picture into the folder that the command line names."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ)
+    settings = read_settings(environment)
+    environment |= {"VLLM_URL": settings.vllm_url, "JUDGE_URL": settings.judge_url}
+    bucket = Path(unquote(urlsplit(settings.s3_data_bucket).path))
+    for name, services in MORE_VERSIONS.items():
+        build(name, services.split(","), bucket)
+    open_instance(settings).add_dynamic_partitions("data_version", list(MORE_VERSIONS))
+    try:
+        with serving(environment), dagster_ui(environment) as url:
+            await_ui(url)
+            with browser.open_page(url) as page:
+                take_all(page, folder)
+    except LoraAssetsError as error:
+        sys.exit(f"error: {error}")
+
+
+def take_all(page: Page, folder: Path) -> None:
+    """Each page that the documentation speaks of, cut to what matters."""
+    better = VERSIONS[1].name
+    page.set_viewport_size({"width": 1300, "height": 1700})
+    shown = browser.gate(page, "adapter", "quality_gate")
+    expect(shown).to_contain_text("FAILED")
+    save(page, folder / "quality-gate.png", until=shown)
+    browser.events(page, "adapter", better)
+    save(page, folder / "learning-curve.png", only=browser.picture(page, "learning curve"))
+    shown = browser.events(page, "eval_grades", better)
+    save(page, folder / "examples.png", only=shown.locator("tr", has_text="candidate is").first)
+    shown = browser.gate(page, "eval_grades", "eval_gate")
+    save(page, folder / "eval-gate.png", until=shown)
+    browser.gate(page, "perf_metrics", "perf_gate")
+    save(page, folder / "latency.png", only=browser.picture(page, "latency"))
+    browser.live(page)
+    save(page, folder / "live-deployment.png", until=page.get_by_text("/#/models/").last)
+    browser.launch(page, "training_data", list(MORE_VERSIONS), "three new data versions")
+    shown = browser.newest_backfill(page)
+    expect(shown).to_contain_text("100% completed", timeout=BACKFILL_MILLISECONDS)
+    save(page, folder / "backfill.png", until=shown.get_by_text("100% completed"))
+    page.goto("/runs")
+    expect(page.get_by_text("three new data versions")).to_be_visible()
+    save(page, folder / "runs.png", until=page.get_by_text("Success").last)
+    page.set_viewport_size({"width": 2300, "height": 900})
+    save(page, folder / "graph.png", only=browser.graph(page))
+
+
+def save(page: Page, file: Path, only: Locator | None = None, until: Locator | None = None) -> None:
+    """The page as PNG: one element of it, or all from its top to the end of an element."""
+    if only is not None:
+        png = only.screenshot(animations="disabled")
+    else:
+        assert until is not None
+        expect(until).to_be_visible()
+        box = until.bounding_box()
+        viewport = page.viewport_size
+        assert box is not None
+        assert viewport is not None
+        height = min(box["y"] + box["height"] + 24, viewport["height"])
+        clip = {"x": 0, "y": 0, "width": viewport["width"], "height": height}
+        png = page.screenshot(animations="disabled", clip=clip)
+    # Few colours are enough for a page, and make a small file.
+    Image.open(BytesIO(png)).convert("RGB").quantize(128).save(file, optimize=True)
+    size = file.stat().st_size
+    assert size <= MOST_BYTES, f"{file} has {size} bytes"
+    print(f"{file}: {size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()
