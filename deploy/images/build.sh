@@ -1,36 +1,46 @@
 #!/usr/bin/env bash
-# Builds both images from their recipes, tagged with the package's version.
-#   ENGINE=docker   as anywhere: packages from PyPI, the base image from its registry
-#   ENGINE=buildah  on a machine without an engine: needs root; what pip reaches here, by its own
-#                   configuration, is downloaded first and lent to the build, and the base image
-#                   is Debian's where no registry has been asked for it
-# STORAGE is buildah's folder for images (podman's --root finds them there), PYTHON a 3.11 with pip.
+# Builds both images from their recipes, tagged with the package's version: 'make images'.
+#   ENGINE=docker   as anywhere: the base image from its registry, the packages from PyPI
+#   ENGINE=buildah  as root on a machine without an engine: the base image from Debian's packages,
+#                   the packages from the folder $PACKAGES, the images into the folder $STORAGE
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-images="vllm-deployment-tools vllm-training-tools"
-version=$(python3 -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])')
-
-if [ "${ENGINE:=buildah}" = docker ]; then
-    for image in $images; do
-        docker build --file "deploy/images/$image/Dockerfile" --tag "$image:$version" .
+build() { # COMMAND...
+    for image in vllm-deployment-tools vllm-training-tools; do
+        "$@" --file "deploy/images/$image/Dockerfile" --tag "$image:$VERSION" .
     done
+}
+
+if [ "$ENGINE" = docker ]; then
+    build docker build
     exit
 fi
 
-lent=$(mktemp -d)
-trap 'rm -rf "$lent"' EXIT
-"$PYTHON" deploy/images/requirements.py cluster training > "$lent/requirements.txt"
-echo "Downloading the packages ..."
-"$PYTHON" -m pip wheel --quiet --disable-pip-version-check --constraint constraints.txt \
-    --wheel-dir "$lent/wheels" --requirement "$lent/requirements.txt" setuptools
-# Lent at /mnt, which every Debian has, so that no mount point stays in the image.
-printf '[global]\nno-index = true\nfind-links = /mnt\n' > "$lent/pip.conf"
+# Where the kernel takes overlays on this file system, no layer is a copy of those below it.
+probe=$(mktemp -d -p "$STORAGE")
+mkdir "$probe"/{lower,upper,work,merged}
+if mount -t overlay overlay "$probe/merged" \
+    -o "lowerdir=$probe/lower,upperdir=$probe/upper,workdir=$probe/work" 2> /dev/null; then
+    umount "$probe/merged"
+    export STORAGE_DRIVER=overlay layers=true
+else
+    export STORAGE_DRIVER=vfs layers=false
+fi
+rm -r "$probe"
 
 buildah() { command buildah --root "$STORAGE" --runroot "$STORAGE/run" "$@"; }
-export -f buildah
-deploy/images/debian-base.sh
-for image in $images; do
-    buildah bud --isolation chroot --pull-never --secret "id=pip,src=$lent/pip.conf" \
-        --volume "$lent/wheels:/mnt:ro" \
-        --file "deploy/images/$image/Dockerfile" --tag "$image:$version" .
-done
+base=docker.io/library/python:3.11-slim-bookworm
+buildah inspect "$base" > /dev/null 2>&1 || {
+    root=$(mktemp -d -p "$STORAGE")
+    debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip,python3-venv \
+        bookworm "$root" "${MIRROR:-http://deb.debian.org/debian}"
+    rm -r "$root"/var/cache/apt/archives "$root"/var/lib/apt/lists
+    container=$(buildah from scratch)
+    buildah add --quiet "$container" "$root" / > /dev/null
+    buildah commit --quiet --rm "$container" "$base" > /dev/null
+    rm -r "$root"
+}
+printf '[global]\nno-index = true\nfind-links = /mnt\n' > "$STORAGE/pip.conf"
+# Lent at /mnt, which the base image has, so that no mount point is left in the image.
+build buildah bud --isolation chroot --pull-never --layers="$layers" \
+    --secret "id=pip,src=$STORAGE/pip.conf" --volume "$PACKAGES:/mnt:ro"
