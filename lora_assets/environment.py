@@ -64,11 +64,7 @@ class Settings(Record):
     base_model_name: str
     dagster_url: str
     request: str
-<<<<<<< HEAD
-    workflow: str
-=======
     argo_workflow: str
->>>>>>> ui
     outputs: Path | None
     executor: Executor
     step_pods: Mapping[str, Any]
@@ -130,11 +126,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "candidate_slot": environ.get("CANDIDATE_SLOT", CANDIDATE_SLOT),
             "dagster_url": environ.get("DAGSTER_URL", ""),
             "request": environ.get("LORA_ASSETS_REQUEST", ""),
-<<<<<<< HEAD
-            "workflow": environ.get("LORA_ASSETS_WORKFLOW", ""),
-=======
             "argo_workflow": environ.get("LORA_ASSETS_ARGO_WORKFLOW", ""),
->>>>>>> ui
             "outputs": environ.get("LORA_ASSETS_OUTPUTS") or None,
             "executor": _executor(environ.get("LORA_ASSETS_EXECUTOR", "in_process")),
             "step_pods": _step_pods(environ.get("LORA_ASSETS_STEP_PODS", "{}")),

@@ -60,11 +60,7 @@ def materialise(
                 # Without its name here a job's own logger gives way to Dagster's default one.
                 "loggers": {"console": {}},
             },
-<<<<<<< HEAD
-            tags={PROCESS_TAG: this_process(), WHY: why(job.name)},
-=======
             tags={PROCESS_TAG: this_process(), WHY: typed_command(job.name)},
->>>>>>> ui
             raise_on_error=False,
             run_id=run_id,
         )
@@ -88,17 +84,10 @@ def _metadata(
             yield check.asset_key.to_user_string(), check.metadata
 
 
-<<<<<<< HEAD
-def why(job: str) -> str:
-    """Why a run exists: the command that was typed, as in "lora-assets train"."""
-    command = click.get_current_context(silent=True)
-    return command.command_path if command else job
-=======
 def typed_command(otherwise: str) -> str:
     """The command that a person or Argo gave, as in "lora-assets train"."""
     command = click.get_current_context(silent=True)
     return command.command_path if command else otherwise
->>>>>>> ui
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:

@@ -9,21 +9,13 @@ import click
 from dagster import AssetCheckKey, AssetKey
 
 from lora_assets.assets.eval_grades import ANSWERED
-<<<<<<< HEAD
-from lora_assets.assets.run_tags import ARGO_WORKFLOW, WHY
-=======
 from lora_assets.assets.run_tags import launch_tags
->>>>>>> ui
 from lora_assets.cli.dagster_webserver import PARTITION_TAG, DagsterWebserver, Run
 from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.outputs import Name, Outputs
 from lora_assets.cli.remote_run import RemoteRun, stop_signals
 from lora_assets.cli.run_log import RunEvent
-<<<<<<< HEAD
-from lora_assets.cli.runs import materialise, open_instance, why
-=======
 from lora_assets.cli.runs import materialise, open_instance, typed_command
->>>>>>> ui
 from lora_assets.cli.stack import Stack, resource_config
 from lora_assets.cli.steps import STEPS, Step
 from lora_assets.definitions import make_definitions
@@ -133,21 +125,14 @@ def _remotely(
             },
             "resources": resource_config(stack.given, dagster.configured(location)),
         }
-        labels = {**tags, **work.tags, WHY: why(job)}
-        if stack.settings.workflow:
-            labels[ARGO_WORKFLOW] = stack.settings.workflow
         with stop_signals() as stop:
             dagster.add_partition(location, work.data_version)
-<<<<<<< HEAD
-            remote.launch(lambda: dagster.launch(location, job, step, run_config, labels), stop)
-=======
             remote.launch(
                 lambda: dagster.launch(
                     location, job, step, run_config, {**tags, **work.tags, **origin}
                 ),
                 stop,
             )
->>>>>>> ui
             _follow(remote, stop, step, outputs)
     else:
         with stop_signals() as stop:
