@@ -63,7 +63,9 @@ def deploy(step: str | None, **options: Any) -> None:
     def work() -> Work:
         version = stack.resources.registry.resolve(source)
         config["adapter_source"] = f"version:{version.version}"
-        return _on(stack, version, {"staged_deployment": config})
+        return Work(
+            data_version=version.data_version, ops={"staged_deployment": config}, version=version
+        )
 
     run_stage(stack, "deploy", step, work)
 
@@ -121,15 +123,11 @@ def _promote(stack: Stack, step: str | None, config: Mapping[str, Any]) -> None:
             version = cut_short.version
         else:
             version = stack.resources.registry.resolve(f"alias:{alias}")
-        return _on(stack, version, {"live_deployment": config})
+        return Work(
+            data_version=version.data_version, ops={"live_deployment": config}, version=version
+        )
 
     run_stage(stack, "promote", step, work)
-
-
-def _on(stack: Stack, version: ModelVersion, ops: Mapping[str, Mapping[str, Any]]) -> Work:
-    """Work on an adapter; refused when its data version can't be read."""
-    stack.resources.data_bucket.read(version.data_version)
-    return Work(data_version=version.data_version, ops=ops, version=version)
 
 
 def _on_its_data(stack: Stack, source: str, ops: Mapping[str, Mapping[str, Any]]) -> Work:

@@ -91,7 +91,7 @@ def _of_template(
         if f"inputs.parameters.{parameter['name']}" not in references(body):
             yield f"nothing reads parameter {parameter['name']}"
     scope = {f"inputs.parameters.{parameter['name']}" for parameter in inputs}
-    scope |= {"workflow.uid", "node.name"}
+    scope |= {"workflow.uid", "workflow.name", "node.name"}
     if "steps" in template:
         yield from _of_steps(template, manifest, library, scope)
     elif "container" in template:

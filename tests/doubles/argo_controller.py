@@ -88,7 +88,12 @@ class ArgoWorkflow:
         arguments: Mapping[str, str],
     ) -> Node:
         node = self.nodes.setdefault(name, Node(name))
-        known = {"workflow.uid": self.uid, "node.name": name, **local}
+        known = {
+            "workflow.uid": self.uid,
+            "workflow.name": self.name,
+            "node.name": name,
+            **local,
+        }
         inputs: dict[str, str] = {}
         for parameter in template["inputs"]["parameters"]:
             value = arguments.get(parameter["name"], parameter.get("value"))
