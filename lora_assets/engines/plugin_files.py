@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
-FILES = ("__init__.py", "engines/__init__.py", "engines/slots.py", "engines/vllm_plugin.py")
+FILES = (
+    "__init__.py",
+    *("engines/__init__.py", "engines/adapters_folder.py"),
+    *("engines/slots.py", "engines/vllm_plugin.py"),
+)
 """They import the standard library and vLLM; nothing else has to be in vLLM's image."""
 
 _PACKAGE = Path(__file__).parents[1]

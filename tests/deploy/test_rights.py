@@ -13,9 +13,9 @@ import pytest
 
 from lora_assets.resources import object_store
 from lora_assets.resources.pod_folder import PodFolder
-from lora_assets.resources.replica_discovery import from_selector, from_service
+from lora_assets.resources.replica_discovery import from_deployment, from_selector, from_service
 from tests.deploy.manifests import DEPLOY, find
-from tests.doubles.kubernetes_api import KubernetesApi, Pod, Service
+from tests.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
 from tests.resources.test_pod_folder import make_adapter
 
 Right = tuple[str, str, str]
@@ -56,12 +56,14 @@ def test_the_fleet_role_has_what_discovery_and_deployment_ask_for(
 ) -> None:
     api = KubernetesApi()
     api.services = [Service("vllm-service", {"app": "vllm"})]
+    api.deployments = [Deployment("vllm", {"matchLabels": {"app": "vllm"}})]
     api.pods = [Pod("vllm-0", tmp_path)]
     adapter, digest = make_adapter(tmp_path / "adapter", 0)
     with api.serving(tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         from_service("models", "vllm-service")
         from_selector("models", "app=vllm", 8000)
+        from_deployment("models", "vllm", 8000)
         folder = PodFolder("/mnt/adapters", "models", "vllm-0", None)
         folder.place(adapter, digest)
         assert folder.contents()["digests"] == {digest: digest}
