@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from lora_assets.cli.runs import open_instance
+from lora_assets.cli.runs import add_partitions, open_instance
 from lora_assets.cli.stack import Stack
 from lora_assets.datasets.versions import build as build_version
 from lora_assets.datasets.versions import contents
@@ -39,5 +39,5 @@ def list_versions() -> None:
     """Make every complete data version in the bucket a partition, and name them."""
     stack = Stack({})
     versions = stack.resources.data_bucket.versions()
-    open_instance(stack.settings).add_dynamic_partitions("data_version", list(versions))
+    add_partitions(open_instance(stack.settings), versions)
     click.echo(f"data versions: {', '.join(versions) or 'none yet'}")

@@ -1,15 +1,16 @@
 """Materialising one partition from the command line, in this process."""
 
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from uuid import uuid4
 
 import click
 import dagster as dg
 from dagster import DagsterInstance
+from sqlalchemy.exc import IntegrityError
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import WHY
@@ -31,11 +32,27 @@ def open_instance(settings: Settings) -> DagsterInstance:
     home = settings.dagster_home
     if settings.dagster_is_ours:
         home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
+        _keep_dagster_yaml(home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
     instance = DagsterInstance.from_config(str(home))
     fail_runs_of_dead_processes(instance)
     return instance
+
+
+def add_partitions(instance: DagsterInstance, versions: Sequence[str]) -> None:
+    """Make data versions partitions; those that are stay."""
+    try:
+        instance.add_dynamic_partitions(str(data_versions.name), versions)
+    except IntegrityError:
+        # Another command added one of them in the same moment: now it is left out.
+        instance.add_dynamic_partitions(str(data_versions.name), versions)
+
+
+def _keep_dagster_yaml(path: Path) -> None:
+    """Our dagster.yaml at `path`, whole at any time: another command may be reading it."""
+    with NamedTemporaryFile(dir=path.parent, prefix=".dagster.yaml.", delete=False) as aside:
+        aside.write(_DAGSTER_YAML.read_bytes())
+    Path(aside.name).replace(path)
 
 
 def materialise(
@@ -49,7 +66,7 @@ def materialise(
 
     Raises RunFailed when a gate or an error stopped it.
     """
-    instance.add_dynamic_partitions(str(data_versions.name), [data_version])
+    add_partitions(instance, [data_version])
     run_id = str(uuid4())
     with waiting_told(instance, run_id):
         result = job.execute_in_process(

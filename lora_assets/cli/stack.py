@@ -1,12 +1,16 @@
 """The stack that a command works on: the environment's, with what its options override."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from filelock import FileLock
+from sqlalchemy import make_url
 
 from lora_assets.environment import make_resources, read_settings
 from lora_assets.records import Record
+from lora_assets.resources.registry import Registry
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -80,6 +84,18 @@ class Stack:
         # What a command runs itself, it runs in its own process.
         self.settings = read_settings().model_copy(update={**given, "executor": "in_process"})
         self.resources = make_resources(self.settings)
+        _make_database(self.resources.registry)
+
+
+def _make_database(registry: Registry) -> None:
+    """Let one command make a registry that is a file: two at once fail on each other's tables."""
+    if not registry.tracking_uri.startswith("sqlite:"):
+        return
+    path = Path(make_url(registry.tracking_uri).database or "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            registry.aliases()
 
 
 def resource_config(

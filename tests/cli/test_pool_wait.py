@@ -68,3 +68,26 @@ def test_the_second_training_waits_until_the_first_one_ends(tmp_path: Path, endi
             if process is not None:
                 process.kill()
                 process.wait()
+
+
+def test_commands_that_begin_at_once_on_a_new_home_all_do_their_work(tmp_path: Path) -> None:
+    (tmp_path / "bucket/data/processed/1").mkdir(parents=True)
+    for split in ("train", "val", "eval"):
+        (tmp_path / f"bucket/data/processed/1/{split}.jsonl").touch()
+    commands = [("rollback",), ("data", "list"), ("rollback",), ("data", "list")]
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-m", "lora_assets.cli.main", *command],
+            env={**os.environ, "LORA_ASSETS_HOME": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command in commands
+    ]
+    nothing_live = (
+        "error: Alias 'previous' of mistral-7b-lora is not set. "
+        "See 'lora-assets status' for the aliases there are.\n"
+    )
+    said = [process.communicate()[0] for process in begun]
+    assert said == [nothing_live, "data versions: 1\n"] * 2

@@ -9,13 +9,11 @@ from lora_assets.resources.object_store import ObjectStore
 from tests.cluster.conftest import BUCKET, Cluster
 
 
-@pytest.fixture(params=["s3", "s3 with a prefix", "folder"])
+@pytest.fixture(params=["s3", "folder"])
 def store(cluster: Cluster, request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return ObjectStore(tmp_path.as_uri())
-    (cluster.folder / "s3" / tmp_path.name).mkdir()
-    prefix = "/team/data" if "prefix" in request.param else ""
-    return ObjectStore(f"s3://{tmp_path.name}{prefix}", cluster.s3.url)
+    return ObjectStore(f"s3://{BUCKET}/tests/{tmp_path.name}", cluster.s3.url)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\n", b"a" * (6 << 20)])
