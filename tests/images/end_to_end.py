@@ -1,18 +1,18 @@
-"""Both images as they were built from their recipes, each in the work that it is made for."""
+"""Both images as they were built from their recipes, each in the work that it is made for.
+
+`make test-images` runs this; the name keeps it out of `make test`.
+"""
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from lora_assets.datasets.versions import build
 from lora_assets.engines.adapters_folder import contents
 from lora_assets.resources.fleet import CANDIDATE_SLOT
-from tests.conftest import free_port
 from tests.images.conftest import USER, Image, Neighbours
+from tests.remote_dagster import small_data
 
 PINNED = Path(__file__).parents[2] / "constraints.txt"
 TRAINS = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers"}
@@ -26,7 +26,8 @@ print(json.dumps({
 }))
 """
 SHORT = (
-    *("--num-epochs", "1", "--evaluations", "2", "--learning-rate", "0.01"),
+    *("--num-epochs", "1", "--evaluations", "1", "--learning-rate", "0.01", "--batch-size", "4"),
+    *("--gradient-accumulation-steps", "1", "--max-seq-length", "256"),
     *("--max-eval-loss", "100", "--max-perplexity", "1000"),
 )
 
@@ -39,7 +40,7 @@ def _plain(line: str) -> str:
 
 @pytest.fixture(scope="session")
 def data_version(neighbours: Neighbours) -> str:
-    build("1", ["sns"], neighbours.bucket)
+    small_data(neighbours.bucket)
     return "1"
 
 
@@ -80,41 +81,37 @@ def test_what_the_deployment_image_cannot_do_is_one_line(
     assert "Traceback" not in ended.stderr
 
 
-def test_what_the_training_image_trained_the_deployment_image_deploys_shows_and_restores(
-    deployment: Image, neighbours: Neighbours, candidate: str, tmp_path: Path
+@pytest.mark.usefixtures("candidate")
+def test_a_workflow_stages_through_dagster_what_the_training_image_trained(
+    deployment: Image, neighbours: Neighbours, dagster_url: str
 ) -> None:
-    ended = deployment.run("lora-assets", "deploy", **neighbours.options)
-    assert ended.returncode == 0, ended.stderr
-    assert f"deploy: data version {candidate} done" in ended.stderr
+    """Step and code location are containers of one image; the work is in the second one."""
+    environment = {"DAGSTER_URL": dagster_url, "LORA_ASSETS_STACK": "cluster"}
+    environment |= {"LORA_ASSETS_REQUEST": "deploy-1"}
+    for name in ("MLFLOW_TRACKING_URI", "VLLM_URL"):
+        environment[name] = neighbours.environment[name]
+    for step in ("load-adapter", "smoke-test", "set-staged-alias"):
+        command = ("lora-assets", "deploy", f"--step={step}")
+        ended = deployment.run(*command, environment=environment)
+        assert ended.returncode == 0, ended.stderr
 
     ended = deployment.run("lora-assets", "status", "--json", **neighbours.options)
     assert ended.returncode == 0, ended.stderr
     status = json.loads(ended.stdout)
-    digest = status["aliases"]["staged"]["digest"]
     (replica,) = status["replicas"]
-    assert replica["adapters"][CANDIDATE_SLOT] == digest
+    assert replica["adapters"][CANDIDATE_SLOT] == status["aliases"]["staged"]["digest"]
     assert status["agrees"] is True
 
+
+def test_the_init_container_restores_what_is_staged(
+    deployment: Image, neighbours: Neighbours, tmp_path: Path
+) -> None:
     restored = tmp_path / "adapters"
     restored.mkdir()
     restored.chmod(0o777)
     options = {**neighbours.options, "mounts": {"/mnt/adapters": str(restored)}}
     ended = deployment.run("lora-assets", "restore", **options)
     assert ended.returncode == 0, ended.stderr
-    assert contents(restored)["digests"] == {digest: digest}
-
-
-def test_the_deployment_image_serves_the_code_location(
-    deployment: Image, neighbours: Neighbours
-) -> None:
-    port = free_port()
-    where = ("--host", "127.0.0.1", "--port", str(port))
-    command = ("dagster", "api", "grpc", "-m", "lora_assets.definitions", *where)
-    asked = (sys.executable, "-m", "dagster", "api", "grpc-health-check", *where)
-    with deployment.running(*command, **neighbours.options) as container:
-        while subprocess.run(asked, capture_output=True, check=False).returncode != 0:
-            assert container.poll() is None, "the code location ended before it was healthy"
-        listed = [sys.executable, "-m", "dagster", "job", "list"]
-        listed += ["--grpc-host", "127.0.0.1", "--grpc-port", str(port)]
-        jobs = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
-    assert {"Job: lifecycle", "Job: train", "Job: promote"} <= set(jobs.splitlines())
+    staged = contents(neighbours.adapters)
+    assert contents(restored)["digests"] == staged["digests"]
+    assert contents(restored)["slots"] == staged["slots"] != {}
