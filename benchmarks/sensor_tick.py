@@ -10,6 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -17,11 +18,14 @@ import psutil
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
+from mlflow import MlflowClient
 
 from lora_assets.cli.runs import open_instance
 from lora_assets.definitions import make_definitions
-from lora_assets.environment import make_resources, read_settings
+from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.gates.advance import GATE_OF
+from lora_assets.records.registry import ModelVersion
+from lora_assets.records.verdict import Check, Verdict
 from lora_assets.resources.data_bucket import PROCESSED
 from lora_assets.sensors.history import gate_key
 
@@ -56,6 +60,53 @@ def report_history(instance: dg.DagsterInstance, version: str, stopped: bool) ->
             return
 
 
+def register(resources: Resources, names: Sequence[str]) -> None:
+    """A model version of each, one in the middle of them live, all compared with it."""
+    registry = resources.registry
+    client = MlflowClient(registry.tracking_uri, registry.tracking_uri)
+    client.create_registered_model(registry.model_name)
+    digests = {name: f"{int(name):064x}" for name in names}
+    live = names[len(names) // 2]
+    for name in names:
+        made = client.create_model_version(
+            registry.model_name,
+            source="file:///nowhere",
+            tags={
+                "data.version": name,
+                "data.digest": "0" * 64,
+                "adapter.digest": digests[name],
+            },
+        )
+        version = ModelVersion(
+            model=registry.model_name,
+            version=int(made.version),
+            digest=digests[name],
+            data_version=name,
+            data_digest="0" * 64,
+            run_id="",
+        )
+        if name == live:
+            registry.set_alias("live", version)
+        elif int(name) % 10 == 1:
+            registry.store_verdict(version, eval_verdict(version, digests[live]))
+
+
+def eval_verdict(version: ModelVersion, compared_with: str) -> Verdict:
+    return Verdict(
+        gate="eval_gate",
+        digest=version.digest,
+        compared_with=compared_with,
+        data_version=version.data_version,
+        data_digest=version.data_digest,
+        judge=None,
+        thresholds={},
+        checks=(Check(name="a_rate", measured=1.0, comparison=">=", limit=0.7),),
+        faults=(),
+        evidence_run_id=None,
+        decided_at="2026-01-01T00:00:00+00:00",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--versions", type=int, default=1000)
@@ -75,6 +126,7 @@ def main() -> None:
             instance.add_dynamic_partitions("data_version", names)
             for name in names:
                 report_history(instance, name, stopped=int(name) % 10 == 0)
+            register(resources, names)
             process = psutil.Process()
             seconds: list[float] = []
             memory: list[int] = []

@@ -7,7 +7,6 @@ import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import WHY
-from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.advance import (
     CAUSE_TAG,
     GATE_OF,
@@ -98,7 +97,11 @@ def _wanted(
     for each in waiting:
         wanted.pop(each.data_version, None)
     for each in waiting:
-        compared_with = _compared_with(each, registry)
+        version = registry.newest(each.data_version)
+        if version is None:
+            # Removed by hand. It can't be promoted, which must not keep the others.
+            continue
+        compared_with = registry.verdicts(version)["eval_gate"].compared_with
         run = compare_again(each, compared_with, live.digest if live else None, automatic)
         run = run or next_run(each, live_version, automatic)
         if run is None:
@@ -108,18 +111,6 @@ def _wanted(
         wanted[each.data_version] = run
         break
     return list(wanted.values())
-
-
-def _compared_with(progress: Progress, registry: Registry) -> str | None:
-    """The live digest that the newest verdicts of a data version rest on."""
-    version = registry.newest(progress.data_version)
-    if version is None:
-        raise LoraAssetsError(
-            f"Data version {progress.data_version} passed its gates, but {registry.model_name} "
-            "has no version of it",
-            "Materialise gate_result for this partition again, or correct MODEL_NAME.",
-        )
-    return registry.verdicts(version)["eval_gate"].compared_with
 
 
 def _note(data_version: str) -> dg.AssetObservation:

@@ -56,7 +56,7 @@ class Running:
             f"      location_name: {LOCATION}\n"
         )
         python = [sys.executable, "-m"]
-        module = ["--python-module", "lora_assets.definitions", "--location-name", LOCATION]
+        module = ["--module-name", "lora_assets.definitions", "--location-name", LOCATION]
         at = ["--host", "127.0.0.1", "--port"]
         self._commands = {
             "code": [*python, "dagster", "api", "grpc", *at, str(code), *module],
