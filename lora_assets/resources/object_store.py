@@ -1,12 +1,13 @@
 """Files by key, in a local folder or in S3: the same three verbs for both."""
 
 import os
-import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 from dagster_aws.s3 import S3Resource
@@ -28,7 +29,12 @@ class ObjectStore:
         """The bytes under `key`; None where there are none. Raises when the store fails."""
         if (folder := self._folder()) is not None:
             path = folder / key
-            return path.read_bytes() if path.is_file() else None
+            try:
+                return path.read_bytes() if path.is_file() else None
+            except OSError as error:
+                raise LoraAssetsError(
+                    f"Can't read {path}: {error.strerror}", "Mend its permissions or the disk."
+                ) from None
         bucket, prefix = self._bucket()
         client = self._s3()
         try:
@@ -42,12 +48,14 @@ class ObjectStore:
         """Store `content` under `key`, whole or not at all."""
         if (folder := self._folder()) is not None:
             path = folder / key
+            aside = path.with_name(f".{path.name}.{uuid4().hex}")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
-                    aside.write(content)
-                os.replace(aside.name, path)
+                aside.write_bytes(content)
+                aside.replace(path)
             except OSError as error:
+                with suppress(OSError):
+                    aside.unlink()
                 raise LoraAssetsError(
                     f"Can't write {path}: {error.strerror}", "Free space or mend the permissions."
                 ) from None

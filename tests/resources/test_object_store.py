@@ -1,0 +1,21 @@
+"""The data bucket as a folder; S3 is in tests/cluster."""
+
+from pathlib import Path
+
+import pytest
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.object_store import ObjectStore
+
+
+def test_a_folder_that_can_t_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "records" / "1.json").mkdir(parents=True)
+    with pytest.raises(LoraAssetsError, match=r"Can't write .*1\.json: Is a directory"):
+        ObjectStore(tmp_path.as_uri()).put("records/1.json", b"{}")
+    assert [path.name for path in (tmp_path / "records").iterdir()] == ["1.json"]
+
+
+@pytest.mark.parametrize("endpoint", ["minio:9000", "http://", "nonsense"])
+def test_an_endpoint_that_is_none_is_one_line(endpoint: str) -> None:
+    with pytest.raises(LoraAssetsError, match="s3://my-vllm-data failed: Invalid endpoint"):
+        ObjectStore("s3://my-vllm-data", endpoint).get("key")
