@@ -89,6 +89,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "AWS_SECRET_ACCESS_KEY": parts.S3_SECRET,
             "PROMETHEUS_URL": prometheus.url,
             "VLLM_URL": f"http://127.0.0.1:{vllm_port}",
+            "VLLM_REPLICAS": f"http://127.0.0.1:{vllm_port}",
             "JUDGE_URL": judge.url,
             "ADAPTERS_DIR": str(folder / "adapters"),
             "BASE_MODEL": str(BASE_MODEL),
