@@ -69,14 +69,14 @@ def test_from_a_data_version_to_live_and_a_spoiled_one_is_stopped(
 
 
 def test_each_step_of_the_specification_runs_by_itself(
-    run: Run, environment: Mapping[str, str], tmp_path: Path
+    output: Output, environment: Mapping[str, str], tmp_path: Path
 ) -> None:
     def outputs() -> dict[str, str]:
         return {path.name: path.read_text() for path in tmp_path.iterdir()}
 
     def take(stage: str, steps: str, *arguments: str) -> None:
         for step in steps.split():
-            assert run(to_files, stage, "--step", step, *arguments) == ""
+            assert output(to_files, stage, "--step", step, *arguments) == ""
             found = outputs()
             assert (found["data-version"], found["result"]) == ("1", "passed")
             assert ("digest" in found) == (step != "download-data")
@@ -84,17 +84,17 @@ def test_each_step_of_the_specification_runs_by_itself(
     to_files = {**environment, "LORA_ASSETS_OUTPUTS": str(tmp_path)}
     lax = ("--min-a-rate", "0", "--max-c-rate", "1", "--min-refusal-rate", "0")
     trained = ("--data-version", "1")
-    run(environment, "data", "build", "--data-version", "1", "--services", "s3")
-    before = status(run, environment)["aliases"]
+    output(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    before = status(output, environment)["aliases"]
     take("train", "download-data train", *trained)
 
     # A failed quality gate is an outcome for a workflow, and a failure for a person.
     strict = ("train", *trained, "--step", "quality-gate", "--max-eval-loss", "0.0001")
     failed = "error: quality_gate stopped it: eval_loss"
-    assert run({**environment, "LORA_ASSETS_OUTPUTS": ""}, *strict).startswith(failed)
-    assert run(to_files, *strict) == ""
+    assert output({**environment, "LORA_ASSETS_OUTPUTS": ""}, *strict).startswith(failed)
+    assert output(to_files, *strict) == ""
     assert outputs()["result"] == "failed"
-    assert status(run, environment)["aliases"] == before
+    assert status(output, environment)["aliases"] == before
 
     take("train", "quality-gate", *trained)
     take("deploy", "load-adapter smoke-test set-staged-alias")
@@ -102,7 +102,7 @@ def test_each_step_of_the_specification_runs_by_itself(
     take("performance", "run-load-test", "--max-samples", "4", "--measure-baseline")
     take("performance", "perf-decision", "--max-p95-latency", "60", "--min-throughput", "0")
     take("promote", "promote-adapter", "--source-alias", "perf-passed")
-    live = status(run, environment)["aliases"]["live"]
+    live = status(output, environment)["aliases"]["live"]
     assert outputs()["digest"] == live["digest"]
     assert outputs()["model-version"] == str(live["version"])
 
