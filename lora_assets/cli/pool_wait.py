@@ -29,7 +29,9 @@ def _process(pid: int) -> str:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return ""
-    return f"{socket.gethostname()}:{pid}:{stat.rpartition(')')[2].split()[19]}"
+    state, *fields = stat.rpartition(")")[2].split()
+    # One that was killed stays listed until its parent has asked how it ended.
+    return "" if state == "Z" else f"{socket.gethostname()}:{pid}:{fields[18]}"
 
 
 def fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
