@@ -22,9 +22,9 @@ mkdir "$probe"/{lower,upper,work,merged}
 if mount -t overlay overlay "$probe/merged" \
     -o "lowerdir=$probe/lower,upperdir=$probe/upper,workdir=$probe/work" 2> /dev/null; then
     umount "$probe/merged"
-    export STORAGE_DRIVER=overlay layers=true
+    export STORAGE_DRIVER=overlay
 else
-    export STORAGE_DRIVER=vfs layers=false
+    export STORAGE_DRIVER=vfs
 fi
 rm -r "$probe"
 
@@ -42,5 +42,6 @@ buildah inspect "$base" > /dev/null 2>&1 || {
 }
 printf '[global]\nno-index = true\nfind-links = /mnt\n' > "$STORAGE/pip.conf"
 # Lent at /mnt, which the base image has, so that no mount point is left in the image.
-build buildah bud --isolation chroot --pull-never --layers="$layers" \
+# Not by --layers: buildah 1.28 then finds nothing in a stage that it took from its cache.
+build buildah bud --isolation chroot --pull-never \
     --secret "id=pip,src=$STORAGE/pip.conf" --volume "$PACKAGES:/mnt:ro"
