@@ -71,7 +71,6 @@ def require_one_line(ended: Ended, cause: str) -> None:
         (("deploy",), "MLFLOW_TRACKING_URI", "{other_host}", "--allowed-hosts localhost:"),
         (("deploy",), "VLLM_REPLICAS", "{nowhere}", "vLLM at {nowhere} is unreachable"),
         (EVALUATE, "VLLM_REPLICAS", "{nowhere}", "vLLM at {nowhere} is unreachable"),
-        (EVALUATE, "VLLM_URL", "{nowhere}", "{nowhere}/v1/completions failed"),
         (EVALUATE, "JUDGE_URL", "{nowhere}", "{nowhere}/v1/models failed"),
         (PERFORMANCE, "PROMETHEUS_URL", "{nowhere}", "Prometheus at {nowhere} failed"),
         (PERFORMANCE, "PROMETHEUS_URL", "{mlflow}", "Prometheus at {mlflow} failed"),
