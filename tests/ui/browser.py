@@ -11,6 +11,11 @@ from lora_assets.assets.run_tags import WHY
 from lora_assets.errors import LoraAssetsError
 
 CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE = 120_000
+LAUNCHED = 300_000
+"""Milliseconds until a page has loaded, and until what a run did is on one: this machine may be
+busy."""
+
 GROUPS = ("data", "training", "serving", "evaluation")
 
 
@@ -23,8 +28,8 @@ def open_page(url: str) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         page = browser.new_page(base_url=url, viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(30_000)
-        expect.set_options(timeout=30_000)
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
         yield page
         browser.close()
 
@@ -100,7 +105,7 @@ def newest_backfill(page: Page) -> Locator:
 def live(page: Page) -> Locator:
     """The page of what is live: its newest promotion, whatever the data version."""
     page.goto("/assets/live_deployment")
-    expect(page.get_by_text("Passing").first).to_be_visible(timeout=300_000)
+    expect(page.get_by_text("Passing").first).to_be_visible(timeout=LAUNCHED)
     return page.locator("table").filter(has_text="replicas").first
 
 

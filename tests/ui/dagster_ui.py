@@ -1,7 +1,6 @@
 """Dagster's webserver and daemon over a stack's state, as 'make ui' starts them."""
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 
 from lora_assets.cli.child import start_child
 from lora_assets.cli.runs import open_instance
@@ -17,6 +17,7 @@ from tests.conftest import free_port
 
 WORKSPACE = Path(__file__).parents[2] / "workspace.yaml"
 START_SECONDS = 300.0
+STOP_SECONDS = 20.0
 
 
 @contextmanager
@@ -33,12 +34,11 @@ def dagster_ui(environment: Mapping[str, str]) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
+        # Killed, it would leave its webserver, daemon and code server behind.
+        own = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        for left in psutil.wait_procs(own, STOP_SECONDS)[1]:
+            left.kill()
 
 
 def await_ui(url: str) -> None:

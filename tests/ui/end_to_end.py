@@ -5,6 +5,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.ui.browser import (
+    LAUNCHED,
     definition,
     events,
     gate,
@@ -25,8 +26,6 @@ GRAPH = (
     "perf_metrics",
     "live_deployment",
 )
-LAUNCHED = 300_000
-"""Milliseconds until what a launched run did is on a page."""
 
 
 def test_the_graph_shows_every_asset(page: Page) -> None:
