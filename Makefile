@@ -12,7 +12,7 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-vllm ui check bench
+.PHONY: demo test test-automation test-vllm ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -39,6 +39,10 @@ test: $(VENV)/installed check
 test-vllm: $(VENV)/installed $(VLLM_VENV)/installed
 	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance
 
+# A real daemon, webserver and server, and kills; ROUNDS=30 for the whole of it.
+test-automation: $(VENV)/installed
+	$(VENV)/bin/pytest -s tests/automation
+
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -54,3 +58,5 @@ ui: $(VENV)/installed
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/embedded_server.py
 	$(VENV)/bin/python benchmarks/demo.py
+	$(VENV)/bin/python benchmarks/sensor_tick.py
+	$(VENV)/bin/python -m benchmarks.automation

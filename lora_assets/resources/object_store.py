@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dagster_aws.s3 import S3Resource
 
 from lora_assets.errors import LoraAssetsError
+
+
+@cache
+def _client(endpoint_url: str) -> Any:
+    # Making one takes longer than most requests, and keeps memory.
+    return S3Resource(endpoint_url=endpoint_url or None, max_attempts=3).get_client()
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class ObjectStore:
         return parts.netloc, f"{prefix}/" if prefix else ""
 
     def _s3(self) -> Any:
-        return S3Resource(endpoint_url=self.s3_endpoint_url or None, max_attempts=3).get_client()
+        return _client(self.s3_endpoint_url)
 
     def _unreachable(self, error: Exception) -> LoraAssetsError:
         return LoraAssetsError(
