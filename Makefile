@@ -12,7 +12,7 @@ export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-argo test-cluster test-images test-kubernetes test-manifests test-ui test-vllm
+.PHONY: demo test test-argo test-automation test-cluster test-images test-kubernetes test-manifests test-ui test-vllm
 .PHONY: pictures argo-templates images ui check bench
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -99,6 +99,10 @@ images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete)
 test-images: $(VENV)/installed images
 	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest tests/images/end_to_end.py
 
+# A real daemon, webserver and server, and kills; ROUNDS=30 for the whole of it.
+test-automation: $(VENV)/installed
+	$(VENV)/bin/pytest -s tests/automation
+
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -126,3 +130,5 @@ ui: $(VENV)/installed
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/embedded_server.py
 	$(VENV)/bin/python benchmarks/demo.py
+	$(VENV)/bin/python benchmarks/sensor_tick.py
+	$(VENV)/bin/python -m benchmarks.automation

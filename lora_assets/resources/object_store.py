@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,6 +14,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dagster_aws.s3 import S3Resource
 
 from lora_assets.errors import LoraAssetsError
+
+
+@cache
+def _client(endpoint_url: str) -> Any:
+    # Making one takes longer than most requests, and keeps memory.
+    return S3Resource(endpoint_url=endpoint_url or None, max_attempts=3).get_client()
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,7 @@ class ObjectStore:
             return S3Resource(endpoint_url=endpoint or None, max_attempts=3).get_client()
         except (BotoCoreError, ValueError) as error:
             raise self._unreachable(error) from None
+        return _client(self.s3_endpoint_url)
 
     def _unreachable(self, error: Exception) -> LoraAssetsError:
         reason = " ".join(str(error).split()).rstrip(".")

@@ -224,3 +224,38 @@ def test_an_adapter_whose_bytes_changed_on_its_way_is_refused_by_name(
     with pytest.raises(LoraAssetsError, match=f"expected {version.digest[:12]}"):
         promote(resources, "1")
     assert "live" not in aliases(resources)
+
+
+def promote_in_backfill(resources: Resources, data_version: str) -> dg.ExecuteInProcessResult:
+    """One of a backfill's runs, with the configuration that a backfill has: none."""
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("data_version", [data_version])
+    return dg.materialize(
+        [live_deployment],
+        instance=instance,
+        partition_key=data_version,
+        resources=vars(resources),
+        tags={"dagster/backfill": "twenty"},
+    )
+
+
+def test_a_backfill_ends_at_the_newest_version_that_earned_it_whatever_the_order(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    for number in ("9", "11", "10"):
+        stage(resources, adapter_folders[int(number) % 4], number)
+    assert promote_in_backfill(resources, "10").asset_materializations_for_node("live_deployment")
+    overtaken = promote_in_backfill(resources, "9")
+    assert overtaken.success
+    assert not overtaken.asset_materializations_for_node("live_deployment")
+    stale = promote_in_backfill(resources, "11")
+    assert not stale.asset_materializations_for_node("live_deployment")
+    live = resources.registry.aliases()["live"]
+    assert live.data_version == "10"
+    eleven = resources.registry.newest("11")
+    assert eleven is not None
+    for gate in ALL_GATES:
+        resources.registry.store_verdict(eleven, passed_verdict(gate, eleven, live))
+    assert promote_in_backfill(resources, "11").asset_materializations_for_node("live_deployment")
+    assert promote_in_backfill(resources, "9").success
+    assert resources.registry.aliases()["live"] == eleven

@@ -13,14 +13,19 @@ import dagster as dg
 import httpx
 import psutil
 from dagster import DagsterInstance
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import SensorInstigatorData
 
 from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.cli.runs import open_instance
 from lora_assets.environment import Resources, Settings, make_resources, read_settings
+from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS, PROMOTION, stopped_by
+from lora_assets.sensors.history import read_progress, unfinished_runs
 from tests.conftest import free_port, stack_environment
 
 LOCATION = "lora_assets"
-START_SECONDS = 300.0
+SENSOR = "new_data_versions"
+START_SECONDS = 900.0
 
 
 @dataclass
@@ -77,7 +82,8 @@ class Running:
         assert is_healthy(self.processes["server"], self.settings.vllm_url, START_SECONDS)
         self.start("webserver")
         self.start("daemon")
-        self.switch_on("new_data_versions")
+        self.switch_on(SENSOR)
+        self.wait_for(self.has_ticked, START_SECONDS)
 
     def switch_on(self, sensor: str) -> None:
         """What a person does in the UI: through the webserver's GraphQL."""
@@ -100,6 +106,28 @@ class Running:
             return bool(reply["data"]["startSensor"]["__typename"] == "Sensor")
 
         self.wait_for(switched, START_SECONDS)
+
+    def has_ticked(self) -> bool:
+        """Whether the sensor has noted what was there: what comes now is new."""
+        states = self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        data = [s.instigator_data for s in states if s.instigator_name == SENSOR]
+        return any(isinstance(d, SensorInstigatorData) and d.cursor is not None for d in data)
+
+    def is_settled(self) -> bool:
+        """Whether every data version is live or was, was stopped, or was given up."""
+        if unfinished_runs(self.instance):
+            return False
+        return all(
+            stopped_by(each) or PROMOTION in each.made or self.gave_up(each.data_version)
+            for each in read_progress(self.instance, self.resources.data_bucket.versions())
+        )
+
+    def gave_up(self, data_version: str) -> bool:
+        """Whether the runs of one cause came to their bound."""
+        runs = [record.dagster_run for record in self.runs()]
+        tags = [r.tags for r in runs if r.tags.get("dagster/partition") == data_version]
+        causes = [found[CAUSE_TAG] for found in tags]
+        return any(causes.count(cause) >= MAX_ATTEMPTS for cause in causes)
 
     def workers(self) -> list[psutil.Process]:
         """The run workers: the code server's children that run Python of their own."""

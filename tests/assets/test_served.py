@@ -1,0 +1,69 @@
+"""One candidate place, and many versions that are judged in turn."""
+
+from pathlib import Path
+
+import pytest
+
+from lora_assets.assets.served import bring, take_candidate_place
+from lora_assets.environment import Resources
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates import smoke
+from lora_assets.records.registry import ModelVersion
+from lora_assets.resources.fleet import CANDIDATE_SLOT
+from tests.conftest import trained
+
+
+def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion:
+    """A version that its own run put into the candidate place."""
+    registry, fleet = resources.registry, resources.fleet
+    version = registry.register(trained(resources, folder, data_version))
+    bring(registry, fleet, version, resources.work_folder)
+    fleet.renew_slot(CANDIDATE_SLOT, version.serving_name, version.digest, smoke.PROMPTS)
+    registry.set_alias("staged", version)
+    return version
+
+
+def take(resources: Resources, version: ModelVersion, slot: str = CANDIDATE_SLOT) -> bool:
+    registry, fleet, work_folder = resources.registry, resources.fleet, resources.work_folder
+    return take_candidate_place(registry, fleet, slot, version, work_folder)
+
+
+def test_the_candidate_place_is_taken_back_from_another_version(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    first = stage(resources, adapter_folders[0], "1")
+    assert not take(resources, first)
+    stage(resources, adapter_folders[1], "2")
+    assert take(resources, first)
+    assert set(resources.fleet.serving(CANDIDATE_SLOT).values()) == {first.digest}
+    assert resources.registry.aliases()["staged"] == first
+    assert not take(resources, first)
+
+
+def test_an_adapter_that_a_promotion_retired_is_brought_back(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    first = stage(resources, adapter_folders[0], "1")
+    second = stage(resources, adapter_folders[1], "2")
+    resources.fleet.retire([second.digest])
+    assert not resources.fleet.holds(first.digest)
+    assert take(resources, first)
+    assert set(resources.fleet.serving(first.serving_name).values()) == {first.digest}
+
+
+def test_another_slot_than_the_fleets_own_is_only_looked_at(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    first = stage(resources, adapter_folders[0], "1")
+    with pytest.raises(LoraAssetsError, match="serves nothing as typo"):
+        take(resources, first, "typo")
+
+
+def test_the_same_bytes_of_two_data_versions_are_two_model_versions(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    first = resources.registry.register(trained(resources, adapter_folders[0], "1"))
+    second = resources.registry.register(trained(resources, adapter_folders[0], "2"))
+    assert (first.digest, first.data_version) == (second.digest, "1")
+    assert second.data_version == "2"
+    assert resources.registry.register(trained(resources, adapter_folders[0], "1")) == first
