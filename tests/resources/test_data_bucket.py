@@ -13,25 +13,37 @@ from lora_assets.datasets.versions import build
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
 from tests.conftest import free_port
+from tests.remote_dagster import await_true, is_listening
 from tests.sensors.conftest import Automated
 
-KEY, SECRET = "key", "secret"
+BUCKET, KEY, SECRET = "my-vllm-data", "key", "secret"
 VERSIONS = 340
 """Their 1,020 objects are more than one page of an S3 listing (1,000 keys)."""
 
 
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """An S3 server's URL, and the folder whose folders are its buckets."""
-    folder = tmp_path_factory.mktemp("s3")
-    address = f"127.0.0.1:{free_port()}"
-    options = ["--addr", address, "--auth-key", f"{KEY},{SECRET}", "--dir-cache-time", "0s"]
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An S3 server's URL, and the folder of its one bucket, which is there from its start.
+
+    rclone keeps what it has listed, and hangs when it is told not to: each test has its own.
+    """
+    folder = tmp_path / "s3" / BUCKET
+    folder.mkdir(parents=True)
+    port = free_port()
+    options = ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
     server = start_child(
-        [str(Path(sys.executable).with_name("rclone")), "serve", "s3", str(folder), *options],
-        {"HOME": str(folder)},
+        [
+            str(Path(sys.executable).with_name("rclone")),
+            "serve",
+            "s3",
+            str(folder.parent),
+            *options,
+        ],
+        {"HOME": str(tmp_path)},
     )
     try:
-        yield f"http://{address}", folder
+        await_true(lambda: is_listening(port))
+        yield f"http://127.0.0.1:{port}", folder
     finally:
         server.terminate()
         server.wait(30)
@@ -43,12 +55,11 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> DataBucket:
     if request.param == "folder":
         return DataBucket(uri=tmp_path.as_uri())
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    url, folder = request.getfixturevalue("s3")
-    (folder / tmp_path.name).mkdir()
+    url, _ = request.getfixturevalue("s3")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    return DataBucket(uri=f"s3://{tmp_path.name}/inside", s3_endpoint_url=url)
+    return DataBucket(uri=f"s3://{BUCKET}/inside", s3_endpoint_url=url)
 
 
 def put(bucket: DataBucket, key: str, content: bytes = b"{}\n") -> None:
@@ -76,7 +87,7 @@ def test_a_listing_of_more_than_one_page_is_whole(
     top = tmp_path
     if bucket.s3_endpoint_url:
         _, folder = request.getfixturevalue("s3")
-        top = folder / tmp_path.name / "inside"
+        top = folder / "inside"
     for number in range(VERSIONS):
         version = top / PROCESSED / str(number)
         version.mkdir(parents=True)
