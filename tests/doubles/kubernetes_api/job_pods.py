@@ -58,11 +58,11 @@ class JobPod:
         """Bytes that the process had at most, a moment before its end."""
         self._node, self._changed = node, changed
         self._process: subprocess.Popen[bytes] | None = None
-        self._waiting: tuple[str, str] | None = None
         self._started, self._finished = now(), ""
-        self._ended = Event()
+        self._has_started, self._ended = Event(), Event()
         (self._container,) = self.spec["containers"]
         self.containers = [self._container["name"]]
+        self._lacks = next(self._missing(), None)
 
     @property
     def gone(self) -> bool:
@@ -71,26 +71,13 @@ class JobPod:
 
     @property
     def running(self) -> bool:
-        """Whether the process has neither ended nor been kept from starting."""
-        return self._process is not None and self.exit_code is None
+        """Whether there is a process, or will be in a moment."""
+        return self._lacks is None and self.exit_code is None
 
     def start(self) -> None:
-        """Start the container, unless something that it needs is not there."""
-        self._waiting = next(self._missing(), None)
-        if self._waiting:
-            return
-        self.folder.mkdir(parents=True)
-        command = [*self._container.get("command", ()), *self._container.get("args", ())]
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        Thread(target=self._wait, args=(self._process,), daemon=True).start()
+        """Start the container in a moment, unless something that it needs is not there."""
+        if self._lacks is None:
+            Thread(target=self._run, daemon=True).start()
 
     def kill(self) -> None:
         """End the container without a word, as a node that is lost does."""
@@ -99,9 +86,8 @@ class JobPod:
     def delete(self) -> None:
         """Have the container end in its own way, or be killed when its grace is over."""
         self.deleted = True
-        self._signal(signal.SIGTERM)
         grace = self.spec.get("terminationGracePeriodSeconds", 30)
-        Thread(target=self._kill_after, args=(grace,), daemon=True).start()
+        Thread(target=self._end_within, args=(grace,), daemon=True).start()
 
     def json(self) -> Mapping[str, object]:
         """The object as the API gives it."""
@@ -120,15 +106,15 @@ class JobPod:
         }
 
     def _phase(self) -> str:
-        if self._waiting:
+        if self._process is None:
             return "Pending"
         if self.exit_code is None:
             return "Running"
         return "Failed" if self.exit_code else "Succeeded"
 
     def _status(self) -> Mapping[str, object]:
-        if self._waiting:
-            reason, message = self._waiting
+        if self._process is None:
+            reason, message = self._lacks or ("ContainerCreating", "")
             state: Mapping[str, object] = {"waiting": {"reason": reason, "message": message}}
         elif self.exit_code is None:
             state = {"running": {"startedAt": self._started}}
@@ -187,7 +173,20 @@ class JobPod:
                 return f"{self._node.claims[claim['claimName']]}{value[len(path) :]}"
         return f"{self.folder}/root{value}"
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+    def _run(self) -> None:
+        self.folder.mkdir(parents=True)
+        command = [*self._container.get("command", ()), *self._container.get("args", ())]
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._process = process
+        self._has_started.set()
         # The kernel's own count after the end (ru_maxrss) begins with this process's size.
         while process.poll() is None:
             self.peak_memory = max(self.peak_memory, _peak_memory(process.pid))
@@ -201,10 +200,14 @@ class JobPod:
         self._changed()
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self.running:
-            os.killpg(self._process.pid, number)
+        if self.running:
+            assert self._has_started.wait(60)
+            assert self._process
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
 
-    def _kill_after(self, grace: float) -> None:
+    def _end_within(self, grace: float) -> None:
+        self._signal(signal.SIGTERM)
         if not self._ended.wait(grace):
             self.kill()
 

@@ -142,9 +142,8 @@ class Jobs:
         if any(job.name == body["metadata"]["name"] for job in self._of(request)):
             return failure(409, "AlreadyExists", f'jobs "{body["metadata"]["name"]}" exists')
         job = Job(body, namespace, self._node, self._notify)
-        job.pod.start()
         self.made.append(job)
-        self._notify()
+        job.pod.start()
         return web.json_response(job.json(), status=201)
 
     async def read(self, request: web.Request) -> web.Response:
