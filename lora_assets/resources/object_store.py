@@ -111,12 +111,10 @@ class ObjectStore:
         return parts.netloc, f"{prefix}/" if prefix else ""
 
     def _s3(self) -> Any:
-        endpoint = self.s3_endpoint_url
         try:
-            return S3Resource(endpoint_url=endpoint or None, max_attempts=3).get_client()
+            return _client(self.s3_endpoint_url)
         except (BotoCoreError, ValueError) as error:
             raise self._unreachable(error) from None
-        return _client(self.s3_endpoint_url)
 
     def _unreachable(self, error: Exception) -> LoraAssetsError:
         reason = " ".join(str(error).split()).rstrip(".")
