@@ -17,11 +17,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A browser on the real UI; the server beside it is the embedded one."""
     environment = stack_environment(tmp_path_factory.mktemp("ui"), free_port())
     make_data(environment)
-    with dagster_ui(environment) as url, serving(environment):
+    with dagster_ui(environment) as ui, serving(environment):
         run_graph(environment)
-        await_ui(url)
+        await_ui(ui)
         try:
-            with open_page(url) as found:
+            with open_page(ui.url) as found:
                 yield found
         except LoraAssetsError as error:
             pytest.exit(f"error: {error}", returncode=1)

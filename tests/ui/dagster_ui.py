@@ -1,10 +1,12 @@
 """Dagster's webserver and daemon over a stack's state, as 'make ui' starts them."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,23 +18,33 @@ from lora_assets.environment import read_settings
 from tests.conftest import free_port
 
 WORKSPACE = Path(__file__).parents[2] / "workspace.yaml"
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 STOP_SECONDS = 20.0
 
 
+@dataclass(frozen=True)
+class DagsterUi:
+    """Where it is, the process behind it, and what that prints."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
 @contextmanager
-def dagster_ui(environment: Mapping[str, str]) -> Iterator[str]:
-    """The URL of the UI, which is there when `await_ui` says so, for as long as the block."""
+def dagster_ui(environment: Mapping[str, str]) -> Iterator[DagsterUi]:
+    """A UI for as long as the block; it is there when `await_ui` returns."""
     settings = read_settings(environment)
     open_instance(settings)
     port = free_port()
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE)]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     variables = {**os.environ, **environment, "DAGSTER_HOME": str(settings.dagster_home)}
-    with (settings.home / "dagster-dev.log").open("wb") as log:
-        process = start_child(command, variables, log)
+    log = settings.home / "dagster-dev.log"
+    with log.open("wb") as output:
+        process = start_child(command, variables, output)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield DagsterUi(f"http://127.0.0.1:{port}", process, log)
     finally:
         # Killed, it would leave its webserver, daemon and code server behind.
         own = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -41,13 +53,14 @@ def dagster_ui(environment: Mapping[str, str]) -> Iterator[str]:
             left.kill()
 
 
-def await_ui(url: str) -> None:
-    """Return when the webserver answers; raises TimeoutError after START_SECONDS."""
+def await_ui(ui: DagsterUi) -> None:
+    """Return when the webserver answers; raises when it ended, or after START_SECONDS."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         try:
-            if httpx.get(f"{url}/server_info", timeout=5).is_success:
+            if httpx.get(f"{ui.url}/server_info", timeout=5).is_success:
                 return
         except httpx.TransportError:
-            time.sleep(0.2)
-    raise TimeoutError(f"Dagster's webserver at {url} did not answer in {START_SECONDS:.0f} s")
+            with suppress(subprocess.TimeoutExpired):
+                raise RuntimeError(f"dagster dev ended with {ui.process.wait(0.2)}; see {ui.log}")
+    raise TimeoutError(f"{ui.url} did not answer in {START_SECONDS:.0f} s; see {ui.log}")

@@ -36,9 +36,9 @@ def main() -> None:
         for name, service in MORE_VERSIONS.items():
             build(name, [service], bucket)
         open_instance(settings).add_dynamic_partitions("data_version", list(MORE_VERSIONS))
-        with dagster_ui(environment) as url:
-            await_ui(url)
-            with browser.open_page(url) as page:
+        with dagster_ui(environment) as ui:
+            await_ui(ui)
+            with browser.open_page(ui.url) as page:
                 take_all(page, folder)
     except LoraAssetsError as error:
         sys.exit(f"error: {error}")
