@@ -17,9 +17,9 @@ def test_two_versions_go_from_nothing_to_live_and_back(cluster: Cluster, run: Ru
     train(run, "1", learning_rate="1e-3")
     gate_and_promote(run)
     first = status(run)
-    assert {name: held["version"] for name, held in first["aliases"].items()} == {
-        "candidate": 1,
-        "live": 1,
+    assert {name: held["data_version"] for name, held in first["aliases"].items()} == {
+        "candidate": "1",
+        "live": "1",
     }
 
     build(run, "2", "sqs,sns")
@@ -30,7 +30,8 @@ def test_two_versions_go_from_nothing_to_live_and_back(cluster: Cluster, run: Ru
     assert digests["previous"] == first["aliases"]["live"]["digest"] != digests["live"]
     assert second["replicas"][0]["adapters"][LIVE_SLOT] == digests["live"]
     for gate in ("eval_gate", "perf_gate"):
-        assert second["verdicts"]["2"][gate]["compared_with"] == digests["previous"]
+        number = str(second["aliases"]["live"]["version"])
+        assert second["verdicts"][number][gate]["compared_with"] == digests["previous"]
 
     succeed(run, "rollback")
     third = status(run)
