@@ -104,7 +104,8 @@ class Neighbours:
 
     @property
     def options(self) -> dict[str, Mapping[str, str]]:
-        return {"environment": self.environment, "mounts": {"/mnt/adapters": str(self.adapters)}}
+        # The server reads the folder by the path that it is told: it is the same for both.
+        return {"environment": self.environment, "mounts": {str(self.adapters): str(self.adapters)}}
 
 
 @pytest.fixture(scope="session")
@@ -132,10 +133,10 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
             "AWS_SECRET_ACCESS_KEY": parts.S3_SECRET,
             "VLLM_URL": f"http://127.0.0.1:{port}",
             "VLLM_REPLICAS": f"http://127.0.0.1:{port}",
+            "ADAPTERS_DIR": str(adapters),
             "BASE_MODEL_NAME": EMBEDDED_BASE_NAME,
         }
         here = {"LORA_ASSETS_HOME": str(folder), "BASE_MODEL": str(BASE_MODEL)}
-        here["ADAPTERS_DIR"] = str(adapters)
         vllm = parts.model_server({**everywhere, **here}, port, folder / "vllm.log")
         for part in (postgresql, s3, mlflow, vllm):
             stack.callback(part.kill)

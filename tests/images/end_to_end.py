@@ -109,7 +109,7 @@ def test_the_init_container_restores_what_is_staged(
     restored = tmp_path / "adapters"
     restored.mkdir()
     restored.chmod(0o777)
-    options = {**neighbours.options, "mounts": {"/mnt/adapters": str(restored)}}
+    options = {**neighbours.options, "mounts": {str(neighbours.adapters): str(restored)}}
     ended = deployment.run("lora-assets", "restore", **options)
     assert ended.returncode == 0, ended.stderr
     staged = contents(neighbours.adapters)

@@ -56,11 +56,10 @@ def dagster_ui(environment: Mapping[str, str]) -> Iterator[DagsterUi]:
 def await_ui(ui: DagsterUi) -> None:
     """Return when the webserver answers; raises when it ended, or after START_SECONDS."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
+    while time.monotonic() < deadline and ui.process.poll() is None:
+        with suppress(httpx.TransportError):
             if httpx.get(f"{ui.url}/server_info", timeout=5).is_success:
                 return
-        except httpx.TransportError:
-            with suppress(subprocess.TimeoutExpired):
-                raise RuntimeError(f"dagster dev ended with {ui.process.wait(0.2)}; see {ui.log}")
-    raise TimeoutError(f"{ui.url} did not answer in {START_SECONDS:.0f} s; see {ui.log}")
+        with suppress(subprocess.TimeoutExpired):
+            ui.process.wait(0.2)
+    raise RuntimeError(f"{ui.url} did not answer in {START_SECONDS:.0f} s; see {ui.log}")
