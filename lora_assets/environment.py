@@ -92,7 +92,12 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     cluster, DAGSTER_HOME holds the deployment's own dagster.yaml, which is taken as it is.
     """
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
-    embedded = environ.get("LORA_ASSETS_STACK", "embedded") != "cluster"
+    stack = environ.get("LORA_ASSETS_STACK", "embedded")
+    if stack not in ("embedded", "cluster"):
+        raise LoraAssetsError(
+            f"LORA_ASSETS_STACK is {stack!r}", "Set it to embedded or cluster, or leave it out."
+        )
+    embedded = stack == "embedded"
     vllm_python = environ.get("VLLM_PYTHON", "")
     defaults = _embedded(home, bool(vllm_python)) if embedded else _cluster()
     dagster_home = home / "dagster"

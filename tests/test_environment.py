@@ -1,6 +1,7 @@
 import pytest
 
 from lora_assets.environment import EMBEDDED_MLFLOW_UI, read_settings
+from lora_assets.errors import LoraAssetsError
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,8 @@ def test_links_lead_to_the_tracking_server_unless_it_is_seen_from_elsewhere(
     environ: dict[str, str], found: str
 ) -> None:
     assert read_settings(environ).mlflow_ui == found
+
+
+def test_a_stack_that_is_none_is_refused() -> None:
+    with pytest.raises(LoraAssetsError, match="LORA_ASSETS_STACK is 'clster'"):
+        read_settings({"LORA_ASSETS_STACK": "clster"})

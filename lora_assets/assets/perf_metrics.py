@@ -87,7 +87,7 @@ def perf_metrics(
         context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, config.live_adapter, work_folder)
     baseline = _stored_baseline(live, registry, tracking) if not config.measure_baseline else None
-    together = [live] if live is not None and config.measure_baseline else []
+    measured_live = live if config.measure_baseline else None
     rows = data_bucket.read_unchanged(training_data)["eval"]
     prompts = [row.prompt_inference for row in rows[: config.max_samples or None]]
     tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
@@ -97,11 +97,11 @@ def perf_metrics(
         run.dataset(training_data, "eval", "load test")
         run.parameters(config.model_dump())
         window = server_metrics.begin(fleet)
-        loads = asyncio.run(_load(context, config, prompts, fleet, [candidate, *together]))
+        loads = asyncio.run(_load(context, config, prompts, fleet, candidate, measured_live))
         server = server_metrics.end(fleet, window)
         measured = {name: summarise(load.samples, load.duration) for name, load in loads.items()}
-        if together:
-            baseline = measured[together[0].serving_name]
+        if measured_live is not None:
+            baseline = measured[measured_live.serving_name]
         metrics = PerfMetrics(
             model_version=candidate.version,
             digest=candidate.digest,
@@ -110,7 +110,11 @@ def perf_metrics(
             data_digest=training_data.digest,
             candidate=measured[candidate.serving_name],
             baseline=baseline,
-            baseline_source="none" if baseline is None else "measured" if together else "stored",
+            baseline_source="none"
+            if baseline is None
+            else "measured"
+            if measured_live
+            else "stored",
             server=server,
             contradictions=contradictions(
                 [sample for load in loads.values() for sample in load.samples], server
@@ -124,7 +128,7 @@ def perf_metrics(
         run.metrics({f"server.{h.metric.removeprefix('vllm:')}.p95_low": h.p95_low for h in server})
         samples = LoadSamples(
             candidate=loads[candidate.serving_name].samples,
-            live=loads[together[0].serving_name].samples if together else None,
+            live=loads[measured_live.serving_name].samples if measured_live else None,
         )
         run.record(samples, STORED_SAMPLES)
         run.figure(latency_distribution(_sides(samples), {}), "latency")
@@ -187,8 +191,12 @@ async def _load(
     config: PerfConfig,
     prompts: Sequence[str],
     fleet: Fleet,
-    versions: Sequence[ModelVersion],
+    candidate: ModelVersion,
+    live: ModelVersion | None,
 ) -> Mapping[str, ModelLoad]:
+    # A candidate that is live already is its own baseline, and loaded once.
+    versions = [candidate] if live in (None, candidate) else [candidate, live]
+
     def progress(done: int, total: int) -> None:
         if done == total or done % max(1, total // 4) == 0:
             context.log.info(f"load test: {done} of {total} requests")

@@ -206,6 +206,11 @@ class DagsterWebserver:
                 errors = [error["message"] for error in data["errors"]]
             elif "message" in data:
                 errors = [data["message"]]
+        if any("OperationalError" in error.partition(":")[0] for error in errors):
+            raise ConnectionLost(
+                f"Dagster at {self.url} can't use its database ({_line(errors[0])})",
+                "See that the database runs; then run this again.",
+            )
         if errors or data is None:
             raise LoraAssetsError(
                 f"Dagster at {self.url} refused {field} ({'; '.join(map(_line, errors))})",

@@ -10,6 +10,7 @@ from uuid import uuid4
 import click
 import dagster as dg
 from dagster import DagsterInstance
+from filelock import FileLock
 from sqlalchemy.exc import IntegrityError
 
 from lora_assets.assets.partitions import data_versions
@@ -30,10 +31,17 @@ _DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
 def open_instance(settings: Settings) -> DagsterInstance:
     """Dagster's storage, runs of dead processes marked as failed."""
     home = settings.dagster_home
-    if settings.dagster_is_ours:
-        home.mkdir(parents=True, exist_ok=True)
-        _keep_dagster_yaml(home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
+    if not settings.dagster_is_ours:
+        return _opened(home)
+    home.mkdir(parents=True, exist_ok=True)
+    # Two commands that make SQLite's tables at once fail on each other's.
+    with FileLock(home / ".lock"):
+        _keep_dagster_yaml(home / "dagster.yaml")
+        return _opened(home)
+
+
+def _opened(home: Path) -> DagsterInstance:
     instance = DagsterInstance.from_config(str(home))
     fail_runs_of_dead_processes(instance)
     return instance

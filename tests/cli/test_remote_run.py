@@ -375,6 +375,20 @@ def test_a_dagster_that_is_not_there_is_named(
     assert cause in printed
 
 
+def test_a_database_that_dagster_can_not_use_is_a_lost_connection(
+    dagster: RemoteDagster, run: Run_, request_key: str
+) -> None:
+    runs = dagster.home / "dagster" / "history" / "runs.db"
+    with dagster.nothing_starts():
+        kept = runs.rename(runs.with_suffix(".kept"))
+        runs.mkdir()
+        code, printed = run(request_key, "train", "--data-version", "1")
+        runs.rmdir()
+        kept.rename(runs)
+    assert (code, printed.count("\n")) == (os.EX_TEMPFAIL, 1)
+    assert "can't use its database" in printed
+
+
 def test_a_code_location_that_failed_to_load_is_named_with_its_error(
     dagster: RemoteDagster, run: Run_, request_key: str
 ) -> None:
