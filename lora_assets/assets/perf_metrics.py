@@ -44,6 +44,12 @@ class PerfConfig(dg.Config):
     concurrency: int = Field(10, ge=1, description="Concurrent requests")
     max_tokens: int = Field(256, ge=1, description="Max tokens per request")
     max_samples: int = Field(0, ge=0, description="Max samples (0 = all)")
+    passes: int = Field(
+        1,
+        ge=1,
+        description="How often each prompt is sent to each adapter; more of them steady the "
+        "percentiles on a noisy machine, but prefix caches know the prompts by then",
+    )
     measure_baseline: bool = Field(
         False,
         description="Load-test live in the same run, turn about, instead of taking the stored "
@@ -89,7 +95,7 @@ def perf_metrics(
     baseline = _stored_baseline(live, registry, tracking) if not config.measure_baseline else None
     measured_live = live if config.measure_baseline else None
     rows = data_bucket.read_unchanged(training_data)["eval"]
-    prompts = [row.prompt_inference for row in rows[: config.max_samples or None]]
+    prompts = [row.prompt_inference for row in rows[: config.max_samples or None]] * config.passes
     tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
     with tracking.run(
         config.mlflow_experiment, f"perf-v{candidate.version}", context.run.run_id, tags

@@ -143,7 +143,8 @@ class DagsterWebserver:
             ]
         params = {
             "selector": selector,
-            "runConfigData": json.dumps(run_config),
+            # Not as text: Dagster reads text as YAML 1.1, in which 1e-05 is no number.
+            "runConfigData": run_config,
             "executionMetadata": {"tags": _tags(tags)},
         }
         self._answer(queries.LAUNCH, "launchRun", pauses=(), params=params)

@@ -24,6 +24,9 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 
 START_SECONDS = 120.0
+PASSES = 3
+"""Of 300 prompts each. Measured on two cores: one pass gives ratios of P95s between equal
+adapters of 0.91 to 1.14, where the gate's limit is 1.15."""
 
 
 class DemoVersion(Record):
@@ -50,7 +53,7 @@ VERSIONS = (
     ),
     DemoVersion(
         name="3",
-        services=("logs",),
+        services=("dynamodb",),
         spoiled=True,
         about="spoiled on purpose; a gate must stop it",
     ),
@@ -109,8 +112,9 @@ def _run_what_is_left(stack: Stack, instance: DagsterInstance, version: DemoVers
         .resolve_job_def("lifecycle")
         .get_subset(asset_selection=left.assets, asset_check_selection=left.checks)
     )
-    # On one machine another run's load test is too noisy a baseline: live is measured beside it.
-    ops = {"perf_metrics": {"measure_baseline": True}}
+    # On one machine another run's load test is too noisy a baseline: live is measured beside it,
+    # and long enough that a busy second of the machine decides nothing.
+    ops = {"perf_metrics": {"measure_baseline": True, "passes": PASSES}}
     tests_load = AssetKey("perf_metrics") in left.assets
     try:
         materialise(instance, job, version.name, ops if tests_load else {})

@@ -162,9 +162,9 @@ def test_a_failed_performance_gate_fails_the_workflow(cluster: Cluster, tmp_path
     ended = cluster.submit(workflow, max_p95_latency="0.000001", max_samples="8", max_tokens="8")
     assert ended.phase == "Failed"
     (gate,) = [node for name, node in workflow.nodes.items() if name.endswith("perf-decision")]
+    assert "perf_gate stopped it: " in gate.logs[0]
     assert gate.exit_codes == [1]
     assert gate.outputs["result"] == "failed"
-    assert "perf_gate stopped it: " in gate.logs[0]
     aliases = cluster.dagster.resources.registry.aliases()
     assert aliases["perf-failed"] == aliases["staged"]
 

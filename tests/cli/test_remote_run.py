@@ -255,15 +255,15 @@ def test_a_run_that_is_deleted_under_its_step_is_one_line(
 def test_a_failed_quality_gate_ends_training_gracefully_in_a_workflow_only(
     dagster: RemoteDagster, staged: ModelVersion, run: Run_, request_key: str, tmp_path: Path
 ) -> None:
-    step = ("train", "--data-version", "1", "--step", "quality-gate", "--max-eval-loss", "0.01")
+    step = ("train", "--data-version", "1", "--step", "quality-gate", "--max-eval-loss", "0.00001")
     code, printed = run(request_key, *step, LORA_ASSETS_OUTPUTS=str(tmp_path))
     assert code == 0
-    assert "quality_gate stopped it: eval_loss 0.1 (must be <= 0.01)" in printed
+    assert "quality_gate stopped it: eval_loss 0.1 (must be <= 1e-05)" in printed
     found = outputs(tmp_path)
     assert (found["result"], found["digest"]) == ("failed", staged.digest)
     code, printed = run(request_key, *step, LORA_ASSETS_OUTPUTS="")
     assert code == 1
-    assert printed.endswith("error: quality_gate stopped it: eval_loss 0.1 (must be <= 0.01)\n")
+    assert printed.endswith("error: quality_gate stopped it: eval_loss 0.1 (must be <= 1e-05)\n")
     assert len(dagster.runs(request_key)) == 1
     log = DagsterWebserver(dagster.url).events(found["run-id"], None).events
     began = [event.step for event in log if event.kind == "ExecutionStepStartEvent"]
