@@ -13,7 +13,6 @@ from lora_assets.records import Record
 from lora_assets.records.load_test import RequestSample
 
 _ROUNDS_PER_BLOCK = 4
-_MOST_BLOCKS = 8
 
 
 class ModelLoad(Record):
@@ -97,7 +96,7 @@ def _schedule(
     every block the same mixture.
     """
     blocks = len(prompts) // (_ROUNDS_PER_BLOCK * concurrency)
-    blocks = min(max(2, blocks - blocks % 2), _MOST_BLOCKS, len(prompts))
+    blocks = min(max(2, blocks - blocks % 2), len(prompts))
     for number in range(blocks):
         for model in models if number % 2 == 0 else reversed(models):
             yield model, prompts[number::blocks]
