@@ -36,6 +36,13 @@ from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.resources.fleet import LIVE_SLOT
 
 
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def make_version(resources: Resources, folder: Path, seed: int) -> ModelVersion:
     """A registered adapter with random weights."""
     save_random_adapter(folder, seed)
@@ -94,11 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
-    with tempfile.TemporaryDirectory() as home, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as home:
+        url = f"http://127.0.0.1:{free_port()}"
         environment = {**os.environ, "LORA_ASSETS_HOME": home, "VLLM_URL": url}
         resources = make_resources(read_settings(environment))
         versions = [make_version(resources, Path(home) / f"made-{n}", n) for n in (1, 2)]

@@ -1,6 +1,7 @@
 """Which executor a code location has, and what its deployment may change in step pods."""
 
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
@@ -46,23 +47,26 @@ def test_only_steps_with_a_pod_of_their_own_are_retried() -> None:
         assert not any(node.definition.retry_policy for node in nodes)
 
 
-def test_an_exception_in_a_step_with_a_pod_allows_no_retry() -> None:
+def returns() -> int:
+    raise LoraAssetsError("No bytes", "Bring some.")
+
+
+def yields() -> Iterator[dg.Output[int]]:
+    yield dg.Output(returns())
+
+
+@pytest.mark.parametrize("body", [returns, yields])
+def test_an_exception_in_a_step_with_a_pod_allows_no_retry(body: Callable[[], object]) -> None:
     from lora_assets.assets.lost_pods import retry_lost_pods
 
-    attempts = []
-
-    @dg.asset
-    def failing() -> None:
-        attempts.append(1)
-        raise LoraAssetsError("No bytes", "Bring some.")
-
-    result = dg.materialize([retry_lost_pods(failing)], raise_on_error=False)
+    failing = retry_lost_pods(dg.asset(body))
+    result = dg.materialize([failing], raise_on_error=False)
     (failure,) = result.get_step_failure_events()
     error = failure.step_failure_data.error
     assert error
     assert error.cause
     assert "No bytes. Bring some." in error.cause.message
-    assert len(attempts) == 1
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
 
 
 @pytest.mark.parametrize(

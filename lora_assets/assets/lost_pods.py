@@ -1,8 +1,10 @@
 """A step whose pod is lost begins again; a step that fails has failed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from functools import wraps
+from inspect import isgeneratorfunction
 from typing import Any
 
 import dagster as dg
@@ -34,9 +36,20 @@ def retry_lost_pods(definition: dg.AssetsDefinition) -> dg.AssetsDefinition:
 def _without_retries(body: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:
-        try:
+        with _exceptions_are_final():
             return body(*args, **kwargs)
-        except Exception as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
 
-    return run
+    @wraps(body)
+    def run_generator(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with _exceptions_are_final():
+            yield from body(*args, **kwargs)
+
+    return run_generator if isgeneratorfunction(body) else run
+
+
+@contextmanager
+def _exceptions_are_final() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise dg.Failure(str(error), allow_retries=False) from error

@@ -6,6 +6,7 @@ double, launched by the real K8sRunLauncher and k8s_job_executor.
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -120,7 +121,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     claims = {name: home / "claims" / name for name in (TRAINING_CLAIM, EVALUATION_CLAIM)}
     for folder in claims.values():
         folder.mkdir(parents=True)
-    of_image = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    of_image = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
     node = Node(
         folder=home / "pods",
         images=(TRAINING_IMAGE, DEPLOYMENT_IMAGE),

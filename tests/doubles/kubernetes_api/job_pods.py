@@ -176,15 +176,12 @@ class JobPod:
     def _run(self) -> None:
         self.folder.mkdir(parents=True)
         command = [*self._container.get("command", ()), *self._container.get("args", ())]
-        with self.log.open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        try:
+            process = self._start(command)
+        except OSError as error:
+            self._lacks = ("RunContainerError", str(error))
+            self._changed()
+            return
         self._process = process
         self._has_started.set()
         # The kernel's own count after the end (ru_maxrss) begins with this process's size.
@@ -198,6 +195,17 @@ class JobPod:
         self._finished = now()
         self._ended.set()
         self._changed()
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                command,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def _signal(self, number: signal.Signals) -> None:
         if self.running:
