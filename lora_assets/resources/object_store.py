@@ -17,8 +17,11 @@ from lora_assets.errors import LoraAssetsError
 
 
 @cache
-def _client(endpoint_url: str) -> Any:
-    # Making one takes longer than most requests, and keeps memory.
+def s3_client(endpoint_url: str) -> Any:
+    """This process's client of an endpoint (empty: AWS itself), with the credentials it found.
+
+    Making one takes longer than most requests, and keeps memory.
+    """
     return S3Resource(endpoint_url=endpoint_url or None, max_attempts=3).get_client()
 
 
@@ -112,7 +115,7 @@ class ObjectStore:
 
     def _s3(self) -> Any:
         try:
-            return _client(self.s3_endpoint_url)
+            return s3_client(self.s3_endpoint_url)
         except (BotoCoreError, ValueError) as error:
             raise self._unreachable(error) from None
 

@@ -17,6 +17,7 @@ from lora_assets.environment import (
     make_resources,
     read_settings,
 )
+from lora_assets.resources.object_store import s3_client
 from tests.cluster import parts
 from tests.cluster.parts import Part
 from tests.conftest import free_port
@@ -123,6 +124,8 @@ def run(
     """Run a command in the cluster's environment, with what `changes` in it."""
 
     def command(*arguments: str, **changes: str) -> Ended:
+        # It stands for a process of its own, which finds its credentials itself.
+        s3_client.cache_clear()
         for name, value in {**cluster.environment, **changes}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("sys.argv", ["lora-assets", *arguments])

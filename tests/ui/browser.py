@@ -51,9 +51,10 @@ def launch(page: Page, asset: str, data_versions: Sequence[str], reason: str) ->
     page.get_by_placeholder("Tag Key").fill(WHY)
     page.get_by_placeholder("Tag Value").fill(reason)
     page.get_by_role("button", name="Apply").click()
+    expect(page.get_by_placeholder("Tag Key")).to_have_count(0)
     button = "Launch 1 run" if len(data_versions) == 1 else "Launch backfill"
     dialog.get_by_role("button", name=button).click()
-    expect(dialog).to_be_hidden()
+    expect(dialog).to_have_count(0)
 
 
 def events(page: Page, asset: str, data_version: str) -> Locator:
@@ -62,9 +63,12 @@ def events(page: Page, asset: str, data_version: str) -> Locator:
     return page.locator("table").filter(has_text="digest").first
 
 
-def gate(page: Page, asset: str, check: str) -> Locator:
-    """A gate's newest verdict on the checks page of its asset: its numbers as a table."""
+def gate(page: Page, asset: str, check: str, data_version: str) -> Locator:
+    """A gate's newest verdict on a data version: its numbers as a table."""
     page.goto(f"/assets/{asset}?view=checks&checkDetail={check}")
+    # The asset's own tab comes first.
+    page.get_by_role("tab", name="Partitions").nth(1).click()
+    page.get_by_text(data_version, exact=True).filter(visible=True).last.click()
     return page.locator("table").filter(has_text="margin").last
 
 

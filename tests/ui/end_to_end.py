@@ -49,7 +49,7 @@ def test_the_adapters_page_has_its_curve_its_parameters_and_its_gate(page: Page)
     expect(shown).to_contain_text("learning_rate")
     expect(shown).to_contain_text("/#/runs/")
     expect(picture(page, "learning curve")).to_be_visible()
-    numbers = gate(page, "adapter", "quality_gate")
+    numbers = gate(page, "adapter", "quality_gate", "2")
     expect(numbers).to_contain_text("eval_loss")
     expect(numbers).to_contain_text("<= 100.0000")
     expect(numbers).to_contain_text("+")
@@ -61,11 +61,11 @@ def test_grades_and_examples_of_both_sides_stand_side_by_side(page: Page) -> Non
     assert scores.locator("thead").inner_text().split() == ["measure", "candidate", "live"]
     examples = shown.locator("table").filter(has_text="candidate is")
     expect(examples.locator("tbody tr")).to_have_count(10)
-    expect(gate(page, "eval_grades", "eval_gate")).to_contain_text("a_rate vs live")
+    expect(gate(page, "eval_grades", "eval_gate", "2")).to_contain_text("a_rate vs live")
 
 
 def test_the_perf_gate_draws_latencies_against_its_limits(page: Page) -> None:
-    numbers = gate(page, "perf_metrics", "perf_gate")
+    numbers = gate(page, "perf_metrics", "perf_gate", "1")
     for name in ("p95_latency", "p95_ttft", "throughput", "success_rate"):
         expect(numbers).to_contain_text(name)
     expect(picture(page, "latency")).to_be_visible()
@@ -86,7 +86,7 @@ def test_a_partition_is_materialised_from_its_page_and_keeps_the_reason(page: Pa
     run = run_for(page, "the data team asked")
     expect(run).to_contain_text("Success", timeout=LAUNCHED)
     expect(events(page, "training_data", "3")).to_contain_text("the data team asked")
-    expect(gate(page, "training_data", "data_is_sound")).to_contain_text("duplicate rows")
+    expect(gate(page, "training_data", "data_is_sound", "3")).to_contain_text("duplicate rows")
 
 
 def test_a_backfill_goes_on_past_a_version_that_fails(page: Page) -> None:
