@@ -48,7 +48,7 @@ demo: $(VENV)/installed $(SERVER_INSTALLED)
 	$(VENV)/bin/lora-assets demo
 
 test: $(VENV)/installed check
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile
 
 # Runs and steps as Kubernetes Jobs, on a double of the API server.
 test-kubernetes: $(VENV)/installed

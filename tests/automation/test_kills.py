@@ -18,7 +18,7 @@ from lora_assets.sensors.history import read_progress
 from tests.automation.dagster_processes import Running
 from tests.automation.versions import drop
 
-ROUNDS = int(os.environ.get("ROUNDS", "6"))
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
 SEED = int(os.environ.get("SEED", "5"))
 SECONDS_PER_ROUND = 1200.0
 LONGEST_WAIT_BEFORE_KILL = 40.0
@@ -69,7 +69,7 @@ def test_versions_reach_their_end_through_kills(running: Running) -> None:
     names = [str(number) for number in range(1, ROUNDS + 1)]
     with Watch(running) as watch:
         for number, name in enumerate(names):
-            drop(running.settings.s3_data_bucket, name, 40 * number, spoiled=number % 3 == 2)
+            drop(running.settings.s3_data_bucket, name, 8 * number, spoiled=number % 3 == 2)
             victim = VICTIMS[number % len(VICTIMS)] if number else "worker"
             if victim == "worker":
                 running.wait_for(lambda: bool(running.workers()), SECONDS_PER_ROUND)

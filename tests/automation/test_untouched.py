@@ -26,8 +26,8 @@ def running(tmp_path: Path) -> Iterator[Running]:
 def test_a_new_version_reaches_live_and_a_spoiled_one_stops_alone(running: Running) -> None:
     registry, fleet = running.resources.registry, running.resources.fleet
     bucket = running.settings.s3_data_bucket
-    drop(bucket, "1", 0)
-    drop(bucket, "2", 0, spoiled=True)
+    drop(bucket, "1")
+    drop(bucket, "2", spoiled=True)
     running.wait_for(running.is_settled, SECONDS)
     live = registry.aliases()["live"]
     assert live.data_version == "1"

@@ -1,4 +1,4 @@
-"""Data versions small enough to be trained while one waits."""
+"""Data versions that are different, and good enough to pass every gate where nothing is live."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,18 +7,16 @@ from urllib.parse import unquote, urlsplit
 from lora_assets.datasets.versions import build
 from lora_assets.resources.data_bucket import PROCESSED
 
-ROWS = {"train": 400, "val": 60, "eval": 60}
 
+def drop(bucket: str, data_version: str, without: int = 0, spoiled: bool = False) -> None:
+    """Put the demo's first data version into a local bucket, whole or not at all.
 
-def drop(bucket: str, data_version: str, first_row: int, spoiled: bool = False) -> None:
-    """Put a data version into a local bucket: ROWS of a built one's rows, whole or not at all."""
+    Its training split lacks the first rows, `without` many.
+    """
     top = Path(unquote(urlsplit(bucket).path)) / PROCESSED
     top.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=top, prefix=".") as aside:
         built = build(data_version, ["logs"], Path(aside), spoiled)
-        for split, rows in ROWS.items():
-            file = built / f"{split}.jsonl"
-            lines = file.read_bytes().splitlines(keepends=True)
-            start = first_row % max(1, len(lines) - rows)
-            file.write_bytes(b"".join(lines[start : start + rows]))
+        train = built / "train.jsonl"
+        train.write_bytes(b"".join(train.read_bytes().splitlines(keepends=True)[without:]))
         built.rename(top / data_version)
