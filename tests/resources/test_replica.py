@@ -113,9 +113,10 @@ def test_a_wrong_key_names_the_variable_to_set_and_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    "url", [f"http://127.0.0.1:{free_port()}", "http://", "nonsense", "http://127.0.0.1:99999"]
+    "url", ["http://127.0.0.1:{free}", "http://", "nonsense", "http://127.0.0.1:99999"]
 )
 def test_a_wrong_url_is_named_with_the_option_to_correct(tmp_path: Path, url: str) -> None:
+    url = url.format(free=free_port())
     replica = Replica(url, KEY, 5.0, SharedFolder(str(tmp_path)))
     for act in reads(replica).values():
         assert "--vllm-url" in failure(act, url)
