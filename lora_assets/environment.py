@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -92,22 +92,12 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     cluster, DAGSTER_HOME holds the deployment's own dagster.yaml, which is taken as it is.
     """
     home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
-    stack = environ.get("LORA_ASSETS_STACK", "embedded")
-    if stack not in ("embedded", "cluster"):
-        raise LoraAssetsError(
-            f"LORA_ASSETS_STACK is {stack!r}", "Set it to embedded or cluster, or leave it out."
-        )
-    embedded = stack == "embedded"
+    embedded = _one_of(environ, "LORA_ASSETS_STACK", ("embedded", "cluster")) == "embedded"
     vllm_python = environ.get("VLLM_PYTHON", "")
     defaults = _embedded(home, bool(vllm_python)) if embedded else _cluster()
     dagster_home = home / "dagster"
     if not embedded and environ.get("DAGSTER_HOME"):
         dagster_home = Path(environ["DAGSTER_HOME"]).absolute()
-    promotion = environ.get("LORA_ASSETS_PROMOTION", "manual")
-    if promotion not in ("automatic", "manual"):
-        raise LoraAssetsError(
-            f"LORA_ASSETS_PROMOTION is {promotion!r}", "Set it to automatic or manual."
-        )
     values = {name: environ.get(name.upper(), default) for name, default in defaults.items()}
     replicas = [url.strip() for url in environ.get("VLLM_REPLICAS", "").split(",") if url.strip()]
     return Settings.model_validate(
@@ -133,22 +123,21 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "request": environ.get("LORA_ASSETS_REQUEST", ""),
             "argo_workflow": environ.get("LORA_ASSETS_ARGO_WORKFLOW", ""),
             "outputs": environ.get("LORA_ASSETS_OUTPUTS") or None,
-            "executor": _executor(environ.get("LORA_ASSETS_EXECUTOR", "in_process")),
+            "executor": _one_of(environ, "LORA_ASSETS_EXECUTOR", get_args(Executor)),
             "step_pods": _step_pods(environ.get("LORA_ASSETS_STEP_PODS", "{}")),
-            "promotion": promotion,
+            "promotion": _one_of(environ, "LORA_ASSETS_PROMOTION", ("manual", "automatic")),
             "webhook": environ.get("LORA_ASSETS_WEBHOOK", ""),
             **values,
         }
     )
 
 
-def _executor(name: str) -> str:
-    if name not in get_args(Executor):
-        raise LoraAssetsError(
-            f"LORA_ASSETS_EXECUTOR is {name!r}",
-            f"Set it to one of {', '.join(get_args(Executor))}.",
-        )
-    return name
+def _one_of(environ: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
+    """The variable's value, which is one of `choices`; the first of them where it is not set."""
+    value = environ.get(name, choices[0])
+    if value not in choices:
+        raise LoraAssetsError(f"{name} is {value!r}", f"Set it to one of {', '.join(choices)}.")
+    return value
 
 
 def _step_pods(text: str) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
@@ -116,11 +117,7 @@ def perf_metrics(
             data_digest=training_data.digest,
             candidate=measured[candidate.serving_name],
             baseline=baseline,
-            baseline_source="none"
-            if baseline is None
-            else "measured"
-            if measured_live
-            else "stored",
+            baseline_source=_source(baseline, measured_live),
             server=server,
             contradictions=contradictions(
                 [sample for load in loads.values() for sample in load.samples], server
@@ -137,12 +134,13 @@ def perf_metrics(
             live=loads[measured_live.serving_name].samples if measured_live else None,
         )
         run.record(samples, STORED_SAMPLES)
-        run.figure(latency_distribution(_sides(samples), {}), "latency")
+        figure = latency_distribution(_sides(samples), {})
+        run.figure(figure, "latency")
     context.add_output_metadata(
         {
             "baseline": metrics.baseline_source,
             "load": load_table(metrics),
-            "latency": plot(latency_distribution(_sides(samples), {})),
+            "latency": plot(figure),
             "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
             "model version": candidate.version,
             "registry page": dg.MetadataValue.url(registry.page(candidate)),
@@ -216,6 +214,14 @@ async def _load(
             concurrency=config.concurrency,
             max_tokens=config.max_tokens,
         )
+
+
+def _source(
+    baseline: LoadMetrics | None, measured_live: ModelVersion | None
+) -> Literal["none", "measured", "stored"]:
+    if baseline is None:
+        return "none"
+    return "measured" if measured_live is not None else "stored"
 
 
 def _stored_baseline(

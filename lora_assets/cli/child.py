@@ -23,13 +23,15 @@ def start_child(
     )
 
 
-def is_healthy(child: subprocess.Popen[bytes], url: str, seconds: float) -> bool:
-    """Wait until `url`/health answers well; False once the child ended or `seconds` are over."""
+def is_healthy(
+    child: subprocess.Popen[bytes], url: str, seconds: float, path: str = "/health"
+) -> bool:
+    """Wait until `path` answers well; False once the child ended or `seconds` are over."""
     deadline = time.monotonic() + seconds
     with httpx.Client(base_url=url, timeout=5) as client:
         while time.monotonic() < deadline and child.poll() is None:
             with suppress(httpx.TransportError):
-                if client.get("/health").is_success:
+                if client.get(path).is_success:
                     return True
             with suppress(subprocess.TimeoutExpired):
                 child.wait(0.2)

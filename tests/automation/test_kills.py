@@ -3,13 +3,11 @@
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from threading import Event, Thread
 
 import dagster as dg
-import pytest
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.advance import PROMOTION
@@ -51,16 +49,6 @@ class Watch:
             for digest in found.values():
                 if digest is not None and digest not in self.seen[-1:]:
                     self.seen.append(digest)
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    running = Running(tmp_path)
-    try:
-        running.start_all()
-        yield running
-    finally:
-        running.stop()
 
 
 def test_versions_reach_their_end_through_kills(running: Running) -> None:

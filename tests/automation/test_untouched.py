@@ -1,26 +1,11 @@
 """A version dropped into the bucket reaches live untouched; a spoiled one stops alone."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from lora_assets.gates.advance import stopped_by
 from lora_assets.sensors.history import read_progress
 from tests.automation.dagster_processes import Running
 from tests.automation.versions import drop
 
 SECONDS = 1800.0
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    running = Running(tmp_path)
-    try:
-        running.start_all()
-        yield running
-    finally:
-        running.stop()
 
 
 def test_a_new_version_reaches_live_and_a_spoiled_one_stops_alone(running: Running) -> None:

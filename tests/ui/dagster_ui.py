@@ -3,16 +3,14 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 
-from lora_assets.cli.child import start_child
+from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.cli.runs import open_instance
 from lora_assets.environment import read_settings
 from tests.conftest import free_port
@@ -55,11 +53,5 @@ def dagster_ui(environment: Mapping[str, str]) -> Iterator[DagsterUi]:
 
 def await_ui(ui: DagsterUi) -> None:
     """Return when the webserver answers; raises when it ended, or after START_SECONDS."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and ui.process.poll() is None:
-        with suppress(httpx.TransportError):
-            if httpx.get(f"{ui.url}/server_info", timeout=5).is_success:
-                return
-        with suppress(subprocess.TimeoutExpired):
-            ui.process.wait(0.2)
-    raise RuntimeError(f"{ui.url} did not answer in {START_SECONDS:.0f} s; see {ui.log}")
+    if not is_healthy(ui.process, ui.url, START_SECONDS, "/server_info"):
+        raise RuntimeError(f"{ui.url} did not answer in {START_SECONDS:.0f} s; see {ui.log}")
