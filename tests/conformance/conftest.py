@@ -5,6 +5,7 @@ that it can't drift from the real one.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +21,13 @@ from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.engines.server.options import ServerOptions
 from lora_assets.engines.vllm_server import vllm_command
+from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.gates import smoke
+from lora_assets.gates.same_weights import same_logprobs
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.replica import Completion, Replica
 from lora_assets.resources.replica_folder import SharedFolder
-from tests.conftest import free_port
+from tests.conftest import free_port, stack_environment
 from tests.random_adapters import ATTENTION, save_adapter
 
 ADAPTERS = 6
@@ -154,3 +157,35 @@ def fleet_of(servers: Sequence[RunningServer]) -> Fleet:
         base_model=str(servers[0].options.base_model),
         timeout=120,
     )
+
+
+def assert_answers(fleet: Fleet, model: str, known: Known, fresh: Answers, prompt: int) -> None:
+    """Every replica answers as `model` what a fresh server with `known` alone answered."""
+    meant = fresh[known.name][prompt]
+    for replica in fleet.replicas:
+        found = replica.complete(model, smoke.PROMPTS[prompt], 16)
+        assert same_logprobs(meant.logprobs, found.logprobs), (replica.url, model, known.name)
+
+
+@dataclass(frozen=True)
+class StackOfReplicas:
+    """A registry of its own over running servers, for this process and for commands."""
+
+    environment: Mapping[str, str]
+    resources: Resources
+
+
+def stack_of(home: Path, servers: Sequence[RunningServer]) -> StackOfReplicas:
+    environment = {
+        **stack_environment(home, servers[0].options.port),
+        "VLLM_REPLICAS": ",".join(server.url for server in servers),
+        "ADAPTERS_DIR": str(servers[0].options.adapters_dir),
+    }
+    return StackOfReplicas(environment, make_resources(read_settings(environment)))
+
+
+@pytest.fixture
+def stack(servers: Sequence[RunningServer], empty_mlflow: Path, tmp_path: Path) -> StackOfReplicas:
+    """Both replicas and a registry where nothing is live yet."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return stack_of(tmp_path, servers)

@@ -19,9 +19,10 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.registry import Alias, ModelVersion, Promotion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
-from lora_assets.sensors.replica_repair import find_drift, repair_replicas, replica_repair
+from lora_assets.sensors.replica_repair import find_drift, repair_replicas
 from tests.conftest import free_port, trained
 from tests.doubles.broken_vllm import listening
+from tests.repairs import repair, requested, skipped, tick
 
 SLOTS = {"live": LIVE_SLOT, "staged": CANDIDATE_SLOT}
 
@@ -53,33 +54,6 @@ def joined_by(resources: Resources, url: str) -> Resources:
     urls = [resources.fleet.vllm_url, url]
     folder = resources.fleet.adapters_dir
     return replace(resources, fleet=Fleet(vllm_url=urls[0], adapters_dir=folder, replica_urls=urls))
-
-
-def tick(resources: Resources, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
-    given = {"registry": resources.registry, "fleet": resources.fleet}
-    found = replica_repair(dg.build_sensor_context(instance=instance, resources=given))
-    assert isinstance(found, dg.SensorResult | dg.SkipReason)
-    return found
-
-
-def skipped(resources: Resources, instance: dg.DagsterInstance) -> str:
-    found = tick(resources, instance)
-    assert isinstance(found, dg.SkipReason)
-    return str(found.skip_message)
-
-
-def requested(resources: Resources, instance: dg.DagsterInstance) -> str:
-    """What the one requested run says that was found."""
-    found = tick(resources, instance)
-    assert isinstance(found, dg.SensorResult)
-    (request,) = found.run_requests or ()
-    return request.tags["lora_assets/found"]
-
-
-def repair(resources: Resources, instance: dg.DagsterInstance) -> None:
-    names = ("registry", "fleet", "work_folder")
-    given = {name: getattr(resources, name) for name in names}
-    repair_replicas.execute_in_process(instance=instance, resources=given)
 
 
 def test_before_the_first_promotion_there_is_nothing_to_repair(
