@@ -31,6 +31,9 @@ from tests.conftest import free_port, stack_environment
 from tests.random_adapters import ATTENTION, save_adapter
 
 ADAPTERS = 6
+PLACES = ADAPTERS + 1
+"""One is left empty: vLLM on a CPU answers a base model's request that shares a batch with an
+adapter's from its last place (docs/facts.md)."""
 START_SECONDS = 600
 """Two real ones at once on two cores take minutes."""
 
@@ -89,7 +92,7 @@ Answers = dict[str, list[Completion]]
 def running(folder: Path, **options: object) -> Iterator[RunningServer]:
     """A server on a free port that reads `folder`; healthy once `await_health` returns."""
     told = ServerOptions.model_validate(
-        {"port": free_port(), "adapters_dir": folder, "max_loras": 6, **options}
+        {"port": free_port(), "adapters_dir": folder, "max_loras": PLACES, **options}
     )
     server = RunningServer(told, folder.parent / f"server-{told.port}.log")
     server.start()

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import httpx
 import pytest
 
+from lora_assets.assets.served import bring
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.registry import ModelVersion
-from lora_assets.resources.fleet import LIVE_SLOT
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from tests.conformance.conftest import Answers, Known, StackOfReplicas, assert_answers
 from tests.conftest import passed_verdict
 from tests.promotions import aliases, promote, stage
@@ -120,7 +121,10 @@ def test_two_promotions_at_once_end_in_one_state(
     for number in (1, 2):
         stage(resources, adapters[number].source, str(number))
         promote(resources, str(number))
-    stage(resources, adapters[3].source, "3")
+    third = stage(resources, adapters[3].source, "3")
+    bring(resources.registry, resources.fleet, third, resources.work_folder)
+    place = CANDIDATE_SLOT, third.serving_name, third.digest
+    resources.fleet.renew_slot(*place, smoke.PROMPTS)
     ended = at_once(stack.environment, "promote", second)
     # The later one may find that the earlier one has settled what it came for.
     assert 0 in [code for code, _ in ended]
