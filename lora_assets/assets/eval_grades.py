@@ -24,7 +24,7 @@ from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.evaluation import Answer, EvalGrades, Grade, Side
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.judge import Judge
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking
@@ -39,8 +39,10 @@ ANSWERED = "answered by"
 class EvalConfig(dg.Config):
     """Whose answers are graded, and how they are gathered."""
 
-    candidate_adapter: str = Field(CANDIDATE_SLOT, description="Candidate adapter slot name")
-    live_adapter: str = Field(LIVE_SLOT, description="Live adapter slot name")
+    candidate_adapter: str = Field(
+        CANDIDATE_SLOT, pattern=SLOT_PATTERN, description="Candidate adapter slot name"
+    )
+    live_adapter: str = Field(LIVE_SLOT, pattern=SLOT_PATTERN, description="Live adapter slot name")
     max_concurrent: int = Field(15, ge=1, description="Concurrent requests per step")
     mlflow_experiment: str = Field("vllm-lora-evaluation", description="MLflow experiment name")
 

@@ -21,7 +21,7 @@ from lora_assets.gates.advance import CAUSE_TAG
 from lora_assets.gates.promotion import overtaken, reasons_against, version_order
 from lora_assets.records.registry import Alias, ModelVersion, Promotion
 from lora_assets.records.verdict import GateName
-from lora_assets.resources.fleet import LIVE_SLOT, Fleet
+from lora_assets.resources.fleet import LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 
@@ -52,7 +52,7 @@ class PromoteConfig(dg.Config):
     """Which adapter takes the live traffic."""
 
     source_alias: str = Field("staged", description="MLflow alias to promote; previous = rollback")
-    slot_name: str = Field(LIVE_SLOT, description="Live adapter slot on vLLM")
+    slot_name: str = Field(LIVE_SLOT, pattern=SLOT_PATTERN, description="Live adapter slot on vLLM")
     allow_older: bool = Field(
         False, description="Let an older data version replace a newer live one"
     )
@@ -79,10 +79,11 @@ def live_deployment(
 ) -> Iterator[dg.Output[ModelVersion]]:
     """Give the live slot to the adapter behind `source_alias`, if its stored verdicts allow it.
 
-    What is to be done is kept in the registry first, so that a promotion killed at any point is
-    finished by the next one: the slot on all replicas, then `previous`, then `live`, then the
-    intermediate aliases. Each step does nothing where it is done already. A run that lost its
-    process after the last step finds that in its next attempt; a rollback is not rolled back.
+    Once all replicas have the adapter, what is to be done is kept in the registry, so that a
+    promotion killed at any point is finished by the next one: the slot on all replicas, then
+    `previous`, then `live`, then the intermediate aliases. Each step does nothing where it is
+    done already. A run that lost its process after the last step finds that in its next attempt;
+    a rollback is not rolled back.
 
     In a run that nobody watches, a version that live has overtaken is passed over, not refused.
     """
@@ -90,7 +91,8 @@ def live_deployment(
     last = registry.last_promotion()
     if last is not None and not last.done:
         context.log.info(f"finishing the promotion of version {last.version.version}")
-        _carry_out(last, config.slot_name, registry, fleet, work_folder)
+        bring(registry, fleet, last.version, work_folder)
+        _carry_out(last, config.slot_name, registry, fleet)
     if last is not None and _is_same(last, config, context.partition_key, run_id):
         promotion = last
     else:
@@ -100,8 +102,10 @@ def live_deployment(
             context.instance.add_run_tags(context.run_id, {"lora_assets/not_promoted": "overtaken"})
             return
         promotion = _plan(registry, config, version, run_id)
+        # What the replicas can't have is refused before anything is set out to be done.
+        bring(registry, fleet, version, work_folder)
         registry.begin_promotion(promotion)
-        _carry_out(promotion, config.slot_name, registry, fleet, work_folder)
+        _carry_out(promotion, config.slot_name, registry, fleet)
     version, replaced = promotion.version, promotion.replaced
     warn_of_gaps(context, fleet, config.slot_name)
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
@@ -202,11 +206,8 @@ def _plan(
     )
 
 
-def _carry_out(
-    promotion: Promotion, slot: str, registry: Registry, fleet: Fleet, work_folder: WorkFolder
-) -> None:
+def _carry_out(promotion: Promotion, slot: str, registry: Registry, fleet: Fleet) -> None:
     version = promotion.version
-    bring(registry, fleet, version, work_folder)
     fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
     if promotion.replaced is not None:
         registry.set_alias("previous", promotion.replaced)

@@ -27,7 +27,7 @@ from lora_assets.records.dataset import TrainingData
 from lora_assets.records.load_test import LoadMetrics, LoadSamples, PerfMetrics, RequestSample
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import Tracking
@@ -40,8 +40,10 @@ STORED_SAMPLES = "load_samples"
 class PerfConfig(dg.Config):
     """How the load test is run, and what it is compared with."""
 
-    candidate_adapter: str = Field(CANDIDATE_SLOT, description="Candidate adapter slot name")
-    live_adapter: str = Field(LIVE_SLOT, description="Live adapter slot name")
+    candidate_adapter: str = Field(
+        CANDIDATE_SLOT, pattern=SLOT_PATTERN, description="Candidate adapter slot name"
+    )
+    live_adapter: str = Field(LIVE_SLOT, pattern=SLOT_PATTERN, description="Live adapter slot name")
     concurrency: int = Field(10, ge=1, description="Concurrent requests")
     max_tokens: int = Field(256, ge=1, description="Max tokens per request")
     max_samples: int = Field(0, ge=0, description="Max samples (0 = all)")

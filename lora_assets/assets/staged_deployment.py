@@ -13,7 +13,7 @@ from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.registry import ModelVersion
-from lora_assets.resources.fleet import CANDIDATE_SLOT, Fleet
+from lora_assets.resources.fleet import CANDIDATE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 
@@ -25,7 +25,9 @@ class DeployConfig(dg.Config):
         None,
         description="alias:<name> or version:<number>; default: this partition's gate_result",
     )
-    slot_name: str = Field(CANDIDATE_SLOT, description="Target adapter slot on vLLM")
+    slot_name: str = Field(
+        CANDIDATE_SLOT, pattern=SLOT_PATTERN, description="Target adapter slot on vLLM"
+    )
 
 
 @dg.asset(
@@ -52,6 +54,11 @@ def staged_deployment(
             f"{config.adapter_source} is of data version {version.data_version}, "
             f"not {context.partition_key}",
             f"Materialise partition {version.data_version}.",
+        )
+    if config.slot_name == fleet.live_slot:
+        raise LoraAssetsError(
+            f"{config.slot_name} is the live slot, which only a promotion gives to an adapter",
+            "Deploy to the candidate slot, pass the gates, then promote.",
         )
     bring(registry, fleet, version, work_folder)
     fleet.renew_slot(config.slot_name, version.serving_name, version.digest, smoke.PROMPTS)

@@ -27,7 +27,9 @@ _BLOCK = 1 << 20
 _ABANDONED_SECONDS = 3600
 """After this a copy that has not ended was killed: an exec is given up long before."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""What an adapter or a slot can be called: it names a link, so it has no way out."""
+_NAME = re.compile(NAME)
 
 
 class Refused(Exception):
@@ -146,7 +148,7 @@ def prune(root: Path, keep: Sequence[str]) -> None:
 
 
 def is_name(text: str) -> bool:
-    """Whether an adapter or a slot can have this name; it names a link, so it has no way out."""
+    """Whether an adapter or a slot can have this name."""
     return _NAME.fullmatch(text) is not None
 
 

@@ -9,6 +9,7 @@ import dagster as dg
 import httpx
 from pydantic import Field
 
+from lora_assets.engines.adapters_folder import NAME
 from lora_assets.engines.base_shapes import base_modules
 from lora_assets.engines.openai_http import open_client
 from lora_assets.errors import LoraAssetsError
@@ -23,6 +24,7 @@ from lora_assets.resources.slot_switch import load, renew
 LIVE_SLOT = "aws-rag-qa-live"
 CANDIDATE_SLOT = "aws-rag-qa-candidate"
 """What clients call (specification, slot-name, candidate-adapter, live-adapter)."""
+SLOT_PATTERN = f"^{NAME}$"
 
 
 class Fleet(dg.ConfigurableResource[Any]):

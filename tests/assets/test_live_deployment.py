@@ -15,7 +15,7 @@ from lora_assets.gates.promotion import ALL_GATES
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
-from tests.conftest import passed_verdict
+from tests.conftest import free_port, passed_verdict
 from tests.promotions import aliases, promote, stage
 
 LIVE_SLOT = "aws-rag-qa-live"
@@ -189,6 +189,23 @@ def test_an_adapter_whose_bytes_changed_on_its_way_is_refused_by_name(
     with pytest.raises(LoraAssetsError, match=f"expected {version.digest[:12]}"):
         promote(resources, "1")
     assert "live" not in aliases(resources)
+    assert resources.registry.last_promotion() is None
+
+
+def test_a_promotion_that_no_replica_takes_does_not_stand_in_the_way_of_a_rollback(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    for number in (0, 1):
+        stage(resources, adapter_folders[number], "1")
+        promote(resources, "1")
+    stage(resources, adapter_folders[2], "1")
+    dead = Fleet(
+        vllm_url=f"http://127.0.0.1:{free_port()}", adapters_dir=resources.fleet.adapters_dir
+    )
+    with pytest.raises(LoraAssetsError, match="is unreachable"):
+        promote(replace(resources, fleet=dead), "1")
+    promote(resources, "1", source_alias="previous")
+    assert aliases(resources)["live"] == 1
 
 
 def promote_in_backfill(resources: Resources, data_version: str) -> dg.ExecuteInProcessResult:

@@ -126,6 +126,9 @@ def test_each_step_of_the_specification_runs_by_itself(
         (("evaluate", "--min-a-rate", "2"), "--min-a-rate 2.0"),
         (("train", "--data-version", "1", "--num-epochs", "few"), "'few' is not a valid integer"),
         (("deploy", "--step", "smoke"), "'smoke' is not one of"),
+        (("deploy", "--slot-name", "../live"), "--slot-name ../live"),
+        (("promote", "--slot-name", "../live"), "--slot-name ../live"),
+        (("evaluate", "--candidate-adapter", "a/b"), "--candidate-adapter a/b"),
     ],
 )
 def test_bad_input_is_one_line_with_cause_and_remedy_and_changes_nothing(

@@ -76,7 +76,8 @@ def test_a_promotion_whose_replica_is_killed_names_it_and_ends_well_after_its_re
     assert_answers(alone.fleet, LIVE_SLOT, adapters[1] if point == POINTS[2] else live, fresh, 0)
     servers[1].start()
     servers[1].await_health()
-    assert "promotion is under way" in skipped(stack.resources, instance)
+    if point == POINTS[2]:
+        assert "promotion is under way" in skipped(stack.resources, instance)
     promote(stack.resources, "2")
     assert aliases(stack.resources) == {"live": 2, "previous": 1}
     assert_answers(stack.resources.fleet, LIVE_SLOT, adapters[1], fresh, 1)
