@@ -5,16 +5,18 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from lora_assets.cli.dagster_webserver import DagsterWebserver, Run
@@ -52,11 +54,33 @@ class RemoteDagster:
     @contextmanager
     def nothing_starts(self) -> Iterator[None]:
         """The daemon stands still: what is launched stays in the queue."""
-        self.daemon.send_signal(signal.SIGSTOP)
+        await_true(self._stops_without_a_lock)
         try:
             yield
         finally:
             self.daemon.send_signal(signal.SIGCONT)
+
+    def _stops_without_a_lock(self) -> bool:
+        """Whether the daemon stopped between two writes; in one, all others would wait for it."""
+        process = psutil.Process(self.daemon.pid)
+        process.suspend()
+        await_true(lambda: process.status() == psutil.STATUS_STOPPED)
+        if any(is_locked(database) for database in self.home.rglob("*.db")):
+            process.resume()
+            return False
+        return True
+
+
+def is_locked(database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            return True
+        connection.execute("ROLLBACK")
+    return False
 
 
 def await_true(condition: Callable[[], bool]) -> None:

@@ -31,9 +31,6 @@ from tests.conftest import free_port, stack_environment
 from tests.random_adapters import ATTENTION, save_adapter
 
 ADAPTERS = 6
-PLACES = ADAPTERS + 1
-"""One is left empty: vLLM on a CPU answers a base model's request that shares a batch with an
-adapter's from its last place (docs/facts.md)."""
 START_SECONDS = 600
 """Two real ones at once on two cores take minutes."""
 
@@ -92,7 +89,7 @@ Answers = dict[str, list[Completion]]
 def running(folder: Path, **options: object) -> Iterator[RunningServer]:
     """A server on a free port that reads `folder`; healthy once `await_health` returns."""
     told = ServerOptions.model_validate(
-        {"port": free_port(), "adapters_dir": folder, "max_loras": PLACES, **options}
+        {"port": free_port(), "adapters_dir": folder, "max_loras": ADAPTERS, **options}
     )
     server = RunningServer(told, folder.parent / f"server-{told.port}.log")
     server.start()
@@ -138,10 +135,15 @@ def fresh(adapters: Sequence[Known], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[RunningServer]]:
     """Two replicas over one folder."""
-    folder = tmp_path_factory.mktemp("replicas") / "adapters"
+    with two_servers(tmp_path_factory.mktemp("replicas") / "adapters") as started:
+        yield started
+
+
+@contextmanager
+def two_servers(folder: Path, **options: object) -> Iterator[Sequence[RunningServer]]:
     folder.mkdir()
     with ExitStack() as stack:
-        started = [stack.enter_context(running(folder)) for _ in range(2)]
+        started = [stack.enter_context(running(folder, **options)) for _ in range(2)]
         for server in started:
             server.await_health()
         yield started

@@ -8,7 +8,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from tests.conformance.conftest import (
-    PLACES,
+    ADAPTERS,
     Answers,
     Known,
     RunningServer,
@@ -75,4 +75,4 @@ def test_two_switches_at_once_end_with_one_adapter_everywhere(
 def test_preflight_learns_what_the_server_can_take(fleet: Fleet) -> None:
     limits = fleet.replicas[0].limits()
     assert limits.base_names[0] == "embedded-base"
-    assert (limits.runtime_loading, limits.max_loras) == (True, PLACES)
+    assert (limits.runtime_loading, limits.max_loras) == (True, ADAPTERS)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import httpx
 import pytest
@@ -14,11 +14,29 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
-from tests.conformance.conftest import Answers, Known, StackOfReplicas, assert_answers
+from tests.conformance.conftest import (
+    Answers,
+    Known,
+    RunningServer,
+    StackOfReplicas,
+    assert_answers,
+    two_servers,
+)
 from tests.conftest import passed_verdict
 from tests.promotions import aliases, promote, stage
 
 PROMOTIONS, CLIENTS = 20, 4
+PLACES = 64
+"""More than the adapters that are loaded here, so that the last one is never taken: vLLM on a CPU
+answers a base model's request from it when an adapter's shares the batch (docs/facts.md)."""
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[RunningServer]]:
+    """Two replicas that are asked for other adapters while one is loaded."""
+    folder = tmp_path_factory.mktemp("busy") / "adapters"
+    with two_servers(folder, max_loras=PLACES, max_num_seqs=PLACES) as started:
+        yield started
 
 
 class StreamingClient:
