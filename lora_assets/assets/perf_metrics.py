@@ -17,7 +17,7 @@ from lora_assets.assets.run_tags import origin
 from lora_assets.assets.served import live_served, take_candidate_place
 from lora_assets.assets.step_pods import PERF_DECISION, RUN_LOAD_TEST
 from lora_assets.assets.verdicts import check_result, now, require_passed
-from lora_assets.engines.load_generator import ModelLoad, run_load_test
+from lora_assets.engines.load_generator import ModelLoad, run_load_test, warm_up
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.load_metrics import contradictions, summarise
 from lora_assets.gates.performance import PerfThresholds
@@ -105,8 +105,13 @@ def perf_metrics(
     ) as run:
         run.dataset(training_data, "eval", "load test")
         run.parameters(config.model_dump())
+        # A candidate that is live already is its own baseline, and loaded once.
+        versions = [candidate] if measured_live in (None, candidate) else [candidate, measured_live]
+        models = [version.serving_name for version in versions]
+        # Before the window, in which the server counts every request.
+        asyncio.run(_warm_up(config, prompts, fleet, models))
         window = server_metrics.begin(fleet)
-        loads = asyncio.run(_load(context, config, prompts, fleet, candidate, measured_live))
+        loads = asyncio.run(_load(context, config, prompts, fleet, models))
         server = server_metrics.end(fleet, window)
         measured = {name: summarise(load.samples, load.duration) for name, load in loads.items()}
         if measured_live is not None:
@@ -192,17 +197,26 @@ def _sides(samples: LoadSamples) -> Mapping[str, Sequence[RequestSample]]:
     return {side: found for side, found in vars(samples).items() if found is not None}
 
 
+async def _warm_up(
+    config: PerfConfig, prompts: Sequence[str], fleet: Fleet, models: Sequence[str]
+) -> None:
+    async with fleet.client() as client:
+        await warm_up(
+            client,
+            models,
+            prompts,
+            concurrency=config.concurrency,
+            max_tokens=config.max_tokens,
+        )
+
+
 async def _load(
     context: dg.AssetExecutionContext,
     config: PerfConfig,
     prompts: Sequence[str],
     fleet: Fleet,
-    candidate: ModelVersion,
-    live: ModelVersion | None,
+    models: Sequence[str],
 ) -> Mapping[str, ModelLoad]:
-    # A candidate that is live already is its own baseline, and loaded once.
-    versions = [candidate] if live in (None, candidate) else [candidate, live]
-
     def progress(done: int, total: int) -> None:
         if done == total or done % max(1, total // 4) == 0:
             context.log.info(f"load test: {done} of {total} requests")
@@ -210,7 +224,7 @@ async def _load(
     async with fleet.client() as client:
         return await run_load_test(
             client,
-            [version.serving_name for version in versions],
+            models,
             prompts,
             progress=progress,
             concurrency=config.concurrency,

@@ -12,6 +12,10 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.load_test import RequestSample
 
+WARM_UP_ROUNDS = 2
+"""Requests that each client sends to each model before a load test, and that count nowhere: after
+its start, and after it has loaded an adapter, a server is slow for its first batches."""
+
 _ROUNDS_PER_BLOCK = 4
 
 
@@ -20,6 +24,38 @@ class ModelLoad(Record):
 
     samples: tuple[RequestSample, ...]
     duration: float
+
+
+async def warm_up(
+    client: httpx.AsyncClient,
+    models: Sequence[str],
+    prompts: Sequence[str],
+    *,
+    concurrency: int = 10,
+    max_tokens: int = 256,
+) -> None:
+    """Put each model under the load of the test for WARM_UP_ROUNDS rounds, turn about.
+
+    Every model gets the same prompts as often. They begin with a line break, so that no
+    prefix cache knows the measured prompts by then. What fails now and then is counted by the
+    test that follows; raises LoraAssetsError when a model answers none of a round, and on
+    what `run_load_test` refuses.
+    """
+    _refuse_nothing(models, prompts, concurrency)
+    others = [f"\n{prompt}" for prompt in prompts[:concurrency]]
+    for model in tuple(models) * WARM_UP_ROUNDS:
+        errors: list[str | None] = []
+
+        async def send(prompt: str, model: str = model, errors: list[str | None] = errors) -> None:
+            sample = await _request(client, model, prompt, max_tokens, time.perf_counter())
+            errors.append(sample.error)
+
+        await work_through(others, concurrency, send)
+        if None not in errors:
+            raise LoraAssetsError(
+                f"Every warm-up request to {model} failed: {errors[0]}",
+                "Check that the server is running and serves this model.",
+            )
 
 
 async def run_load_test(
@@ -41,18 +77,10 @@ async def run_load_test(
     cancels a steady drift. A block ends when its last reply does, so it has a tail with
     fewer clients; it is there for a single model too, so that results can be compared.
 
-    Before the first block each model gets one request that is not counted. A failed request
-    is a sample with an error. Raises LoraAssetsError for no prompts, no client, no model or
-    one named twice, and when a warm-up fails.
+    Call `warm_up` first. A failed request is a sample with an error. Raises LoraAssetsError
+    for no prompts, no client, and no model or one named twice.
     """
     _refuse_nothing(models, prompts, concurrency)
-    for model in models:
-        warm_up = await _request(client, model, prompts[0], max_tokens, time.perf_counter())
-        if warm_up.error is not None:
-            raise LoraAssetsError(
-                f"The warm-up request to {model} failed: {warm_up.error}",
-                "Check that the server is running and serves this model.",
-            )
     samples: dict[str, list[RequestSample]] = {model: [] for model in models}
     durations = dict.fromkeys(models, 0.0)
     began = time.perf_counter()

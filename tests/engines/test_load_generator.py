@@ -2,18 +2,21 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from lora_assets.engines.load_generator import ModelLoad, run_load_test
+from lora_assets.engines.load_generator import WARM_UP_ROUNDS, ModelLoad, run_load_test, warm_up
 from lora_assets.engines.openai_http import open_client
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.load_metrics import summarise
+
+Result = TypeVar("Result")
 
 DONE = "data: [DONE]\n\n"
 
@@ -50,7 +53,7 @@ class StreamingDouble:
             self.asked.append((body["model"], body["prompt"]))
             assert body["stream"] is True
             assert body["temperature"] == 0
-            behaviour = body["prompt"].split("/")[0]
+            behaviour = body["prompt"].strip().split("/")[0]
             if body["model"] == "unknown":
                 return JSONResponse({"error": {"message": "no such model"}}, 404)
             if behaviour == "busy":
@@ -60,20 +63,30 @@ class StreamingDouble:
     def load(
         self, prompts: list[str], models: tuple[str, ...] = ("m",), concurrency: int = 10
     ) -> Mapping[str, ModelLoad]:
-        async def run() -> Mapping[str, ModelLoad]:
+        return self._while_it_runs(
+            lambda client: run_load_test(
+                client,
+                models,
+                prompts,
+                progress=lambda done, total: None,
+                concurrency=concurrency,
+            )
+        )
+
+    def warm_up(self, prompts: list[str], models: tuple[str, ...], concurrency: int = 10) -> None:
+        self._while_it_runs(
+            lambda client: warm_up(client, models, prompts, concurrency=concurrency)
+        )
+
+    def _while_it_runs(self, do: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
+        async def run() -> Result:
             listening = socket.create_server(("127.0.0.1", 0))
             server = uvicorn.Server(uvicorn.Config(self.app, log_level="critical", lifespan="off"))
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             try:
                 async with open_client(url, 5) as client:
-                    return await run_load_test(
-                        client,
-                        models,
-                        prompts,
-                        progress=lambda done, total: None,
-                        concurrency=concurrency,
-                    )
+                    return await do(client)
             finally:
                 server.should_exit = True
                 await serving
@@ -129,7 +142,7 @@ def test_two_models_go_turn_about_in_whole_blocks_and_get_the_same_prompts() -> 
     server = StreamingDouble()
     prompts = [f"good/{number}" for number in range(16)]
     result = server.load(prompts, ("candidate", "live"), concurrency=2)
-    measured = server.asked[2:]
+    measured = server.asked
     turns = [measured[start : start + 8] for start in range(0, 32, 8)]
     assert [{model for model, _ in turn} for turn in turns] == [
         {"candidate"},
@@ -148,10 +161,30 @@ def test_two_models_go_turn_about_in_whole_blocks_and_get_the_same_prompts() -> 
     assert result["candidate"].duration < spans[0]
 
 
-def test_a_model_that_is_not_served_ends_the_test_before_it_begins() -> None:
+def test_the_warm_up_loads_all_models_alike_and_with_other_prompts_than_the_test() -> None:
+    server = StreamingDouble()
+    prompts = [f"good/{number}" for number in range(16)]
+    server.warm_up(prompts, ("candidate", "live"), concurrency=4)
+    warm = {f"\n{prompt}" for prompt in prompts[:4]}
+    rounds = [server.asked[start : start + 4] for start in range(0, len(server.asked), 4)]
+    assert [{model for model, _ in each} for each in rounds] == [
+        {"candidate"},
+        {"live"},
+    ] * WARM_UP_ROUNDS
+    assert all({prompt for _, prompt in each} == warm for each in rounds)
+    assert not warm & set(prompts)
+
+
+def test_a_request_that_fails_in_the_warm_up_is_left_for_the_test_to_count() -> None:
+    server = StreamingDouble()
+    server.warm_up(["busy/1", "good/2"], ("m",))
+    assert len(server.asked) == 2 * WARM_UP_ROUNDS
+
+
+def test_a_model_that_is_not_served_ends_the_warm_up() -> None:
     server = StreamingDouble()
     with pytest.raises(LoraAssetsError, match=r"request to unknown failed: .*no such model"):
-        server.load(["good/1"], ("m", "unknown"))
+        server.warm_up(["good/1"], ("m", "unknown"))
     assert len(server.asked) == 2
 
 
@@ -164,3 +197,5 @@ def test_a_test_of_nothing_is_refused(
 ) -> None:
     with pytest.raises(LoraAssetsError):
         StreamingDouble().load(prompts, models, concurrency)
+    with pytest.raises(LoraAssetsError):
+        StreamingDouble().warm_up(prompts, models, concurrency)
