@@ -1,15 +1,16 @@
 """What the demo ends with: the versions and their gates, and three questions to live."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
-from dagster import DagsterInstance
+import dagster as dg
+from dagster import AssetCheckKey, DagsterInstance
 from rich.console import Console
 from rich.table import Table
 
 from lora_assets.cli.history import evaluations
 from lora_assets.cli.stack import Stack
-from lora_assets.resources.fleet import LIVE_SLOT
+from lora_assets.records.registry import ModelVersion
 
 ANSWER_TOKENS = 64
 NEXT_STEPS = """
@@ -25,29 +26,42 @@ What to type next:
 
 def print_table(stack: Stack, instance: DagsterInstance, data_versions: Sequence[str]) -> None:
     """One row per gate and data version: its numbers and thresholds; digests and aliases."""
-    aliases = stack.resources.registry.aliases()
+    registry = stack.resources.registry
+    aliases = registry.aliases()
     table = Table("data version", "gate", "verdict", "numbers and thresholds", show_lines=True)
-    for data_version in data_versions:
-        version = stack.resources.registry.newest(data_version)
-        found = evaluations(instance, data_version)
-        names = [alias for alias, holder in aliases.items() if holder == version]
-        digest = next(
-            (str(e.metadata["digest"].value) for k, e in found.items() if k.name == "quality_gate"),
-            "none",
-        )
-        label = "\n".join(
-            (
-                data_version,
-                f"digest {digest[:12]}",
-                f"model version {version.version if version else 'none'}",
-                f"aliases {', '.join(names) or 'none'}",
-            )
-        )
-        for key, evaluation in found.items():
-            numbers = (evaluation.description or "").replace("; ", "\n")
-            table.add_row(label, key.name, "passed" if evaluation.passed else "FAILED", numbers)
-            label = ""
+    for name in data_versions:
+        for row in gate_rows(name, registry.newest(name), aliases, evaluations(instance, name)):
+            table.add_row(*row)
     Console(width=120).print(table)
+
+
+def gate_rows(
+    data_version: str,
+    version: ModelVersion | None,
+    aliases: Mapping[str, ModelVersion],
+    found: Mapping[AssetCheckKey, dg.AssetCheckEvaluation],
+) -> Sequence[tuple[str, str, str, str]]:
+    """A data version's rows, one per gate; the first one says what was measured."""
+    names = [alias for alias, holder in aliases.items() if holder == version]
+    digest = next(
+        (str(e.metadata["digest"].value) for k, e in found.items() if k.name == "quality_gate"),
+        "none",
+    )
+    about = (
+        data_version,
+        f"digest {digest[:12]}",
+        f"model version {version.version if version else 'none'}",
+        f"aliases {', '.join(names) or 'none'}",
+    )
+    return [
+        (
+            "" if number else "\n".join(about),
+            key.name,
+            "passed" if evaluation.passed else "FAILED",
+            (evaluation.description or "").replace("; ", "\n"),
+        )
+        for number, (key, evaluation) in enumerate(found.items())
+    ]
 
 
 def print_answers(stack: Stack) -> None:
@@ -56,10 +70,11 @@ def print_answers(stack: Stack) -> None:
     _, splits = stack.resources.data_bucket.read(live.data_version)
     answerable = [row for row in splits["eval"] if not row.is_negative]
     negative = next(row for row in splits["eval"] if row.is_negative)
-    click.echo(f"\nThree questions to {LIVE_SLOT} (version {live.version}):")
+    slot = stack.settings.live_slot
+    click.echo(f"\nThree questions to {slot} (version {live.version}):")
     replica = stack.resources.fleet.replicas[0]
     for row in (*answerable[:2], negative):
-        answer = replica.complete(LIVE_SLOT, row.prompt_inference, ANSWER_TOKENS)
+        answer = replica.complete(slot, row.prompt_inference, ANSWER_TOKENS)
         click.echo(f"\n  Context:  {row.context.replace(chr(10), chr(10) + ' ' * 12)}")
         click.echo(f"  Question: {row.question}")
         click.echo(f"  Answer:   {answer.text.strip()}")
