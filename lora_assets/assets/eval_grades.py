@@ -39,10 +39,16 @@ ANSWERED = "answered by"
 class EvalConfig(dg.Config):
     """Whose answers are graded, and how they are gathered."""
 
-    candidate_adapter: str = Field(
-        CANDIDATE_SLOT, pattern=SLOT_PATTERN, description="Candidate adapter slot name"
+    candidate_adapter: str | None = Field(
+        None,
+        pattern=SLOT_PATTERN,
+        description=f"Candidate adapter slot name; default: the fleet's ({CANDIDATE_SLOT})",
     )
-    live_adapter: str = Field(LIVE_SLOT, pattern=SLOT_PATTERN, description="Live adapter slot name")
+    live_adapter: str | None = Field(
+        None,
+        pattern=SLOT_PATTERN,
+        description=f"Live adapter slot name; default: the fleet's ({LIVE_SLOT})",
+    )
     max_concurrent: int = Field(15, ge=1, description="Concurrent requests per step")
     mlflow_experiment: str = Field("vllm-lora-evaluation", description="MLflow experiment name")
 
@@ -77,10 +83,11 @@ def eval_grades(
     verdict = registry.verdicts(candidate).get("smoke_test")
     require_passed(verdict, "smoke_test", candidate.digest, candidate.data_version)
     rows = data_bucket.read_unchanged(training_data)["eval"]
-    slot = config.candidate_adapter
+    slot = config.candidate_adapter or fleet.candidate_slot
+    live_slot = config.live_adapter or fleet.live_slot
     if take_candidate_place(registry, fleet, slot, candidate, work_folder):
         context.log.info(f"{candidate.serving_name} is back in {slot}")
-    live = live_served(registry, fleet, config.live_adapter, work_folder)
+    live = live_served(registry, fleet, live_slot, work_folder)
     sides: dict[Side, ModelVersion] = {"candidate": candidate}
     if live is not None:
         sides["live"] = live
@@ -95,7 +102,8 @@ def eval_grades(
             _gather(context, config, rows, sides, fleet, judge, work)
         )
         counted = {side: scores(rows, answers[side], grades, side) for side in sides}
-        run.parameters({"judge_model": judge_model, **config.model_dump()})
+        slots = {"candidate_adapter": slot, "live_adapter": live_slot}
+        run.parameters({"judge_model": judge_model, **config.model_dump(), **slots})
         run.parameters({f"{side}_version": version.version for side, version in sides.items()})
         log_grades(run, rows, answers, grades, counted)
     context.add_output_metadata(

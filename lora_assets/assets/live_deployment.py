@@ -52,7 +52,11 @@ class PromoteConfig(dg.Config):
     """Which adapter takes the live traffic."""
 
     source_alias: str = Field("staged", description="MLflow alias to promote; previous = rollback")
-    slot_name: str = Field(LIVE_SLOT, pattern=SLOT_PATTERN, description="Live adapter slot on vLLM")
+    slot_name: str | None = Field(
+        None,
+        pattern=SLOT_PATTERN,
+        description=f"Live adapter slot on vLLM; default: the fleet's ({LIVE_SLOT})",
+    )
     allow_older: bool = Field(
         False, description="Let an older data version replace a newer live one"
     )
@@ -87,12 +91,13 @@ def live_deployment(
 
     In a run that nobody watches, a version that live has overtaken is passed over, not refused.
     """
+    slot = config.slot_name or fleet.live_slot
     run_id = context.run.root_run_id or context.run.run_id
     last = registry.last_promotion()
     if last is not None and not last.done:
         context.log.info(f"finishing the promotion of version {last.version.version}")
         bring(registry, fleet, last.version, work_folder)
-        _carry_out(last, config.slot_name, registry, fleet)
+        _carry_out(last, slot, registry, fleet)
     if last is not None and _is_same(last, config, context.partition_key, run_id):
         promotion = last
     else:
@@ -105,14 +110,14 @@ def live_deployment(
         # What the replicas can't have is refused before anything is set out to be done.
         bring(registry, fleet, version, work_folder)
         registry.begin_promotion(promotion)
-        _carry_out(promotion, config.slot_name, registry, fleet)
+        _carry_out(promotion, slot, registry, fleet)
     version, replaced = promotion.version, promotion.replaced
-    warn_of_gaps(context, fleet, config.slot_name)
+    warn_of_gaps(context, fleet, slot)
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
     context.add_output_metadata(
         {
             "previous": replaced.version if replaced else "none",
-            "replicas": slot_table(fleet, config.slot_name, version),
+            "replicas": slot_table(fleet, slot, version),
             "aliases": _alias_table(registry),
             "model version": version.version,
             "registry page": dg.MetadataValue.url(registry.page(version)),

@@ -40,10 +40,16 @@ STORED_SAMPLES = "load_samples"
 class PerfConfig(dg.Config):
     """How the load test is run, and what it is compared with."""
 
-    candidate_adapter: str = Field(
-        CANDIDATE_SLOT, pattern=SLOT_PATTERN, description="Candidate adapter slot name"
+    candidate_adapter: str | None = Field(
+        None,
+        pattern=SLOT_PATTERN,
+        description=f"Candidate adapter slot name; default: the fleet's ({CANDIDATE_SLOT})",
     )
-    live_adapter: str = Field(LIVE_SLOT, pattern=SLOT_PATTERN, description="Live adapter slot name")
+    live_adapter: str | None = Field(
+        None,
+        pattern=SLOT_PATTERN,
+        description=f"Live adapter slot name; default: the fleet's ({LIVE_SLOT})",
+    )
     concurrency: int = Field(10, ge=1, description="Concurrent requests")
     max_tokens: int = Field(256, ge=1, description="Max tokens per request")
     max_samples: int = Field(0, ge=0, description="Max samples (0 = all)")
@@ -91,10 +97,11 @@ def perf_metrics(
     candidate = staged_deployment
     verdict = registry.verdicts(candidate).get("eval_gate")
     require_passed(verdict, "eval_gate", candidate.digest, candidate.data_version)
-    slot = config.candidate_adapter
+    slot = config.candidate_adapter or fleet.candidate_slot
+    live_slot = config.live_adapter or fleet.live_slot
     if take_candidate_place(registry, fleet, slot, candidate, work_folder):
         context.log.info(f"{candidate.serving_name} is back in {slot}")
-    live = live_served(registry, fleet, config.live_adapter, work_folder)
+    live = live_served(registry, fleet, live_slot, work_folder)
     baseline = _stored_baseline(live, registry, tracking) if not config.measure_baseline else None
     measured_live = live if config.measure_baseline else None
     rows = data_bucket.read_unchanged(training_data)["eval"]
@@ -104,7 +111,8 @@ def perf_metrics(
         config.mlflow_experiment, f"perf-v{candidate.version}", context.run.run_id, tags
     ) as run:
         run.dataset(training_data, "eval", "load test")
-        run.parameters(config.model_dump())
+        slots = {"candidate_adapter": slot, "live_adapter": live_slot}
+        run.parameters({**config.model_dump(), **slots})
         # A candidate that is live already is its own baseline, and loaded once.
         versions = [candidate] if measured_live in (None, candidate) else [candidate, measured_live]
         models = [version.serving_name for version in versions]

@@ -11,6 +11,15 @@ from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 
 
+def refuse_live_slot(fleet: Fleet, slot: str) -> None:
+    """Refuse to deploy to `slot` when it is what clients of the live adapter call."""
+    if slot == fleet.live_slot:
+        raise LoraAssetsError(
+            f"{slot} is the live slot, which only a promotion gives to an adapter",
+            "Deploy to the candidate slot, pass the gates, then promote.",
+        )
+
+
 def require_in_slot(fleet: Fleet, slot: str, version: ModelVersion) -> None:
     """Refuse to go on when clients of `slot` get another adapter than `version`."""
     for url, found in fleet.serving(slot).items():

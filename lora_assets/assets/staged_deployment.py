@@ -7,7 +7,7 @@ from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
-from lora_assets.assets.served import bring, slot_table, warn_of_gaps
+from lora_assets.assets.served import bring, refuse_live_slot, slot_table, warn_of_gaps
 from lora_assets.assets.step_pods import LOAD_ADAPTER, SMOKE_TEST
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
@@ -23,10 +23,13 @@ class DeployConfig(dg.Config):
 
     adapter_source: str | None = Field(
         None,
-        description="alias:<name> or version:<number>; default: this partition's gate_result",
+        description="alias:<name> or version:<number>; default: alias:candidate from the command "
+        "line, in Dagster this partition's gate_result",
     )
-    slot_name: str = Field(
-        CANDIDATE_SLOT, pattern=SLOT_PATTERN, description="Target adapter slot on vLLM"
+    slot_name: str | None = Field(
+        None,
+        pattern=SLOT_PATTERN,
+        description=f"Target adapter slot on vLLM; default: the fleet's ({CANDIDATE_SLOT})",
     )
 
 
@@ -55,21 +58,18 @@ def staged_deployment(
             f"not {context.partition_key}",
             f"Materialise partition {version.data_version}.",
         )
-    if config.slot_name == fleet.live_slot:
-        raise LoraAssetsError(
-            f"{config.slot_name} is the live slot, which only a promotion gives to an adapter",
-            "Deploy to the candidate slot, pass the gates, then promote.",
-        )
+    slot = config.slot_name or fleet.candidate_slot
+    refuse_live_slot(fleet, slot)
     bring(registry, fleet, version, work_folder)
-    fleet.renew_slot(config.slot_name, version.serving_name, version.digest, smoke.PROMPTS)
-    warn_of_gaps(context, fleet, config.slot_name)
+    fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    warn_of_gaps(context, fleet, slot)
     context.log.info(f"{version.serving_name} is loaded on {len(fleet.replicas)} replica(s)")
     context.add_output_metadata(
         {
             "model version": version.version,
             "serving name": version.serving_name,
             "digest": version.digest,
-            "replicas": slot_table(fleet, config.slot_name, version),
+            "replicas": slot_table(fleet, slot, version),
             "registry page": dg.MetadataValue.url(registry.page(version)),
             **origin(context.run.tags),
         }
