@@ -9,6 +9,7 @@ import click
 from lora_assets.errors import ConnectionLost, LoraAssetsError
 
 _PLACES: Mapping[str, str] = {
+    "check": "check",
     "train": "stages",
     "deploy": "stages",
     "evaluate": "stages",
@@ -18,6 +19,7 @@ _PLACES: Mapping[str, str] = {
     "status": "status",
     "data": "data",
     "restore": "restore",
+    "terminate": "terminate",
     "serve": "serve",
     "demo": "demo",
 }

@@ -77,7 +77,7 @@ class RemoteRun:
         followed, log, looked_again = "", _Log(), False
         while True:
             if stop.is_set():
-                self._terminate()
+                raise RunFailed((f"stopped; {self.terminate()}",), None)
             runs = self.dagster.runs(self.tags)
             run = current(runs)
             if run is None or (followed and followed not in [each.run_id for each in runs]):
@@ -102,17 +102,8 @@ class RemoteRun:
             looked_again = run.ended
             stop.wait(POLL_SECONDS)
 
-    def _new(self, run_id: str, log: "_Log") -> Iterator[RunEvent]:
-        more = True
-        while more:
-            part = self.dagster.events(run_id, log.cursor)
-            log.cursor, more = part.cursor or None, part.more
-            for event in part.events:
-                log.add(event)
-                yield event
-
-    def _terminate(self) -> None:
-        """End every run of this request, and raise RunFailed to say so."""
+    def terminate(self) -> str:
+        """End every run with these tags, and say which those were."""
         links: Sequence[str] = ()
         for pause in PAUSES:
             runs = self.dagster.runs(self.tags)
@@ -123,11 +114,20 @@ class RemoteRun:
                     self.dagster.terminate(run.run_id)
             coming = self._reply_lost and not runs
             if not coming and all(run.status == "CANCELING" for run in left):
-                raise RunFailed((f"stopped; terminated {', '.join(links) or 'nothing'}",), None)
+                return f"terminated {', '.join(links) or 'nothing'}"
             time.sleep(pause)
         for run in left:
             self.dagster.terminate(run.run_id, at_once=True)
-        raise RunFailed((f"stopped; marked {', '.join(links)} as canceled",), None)
+        return f"marked {', '.join(links)} as canceled"
+
+    def _new(self, run_id: str, log: "_Log") -> Iterator[RunEvent]:
+        more = True
+        while more:
+            part = self.dagster.events(run_id, log.cursor)
+            log.cursor, more = part.cursor or None, part.more
+            for event in part.events:
+                log.add(event)
+                yield event
 
 
 class _Log:

@@ -114,18 +114,19 @@ def _remotely(
         SELECTION_TAG: step.selection if step is not None else job,
     }
     remote = RemoteRun(dagster, tags, lambda line: click.echo(line, err=True))
-    if remote.find() is None:
-        location = dagster.locate(job)
-        work = find_work()
-        origin = launch_tags(typed_command(job), stack.settings.argo_workflow)
-        run_config = {
-            "ops": {
-                op: {"config": config}
-                for op, config in (step.ops(work.ops) if step else work.ops).items()
-            },
-            "resources": resource_config(stack.given, dagster.configured(location)),
-        }
-        with stop_signals() as stop:
+    # From here on: an attempt that is stopped has to find the run of the one before first.
+    with stop_signals() as stop:
+        if remote.find() is None:
+            location = dagster.locate(job)
+            work = find_work()
+            origin = launch_tags(typed_command(job), stack.settings.argo_workflow)
+            run_config = {
+                "ops": {
+                    op: {"config": config}
+                    for op, config in (step.ops(work.ops) if step else work.ops).items()
+                },
+                "resources": resource_config(stack.given, dagster.configured(location)),
+            }
             dagster.add_partition(location, work.data_version)
             remote.launch(
                 lambda: dagster.launch(
@@ -133,10 +134,7 @@ def _remotely(
                 ),
                 stop,
             )
-            _follow(remote, stop, step, outputs)
-    else:
-        with stop_signals() as stop:
-            _follow(remote, stop, step, outputs)
+        _follow(remote, stop, step, outputs)
 
 
 def _follow(remote: RemoteRun, stop: Flag, step: Step | None, outputs: Outputs) -> None:

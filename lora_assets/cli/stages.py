@@ -23,7 +23,7 @@ _REPLICAS = ("vllm_url", "deployment", "namespace")
 
 
 @click.command()
-@click.option("--data-version", required=True, help="Training data version")
+@click.option("--data-version", default="1", show_default=True, help="Training data version")
 @step_option("train")
 @stack_options(*_EVERYWHERE, "s3_data_bucket")
 @config_options(TrainingConfig, QualityConfig)
@@ -36,6 +36,8 @@ def train(data_version: str, step: str | None, **options: Any) -> None:
 
     def work() -> Work:
         stack.resources.data_bucket.read(data_version)
+        # Without a registry a training ends where it began, but with a GPU taken.
+        stack.resources.registry.aliases()
         return Work(data_version=data_version, ops=ops)
 
     try:

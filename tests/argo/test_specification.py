@@ -78,7 +78,10 @@ def test_the_pipeline_has_every_parameter_but_for_those_that_it_decides() -> Non
 
 
 def test_the_pipeline_stops_after_a_failed_quality_gate_and_promotes_past_both_others() -> None:
-    steps = [s for (s,) in templates_of(WORKFLOWS["lora-pipeline"])["lora-pipeline"]["steps"]]
+    check, *steps = [
+        s for (s,) in templates_of(WORKFLOWS["lora-pipeline"])["lora-pipeline"]["steps"]
+    ]
+    assert check["template"] == "check"
     assert [step["templateRef"]["name"] for step in steps] == [
         "train-validate-lora",
         "deploy-lora-adapter",

@@ -21,19 +21,22 @@ from tests.doubles.argo_controller import ArgoWorkflow
 STAND_IN = """
     import json, os, pathlib, signal, sys
     folder = pathlib.Path(os.environ["STAND_IN"])
-    stage, step = sys.argv[1], sys.argv[2].removeprefix("--step=")
+    stage, step, *_ = *sys.argv[1:], ""
+    step = step.removeprefix("--step=") if step.startswith("--step=") else stage
     plan = json.loads((folder / "plan.json").read_text()).get(f"{stage} {step}", {})
-    request = os.environ["LORA_ASSETS_REQUEST"]
+    request = os.environ.get("LORA_ASSETS_REQUEST")
+    workflow = os.environ.get("LORA_ASSETS_ARGO_WORKFLOW")
     with (folder / "calls").open("a") as calls:
-        calls.write(json.dumps({"argv": sys.argv[1:], "request": request}) + "\\n")
-    outputs = pathlib.Path(os.environ["LORA_ASSETS_OUTPUTS"])
+        call = {"argv": sys.argv[1:], "step": step, "request": request, "workflow": workflow}
+        calls.write(json.dumps(call) + "\\n")
+    outputs = pathlib.Path(os.environ.get("LORA_ASSETS_OUTPUTS", "outputs"))
     outputs.mkdir(parents=True)
     for name, value in plan.get("outputs", {}).items():
         (outputs / name).write_text(value)
     if plan.get("wait"):
         def stop(*_):
             (folder / "stopped").touch()
-            sys.exit(1)
+            sys.exit(plan["wait"])
         signal.signal(signal.SIGTERM, stop)
         (folder / "ready").write_text(str(os.getpid()))
         signal.pause()
@@ -69,7 +72,7 @@ class StandIn:
 
     @property
     def steps(self) -> list[str]:
-        return [call["argv"][1].removeprefix("--step=") for call in self.calls]
+        return [call["step"] for call in self.calls]
 
 
 @pytest.fixture
@@ -141,7 +144,7 @@ def test_a_lost_connection_alone_is_tried_again_under_the_same_request(
 def test_no_other_failure_is_tried_again(code: int, stand_in: StandIn) -> None:
     workflow = stand_in.workflow("train-validate-lora", {"train train": {"exit_codes": [code, 0]}})
     assert workflow.submit().phase == "Failed"
-    assert stand_in.steps == ["download-data", "train"]
+    assert stand_in.steps == ["download-data", "train", "terminate"]
 
 
 def test_retries_come_to_an_end(stand_in: StandIn) -> None:
@@ -149,7 +152,7 @@ def test_retries_come_to_an_end(stand_in: StandIn) -> None:
         "promote-lora-adapter", {"promote promote-adapter": {"exit_codes": [75]}}
     )
     assert workflow.submit().phase == "Failed"
-    assert stand_in.steps == ["promote-adapter"] * 9
+    assert stand_in.steps == [*["promote-adapter"] * 9, "terminate"]
 
 
 def test_the_steps_of_one_workflow_share_its_request_and_no_other_has_it(
@@ -165,9 +168,10 @@ def test_the_steps_of_one_workflow_share_its_request_and_no_other_has_it(
 
 def test_a_pipelines_workflows_have_a_request_each(stand_in: StandIn) -> None:
     stand_in.workflow("lora-pipeline", _pipeline_plan()).submit()
-    stages = {call["argv"][0]: call["request"] for call in stand_in.calls}
+    calls = [call for call in stand_in.calls if call["step"] != "check"]
+    stages = {call["argv"][0]: call["request"] for call in calls}
     assert len(set(stages.values())) == 5
-    assert {(call["argv"][0], call["request"]) for call in stand_in.calls} == set(stages.items())
+    assert {(call["argv"][0], call["request"]) for call in calls} == set(stages.items())
 
 
 def test_what_was_loaded_is_what_is_smoke_tested_and_staged(stand_in: StandIn) -> None:
@@ -222,11 +226,21 @@ def test_any_other_failed_gate_fails_its_workflow(name: str, gate: str, stand_in
     (node,) = [n for each, n in workflow.nodes.items() if each.endswith(f".{gate.split()[1]}")]
     assert node.exit_codes == [1]
     assert node.outputs["result"] == "failed"
-    assert stand_in.steps[-1] == gate.split()[1]
+    assert stand_in.steps[-2:] == [gate.split()[1], "terminate"]
 
 
 def _pipeline_plan(**changes: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"train train": PASSED, "train quality-gate": PASSED, **changes}
+
+
+def test_the_pipeline_checks_all_that_it_is_given_before_anything_else(stand_in: StandIn) -> None:
+    declared = WORKFLOWS["lora-pipeline"]["spec"]["arguments"]["parameters"]
+    given = {parameter["name"]: f"the {parameter['name']}" for parameter in declared}
+    workflow = stand_in.workflow("lora-pipeline", {"check check": {"exit_codes": [1]}})
+    assert workflow.submit(**given).phase == "Failed"
+    assert stand_in.steps == ["check", "terminate"]
+    _, *options = stand_in.calls[0]["argv"]
+    assert options == [f"--{name}={value}" for name, value in given.items()]
 
 
 def test_the_pipeline_takes_what_it_trained_to_live(stand_in: StandIn) -> None:
@@ -235,7 +249,7 @@ def test_the_pipeline_takes_what_it_trained_to_live(stand_in: StandIn) -> None:
     assert ended.phase == "Succeeded", ended.message
     assert ended.outputs["result"] == "passed"
     by_step = {tuple(call["argv"][:2]): call["argv"] for call in stand_in.calls}
-    assert len(by_step) == 3 + 3 + 5 + 3 + 1
+    assert len(by_step) == 1 + 3 + 3 + 5 + 3 + 1
     assert "--num-epochs=5" in by_step["train", "--step=train"]
     loading = by_step["deploy", "--step=load-adapter"]
     assert {"--adapter-source=version:7", "--slot-name=other-slot"} <= set(loading)
@@ -248,15 +262,17 @@ def test_the_pipeline_ends_gracefully_after_a_failed_quality_gate(stand_in: Stan
     ended = workflow.submit()
     assert ended.phase == "Succeeded"
     assert ended.outputs["result"] == "failed"
-    assert stand_in.steps == ["download-data", "train", "quality-gate"]
-    skipped = [node.name for node in workflow.nodes.values() if node.phase == "Skipped"]
-    assert len(skipped) == 4
+    assert stand_in.steps == ["check", "download-data", "train", "quality-gate"]
+    skipped = {
+        name.rpartition(".")[2] for name, node in workflow.nodes.items() if node.phase == "Skipped"
+    }
+    assert skipped == {"deploy", "evaluate", "performance", "promote", "terminate"}
 
 
 def test_a_quality_gate_that_says_nothing_is_no_pass(stand_in: StandIn) -> None:
     workflow = stand_in.workflow("lora-pipeline", _pipeline_plan(**{"train quality-gate": {}}))
     assert workflow.submit().phase == "Failed"
-    assert stand_in.steps == ["download-data", "train", "quality-gate"]
+    assert stand_in.steps == ["check", "download-data", "train", "quality-gate", "terminate"]
 
 
 @pytest.mark.parametrize("gate", ["evaluate compare-decision", "performance perf-decision"])
@@ -264,7 +280,7 @@ def test_the_pipeline_promotes_nothing_past_a_failed_gate(gate: str, stand_in: S
     plan = _pipeline_plan(**{gate: {"exit_codes": [1], "outputs": {"result": "failed"}}})
     workflow = stand_in.workflow("lora-pipeline", plan)
     assert workflow.submit().phase == "Failed"
-    assert stand_in.steps[-1] == gate.split()[1]
+    assert stand_in.steps[-2:] == [gate.split()[1], "terminate"]
 
 
 def _stopped(workflow: ArgoWorkflow, when: Callable[[], object]) -> str:
@@ -275,12 +291,21 @@ def _stopped(workflow: ArgoWorkflow, when: Callable[[], object]) -> str:
         return ended.result().phase
 
 
-def test_stopping_reaches_the_command_itself_and_nothing_is_started_afterwards(
-    stand_in: StandIn,
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(1, id="while it follows its run"),
+        pytest.param(75, id="before another attempt"),
+        pytest.param(143, id="as it starts"),
+    ],
+)
+def test_stopping_reaches_the_command_itself_and_afterwards_its_runs_are_terminated(
+    code: int, stand_in: StandIn
 ) -> None:
-    workflow = stand_in.workflow("train-validate-lora", {"train train": {"wait": True}})
+    workflow = stand_in.workflow("train-validate-lora", {"train train": {"wait": code}})
     # Opening the pipe waits until the stand-in is there to be stopped.
     ready = stand_in.folder / "ready"
     assert _stopped(workflow, ready.read_text) == "Failed"
     assert (stand_in.folder / "stopped").exists()
-    assert stand_in.steps == ["download-data", "train"]
+    assert stand_in.steps == ["download-data", "train", "terminate"]
+    assert {call["workflow"] for call in stand_in.calls} == {f"ml-models/{workflow.name}"}

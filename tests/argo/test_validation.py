@@ -114,6 +114,14 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda w: _step(w)["retryStrategy"].update(retryPolicy="Always"),
         "retryPolicy is not OnFailure: a lost pod was told to stop, and so was its run",
     ),
+    "retries of the exit handler": (
+        lambda w: _spec(w)["templates"][3].update(retryStrategy=_step(w)["retryStrategy"]),
+        "retries of the exit handler never come once the workflow was stopped",
+    ),
+    "no exit handler": (
+        lambda w: _spec(w).pop("onExit"),
+        "onExit is no template, so that a stop between two attempts leaves a run behind",
+    ),
     "retries without a limit": (
         lambda w: _step(w)["retryStrategy"].pop("limit"),
         "retries have no limit",

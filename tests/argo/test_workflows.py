@@ -9,6 +9,7 @@ from hera.workflows import Workflow, WorkflowTemplate
 
 from lora_assets.cli.main import cli
 from tests.argo.validation import load, problems, templates_of
+from tests.deploy.manifests import code_location
 
 ROOT = Path(__file__).parents[2]
 ARGO = ROOT / "argo"
@@ -46,10 +47,20 @@ def test_a_workflow_template_is_its_workflow(name: str) -> None:
     assert template["metadata"] == {"name": name, "namespace": "ml-models"}
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_every_option_of_a_step_is_one_of_its_command(name: str) -> None:
-    _, shell_name, command, *options = templates_of(WORKFLOWS[name])["step"]["container"]["args"]
-    assert shell_name == "lora-assets"
+CONTAINERS = tuple(
+    (name, template["name"])
+    for name, workflow in WORKFLOWS.items()
+    for template in workflow["spec"]["templates"]
+    if "container" in template
+)
+
+
+@pytest.mark.parametrize(("name", "template"), CONTAINERS)
+def test_every_option_is_one_of_its_command(name: str, template: str) -> None:
+    container = templates_of(WORKFLOWS[name])[template]["container"]
+    program = [*container["command"], *container.get("args", [])]
+    name_, command, *options = program[3:] if program[0] == "sh" else program
+    assert name_ == "lora-assets"
     with click.Context(cli) as context:
         known = cli.get_command(context, command)
     assert known is not None
@@ -58,18 +69,36 @@ def test_every_option_of_a_step_is_one_of_its_command(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_step_is_told_who_asks_where_dagster_is_and_where_its_outputs_go(name: str) -> None:
+def test_a_step_is_told_who_asks_and_where_its_outputs_go(name: str) -> None:
     step = templates_of(WORKFLOWS[name])["step"]
     given = {variable["name"]: variable["value"] for variable in step["container"]["env"]}
-    assert given["DAGSTER_URL"] == "http://dagster-webserver.dagster:80"
-    assert given["LORA_ASSETS_STACK"] == "cluster"
+    assert given["LORA_ASSETS_REQUEST"] == "{{inputs.parameters.request}}"
     assert given["LORA_ASSETS_OUTPUTS"] == "/tmp/outputs"
     paths = [output["valueFrom"]["path"] for output in step["outputs"]["parameters"]]
     assert paths == [f"/tmp/outputs/{output['name']}" for output in step["outputs"]["parameters"]]
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_the_image_is_of_this_version(name: str) -> None:
+@pytest.mark.parametrize(("name", "template"), CONTAINERS)
+def test_a_container_is_told_where_dagster_is(name: str, template: str) -> None:
+    container = templates_of(WORKFLOWS[name])[template]["container"]
+    given = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert given["DAGSTER_URL"] == "http://dagster-webserver.dagster:80"
+    assert given["LORA_ASSETS_STACK"] == "cluster"
+
+
+def test_the_check_has_the_keys_of_the_code_location() -> None:
+    container = templates_of(WORKFLOWS["lora-pipeline"])["check"]["container"]
+    keys = {v["name"]: v["valueFrom"]["secretKeyRef"] for v in container["env"] if "value" not in v}
+    assert set(keys) == {"VLLM_API_KEY", "JUDGE_API_KEY"}
+    for variable in code_location()["env"]:
+        if variable["name"] in keys:
+            secret = variable["valueFrom"]["secretKeyRef"]
+            assert {**secret, "optional": True} == keys.pop(variable["name"])
+    assert not keys
+
+
+@pytest.mark.parametrize(("name", "template"), CONTAINERS)
+def test_the_image_is_of_this_version(name: str, template: str) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    image = templates_of(WORKFLOWS[name])["step"]["container"]["image"]
+    image = templates_of(WORKFLOWS[name])[template]["container"]["image"]
     assert image.endswith(f"/vllm-deployment-tools:{version}")

@@ -19,6 +19,9 @@ Manifest = Mapping[str, Any]
 RETRY_EXPRESSION = "asInt(lastRetry.exitCode) == 75"
 """EX_TEMPFAIL, a lost connection: all that is worth another attempt."""
 
+EXIT_STEP = "terminate"
+"""The container of the exit handler: once a workflow was stopped, Argo tries it once only."""
+
 _SECRET = re.compile(r"secret|token(?!s)|password|api[-_]?key", re.IGNORECASE)
 
 
@@ -73,6 +76,8 @@ def _of_spec(manifest: Manifest) -> Iterator[str]:
     for bound in ("activeDeadlineSeconds", "ttlStrategy", "podGC", "serviceAccountName"):
         if bound not in spec:
             yield f"spec has no {bound}"
+    if spec.get("onExit") not in templates_of(manifest):
+        yield "onExit is no template, so that a stop between two attempts leaves a run behind"
     entry = templates_of(manifest).get(spec["entrypoint"])
     if entry is None:
         yield f"entrypoint {spec['entrypoint']} is no template"
@@ -92,11 +97,16 @@ def _of_template(
             yield f"nothing reads parameter {parameter['name']}"
     scope = {f"inputs.parameters.{parameter['name']}" for parameter in inputs}
     scope |= {"workflow.uid", "workflow.namespace", "workflow.name", "node.name"}
+    if template["name"] == manifest["spec"].get("onExit"):
+        scope.add("workflow.status")
     if "steps" in template:
         yield from _of_steps(template, manifest, library, scope)
     elif "container" in template:
         yield from _unknown(template, scope | {"steps.name"})
-        yield from _of_retries(template)
+        if template["name"] != EXIT_STEP:
+            yield from _of_retries(template)
+        elif "retryStrategy" in template:
+            yield "retries of the exit handler never come once the workflow was stopped"
         yield from _of_container(template)
     else:
         yield "is neither steps nor a container"
@@ -127,7 +137,9 @@ def _of_steps(
 
 def _of_arguments(step: Manifest, called: Manifest) -> Iterator[str]:
     given = [parameter["name"] for parameter in step.get("arguments", {}).get("parameters", [])]
-    taken = {parameter["name"]: parameter for parameter in called["inputs"]["parameters"]}
+    taken = {
+        parameter["name"]: parameter for parameter in called.get("inputs", {}).get("parameters", [])
+    }
     for name in sorted({name for name in given if given.count(name) > 1}):
         yield f"step {step['name']} gives parameter {name} twice"
     for name in sorted(set(given) - set(taken)):
@@ -175,9 +187,10 @@ def _of_container(template: Manifest) -> Iterator[str]:
     for variable in container.get("env", []):
         if _SECRET.search(variable["name"]) and "value" in variable:
             yield f"variable {variable['name']} has a secret as its plain value"
-    if "exec lora-assets" not in container["args"][0]:
+    program = [*container["command"], *container.get("args", [])]
+    if program[:2] == ["sh", "-c"] and "exec lora-assets" not in program[2]:
         yield "the shell stays in front of lora-assets and gets its SIGTERM"
-    if references(container["args"][0]) or references(container["command"]):
+    if references(program[:3]):
         yield "a parameter would be read as shell"
 
 

@@ -52,10 +52,12 @@ Run_ = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def start(dagster: RemoteDagster) -> Iterator[Start]:
-    """Start a command of a request, by default through the real network."""
+    """Start a command of a request, by default through the real network and of no workflow."""
     processes: list[subprocess.Popen[str]] = []
 
-    def started(request: str, *arguments: str, url: str = dagster.url) -> Command:
+    def started(
+        request: str, *arguments: str, url: str = dagster.url, workflow: str = ""
+    ) -> Command:
         process = subprocess.Popen(
             [sys.executable, "-m", "lora_assets.cli.main", *arguments],
             env={
@@ -63,6 +65,7 @@ def start(dagster: RemoteDagster) -> Iterator[Start]:
                 **dagster.environment,
                 "DAGSTER_URL": url,
                 "LORA_ASSETS_REQUEST": request,
+                "LORA_ASSETS_ARGO_WORKFLOW": workflow,
             },
             stderr=subprocess.PIPE,
             text=True,
@@ -237,6 +240,58 @@ def test_a_step_that_is_stopped_during_its_launch_terminates_what_it_launched(
     assert [run.status for run in dagster.runs(request_key)] == ["CANCELED"]
 
 
+def test_an_attempt_that_is_stopped_before_it_has_found_its_run_terminates_it(
+    dagster: RemoteDagster, start: Start, request_key: str
+) -> None:
+    network = FlakyNetwork(dagster.url, holds=b"runsOrError")
+    with network.serving() as url, dagster.nothing_starts():
+        first = start(request_key, "train", "--data-version", "1")
+        first.read_until("queued")
+        first.process.kill()
+        network.go_on.clear()
+        again = start(request_key, "train", "--data-version", "1", url=url)
+        assert network.arrived.wait(PATIENCE)
+        again.process.terminate()
+        network.go_on.set()
+        code, printed = again.end()
+    assert code == 1
+    assert "error: stopped; terminated" in printed
+    assert [run.status for run in dagster.runs(request_key)] == ["CANCELED"]
+
+
+def test_what_a_stopped_workflow_left_running_is_terminated_once_dagster_answers(
+    dagster: RemoteDagster, start: Start, request_key: str
+) -> None:
+    network = FlakyNetwork(dagster.url, down=True)
+    other = str(uuid4())
+    with network.serving() as url, dagster.nothing_starts():
+        for request in (request_key, other):
+            attempt = start(request, "train", "--data-version", "1", workflow=f"ml/{request}")
+            attempt.read_until("queued")
+            attempt.process.kill()
+        handler = start("", "terminate", url=url, workflow=f"ml/{request_key}")
+        handler.read_until(f"The connection to Dagster at {url} is lost")
+        network.down = False
+        code, _ = handler.end()
+    assert code == 0
+    assert [run.status for run in dagster.runs(request_key)] == ["CANCELED"]
+    (left,) = dagster.runs(other)
+    assert not left.ended
+    DagsterWebserver(dagster.url).terminate(left.run_id)
+
+
+def test_a_check_asks_what_the_runs_of_dagster_will_work_with(
+    dagster: RemoteDagster, run: Run_, request_key: str
+) -> None:
+    elsewhere = {"VLLM_URL": "http://127.0.0.1:9", "BASE_MODEL_NAME": "another"}
+    code, printed = run(request_key, "check", "--data-version", "1", **elsewhere)
+    assert (code, printed) == (0, "check: done\n")
+    code, printed = run(request_key, "check", "--data-version", "1", "--vllm-url", "http://[::1]:9")
+    assert code == 1
+    assert printed.startswith("error: vLLM at http://[::1]:9 is unreachable")
+    assert dagster.runs(request_key) == []
+
+
 def test_a_run_that_is_deleted_under_its_step_is_one_line(
     dagster: RemoteDagster, start: Start, request_key: str
 ) -> None:
@@ -331,6 +386,9 @@ def test_the_steps_of_an_evaluation_share_one_run(
         (("train", "--data-version", "1", "--num-epochs", "some"), "'some' is not a valid integer"),
         (("train", "--data-version", "1", "--step", "deploy"), "'deploy' is not one of"),
         (("performance",), "Alias 'eval-passed' of mistral-7b-lora is not set"),
+        (("promote", "--source-alias", "best"), "Alias 'best' of mistral-7b-lora is not set"),
+        (("train", "--data-version", "1", "--mlflow-tracking-uri", "http://[::1]:9"), "MLflow at"),
+        (("terminate",), "Whose runs to terminate, and where, is not said"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_launched(

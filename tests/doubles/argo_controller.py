@@ -2,10 +2,10 @@
 
 It does what Argo 3.6 to 4.1 do with this project's manifests: fills in arguments and references
 (as text in the template's JSON, quoted), runs `steps` groups one after the other and their members
-at the same time, skips by `when`, reads output parameters, retries by `retryStrategy`, and sends
-SIGTERM to stop. There are no deadlines, and it does not wait between attempts: `waits` has what
-Argo would have waited. A pod's mounted volumes are folders of its own here, so paths below a
-mount are mapped in variables and outputs.
+at the same time, skips by `when`, reads output parameters, retries by `retryStrategy`, sends
+SIGTERM to stop, and runs the exit handler, also of a stopped workflow. There are no deadlines, and
+it does not wait between attempts: `waits` has what Argo would have waited. A pod's mounted volumes
+are folders of its own here, so paths below a mount are mapped in variables and outputs.
 """
 
 import json
@@ -61,6 +61,7 @@ class ArgoWorkflow:
         self.name = f"{manifest['spec']['entrypoint']}-x7k2p"
         self.nodes: dict[str, Node] = {}
         self._stopped = False
+        self._exiting = False
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = Lock()
 
@@ -70,10 +71,15 @@ class ArgoWorkflow:
         spec = self.manifest["spec"]
         declared = {p["name"]: p["value"] for p in spec["arguments"]["parameters"]}
         entry = templates_of(self.manifest)[spec["entrypoint"]]
-        return self._execute(self.name, {}, entry, self.manifest, {**declared, **given})
+        ended = self._execute(self.name, {}, entry, self.manifest, {**declared, **given})
+        self._exiting = True
+        status = {"workflow.status": ended.phase}
+        handler = templates_of(self.manifest)[spec["onExit"]]
+        self._execute(f"{self.name}.onExit", status, handler, self.manifest, {})
+        return ended
 
     def stop(self) -> None:
-        """`argo stop`: SIGTERM to what runs, and nothing is started any more."""
+        """`argo stop`: SIGTERM to what runs, and nothing but the exit handler is started."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -96,7 +102,7 @@ class ArgoWorkflow:
             **local,
         }
         inputs: dict[str, str] = {}
-        for parameter in template["inputs"]["parameters"]:
+        for parameter in template.get("inputs", {}).get("parameters", []):
             value = arguments.get(parameter["name"], parameter.get("value"))
             if value is None:
                 node.phase, node.message = "Error", f"{parameter['name']} was not supplied"
@@ -152,6 +158,10 @@ class ArgoWorkflow:
         if unknown:
             node.phase, node.message = "Error", f"unresolved: {unknown}"
             return
+        if "retryStrategy" not in template:
+            code = self._pod(node, template)
+            node.phase = "Succeeded" if code == 0 else "Failed"
+            return
         retry = template["retryStrategy"]
         worth_another = re.fullmatch(r"asInt\(lastRetry\.exitCode\) == (\d+)", retry["expression"])
         assert worth_another, "an expression that this double can't read"
@@ -177,12 +187,14 @@ class ArgoWorkflow:
         mounts = {mount["mountPath"]: pod / mount["name"] for mount in container["volumeMounts"]}
         for mount in mounts.values():
             mount.mkdir(parents=True)
-        variables = {v["name"]: _mapped(v["value"], mounts) for v in container["env"]}
+        # Secrets are the cluster's, and so in `environment`.
+        plain = [variable for variable in container["env"] if "value" in variable]
+        variables = {v["name"]: _mapped(v["value"], mounts) for v in plain}
         with self._lock:
-            if self._stopped:
+            if self._stopped and not self._exiting:
                 return None
             process = subprocess.Popen(
-                [*container["command"], *container["args"]],
+                [*container["command"], *container.get("args", [])],
                 env={**variables, **self.environment},
                 cwd=pod,
                 stdout=subprocess.PIPE,
@@ -195,7 +207,7 @@ class ArgoWorkflow:
             self._running.discard(process)
         node.logs.append(log)
         node.exit_codes.append(process.returncode)
-        for output in template["outputs"]["parameters"]:
+        for output in template.get("outputs", {}).get("parameters", []):
             source = output["valueFrom"]
             path = Path(_mapped(source["path"], mounts))
             value = path.read_text() if path.exists() else source["default"]

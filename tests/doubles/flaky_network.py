@@ -14,13 +14,15 @@ class FlakyNetwork:
     """Passes requests on to `target`; what it does may be changed while it works.
 
     `lose_replies` launches are carried out, and their reply is lost. `together` launches are held
-    until that many have arrived. `arrived` is set with each launch, which waits for `go_on`.
+    until that many have arrived. `arrived` is set with each request that has the text `holds` (a
+    launch, unless another is given), which waits for `go_on`.
     """
 
     target: str
     down: bool = False
     lose_replies: int = 0
     together: int = 0
+    holds: bytes = b"launchRun"
     go_on: Event = field(default_factory=Event)
     arrived: Event = field(default_factory=Event)
     launches: int = 0
@@ -55,6 +57,7 @@ class FlakyNetwork:
         is_launch = b"launchRun" in body
         if is_launch:
             self.launches += 1
+        if self.holds in body:
             self.arrived.set()
             while not self.go_on.is_set() or self.launches < self.together:
                 await asyncio.sleep(0.01)

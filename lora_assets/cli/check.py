@@ -1,0 +1,92 @@
+"""check: what a pipeline could only fail with later, found before its training takes a GPU."""
+
+import asyncio
+import os
+from typing import Any
+
+import click
+
+from lora_assets.assets.adapter import QualityConfig, TrainingConfig
+from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
+from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
+from lora_assets.assets.served import refuse_live_slot, require_in_slot
+from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.dagster_webserver import DagsterWebserver
+from lora_assets.cli.stack import PLACES, Stack, resource_config, stack_options
+from lora_assets.engines import openai_http
+from lora_assets.environment import Resources
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.promotion import version_order
+from lora_assets.records.serving import AdapterShape
+from lora_assets.records.training import LORA_PROFILES
+from lora_assets.resources.judge import Judge
+
+_CONFIGS = (TrainingConfig, QualityConfig, EvalConfig, EvalGateConfig, PerfConfig, PerfGateConfig)
+
+
+@click.command()
+@click.option("--data-version", required=True, help="Training data version")
+@stack_options(*PLACES)
+@config_options(*_CONFIGS)
+def check(data_version: str, **options: Any) -> None:
+    """Check the parameters of all stages, and that what they work with is there.
+
+    Data, registry, every replica, judge and Prometheus are asked, with the rank of the adapter
+    that would be trained. Nothing is changed.
+    """
+    stack = Stack(options)
+    for config in _CONFIGS:
+        chosen(config, options)
+    training = TrainingConfig(**chosen(TrainingConfig, options)).overrides()
+    stack.resources.trainer.parameters(training)
+    slots = EvalConfig(**chosen(EvalConfig, options))
+    resources = _resources(stack)
+    fleet, trainer = resources.fleet, resources.trainer
+    refuse_live_slot(fleet, slots.candidate_adapter or fleet.candidate_slot)
+    resources.data_bucket.read(data_version)
+    live = resources.registry.aliases().get("live")
+    if live is not None and version_order(data_version) < version_order(live.data_version):
+        raise LoraAssetsError(
+            f"Data version {data_version} is older than live {live.data_version}, and would not "
+            "be promoted",
+            "Train and deploy it by themselves, or promote it with --allow-older.",
+        )
+    rank = LORA_PROFILES[trainer.parameters(training).lora_config].rank
+    fleet.preflight(AdapterShape(rank=rank, base_model=trainer.base_model_name, modules={}))
+    if live is not None:
+        require_in_slot(fleet, slots.live_adapter or fleet.live_slot, live)
+    asyncio.run(_ask(resources.judge))
+    resources.server_metrics.begin(fleet)
+    click.echo("check: done", err=True)
+
+
+def _resources(stack: Stack) -> Resources:
+    """The clients as the pipeline's runs will have them: on a remote Dagster, as that says."""
+    if not stack.settings.dagster_url:
+        return stack.resources
+    dagster = DagsterWebserver(stack.settings.dagster_url)
+    configured = dagster.configured(dagster.locate("lifecycle"))
+    changed = resource_config(stack.given, configured)
+    made: dict[str, Any] = {}
+    for name, client in vars(stack.resources).items():
+        config = changed[name]["config"] if name in changed else configured[name]
+        # Of a secret, Dagster tells its variable alone.
+        made[name] = type(client)(
+            **{
+                field: os.environ.get(value["env"], "") if isinstance(value, dict) else value
+                for field, value in config.items()
+            }
+        )
+    return Resources(**made)
+
+
+async def _ask(judge: Judge) -> None:
+    async with judge.client() as client:
+        model = await judge.model(client)
+        served = await openai_http.get(client, "/v1/models", openai_http.ModelList)
+    names = [each.id for each in served.data]
+    if model not in names:
+        raise LoraAssetsError(
+            f"The judge at {judge.judge_url} does not serve {model}, but {', '.join(names)}",
+            "Correct --judge-model.",
+        )

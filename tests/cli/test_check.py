@@ -1,0 +1,78 @@
+"""check: what a pipeline could only fail with later is one line before its training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lora_assets.environment import Resources
+from tests.cli.conftest import Run, register
+from tests.conftest import free_port
+from tests.remote_dagster import small_data
+
+NOWHERE = f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def environment(
+    served: Mapping[str, str], resources: Resources, tmp_path: Path
+) -> Mapping[str, str]:
+    """The stack of `resources`, with data version 1."""
+    small_data(tmp_path / "bucket")
+    home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": resources.fleet.adapters_dir}
+    return {**served, **home}
+
+
+def test_what_a_pipeline_can_succeed_with_passes(run: Run, environment: Mapping[str, str]) -> None:
+    assert run(environment, "check", "--data-version", "1") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("--lora-config", "extended"), "lora_config = 'extended' is not possible"),
+        (("--num-epochs", "few"), "'few' is not a valid integer"),
+        (("--max-eval-loss", "nan"), "--max-eval-loss nan is not possible"),
+        (("--candidate-adapter", "../a"), "--candidate-adapter ../a is not possible"),
+        (("--candidate-adapter", "aws-rag-qa-live"), "aws-rag-qa-live is the live slot"),
+        (("--min-a-rate", "70"), "--min-a-rate 70.0 is not possible"),
+        (("--max-concurrent", "0"), "--max-concurrent 0 is not possible"),
+        (("--max-tokens", "0"), "--max-tokens 0 is not possible"),
+        (("--max-p95-latency", "-1"), "--max-p95-latency -1.0 is not possible"),
+        (("--data-version", "nope"), "Data version nope has no file:"),
+        (("--mlflow-tracking-uri", NOWHERE), f"MLflow at {NOWHERE} failed"),
+        (("--vllm-url", NOWHERE), f"vLLM at {NOWHERE} is unreachable"),
+        (("--judge-url", NOWHERE), f"{NOWHERE}/v1/models failed"),
+        (("--judge-model", "llama"), "does not serve llama, but "),
+        (("--prometheus-url", NOWHERE), f"Prometheus at {NOWHERE} failed"),
+    ],
+)
+def test_what_could_only_fail_later_is_one_line(
+    run: Run, environment: Mapping[str, str], arguments: tuple[str, ...], cause: str
+) -> None:
+    ended, _ = run(environment, "check", "--data-version", "1", *arguments)
+    assert str(ended).startswith("error: ")
+    assert cause in str(ended)
+    assert "\n" not in str(ended)
+
+
+def test_a_rank_above_the_servers_is_refused(run: Run, environment: Mapping[str, str]) -> None:
+    low = {**environment, "VLLM_MAX_LORA_RANK": "16"}
+    ended, _ = run(low, "check", "--data-version", "1", "--lora-config", "high_capacity")
+    assert "rank 32 is above the server's 16" in str(ended)
+    assert run(low, "check", "--data-version", "1", "--lora-config", "aggressive")[0] == 0
+
+
+def test_a_live_version_that_is_not_in_its_slot_or_is_of_newer_data_is_refused(
+    run: Run,
+    environment: Mapping[str, str],
+    resources: Resources,
+    adapter_folders: tuple[Path, ...],
+) -> None:
+    register(resources, adapter_folders[0], "live")
+    ended, _ = run(environment, "check", "--data-version", "1")
+    assert "serves nothing as aws-rag-qa-live, expected version 1" in str(ended)
+    processed = Path(environment["LORA_ASSETS_HOME"]) / "bucket" / "data" / "processed"
+    (processed / "1").rename(processed / "0")
+    ended, _ = run(environment, "check", "--data-version", "0")
+    assert "Data version 0 is older than live 1, and would not be promoted" in str(ended)
