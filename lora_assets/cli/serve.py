@@ -19,7 +19,12 @@ from lora_assets.resources.replica_folder import SharedFolder
 
 @click.command()
 @click.option("--host", default=None, help="Address to listen on  [default: that of VLLM_URL]")
-@click.option("--port", default=None, type=click.IntRange(1, 65535), help="Port to listen on")
+@click.option(
+    "--port",
+    default=None,
+    type=click.IntRange(1, 65535),
+    help="Port to listen on  [default: that of VLLM_URL]",
+)
 def serve(host: str | None, port: int | None) -> None:
     """Serve the embedded base model and its adapters through vLLM's API, and the lexical judge."""
     stack = Stack({})

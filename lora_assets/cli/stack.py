@@ -68,8 +68,9 @@ def stack_options(*names: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for name in reversed(names):
-            option = f"--{name.replace('_', '-')}"
-            command = click.option(option, name, default=None, help=PLACES[name].help)(command)
+            option, place = f"--{name.replace('_', '-')}", PLACES[name]
+            shown = f"{place.help}  [default: that of {place.setting.upper()}]"
+            command = click.option(option, name, default=None, help=shown)(command)
         return command
 
     return decorate

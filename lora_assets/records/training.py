@@ -32,7 +32,9 @@ LORA_PROFILES: Mapping[Profile, LoraProfile] = {
 class TrainingParameters(Record):
     """Hyperparameters of one QLoRA run; the defaults are the specification's for a 7B model."""
 
-    lora_config: Profile = Field("standard", description="LoRA configuration profile")
+    lora_config: Profile = Field(
+        "standard", description=f"LoRA configuration profile: {', '.join(LORA_PROFILES)}"
+    )
     learning_rate: float = Field(
         2e-4, gt=0, le=1, allow_inf_nan=False, description="Peak learning rate"
     )
@@ -41,7 +43,8 @@ class TrainingParameters(Record):
     gradient_accumulation_steps: int = Field(4, ge=1, description="Steps per optimizer update")
     max_seq_length: int = Field(1024, ge=16, description="Longest row, in tokens")
     quantization: Literal["nf4", "none"] = Field(
-        "nf4", description="How the frozen base model is held: 4-bit NF4 (QLoRA) or unquantised"
+        "nf4",
+        description="How the frozen base model is held: nf4 (4 bits, QLoRA) or none (unquantised)",
     )
     warmup_ratio: float = Field(
         0.03, ge=0, lt=1, allow_inf_nan=False, description="Share of the updates spent warming up"

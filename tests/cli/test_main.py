@@ -1,6 +1,7 @@
 """The command line as a person uses it: a whole life of an adapter, and bad input."""
 
 import json
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lora_assets.records.verdict import NEXT_STEPS
 from tests.cli.conftest import Run
 from tests.conftest import free_port, serving, stack_environment
 
@@ -118,7 +120,8 @@ def test_each_step_of_the_specification_runs_by_itself(
         (("train", "--data-version", "1", "--max-perplexity", "nan"), "--max-perplexity nan"),
         (("deploy", "--adapter-source", "alias:perf-passed"), "'perf-passed' of mistral-7b-lora"),
         (("deploy", "--adapter-source", "latest"), "'latest' names no adapter"),
-        (("deploy", "--adapter-source", "version:99"), "99"),
+        (("deploy", "--adapter-source", "version:99"), "mistral-7b-lora has no version 99."),
+        (("deploy", "--adapter-source", f"version:{10**20}"), "names no adapter"),
         (("promote", "--source-alias", "eval-passed"), "'eval-passed' of mistral-7b-lora"),
         (("rollback",), "'previous' of mistral-7b-lora"),
         (("data", "build", "--data-version", "1", "--services", "ec2"), "exists"),
@@ -162,6 +165,44 @@ def test_a_broken_split_stops_the_training_before_it_begins(
     assert "\n" not in message
 
 
+def of_another_split(split: Path) -> str:
+    return (split.parent / "train.jsonl").read_text().splitlines()[0]
+
+
+def as_factual(split: Path) -> str:
+    return split.read_text().replace('"question_type":"negative"', '"question_type":"factual"')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        (lambda split: f"{split.read_text()}{of_another_split(split)}\n", "duplicate rows 1"),
+        (as_factual, "negatives in eval 0"),
+    ],
+)
+def test_data_that_are_not_sound_stop_the_training_with_what_to_do(
+    output: Output,
+    environment: Mapping[str, str],
+    spoil: Callable[[Path], str],
+    cause: str,
+    tmp_path: Path,
+) -> None:
+    output(environment, "data", "build", "--data-version", "1", "--services", "s3")
+    bucket = Path(environment["LORA_ASSETS_HOME"]) / "bucket" / "data" / "processed"
+    unsound = bucket / f"unsound-{tmp_path.name}"
+    shutil.copytree(bucket / "1", unsound)
+    (unsound / "eval.jsonl").write_text(spoil(unsound / "eval.jsonl"))
+    before = status(output, environment)
+    message = output(environment, "train", "--data-version", unsound.name)
+    assert message.startswith(f"error: data_is_sound stopped it: {cause} (must be ")
+    assert message.endswith(NEXT_STEPS["data_is_sound"])
+    assert "\n" not in message
+    refused = output(environment, "train", "--data-version", unsound.name, "--step", "train")
+    assert f"failed data_is_sound ({cause}" in refused
+    assert "\n" not in refused
+    assert status(output, environment) == before
+
+
 def test_a_server_or_a_registry_that_is_not_there_is_named(
     output: Output, environment: Mapping[str, str]
 ) -> None:
@@ -177,22 +218,3 @@ def test_a_port_in_use_is_one_line(output: Output, environment: Mapping[str, str
         taken.listen()
         port = str(taken.getsockname()[1])
         assert f"Can't listen on 127.0.0.1:{port}" in output(environment, "serve", "--port", port)
-
-
-def test_every_parameter_of_the_specification_is_an_option(output: Output) -> None:
-    parameters = {
-        "train": "data-version lora-config mlflow-tracking-uri s3-data-bucket learning-rate "
-        "num-epochs batch-size max-seq-length max-eval-loss max-perplexity",
-        "deploy": "model-name adapter-source slot-name vllm-url mlflow-tracking-uri",
-        "evaluate": "model-name candidate-adapter live-adapter vllm-url judge-url judge-model "
-        "mlflow-tracking-uri s3-data-bucket max-concurrent min-a-rate max-c-rate "
-        "min-refusal-rate mlflow-experiment",
-        "performance": "model-name candidate-adapter vllm-url prometheus-url mlflow-tracking-uri "
-        "s3-data-bucket concurrency max-tokens max-samples max-p95-latency max-p95-ttft "
-        "min-throughput min-success-rate latency-regression-factor "
-        "throughput-regression-factor mlflow-experiment",
-        "promote": "model-name source-alias deployment namespace vllm-url mlflow-tracking-uri",
-    }
-    for command, names in parameters.items():
-        shown = output({}, command, "--help")
-        assert not [name for name in names.split() if f"--{name}" not in shown]

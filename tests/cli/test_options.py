@@ -1,0 +1,70 @@
+"""The options of each stage's command held against the specification's own tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import pytest
+from pydantic import BaseModel
+
+from lora_assets.assets.adapter import QualityConfig, TrainingConfig
+from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
+from lora_assets.assets.live_deployment import PromoteConfig
+from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
+from lora_assets.assets.staged_deployment import DeployConfig
+from lora_assets.cli import stages
+from lora_assets.cli.stack import PLACES
+from lora_assets.environment import make_resources, read_settings
+from tests.argo.specification import read
+
+SPECIFIED = read()
+CLUSTER = read_settings({"LORA_ASSETS_STACK": "cluster"})
+COMMANDS: Mapping[str, tuple[click.Command, tuple[type[BaseModel], ...]]] = {
+    "train-validate-lora": (stages.train, (TrainingConfig, QualityConfig)),
+    "deploy-lora-adapter": (stages.deploy, (DeployConfig,)),
+    "evaluate-lora-adapter": (stages.evaluate, (EvalConfig, EvalGateConfig)),
+    "performance-test-lora": (stages.performance, (PerfConfig, PerfGateConfig)),
+    "promote-lora-adapter": (stages.promote, (PromoteConfig,)),
+}
+"""By workflow: its command, and what configures the command's run."""
+
+STACKS_OWN: Mapping[str, Any] = {
+    "candidate_adapter": make_resources(CLUSTER).fleet.candidate_slot,
+    "live_adapter": make_resources(CLUSTER).fleet.live_slot,
+    "slot_name": make_resources(CLUSTER).fleet.candidate_slot,
+    "adapter_source": "alias:candidate",
+    **make_resources(CLUSTER).trainer.parameters({}).model_dump(),
+}
+"""What stands in for a parameter that a run's configuration leaves open (None)."""
+
+
+def default(option: click.Option, configs: tuple[type[BaseModel], ...]) -> Any:
+    """What the command works with in the cluster when the option is not given."""
+    name = str(option.name)
+    if option.default is not None:
+        return option.default
+    if name in PLACES:
+        return getattr(CLUSTER, PLACES[name].setting)
+    fields = {name: field for config in configs for name, field in config.model_fields.items()}
+    given = fields[name].default
+    return STACKS_OWN[name] if given is None else given
+
+
+@pytest.mark.parametrize("workflow", COMMANDS)
+def test_every_parameter_of_the_specification_is_an_option_with_its_default(workflow: str) -> None:
+    command, configs = COMMANDS[workflow]
+    options = {each.opts[0]: each for each in command.params if isinstance(each, click.Option)}
+    for parameter, expected in SPECIFIED[workflow].parameters.items():
+        found = default(options[f"--{parameter}"], configs)
+        if expected or parameter == "judge-model":
+            assert type(found)(expected) == found, parameter
+
+
+@pytest.mark.parametrize("workflow", COMMANDS)
+def test_the_help_of_an_option_says_what_it_is_and_what_stands_without_it(workflow: str) -> None:
+    command, _ = COMMANDS[workflow]
+    for option in command.params:
+        assert isinstance(option, click.Option)
+        if option.name != "step":
+            assert option.show_default or "default: " in str(option.help), option.name
+            assert not str(option.help).strip().startswith("[default"), option.name
