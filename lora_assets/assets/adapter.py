@@ -19,7 +19,14 @@ from lora_assets.gates.data_is_sound import data_is_sound
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.quality import quality_gate as decide
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.training import Adapter, LossPoint, TrainingMetrics, TrainingParameters
+from lora_assets.records.training import (
+    EMBEDDED_PARAMETERS,
+    LORA_PROFILES,
+    Adapter,
+    LossPoint,
+    TrainingMetrics,
+    TrainingParameters,
+)
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.registry import ARTIFACT
 from lora_assets.resources.tracking import TrackedRun, Tracking
@@ -32,22 +39,28 @@ CODE_VERSION = "1"
 RECORD = "trained"
 
 
+def _override(name: str) -> Any:
+    """A field that is None until a run sets it; its text says what stands in for it."""
+    field = TrainingParameters.model_fields[name]
+    default, embedded = field.default, getattr(EMBEDDED_PARAMETERS, name)
+    shown = default if embedded == default else f"{default}, embedded {embedded}"
+    return Field(None, description=f"{field.description}; default: {shown}")
+
+
 class TrainingConfig(dg.Config):
     """What a run overrides; what is None comes from the stack's TrainingParameters."""
 
-    lora_config: str | None = Field(
-        None, description="minimal, standard, aggressive or high_capacity"
-    )
-    learning_rate: float | None = None
-    num_epochs: int | None = None
-    batch_size: int | None = None
-    gradient_accumulation_steps: int | None = None
-    max_seq_length: int | None = None
-    quantization: str | None = Field(None, description="nf4 or none")
-    warmup_ratio: float | None = None
-    evaluations: int | None = None
-    seed: int | None = None
-    mlflow_experiment: str = "vllm-lora-training"
+    lora_config: str | None = _override("lora_config")
+    learning_rate: float | None = _override("learning_rate")
+    num_epochs: int | None = _override("num_epochs")
+    batch_size: int | None = _override("batch_size")
+    gradient_accumulation_steps: int | None = _override("gradient_accumulation_steps")
+    max_seq_length: int | None = _override("max_seq_length")
+    quantization: str | None = _override("quantization")
+    warmup_ratio: float | None = _override("warmup_ratio")
+    evaluations: int | None = _override("evaluations")
+    seed: int | None = _override("seed")
+    mlflow_experiment: str = Field("vllm-lora-training", description="MLflow experiment name")
 
     def overrides(self) -> Mapping[str, Any]:
         """The training parameters that this run sets."""
@@ -78,7 +91,8 @@ def adapter(
 ) -> Adapter:
     """Train a LoRA on the data version and leave it, with its digest, in an MLflow run.
 
-    What was trained before on the same data, by the same code and parameters, is found again.
+    What was trained before on the same data, by the same code and parameters, is found again
+    as long as its bytes are what they were.
     """
     parameters = trainer.parameters(config.overrides())
     splits = data_bucket.read_unchanged(training_data)
@@ -91,19 +105,19 @@ def adapter(
         code=CODE_VERSION,
         **parameters.model_dump(),
     )
-    of_this_version = {"data.version": training_data.data_version}
-    run_before = tracking.finished(config.mlflow_experiment, work.name, of_this_version)
-    if run_before is not None:
-        trained = tracking.record(run_before, RECORD, Adapter)
-        context.log.info(f"adapter {trained.digest[:12]} was trained in MLflow run {run_before}")
+    logged = _logged(trainer.base_model_name, parameters)
+    before = _trained_before(
+        context, tracking, config.mlflow_experiment, work.name, training_data.data_version
+    )
+    if before is not None:
         context.add_output_metadata(
-            {**_metadata(trained, parameters, tracking), **origin(context.run.tags)}
+            {**_metadata(before, logged, tracking), **origin(context.run.tags)}
         )
-        return trained
+        return before
     tags = {"data.version": training_data.data_version, "data.source": training_data.source}
     name = f"data-v{training_data.data_version}-{parameters.lora_config}"
     with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
-        run.parameters({"base_model": trainer.base_model_name, **parameters.model_dump()})
+        run.parameters(logged)
         run.dataset(training_data, "train", "training")
         run.dataset(training_data, "val", "validation")
         metrics = trainer.train(
@@ -114,6 +128,7 @@ def adapter(
             on_loss=lambda point: _log_loss(context, run, point),
             on_progress=lambda done, total: _log_progress(context, done, total),
         )
+        _warn_of_rows_left_out(context, metrics, parameters.max_seq_length)
         digest = digest_folder(work / ARTIFACT)
         run.folder(work / ARTIFACT, ARTIFACT)
         run.figure(learning_curve(metrics.curve), "learning_curve")
@@ -131,7 +146,7 @@ def adapter(
         run.record(trained, RECORD)
     context.log.info(f"trained adapter {digest[:12]} in {metrics.steps} steps")
     context.add_output_metadata(
-        {**_metadata(trained, parameters, tracking), **origin(context.run.tags)}
+        {**_metadata(trained, logged, tracking), **origin(context.run.tags)}
     )
     return trained
 
@@ -151,6 +166,53 @@ def quality_gate(
     return check_result(verdict)
 
 
+def _trained_before(
+    context: dg.AssetExecutionContext,
+    tracking: Tracking,
+    experiment: str,
+    key: str,
+    data_version: str,
+) -> Adapter | None:
+    """What a run with this key left; None where there is none, or its adapter is damaged."""
+    run_id = tracking.finished(experiment, key, {"data.version": data_version})
+    if run_id is None:
+        return None
+    trained = tracking.record(run_id, RECORD, Adapter)
+    if not tracking.holds(run_id, ARTIFACT, trained.digest):
+        context.log.warning(
+            f"adapter {trained.digest[:12]} is damaged or lost in MLflow run {run_id}: "
+            "it is trained again"
+        )
+        return None
+    context.log.info(f"adapter {trained.digest[:12]} was trained in MLflow run {run_id}")
+    return trained
+
+
+def _logged(base_model: str, parameters: TrainingParameters) -> Mapping[str, Any]:
+    """Every parameter of the training, those of its LoRA profile among them."""
+    profile = LORA_PROFILES[parameters.lora_config]
+    return {
+        "base_model": base_model,
+        **parameters.model_dump(),
+        "lora_r": profile.rank,
+        "lora_alpha": profile.alpha,
+        "lora_dropout": profile.dropout,
+        "lora_target_modules": ",".join(profile.target_modules),
+    }
+
+
+def _warn_of_rows_left_out(
+    context: dg.AssetExecutionContext, metrics: TrainingMetrics, max_seq_length: int
+) -> None:
+    for split, rows in metrics.rows_left_out.items():
+        if rows:
+            lines = ", ".join(str(row + 1) for row in rows)
+            context.log.warning(
+                f"{split}: {len(rows)} row(s) longer than {max_seq_length} tokens "
+                f"left out: lines {lines}"
+            )
+
+
 def _log_loss(context: dg.AssetExecutionContext, run: TrackedRun, point: LossPoint) -> None:
     run.metrics({point.name: point.value}, step=point.step)
     if point.name == "eval_loss":
@@ -162,16 +224,14 @@ def _log_progress(context: dg.AssetExecutionContext, done: int, total: int) -> N
         context.log.info(f"trained {done} of {total} steps")
 
 
-def _metadata(
-    trained: Adapter, parameters: TrainingParameters, tracking: Tracking
-) -> Mapping[str, Any]:
+def _metadata(trained: Adapter, logged: Mapping[str, Any], tracking: Tracking) -> Mapping[str, Any]:
     """What the asset's page shows."""
     return {
         "learning curve": plot(learning_curve(trained.metrics.curve)),
         "parameters": dg.MetadataValue.table(
             [
                 dg.TableRecord({"parameter": name, "value": str(value)})
-                for name, value in parameters.model_dump().items()
+                for name, value in logged.items()
             ]
         ),
         "mlflow run": dg.MetadataValue.url(tracking.page(trained.mlflow_run_id)),

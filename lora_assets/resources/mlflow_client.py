@@ -3,8 +3,11 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from mlflow import MlflowClient
 from mlflow.environment_variables import (
     MLFLOW_DISABLE_TELEMETRY,
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
@@ -15,6 +18,7 @@ from mlflow.environment_variables import (
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.errors import LoraAssetsError
 
 MLFLOW_DISABLE_TELEMETRY.set(True)  # type: ignore[no-untyped-call]
@@ -24,8 +28,18 @@ MLFLOW_HTTP_REQUEST_TIMEOUT.set(30)  # type: ignore[no-untyped-call]
 MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)  # type: ignore[no-untyped-call]
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.WARNING)
+# It logs the trace of what it raises, and what is raised is told in one line (mlflow_errors).
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 _HOST_REFUSED = "Invalid Host header"
+
+
+def holds(client: MlflowClient, run_id: str, name: str, digest: str) -> bool:
+    """Whether a run's artifact folder `name` has the bytes that `digest` was taken from."""
+    if not client.list_artifacts(run_id, name):
+        return False
+    with TemporaryDirectory() as folder:
+        return digest_folder(Path(client.download_artifacts(run_id, name, folder))) == digest
 
 
 @contextmanager

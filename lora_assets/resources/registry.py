@@ -17,7 +17,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.registry import Alias, ModelVersion, Promotion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict
-from lora_assets.resources.mlflow_client import mlflow_errors
+from lora_assets.resources.mlflow_client import holds, mlflow_errors
 
 ARTIFACT = "adapter"
 _VERDICT = "verdict."
@@ -70,10 +70,15 @@ class Registry(dg.ConfigurableResource[Any]):
         return max(versions, key=lambda v: v.version, default=None)
 
     def register(self, adapter: Adapter) -> ModelVersion:
-        """The adapter's model version, made now unless its data version has one of these bytes."""
+        """The adapter's model version, made now unless its data version has one of these bytes.
+
+        One whose files are lost or changed is none: nothing can be deployed from it.
+        """
         for known in self._all():
             if (known.digest, known.data_version) == (adapter.digest, adapter.data_version):
-                return known
+                with self._errors():
+                    if holds(self._client, known.run_id, ARTIFACT, known.digest):
+                        return known
         with self._errors():
             self._ensure_model()
             run = self._client.get_run(adapter.mlflow_run_id)

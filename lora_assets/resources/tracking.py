@@ -18,7 +18,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
 from lora_assets.records.verdict import GateName, Verdict
-from lora_assets.resources.mlflow_client import mlflow_errors
+from lora_assets.resources.mlflow_client import holds, mlflow_errors
 
 Kept = TypeVar("Kept", bound=Record)
 
@@ -178,6 +178,11 @@ class Tracking(dg.ConfigurableResource[Any]):
         with tempfile.TemporaryDirectory() as folder:
             path = self.download(run_id, f"{name}.json", Path(folder))
             return shape.model_validate_json(path.read_bytes())
+
+    def holds(self, run_id: str, name: str, digest: str) -> bool:
+        """Whether a run's artifact folder `name` has the bytes that `digest` was taken from."""
+        with mlflow_errors(self.tracking_uri):
+            return holds(MlflowClient(self.tracking_uri), run_id, name, digest)
 
     def download(self, run_id: str, name: str, to: Path) -> Path:
         """Fetch the artifact folder `name` into `to`; returns where it is."""

@@ -1,0 +1,180 @@
+"""A training run as MLflow keeps it, and what becomes of it when it is asked for again."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import dagster as dg
+import pytest
+from mlflow import MlflowClient
+
+from lora_assets.assets.adapter import adapter
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.training_data import training_data
+from lora_assets.engines.adapters_folder import digest_folder
+from lora_assets.environment import Resources, make_resources, read_settings
+from lora_assets.records.dataset import Row, RowMetadata, SplitName
+from lora_assets.records.training import Adapter
+from tests.cli.conftest import spoil
+
+OVERRIDES = {"lora_config": "minimal", "num_epochs": 1, "max_seq_length": 200}
+UPDATES = 3
+"""19 rows that fit, in batches of 8."""
+
+Train = Callable[[], Adapter]
+
+
+@pytest.fixture
+def resources(tmp_path: Path, empty_mlflow: Path, tiny_model: Path, rows: list[Row]) -> Resources:
+    """A registry, and data version 1 in a bucket; its third training row is too long."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    environment = {"LORA_ASSETS_HOME": str(tmp_path), "BASE_MODEL": str(tiny_model)}
+    resources = make_resources(read_settings(environment))
+    negative = {"metadata": RowMetadata(question_type="negative")}
+    long = {"context": f"{rows[2].context} word" * 200}
+    long["prompt_inference"] = f"[INST] {long['context']} [/INST]"
+    long["prompt_training"] = f"{long['prompt_inference']} {rows[2].answer}"
+    rows = [
+        rows[0].model_copy(update=negative),
+        rows[1],
+        rows[2].model_copy(update=long),
+        *rows[3:],
+    ]
+    splits: dict[SplitName, list[Row]] = {
+        "train": rows[:20],
+        "val": [rows[20].model_copy(update=negative), *rows[21:25]],
+        "eval": [rows[25].model_copy(update=negative), *rows[26:]],
+    }
+    contents = {
+        name: "".join(f"{row.model_dump_json()}\n" for row in split).encode()
+        for name, split in splits.items()
+    }
+    resources.data_bucket.add("1", contents)
+    return resources
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(data_versions.name), ["1"])
+        yield instance
+
+
+@pytest.fixture
+def train(resources: Resources, instance: dg.DagsterInstance) -> Train:
+    def materialise() -> Adapter:
+        ended = dg.materialize(
+            [training_data, adapter],
+            partition_key="1",
+            instance=instance,
+            resources=vars(resources),
+            run_config={"ops": {"adapter": {"config": OVERRIDES}}},
+        )
+        made: Adapter = ended.output_for_node("adapter")
+        return made
+
+    return materialise
+
+
+def artifacts(client: MlflowClient, made: Adapter) -> Path:
+    return Path(unquote(urlsplit(client.get_run(made.mlflow_run_id).info.artifact_uri).path))
+
+
+@pytest.fixture
+def client(resources: Resources) -> MlflowClient:
+    return MlflowClient(resources.tracking.tracking_uri)
+
+
+def warnings(instance: dg.DagsterInstance) -> list[str]:
+    """What the newest run warned of."""
+    (run, *_) = instance.get_runs(limit=1)
+    return [
+        entry.user_message
+        for entry in instance.all_logs(run.run_id)
+        if entry.level == logging.WARNING
+    ]
+
+
+def test_mlflow_has_everything_of_a_training_run(
+    train: Train, client: MlflowClient, resources: Resources
+) -> None:
+    made = train()
+    run = client.get_run(made.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {
+        "base_model": "embedded-base",
+        "lora_config": "minimal",
+        "lora_r": "4",
+        "lora_alpha": "8",
+        "lora_dropout": "0.05",
+        "lora_target_modules": "q_proj,v_proj",
+        "learning_rate": "0.003",
+        "num_epochs": "1",
+        "batch_size": "8",
+        "gradient_accumulation_steps": "1",
+        "max_seq_length": "200",
+        "quantization": "none",
+        "warmup_ratio": "0.03",
+        "evaluations": "2",
+        "seed": "1",
+    }
+
+    metrics = made.metrics
+    for name in ("final_eval_loss", "final_perplexity", "tokens_per_second", "steps", "best_step"):
+        assert run.data.metrics[name] == getattr(metrics, name) > 0
+    for name, count in (("train_loss", UPDATES), ("eval_loss", 2)):
+        curve = [(p.step, p.value) for p in metrics.curve if p.name == name]
+        logged = client.get_metric_history(run.info.run_id, name)
+        assert [(metric.step, metric.value) for metric in logged] == curve
+        assert len(curve) == count
+
+    source = resources.data_bucket.source("1")
+    assert run.data.tags["data.version"] == "1"
+    assert run.data.tags["data.source"] == source
+    assert run.data.tags["adapter.digest"] == made.digest
+    lineage = {given.tags[0].value: given.dataset for given in run.inputs.dataset_inputs}
+    assert {context: dataset.name for context, dataset in lineage.items()} == {
+        "training": "train-v1",
+        "validation": "val-v1",
+    }
+    for split, dataset in (("train", lineage["training"]), ("val", lineage["validation"])):
+        assert dataset.digest == made.data_digest[:36]
+        assert json.loads(dataset.source) == {"uri": f"{source}/{split}.jsonl"}
+
+    assert digest_folder(artifacts(client, made) / "adapter") == made.digest
+    assert (artifacts(client, made) / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_that_do_not_fit_are_warned_of_by_their_lines(
+    train: Train, instance: dg.DagsterInstance
+) -> None:
+    made = train()
+    assert made.metrics.rows_left_out == {"train": (2,), "val": ()}
+    assert warnings(instance) == ["train: 1 row(s) longer than 200 tokens left out: lines 3"]
+
+
+def test_what_was_trained_is_found_again(train: Train) -> None:
+    made = train()
+    assert train() == made
+
+
+@pytest.mark.parametrize("damage", [spoil, Path.unlink])
+def test_a_damaged_adapter_is_trained_again_and_registered_anew(
+    train: Train, client: MlflowClient, resources: Resources, instance: dg.DagsterInstance,
+    damage: Callable[[Path], None], tmp_path: Path,
+) -> None:  # fmt: skip
+    made = train()
+    assert resources.registry.register(made).version == 1
+    damage(artifacts(client, made) / "adapter" / "adapter_model.safetensors")
+    again = train()
+    assert "is damaged or lost" in warnings(instance)[0]
+    assert again.mlflow_run_id != made.mlflow_run_id
+    assert again.digest == made.digest
+    assert train() == again
+    version = resources.registry.register(again)
+    assert version.version == 2
+    resources.registry.download(version, tmp_path / "downloaded")
+    assert resources.registry.register(again) == version
