@@ -165,12 +165,14 @@ async def _gather(
     async with fleet.client() as client:
 
         async def answered(side: Side, version: ModelVersion) -> Sequence[Answer]:
+            progress = _progress(context, f"{side}: answered")
+            progress(0, len(rows))
             given = await answer_all(
                 client,
                 version.serving_name,
                 rows,
                 journal=work / f"answers-{side}.jsonl",
-                progress=_progress(context, f"{side}: answered"),
+                progress=progress,
                 max_concurrent=config.max_concurrent,
                 max_tokens=MAX_TOKENS,
             )

@@ -77,10 +77,12 @@ async def run_load_test(
     cancels a steady drift. A block ends when its last reply does, so it has a tail with
     fewer clients; it is there for a single model too, so that results can be compared.
 
-    Call `warm_up` first. A failed request is a sample with an error. Raises LoraAssetsError
-    for no prompts, no client, and no model or one named twice.
+    Call `warm_up` first. `progress` gets how many requests are done, of how many, 0 before the
+    first. A failed request is a sample with an error. Raises LoraAssetsError for no prompts,
+    no client, and no model or one named twice.
     """
     _refuse_nothing(models, prompts, concurrency)
+    progress(0, len(models) * len(prompts))
     samples: dict[str, list[RequestSample]] = {model: [] for model in models}
     durations = dict.fromkeys(models, 0.0)
     began = time.perf_counter()

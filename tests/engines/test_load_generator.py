@@ -46,6 +46,7 @@ class StreamingDouble:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.progress: list[tuple[int, int]] = []
         self.app = FastAPI()
 
         @self.app.post("/v1/completions")
@@ -68,7 +69,7 @@ class StreamingDouble:
                 client,
                 models,
                 prompts,
-                progress=lambda done, total: None,
+                progress=lambda done, total: self.progress.append((done, total)),
                 concurrency=concurrency,
             )
         )
@@ -159,6 +160,7 @@ def test_two_models_go_turn_about_in_whole_blocks_and_get_the_same_prompts() -> 
         for load in result.values()
     ]
     assert result["candidate"].duration < spans[0]
+    assert server.progress == [(done, 32) for done in range(33)]
 
 
 def test_the_warm_up_loads_all_models_alike_and_with_other_prompts_than_the_test() -> None:
