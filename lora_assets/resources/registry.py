@@ -57,9 +57,8 @@ class Registry(dg.ConfigurableResource[Any]):
                     "See 'lora-assets status' for the aliases there are.",
                 )
             return found
-        if kind == "version" and re.fullmatch(r"[1-9]\d*", name):
-            with self._errors():
-                return self._get(name)
+        if kind == "version" and re.fullmatch(r"[1-9]\d{0,8}", name):
+            return self._numbered(name)
         raise LoraAssetsError(
             f"{source!r} names no adapter", "Give alias:<name> or version:<number>."
         )
@@ -190,6 +189,18 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def _get(self, version: str) -> ModelVersion:
         return _record(self._client.get_model_version(self.model_name, version))
+
+    def _numbered(self, version: str) -> ModelVersion:
+        with self._errors():
+            try:
+                return self._get(version)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        raise LoraAssetsError(
+            f"{self.model_name} has no version {version}",
+            "Give one of those that MLflow's page of the model lists.",
+        )
 
     def _all(self) -> list[ModelVersion]:
         with self._errors():
