@@ -7,7 +7,7 @@ import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import COMPARED_GATES
-from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.records.verdict import NEXT_STEPS, GateName, Verdict
 
 
 def now() -> str:
@@ -59,13 +59,13 @@ def require_passed(
     """The verdict, refused unless it is a passed one of `gate` on the bytes of `digest`."""
     if verdict is None or verdict.digest != digest:
         raise LoraAssetsError(
-            f"Adapter {digest[:12]} of data version {data_version} has no verdict of {gate}",
+            f"{gate} has no verdict on {digest[:12]} of data version {data_version}",
             f"Run {gate} for data version {data_version} first.",
         )
     if not verdict.passed:
         raise LoraAssetsError(
-            f"Adapter {digest[:12]} of data version {data_version} failed {gate} "
+            f"{digest[:12]} of data version {data_version} failed {gate} "
             f"({'; '.join(verdict.failures)})",
-            "Train a better adapter from a new data version.",
+            NEXT_STEPS[gate],
         )
     return verdict

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from traceback import format_exception
 
 import click
 
@@ -52,7 +53,7 @@ def main() -> None:
 
     A connection to Dagster that is lost ends with 75 (EX_TEMPFAIL): it alone is worth a retry.
     """
-    from lora_assets.cli.failures import RunFailed
+    from lora_assets.cli.failures import RunFailed, full_disk
 
     try:
         sys.exit(cli.main(standalone_mode=False))
@@ -70,17 +71,20 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except RunFailed as error:
         sys.exit("\n".join(f"error: {reason}" for reason in error.reasons))
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {named}{error.strerror or error}")
     except Exception as error:
-        reason = _database_failure(error)
+        trace = "".join(format_exception(error))
+        reason = full_disk(trace) or _refused_by_system(error) or _database_failure(error)
         if reason is None:
             raise
-        sys.exit(
-            f"error: Dagster's or MLflow's database can't be used ({reason}): start it, or free "
-            "space where it lies, then run this again."
-        )
+        sys.exit(f"error: {reason}")
+
+
+def _refused_by_system(error: Exception) -> str | None:
+    """The operating system's refusal, in one line; None for another error."""
+    if not isinstance(error, OSError):
+        return None
+    named = f"{error.filename}: " if error.filename else ""
+    return f"{named}{error.strerror or error}. Mend that file or folder, then run this again."
 
 
 def _database_failure(error: BaseException | None) -> str | None:
@@ -89,7 +93,11 @@ def _database_failure(error: BaseException | None) -> str | None:
 
     while error is not None:
         if isinstance(error, OperationalError):
-            return " ".join(str(error.orig).split())
+            reason = " ".join(str(error.orig).split())
+            return (
+                f"Dagster's or MLflow's database can't be used ({reason}): start it, or free "
+                "space where it lies, then run this again."
+            )
         error = error.__cause__
     return None
 

@@ -1,9 +1,10 @@
 """Materialising one partition from the command line, in this process."""
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -58,9 +59,8 @@ def add_partitions(instance: DagsterInstance, versions: Sequence[str]) -> None:
 
 def _keep_dagster_yaml(path: Path) -> None:
     """Our dagster.yaml at `path`, whole at any time: another command may be reading it."""
-    with NamedTemporaryFile(dir=path.parent, prefix=".dagster.yaml.", delete=False) as aside:
-        aside.write(_DAGSTER_YAML.read_bytes())
-    Path(aside.name).replace(path)
+    with TemporaryDirectory(dir=path.parent, prefix=".dagster.yaml.") as aside:
+        Path(shutil.copy(_DAGSTER_YAML, aside)).replace(path)
 
 
 def materialise(

@@ -9,6 +9,15 @@ from lora_assets.records import Record
 GateName = Literal["data_is_sound", "quality_gate", "smoke_test", "eval_gate", "perf_gate"]
 Comparison = Literal["<=", "<", ">=", ">"]
 
+NEXT_STEPS: Mapping[str, str] = {
+    "data_is_sound": "Mend the data and give it a new data version.",
+    "quality_gate": "Train again with other parameters, or from better data.",
+    "smoke_test": "Look at the replicas' logs, then deploy the version again.",
+    "eval_gate": "Read the examples on eval_grades' page; train from better data.",
+    "perf_gate": "Look at the latencies on perf_metrics' page; measure again on a quiet fleet.",
+}
+"""What to do after a gate failed."""
+
 
 class Check(Record):
     """One number held against one limit.

@@ -8,21 +8,13 @@ import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS, PROMOTION
+from lora_assets.records.verdict import NEXT_STEPS
 from lora_assets.resources.webhook import Webhook
 
 SECONDS_BETWEEN_TICKS = 10
 NOTICES_PER_TICK = 20
 REPAIR = "repair_replicas"
 FOUND_TAG = "lora_assets/found"
-
-NEXT_STEPS = {
-    "data_is_sound": "Mend the data and give it a new data version.",
-    "quality_gate": "Train again with other parameters, or from better data.",
-    "smoke_test": "Look at the replicas' logs, then deploy the version again.",
-    "eval_gate": "Read the examples on eval_grades' page; train from better data.",
-    "perf_gate": "Look at the latencies on perf_metrics' page; measure again on a quiet fleet.",
-}
-"""What to do after a gate failed."""
 
 _Ended = Literal[dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS]
 _KINDS: tuple[_Ended, ...] = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS)

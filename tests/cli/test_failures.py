@@ -1,4 +1,5 @@
 from lora_assets.cli.failures import Gate, StepError, failure
+from lora_assets.records.verdict import NEXT_STEPS
 
 OURS = StepError(
     step="eval_grades",
@@ -13,7 +14,9 @@ FAILED = Gate(name="eval_gate", passed=False, description="a_rate 0.1 (must be >
 
 def test_a_gate_that_failed_is_the_reason_whatever_broke_after_it() -> None:
     failed = failure([PASSED, FAILED], [OURS], "run failed")
-    assert failed.reasons == ("eval_gate stopped it: a_rate 0.1 (must be >= 0.7)",)
+    assert failed.reasons == (
+        f"eval_gate stopped it: a_rate 0.1 (must be >= 0.7). {NEXT_STEPS['eval_gate']}",
+    )
     assert failed.gate == "eval_gate"
 
 

@@ -318,7 +318,8 @@ def test_a_failed_quality_gate_ends_training_gracefully_in_a_workflow_only(
     assert (found["result"], found["digest"]) == ("failed", staged.digest)
     code, printed = run(request_key, *step, LORA_ASSETS_OUTPUTS="")
     assert code == 1
-    assert printed.endswith("error: quality_gate stopped it: eval_loss 0.1 (must be <= 1e-05)\n")
+    *_, last = printed.splitlines()
+    assert last.startswith("error: quality_gate stopped it: eval_loss 0.1 (must be <= 1e-05). ")
     assert len(dagster.runs(request_key)) == 1
     log = DagsterWebserver(dagster.url).events(found["run-id"], None).events
     began = [event.step for event in log if event.kind == "ExecutionStepStartEvent"]
