@@ -7,11 +7,12 @@ import pytest
 
 from lora_assets.cli.main import main
 from lora_assets.environment import Resources
+from lora_assets.records import Record
 from lora_assets.records.registry import Alias, ModelVersion
 from tests.conftest import trained
 from tests.remote_dagster import dagster
 
-__all__ = ["Run", "dagster", "register", "run", "spoil"]
+__all__ = ["Run", "dagster", "keep", "register", "run", "spoil"]
 
 Run = Callable[..., tuple[str | int, str]]
 
@@ -37,6 +38,12 @@ def register(resources: Resources, folder: Path, *aliases: Alias) -> ModelVersio
     for alias in aliases:
         resources.registry.set_alias(alias, version)
     return version
+
+
+def keep(resources: Resources, asset: str, record: Record) -> None:
+    """What an asset leaves of data version 1 for the runs after it."""
+    key = f"lora-assets/records/{asset}/1.json"
+    resources.io_manager.store.put(key, record.model_dump_json().encode())
 
 
 def spoil(weights: Path) -> None:

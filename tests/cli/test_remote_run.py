@@ -17,9 +17,9 @@ from lora_assets.cli.dagster_webserver import DagsterWebserver
 from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.main import main
 from lora_assets.cli.remote_run import RemoteRun, stop_signals
-from lora_assets.environment import Resources, make_resources, read_settings
-from lora_assets.records import Record
+from lora_assets.environment import make_resources, read_settings
 from lora_assets.records.registry import ModelVersion
+from tests.cli.conftest import keep
 from tests.conftest import passed_verdict, trained
 from tests.doubles.flaky_network import FlakyNetwork
 from tests.remote_dagster import PATIENCE, SECRET, RemoteDagster, await_true
@@ -112,12 +112,6 @@ def request_key() -> str:
 
 def outputs(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
-
-
-def keep(resources: Resources, asset: str, record: Record) -> None:
-    """What an asset leaves for the runs after it."""
-    key = f"lora-assets/records/{asset}/1.json"
-    resources.io_manager.store.put(key, record.model_dump_json().encode())
 
 
 @pytest.fixture(scope="module")

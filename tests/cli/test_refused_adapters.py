@@ -1,0 +1,65 @@
+"""Adapters that no server may get: deploying one is one line, and changes nothing."""
+
+import pickle
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from mlflow import MlflowClient
+from peft import LoraConfig
+
+from lora_assets.engines.adapter_files import WEIGHTS
+from lora_assets.environment import Resources
+from tests.cli.conftest import Run, keep, register, spoil
+from tests.random_adapters import save_adapter
+
+
+def with_a_pickle(folder: Path) -> None:
+    (folder / "adapter_model.bin").write_bytes(pickle.dumps({"weight": 1.0}))
+
+
+def of_a_high_rank(folder: Path) -> None:
+    shutil.rmtree(folder)
+    save_adapter(folder, LoraConfig(r=64, target_modules=["q_proj"]), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "cause"),
+    [
+        (with_a_pickle, None, "holds 'adapter_model.bin', which is not part of a safetensors"),
+        (of_a_high_rank, None, "rank 64 is above the server's 32"),
+        (None, spoil, "has digest "),
+    ],
+    ids=["pickle", "rank", "changed byte"],
+)
+def test_an_adapter_that_no_server_may_get_is_one_line_and_changes_nothing(
+    run: Run, resources: Resources, served: Mapping[str, str], adapter_folders: tuple[Path, ...],
+    tmp_path: Path, before: Callable[[Path], None] | None, after: Callable[[Path], None] | None,
+    cause: str,
+) -> None:  # fmt: skip
+    """`before` and `after`: what is done to its files before it is digested and registered."""
+    folder = tmp_path / "made"
+    shutil.copytree(adapter_folders[0], folder)
+    if before is not None:
+        before(folder)
+    version = register(resources, folder, "candidate")
+    keep(resources, "gate_result", version)
+    if after is not None:
+        kept = MlflowClient(resources.tracking.tracking_uri).get_run(version.run_id).info
+        after(Path(unquote(urlsplit(kept.artifact_uri).path)) / "adapter" / WEIGHTS)
+    (replica,) = resources.fleet.replicas
+    adapters = Path(served["LORA_ASSETS_HOME"]) / "adapters"
+
+    def state() -> object:
+        files = sorted(adapters.rglob("*")) if adapters.is_dir() else []
+        return resources.registry.aliases(), replica.loaded(), files
+
+    untouched = state()
+    home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": str(adapters)}
+    message, _ = run({**served, **home}, "deploy")
+    assert str(message).startswith("error: staged_deployment: ")
+    assert cause in str(message)
+    assert "\n" not in str(message)
+    assert state() == untouched
