@@ -33,6 +33,10 @@ class DeployConfig(dg.Config):
     )
 
 
+class SmokeConfig(smoke.SmokeThresholds, dg.Config):
+    """The smoke test's threshold, as a parameter of the run."""
+
+
 @dg.asset(
     partitions_def=data_versions,
     group_name="serving",
@@ -85,9 +89,9 @@ def staged_deployment(
     op_tags=SMOKE_TEST,
 )
 def smoke_test(
-    staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
+    config: SmokeConfig, staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
 ) -> dg.AssetCheckResult:
-    """Three answers from each replica, none empty, within 30 s; then alias `staged`."""
+    """Three answers from each replica, none empty, none slow; then alias `staged`."""
     answers = [
         smoke.SmokeAnswer(replica=replica.url, text=answer.text, latency=answer.latency)
         for replica in fleet.replicas
@@ -97,7 +101,7 @@ def smoke_test(
         )
     ]
     replicas = [replica.url for replica in fleet.replicas]
-    verdict = smoke.smoke_test(staged_deployment, replicas, answers, now())
+    verdict = smoke.smoke_test(staged_deployment, replicas, answers, config, now())
     registry.store_verdict(staged_deployment, verdict)
     if verdict.passed:
         registry.set_alias("staged", staged_deployment)

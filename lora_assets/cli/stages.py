@@ -9,7 +9,7 @@ from lora_assets.assets.adapter import QualityConfig, TrainingConfig
 from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
 from lora_assets.assets.live_deployment import PromoteConfig
 from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
-from lora_assets.assets.staged_deployment import DeployConfig
+from lora_assets.assets.staged_deployment import DeployConfig, SmokeConfig
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.failures import RunFailed
@@ -52,11 +52,12 @@ def train(data_version: str, step: str | None, **options: Any) -> None:
 @click.command()
 @step_option("deploy")
 @stack_options(*_EVERYWHERE, *_REPLICAS)
-@config_options(DeployConfig)
+@config_options(DeployConfig, SmokeConfig)
 def deploy(step: str | None, **options: Any) -> None:
     """Load an adapter on every replica and smoke-test it; then it is `staged`."""
     stack = Stack(options)
     config = chosen(DeployConfig, options)
+    smoke = chosen(SmokeConfig, options)
     source = config.get("adapter_source", "alias:candidate")
     if step == "set-staged-alias":
         _require_staged(stack, stack.resources.registry.resolve(source))
@@ -65,7 +66,7 @@ def deploy(step: str | None, **options: Any) -> None:
     def work() -> Work:
         version = stack.resources.registry.resolve(source)
         config["adapter_source"] = f"version:{version.version}"
-        ops = {"staged_deployment": config}
+        ops = {"staged_deployment": config, "staged_deployment_smoke_test": smoke}
         return Work(data_version=version.data_version, ops=ops, version=version)
 
     run_stage(stack, "deploy", step, work)

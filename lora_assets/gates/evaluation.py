@@ -6,12 +6,9 @@ from lora_assets.records import Record
 from lora_assets.records.evaluation import EvalGrades, Scores
 from lora_assets.records.verdict import Check, Comparison, Verdict
 
-MAX_UNGRADED_RATE = 0.01
-"""Above this share of unreadable grades the rates say nothing (issue: more than 1 %)."""
-
 
 class EvalThresholds(Record):
-    """The specification's limits ("Evaluation Workflow", Decision Logic)."""
+    """The specification's limits ("Evaluation Workflow", Decision Logic), and one on the judge."""
 
     min_a_rate: float = Field(
         0.70, ge=0, le=1, allow_inf_nan=False, description="Minimum A-rate, first deployment"
@@ -22,20 +19,27 @@ class EvalThresholds(Record):
     min_refusal_rate: float = Field(
         0.90, ge=0, le=1, allow_inf_nan=False, description="Minimum refusal rate on negatives"
     )
+    max_ungraded_rate: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Maximum share of answers that the judge gave no readable grade",
+    )
 
 
 def _check(name: str, measured: float | None, comparison: Comparison, limit: float) -> Check:
     return Check(name=name, measured=measured, comparison=comparison, limit=limit)
 
 
-def _ungraded(side: str, scores: Scores) -> tuple[str, ...]:
+def _ungraded(side: str, scores: Scores, thresholds: EvalThresholds) -> tuple[str, ...]:
     rate = scores.ungraded_rate
     if rate is None:
         return (f"{side}: no answer was graded",)
-    if rate > MAX_UNGRADED_RATE:
+    if rate > thresholds.max_ungraded_rate:
         return (
             f"{side}: {scores.ungraded} of {scores.graded + scores.ungraded} answers are ungraded "
-            f"({rate:.1%}, at most {MAX_UNGRADED_RATE:.0%})",
+            f"({rate:.1%}, at most {thresholds.max_ungraded_rate:.1%})",
         )
     return ()
 
@@ -63,12 +67,12 @@ def _comparative(
 
 def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -> Verdict:
     """Decide on the candidate's grades: against live where something is live, else absolutely."""
-    faults = _ungraded("candidate", grades.candidate)
+    faults = _ungraded("candidate", grades.candidate, thresholds)
     if grades.live is None:
         checks = _absolute(grades.candidate, thresholds)
     else:
         checks, missing = _comparative(grades.candidate, grades.live, thresholds)
-        faults += _ungraded("live", grades.live) + missing
+        faults += _ungraded("live", grades.live, thresholds) + missing
     return Verdict(
         gate="eval_gate",
         digest=grades.digest,

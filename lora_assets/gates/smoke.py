@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from lora_assets.records import Record
 from lora_assets.records.registry import ModelVersion
 from lora_assets.records.verdict import Check, Verdict
@@ -21,8 +23,13 @@ REQUESTS = len(PROMPTS)
 
 MAX_TOKENS = 64
 
-MAX_SECONDS = 30.0
-"""Longest answer, in seconds (issue: within 30 s)."""
+
+class SmokeThresholds(Record):
+    """How long an answer may take."""
+
+    max_smoke_seconds: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="Slowest smoke-test answer (seconds)"
+    )
 
 
 class SmokeAnswer(Record):
@@ -34,9 +41,13 @@ class SmokeAnswer(Record):
 
 
 def smoke_test(
-    adapter: ModelVersion, replicas: Sequence[str], answers: Sequence[SmokeAnswer], decided_at: str
+    adapter: ModelVersion,
+    replicas: Sequence[str],
+    answers: Sequence[SmokeAnswer],
+    thresholds: SmokeThresholds,
+    decided_at: str,
 ) -> Verdict:
-    """Require of each replica REQUESTS non-empty answers, none slower than MAX_SECONDS."""
+    """Require of each replica REQUESTS non-empty answers, none slower than the threshold."""
     checks: list[Check] = []
     for replica in replicas:
         own = [answer for answer in answers if answer.replica == replica]
@@ -51,7 +62,7 @@ def smoke_test(
                 name=f"slowest answer of {replica}",
                 measured=max((answer.latency for answer in own), default=None),
                 comparison="<=",
-                limit=MAX_SECONDS,
+                limit=thresholds.max_smoke_seconds,
             ),
         ]
     return Verdict(
@@ -61,7 +72,7 @@ def smoke_test(
         data_version=adapter.data_version,
         data_digest=adapter.data_digest,
         judge=None,
-        thresholds={"requests": REQUESTS, "max_seconds": MAX_SECONDS},
+        thresholds={"requests": REQUESTS, **thresholds.model_dump()},
         checks=tuple(checks),
         faults=(),
         evidence_run_id=adapter.run_id,

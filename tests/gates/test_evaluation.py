@@ -65,7 +65,8 @@ def test_one_percent_ungraded_is_borne_and_more_is_a_named_fault() -> None:
     assert decide(side(99, 0, 0, ungraded=1)).passed
     verdict = decide(side(98, 0, 0, ungraded=2))
     assert not verdict.passed
-    assert "2 of 100 answers are ungraded" in verdict.faults[0]
+    assert "2 of 100 answers are ungraded (2.0%, at most 1.0%)" in verdict.faults[0]
+    assert decide(side(98, 0, 0, ungraded=2), max_ungraded_rate=0.02).passed
 
 
 def test_nothing_graded_or_no_negatives_never_passes() -> None:
