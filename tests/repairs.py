@@ -24,7 +24,7 @@ def requested(resources: Resources, instance: dg.DagsterInstance) -> str:
     found = tick(resources, instance)
     assert isinstance(found, dg.SensorResult)
     (request,) = found.run_requests or ()
-    return request.tags["lora_assets/found"]
+    return request.tags["lora_assets/why"]
 
 
 def repair(resources: Resources, instance: dg.DagsterInstance) -> None:

@@ -53,11 +53,15 @@ class NextRun(Record):
 
 
 class Attempts(Record):
-    """The runs that were launched for one cause; `since_last` in seconds."""
+    """The runs that were launched for one cause; `since_last` in seconds.
+
+    `waits_for_dagster` where Dagster's own run retries are to launch the next one.
+    """
 
     launched: int
     since_last: float
     last_was_cancelled: bool
+    waits_for_dagster: bool
 
 
 def stopped_by(progress: Progress) -> str | None:
@@ -132,10 +136,8 @@ def waiting_for_promotion(versions: Iterable[Progress], live: str | None) -> Seq
     waiting = [
         progress
         for progress in versions
-        if PROMOTION not in progress.made
-        and all(gate is None or progress.verdicts.get(gate, False) for gate in GATE_OF.values())
-        and not _is_older(progress, live)
-        and (progress.noted is None or any(n > progress.noted for n in progress.made.values()))
+        if (run := next_run(progress, live, automatic=True)) is not None
+        and run.assets == (PROMOTION,)
     ]
     return sorted(waiting, key=lambda p: version_order(p.data_version), reverse=True)
 
@@ -153,15 +155,17 @@ def launches(wanted: Sequence[NextRun], serving: bool, most: int) -> Sequence[Ne
 
 def is_for_a_person(attempts: Attempts | None) -> bool:
     """Whether a cause won't be launched again by itself."""
-    return attempts is not None and (
-        attempts.last_was_cancelled or attempts.launched >= MAX_ATTEMPTS
-    )
+    if attempts is None or attempts.waits_for_dagster:
+        return False
+    return attempts.last_was_cancelled or attempts.launched >= MAX_ATTEMPTS
 
 
 def may_launch(attempts: Attempts | None) -> str | None:
     """Why a run may not be launched again for the same cause now; None when it may."""
     if attempts is None:
         return None
+    if attempts.waits_for_dagster:
+        return "is tried again by Dagster"
     if attempts.last_was_cancelled:
         return "was cancelled"
     if attempts.launched >= MAX_ATTEMPTS:

@@ -98,6 +98,7 @@ def attempts(instance: dg.DagsterInstance, causes: Collection[str]) -> Mapping[s
             launched=len(records),
             since_last=time() - records[0].update_timestamp.timestamp(),
             last_was_cancelled=records[0].dagster_run.status == dg.DagsterRunStatus.CANCELED,
+            waits_for_dagster=records[0].dagster_run.is_complete_and_waiting_to_retry,
         )
         for cause, records in found.items()
     }

@@ -98,11 +98,15 @@ def _wanted(
         wanted.pop(each.data_version, None)
     for each in waiting:
         version = registry.newest(each.data_version)
-        if version is None:
-            # Removed by hand. It can't be promoted, which must not keep the others.
+        verdict = registry.verdicts(version).get("eval_gate") if version else None
+        if verdict is None:
+            # Removed or registered by hand. It can't be promoted, which must not keep the others.
             continue
-        compared_with = registry.verdicts(version)["eval_gate"].compared_with
-        run = compare_again(each, compared_with, live.digest if live else None, automatic)
+        # One that went live in a run that died before it said so has only that left to do.
+        run = None
+        if version != live:
+            now = live.digest if live else None
+            run = compare_again(each, verdict.compared_with, now, automatic)
         run = run or next_run(each, live_version, automatic)
         if run is None:
             break

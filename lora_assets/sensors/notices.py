@@ -6,15 +6,16 @@ from typing import Literal
 
 import dagster as dg
 
+from lora_assets.assets.run_tags import WHY
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS, PROMOTION
+from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS, PROMOTION, is_for_a_person
 from lora_assets.records.verdict import NEXT_STEPS
 from lora_assets.resources.webhook import Webhook
+from lora_assets.sensors import history
 
 SECONDS_BETWEEN_TICKS = 10
 NOTICES_PER_TICK = 20
 REPAIR = "repair_replicas"
-FOUND_TAG = "lora_assets/found"
 
 _Ended = Literal[dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS]
 _KINDS: tuple[_Ended, ...] = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS)
@@ -77,7 +78,7 @@ def _text(
 ) -> str | None:
     """What to say of a run that ended; None where there is nothing to say."""
     if run.job_name == REPAIR:
-        found = run.tags.get(FOUND_TAG, "A replica drifted")
+        found = run.tags.get(WHY, "A replica drifted")
         done = kind == dg.DagsterEventType.RUN_SUCCESS
         outcome = "It was repaired; nothing to do." if done else "Restart that replica."
         return f"{found}. {outcome} {webhook.link(run.run_id)}"
@@ -86,7 +87,7 @@ def _text(
     what, remedy = _failure(instance, run)
     version = run.tags.get("dagster/partition")
     name = f"Data version {version}" if version else run.job_name
-    return f"{name}: {what}. {remedy} {webhook.link(run.run_id)}"
+    return f"{name}: {what.rstrip('.')}. {remedy} {webhook.link(run.run_id)}"
 
 
 def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, str]:
@@ -100,24 +101,40 @@ def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, str
         if not evaluation.passed:
             gate = evaluation.check_name
             return f"{gate} failed: {evaluation.description}", NEXT_STEPS[gate]
+    step, message = _error(instance, run)
+    remedy = _remedy(instance, run)
+    if step == PROMOTION:
+        # Live may be what it was, or half way: that a promotion can be finished helps in both.
+        return f"the promotion failed: {message}", f"Promoted again it goes on. {remedy}"
+    return f"{step} failed: {message}", remedy
+
+
+def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, str]:
+    """The step that ended a run, and its error; where none did, the step that was under way."""
     failures = instance.get_records_for_run(
         run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE
     ).records
-    again = CAUSE_TAG in run.tags
-    remedy = (
-        f"It is launched again by itself, {MAX_ATTEMPTS} times in all."
-        if again
-        else "Look at the run, then launch it again."
-    )
     for record in failures:
         event = record.event_log_entry.get_dagster_event()
         error = event.step_failure_data.error
         cause = (error.cause or error) if error is not None else None
-        message = cause.message.strip() if cause is not None else "no error was kept"
-        if event.step_key == PROMOTION:
-            return (
-                f"the promotion failed: {message}",
-                "Live is what it was." if not again else remedy,
-            )
-        return f"{event.step_key} failed: {message}", remedy
-    return f"the run {run.job_name} failed before a step did", remedy
+        if cause is None:
+            return str(event.step_key), "no error was kept"
+        ours = cause.cls_name == LoraAssetsError.__name__
+        message = cause.message.partition(": ")[2] if ours else cause.message
+        return str(event.step_key), message.strip()
+    started = instance.get_records_for_run(
+        run.run_id, of_type=dg.DagsterEventType.STEP_START
+    ).records
+    step = started[-1].event_log_entry.step_key if started else None
+    return step or f"the run {run.job_name}", "its process was lost, or could not start"
+
+
+def _remedy(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """What becomes of a run that ended without a verdict."""
+    cause = run.tags.get(CAUSE_TAG)
+    if cause is None:
+        return "Look at the run, then launch it again."
+    if is_for_a_person(history.attempts(instance, [cause]).get(cause)):
+        return "It is not launched again by itself: mend the cause, then launch it."
+    return f"It is launched again by itself, {MAX_ATTEMPTS} times in all."

@@ -1,19 +1,29 @@
 """Replicas that restarted or joined get back what the aliases say that they serve."""
 
+from time import time
+
 import dagster as dg
 
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring
+from lora_assets.assets.run_tags import WHY
+from lora_assets.assets.served import bring, slot_table
 from lora_assets.assets.step_pods import LOAD_ADAPTER
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
+from lora_assets.gates.advance import PROMOTION
 from lora_assets.gates.drift import KEPT, Drift, drifts
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
-from lora_assets.sensors.notices import FOUND_TAG
 
 SECONDS_BETWEEN_TICKS = 30
+
+SECONDS_AFTER_A_FAILED_REPAIR = 600
+"""Until the same repair is tried again: a replica that stays broken is no run and no notice each
+tick, all night."""
+
+LONGEST_REASON = 200
+"""Characters of a tag."""
 
 
 def find_drift(registry: Registry, fleet: Fleet) -> tuple[Drift, ...]:
@@ -26,7 +36,10 @@ def find_drift(registry: Registry, fleet: Fleet) -> tuple[Drift, ...]:
 def repair(
     context: dg.OpExecutionContext, registry: Registry, fleet: Fleet, work_folder: WorkFolder
 ) -> None:
-    """Bring back what is missing. A promotion that was cut short is left to its own next run."""
+    """Bring back what is missing, and note on the live version's page who serves it now.
+
+    A promotion that was cut short is left to its own next run.
+    """
     if registry.promotion() is not None:
         context.log.warning("A promotion is not finished: promote or roll back again first")
         return
@@ -49,6 +62,14 @@ def repair(
         )
     for difference in drift:
         context.log.info(f"repaired: {difference}")
+    live = aliases.get("live")
+    if drift and live is not None:
+        replicas = slot_table(fleet, fleet.live_slot, live)
+        context.log_event(
+            dg.AssetObservation(
+                PROMOTION, partition=live.data_version, metadata={"replicas": replicas}
+            )
+        )
 
 
 @dg.job
@@ -62,22 +83,32 @@ def replica_repair(
     context: dg.SensorEvaluationContext, registry: Registry, fleet: Fleet
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare the aliases with what each replica serves; a difference starts `repair_replicas`."""
-    if registry.promotion() is not None:
+    promotion = registry.last_promotion()
+    if promotion is not None and not promotion.done:
         return dg.SkipReason("A promotion is under way.")
     drift = find_drift(registry, fleet)
     if not drift:
         return dg.SkipReason("Every replica serves what the aliases say.")
+    if registry.last_promotion() != promotion:
+        return dg.SkipReason("A promotion came in between; the next tick looks again.")
     found = "; ".join(map(str, drift))
-    unfinished = dg.RunsFilter(
-        job_name=repair_replicas.name,
-        statuses=[
-            dg.DagsterRunStatus.QUEUED,
-            dg.DagsterRunStatus.NOT_STARTED,
-            dg.DagsterRunStatus.STARTING,
-            dg.DagsterRunStatus.STARTED,
-        ],
-    )
-    if context.instance.get_runs(unfinished, limit=1):
-        return dg.SkipReason(f"A repair is under way. Found: {found}")
+    why = found[:LONGEST_REASON]
+    waits_for = _waits_for(context.instance, why)
+    if waits_for is not None:
+        return dg.SkipReason(f"{waits_for}. Found: {found}")
     context.log.info(found)
-    return dg.SensorResult(run_requests=[dg.RunRequest(tags={FOUND_TAG: found[:200]})])
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags={WHY: why})])
+
+
+def _waits_for(instance: dg.DagsterInstance, why: str) -> str | None:
+    """What keeps a repair from being started now; None where nothing does."""
+    newest = instance.get_run_records(dg.RunsFilter(job_name=repair_replicas.name), limit=1)
+    for record in newest:
+        run = record.dagster_run
+        if not run.is_finished:
+            return "A repair is under way"
+        since = time() - record.update_timestamp.timestamp()
+        again = run.is_failure and run.tags.get(WHY) == why
+        if again and since < SECONDS_AFTER_A_FAILED_REPAIR:
+            return f"The last repair failed {since:.0f} s ago"
+    return None

@@ -71,6 +71,12 @@ def test_a_better_adapter_takes_a_stopped_version_further() -> None:
     assert needs(trained_again) == ["gate_result"]
 
 
+def trained_again(progress: Progress) -> Progress:
+    """With a newer registered adapter, which none of the later gates has seen."""
+    newer = {**progress.made, "adapter": 98, "gate_result": 99}
+    return progress.model_copy(update={"made": newer})
+
+
 def test_promotion_waits_for_a_person_unless_it_is_automatic() -> None:
     assert needs(after("perf_metrics"), automatic=True) == ["live_deployment"]
     assert needs(after("gate_result"), automatic=False) == ORDER[3:-1]
@@ -102,6 +108,7 @@ def test_only_versions_past_every_gate_and_newer_than_live_wait_newest_first() -
         after("live_deployment", version="12"),
         after("eval_grades", version="13"),
         after("perf_metrics", version="14", verdicts={"perf_gate": False}),
+        trained_again(after("perf_metrics", version="15")),
     ]
     assert [p.data_version for p in waiting_for_promotion(versions, "9")] == ["11", "10", "9"]
     assert [p.data_version for p in waiting_for_promotion(versions, "10")] == ["11", "10"]
@@ -135,7 +142,12 @@ def test_a_run_is_tried_again_some_time_later_and_not_for_ever() -> None:
     assert may_launch(None) is None
 
     def why(launched: int, since_last: float, cancelled: bool = False) -> str | None:
-        made = Attempts(launched=launched, since_last=since_last, last_was_cancelled=cancelled)
+        made = Attempts(
+            launched=launched,
+            since_last=since_last,
+            last_was_cancelled=cancelled,
+            waits_for_dagster=False,
+        )
         assert is_for_a_person(made) == (cancelled or launched >= MAX_ATTEMPTS)
         return may_launch(made)
 
@@ -143,3 +155,11 @@ def test_a_run_is_tried_again_some_time_later_and_not_for_ever() -> None:
     assert "waits" in str(why(1, 0))
     assert "gave up" in str(why(MAX_ATTEMPTS, late))
     assert "cancelled" in str(why(1, late, cancelled=True))
+
+
+def test_a_run_that_dagster_tries_again_is_left_to_it() -> None:
+    lost = Attempts(
+        launched=MAX_ATTEMPTS, since_last=3600, last_was_cancelled=False, waits_for_dagster=True
+    )
+    assert "tried again by Dagster" in str(may_launch(lost))
+    assert not is_for_a_person(lost)

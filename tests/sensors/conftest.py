@@ -31,6 +31,8 @@ class KnownVersions(Registry):
         return self.by_data_version.get(data_version)
 
     def verdicts(self, version: ModelVersion) -> Mapping[GateName, Verdict]:
+        if version.data_version not in self.compared_with:
+            return {}
         against = self.compared_with[version.data_version]
         gates: tuple[GateName, ...] = ("eval_gate", "perf_gate")
         return {gate: passed_verdict(gate, version, against) for gate in gates}

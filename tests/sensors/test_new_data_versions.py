@@ -100,8 +100,10 @@ def test_a_failed_gate_stops_its_version_alone(on: Automated) -> None:
         on.put(version)
     on.make("1", *TRAIN[:2], failed="quality_gate")
     on.make("2", *TRAIN)
-    assert on.wanted() == {"2": SERVE}
-    assert "1 stopped by a gate" in str(on.tick().skip_reason or "1 stopped by a gate")
+    (request,) = on.tick().run_requests or ()
+    assert request.partition_key == "2"
+    on.launch(request)
+    assert "1 under way, 1 stopped by a gate" in str(on.tick().skip_reason)
 
 
 def test_a_run_that_ends_without_a_verdict_is_launched_again_later_with_a_bound(
@@ -115,6 +117,15 @@ def test_a_run_that_ends_without_a_verdict_is_launched_again_later_with_a_bound(
         found = on.tick()
         assert not found.run_requests
         assert reason in str(found.skip_reason)
+
+
+def test_a_run_that_dagster_will_try_again_is_not_launched_beside_it(on: Automated) -> None:
+    on.put("1")
+    (request,) = on.tick().run_requests or ()
+    run = on.launch(request)
+    on.instance.report_run_failed(run)
+    on.instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
+    assert "1 is tried again by Dagster" in str(on.tick().skip_reason)
 
 
 def test_a_run_that_a_person_cancelled_is_not_launched_again(on: Automated) -> None:
@@ -173,6 +184,28 @@ def test_a_version_past_its_gates_is_promoted_and_one_compared_with_another_live
     assert "live is now" in again[0].tags["lora_assets/why"]
     on.make("3", *SERVE[1:3], failed="eval_gate")
     assert on.wanted() == {"2": ["live_deployment"]}
+
+
+def test_a_version_without_verdicts_keeps_no_other_and_one_trained_again_is_served_again(
+    on: Automated,
+) -> None:
+    for version in ("1", "2"):
+        on.put(version)
+        on.make(version, *ORDER[:-1])
+        on.registry.know(version, None)
+    del on.registry.compared_with["2"]
+    assert on.wanted() == {"1": ["live_deployment"]}
+    on.make("2", *TRAIN[1:])
+    assert on.wanted() == {"2": SERVE}
+
+
+def test_a_version_that_went_live_in_a_run_that_died_is_not_compared_with_itself(
+    on: Automated,
+) -> None:
+    on.put("1")
+    on.make("1", *ORDER[:-1])
+    on.registry.live.append(on.registry.know("1", None))
+    assert on.wanted() == {"1": ["live_deployment"]}
 
 
 def test_without_automatic_promotion_a_version_past_its_gates_waits(

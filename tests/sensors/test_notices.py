@@ -10,6 +10,7 @@ import pytest
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.resources.webhook import Webhook
 from lora_assets.sensors.notices import notices
 
@@ -112,13 +113,48 @@ def test_a_failed_promotion_and_a_failed_step_are_posted(
 ) -> None:
     ticks = Ticks(instance, receiver.url)
     ticks.run("live_deployment")
-    ticks.run("adapter", **{"lora_assets/cause": "7/adapter/1"})
+    ticks.run("adapter", **{CAUSE_TAG: "7/adapter/1"})
     ticks.tick()
     promotion, training = receiver.texts
-    assert "the promotion failed" in promotion
-    assert "No reply. Start it." in promotion
-    assert "adapter failed" in training
-    assert "launched again by itself" in training
+    assert "the promotion failed: No reply. Start it. Promoted again it goes on." in promotion
+    assert "Look at the run, then launch it again." in promotion
+    assert "adapter failed: No reply. Start it. It is launched again by itself" in training
+
+
+def test_a_run_whose_process_was_lost_names_the_step_that_was_under_way(
+    instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    ticks = Ticks(instance, receiver.url)
+
+    @dg.op
+    def live_deployment() -> None: ...
+
+    @dg.job
+    def promote() -> None:
+        live_deployment()
+
+    for step in ("live_deployment", None):
+        run = instance.create_run_for_job(promote)
+        if step is not None:
+            start = dg.DagsterEvent("STEP_START", job_name=run.job_name, step_key=step)
+            instance.report_dagster_event(start, run.run_id)
+        instance.report_run_failed(run)
+    ticks.tick()
+    promotion, unstarted = receiver.texts
+    assert "the promotion failed: its process was lost" in promotion
+    assert "the run promote failed: its process was lost, or could not start" in unstarted
+
+
+def test_the_last_failure_of_a_cause_says_that_a_person_is_needed(
+    instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    ticks = Ticks(instance, receiver.url)
+    for _ in range(MAX_ATTEMPTS):
+        ticks.run("adapter", **{CAUSE_TAG: "7/adapter/1"})
+        ticks.tick()
+    *earlier, last = ["It is launched again by itself" in text for text in receiver.texts]
+    assert (earlier, last) == ([True] * (MAX_ATTEMPTS - 1), False)
+    assert "mend the cause, then launch it" in receiver.texts[-1]
 
 
 @pytest.mark.parametrize("repaired", [True, False])
@@ -136,7 +172,7 @@ def test_a_replica_that_drifted_is_posted_with_what_came_of_it(
     def repair_replicas() -> None:
         repair()
 
-    tags = {"lora_assets/found": "http://a serves nothing as live"}
+    tags = {"lora_assets/why": "http://a serves nothing as live"}
     repair_replicas.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
     ticks.tick()
     (text,) = receiver.texts

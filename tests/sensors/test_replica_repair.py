@@ -1,7 +1,7 @@
 """The sensor finds what a replica no longer serves, and its run brings it back."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import torch
 
+from lora_assets.assets.run_tags import WHY
 from lora_assets.assets.served import bring
 from lora_assets.engines.adapter_files import WEIGHTS
 from lora_assets.engines.server.api import create_app
@@ -19,6 +20,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.registry import Alias, ModelVersion, Promotion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
+from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import find_drift, repair_replicas
 from tests.conftest import free_port, trained
 from tests.doubles.broken_vllm import listening
@@ -99,6 +101,10 @@ def test_what_went_missing_is_named_and_brought_back(
     assert resources.fleet.holds(live.digest)
     assert resources.fleet.serving(SLOTS["live"]) == {url: live.digest}
     resources.fleet.replicas[0].complete(SLOTS["live"], "a", 1)
+    shown = instance.fetch_observations(dg.AssetKey("live_deployment"), limit=1).records
+    assert shown[0].partition_key == live.data_version
+    (row,) = shown[0].asset_observation.metadata["replicas"].value.records  # type: ignore[union-attr]
+    assert (row.data["replica"], row.data["digest"]) == (url, live.digest[:12])
 
 
 def test_a_slot_that_stands_for_another_adapter_is_put_back(
@@ -177,6 +183,41 @@ def test_a_repair_under_way_is_not_started_again(
     assert "A repair is under way" in reason
     assert SLOTS["live"] in reason
     instance.delete_run(run.run_id)
+    requested(resources, instance)
+
+
+def test_a_repair_that_failed_is_not_tried_again_at_each_tick(
+    resources: Resources, instance: dg.DagsterInstance, live: ModelVersion
+) -> None:
+    empty_the_slot(resources, live)
+    tags = {WHY: requested(resources, instance)}
+    run = instance.create_run_for_job(repair_replicas, tags=tags)
+    instance.report_run_failed(run)
+    assert "The last repair failed" in skipped(resources, instance)
+    unload(resources, live)
+    assert live.serving_name in requested(resources, instance)
+
+
+class Promoted(Registry):
+    """A registry in which a promotion was begun and ended while the replicas were looked at."""
+
+    def aliases(self) -> Mapping[str, ModelVersion]:
+        found = Registry.aliases(self)
+        live = found["live"]
+        self.end_promotion(
+            Promotion(source_alias="staged", version=live, replaced=None, run_id="run")
+        )
+        return found
+
+
+def test_what_a_promotion_changed_in_between_is_no_drift(
+    resources: Resources, instance: dg.DagsterInstance, live: ModelVersion
+) -> None:
+    empty_the_slot(resources, live)
+    registry = Promoted(
+        tracking_uri=resources.registry.tracking_uri, model_name=resources.registry.model_name
+    )
+    assert "promotion came in between" in skipped(replace(resources, registry=registry), instance)
     requested(resources, instance)
 
 
