@@ -25,7 +25,7 @@ _CONFIGS = (TrainingConfig, QualityConfig, EvalConfig, EvalGateConfig, PerfConfi
 
 
 @click.command()
-@click.option("--data-version", required=True, help="Training data version")
+@click.option("--data-version", default="1", show_default=True, help="Training data version")
 @stack_options(*PLACES)
 @config_options(*_CONFIGS)
 def check(data_version: str, **options: Any) -> None:
