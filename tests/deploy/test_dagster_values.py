@@ -1,26 +1,43 @@
 """The values for Dagster's chart: what they make is what Dagster and Kubernetes take."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 from dagster import DagsterRun
 from dagster._config import process_config
 from dagster._config.config_type import ConfigType
-from dagster._core.instance.config import dagster_instance_config
+from dagster._core.errors import DagsterInvalidConfigError
+from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._serdes import class_from_code_pointer
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import construct_dagster_k8s_job
 from kubernetes.client import ApiClient
 
-from tests.deploy.manifests import DEPLOY, REPOSITORY, dagster_values, find, validate
-from tests.doubles.dagster_chart import container_context, instance_config, launcher_config
+from lora_assets.cli.stage_run import REQUEST_TAG
+from tests.deploy.manifests import (
+    DEPLOY,
+    REPOSITORY,
+    code_location,
+    dagster_values,
+    find,
+    validate,
+)
+from tests.doubles.dagster_chart import (
+    container_context,
+    instance_config,
+    launcher_config,
+    merged,
+)
 from tests.doubles.kubernetes_api import KubernetesApi
 
 EXISTING = yaml.safe_load((DEPLOY / "dagster" / "values-existing-postgresql.yaml").read_text())
+STORAGES = ("schedule_storage", "run_storage", "event_log_storage")
 
 
 def processed(kind: type, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -34,20 +51,58 @@ def processed(kind: type, config: Mapping[str, Any]) -> Mapping[str, Any]:
     return found.value
 
 
+@contextmanager
+def instance(made: Mapping[str, Any], folder: Path) -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance of that dagster.yaml, but for the database and the cluster's own API."""
+    with KubernetesApi().serving(folder) as kubeconfig:
+        outside = {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
+        launcher = merged(made["run_launcher"], {"config": outside})
+        here = {key: value for key, value in made.items() if key not in STORAGES}
+        text = yaml.safe_dump({**here, "run_launcher": launcher})
+        (folder / "dagster.yaml").write_text(text)
+        with dg.DagsterInstance.from_config(str(folder)) as found:
+            yield found
+
+
 @pytest.mark.parametrize(
-    "values", [dagster_values(), {**dagster_values(), **EXISTING}], ids=["own", "existing"]
+    "values", [dagster_values(), merged(dagster_values(), EXISTING)], ids=["own", "existing"]
 )
-def test_dagster_takes_the_instance_that_the_values_make(
-    values: Mapping[str, Any], tmp_path: Path
+def test_dagster_starts_with_the_instance_that_the_values_make(
+    values: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = instance_config(values)
-    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(made))
-    # Raises for what Dagster doesn't know, and for limits that contradict each other.
-    taken, _ = dagster_instance_config(str(tmp_path))
-    assert taken == made
-    for part in ("run_launcher", "run_coordinator", "compute_logs", "scheduler"):
-        found = class_from_code_pointer(made[part]["module"], made[part]["class"])
-        processed(found, made[part].get("config", {}))
+    with instance(made, tmp_path) as found:
+        assert isinstance(found.run_launcher, K8sRunLauncher)
+        assert isinstance(found.run_coordinator, QueuedRunCoordinator)
+        concurrency = found.get_concurrency_config()
+        assert concurrency.pool_config.default_pool_limit == 1
+        (limit,) = concurrency.run_queue_config.tag_concurrency_limits
+        assert limit["key"] == REQUEST_TAG
+        assert found.run_monitoring_max_resume_run_attempts > 0
+    monkeypatch.setenv("DAGSTER_PG_PASSWORD", "secret")
+    for part in STORAGES:
+        kind = class_from_code_pointer(made[part]["module"], made[part]["class"])
+        config = processed(kind, made[part]["config"])["postgres_db"]
+        assert config["scheme"] == "postgresql+psycopg2"
+
+
+def test_dagster_refuses_pools_beside_the_limit_that_the_chart_sets_without_them(
+    tmp_path: Path,
+) -> None:
+    """What became of them in additionalInstanceConfig (dagster#31086)."""
+    pools = instance_config(dagster_values())["concurrency"]
+    values = {**dagster_values(), "additionalInstanceConfig": {"concurrency": pools}}
+    del values["concurrency"]
+    with (
+        pytest.raises(DagsterInvalidConfigError, match="max_concurrent_runs"),
+        instance(instance_config(values), tmp_path),
+    ):
+        pass
+
+
+def test_a_value_that_the_chart_would_not_read_is_found() -> None:
+    with pytest.raises(AssertionError, match="extraManifests"):
+        instance_config({**dagster_values(), "extraManifests": []})
 
 
 def test_the_pools_are_those_of_the_embedded_stack() -> None:
@@ -98,7 +153,7 @@ def test_a_run_is_confined_and_has_the_code_locations_account(job: Mapping[str, 
     (container,) = pod["containers"]
     assert pod["serviceAccountName"] == "lora-assets"
     assert pod["securityContext"]["runAsNonRoot"] is True
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"] == code_location()["securityContext"]
     assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
     assert job["spec"]["backoffLimit"] == 0
 
@@ -123,7 +178,5 @@ def test_the_claims_that_steps_mount_are_there() -> None:
 
 
 def test_the_database_may_be_reached_where_it_is_an_existing_one() -> None:
-    (policy,) = EXISTING["extraManifests"]
-    validate(policy)
-    (rule,) = policy["spec"]["egress"]
+    (rule,) = find("NetworkPolicy", "existing-postgresql")["spec"]["egress"]
     assert rule["ports"] == [{"protocol": "TCP", "port": EXISTING["postgresql"]["service"]["port"]}]

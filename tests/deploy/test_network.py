@@ -59,6 +59,7 @@ CLIENT = pod("an-app", app="chat")
 STRANGER = pod("another-app", app="chat")
 IN_ML_MODELS = pod("ml-models", app="notebook")
 INTERNET = Peer(ip="203.0.113.7")
+EXISTING_POSTGRESQL = Peer(ip="10.0.3.4")
 
 ALLOWED = {
     "steps of Dagster to vLLM": (STEP, VLLM, 8000),
@@ -67,6 +68,7 @@ ALLOWED = {
     "steps to MLflow": (STEP, MLFLOW, 5000),
     "steps to S3": (STEP, INTERNET, 443),
     "steps to PostgreSQL": (STEP, POSTGRESQL, 5432),
+    "steps to an existing PostgreSQL": (STEP, EXISTING_POSTGRESQL, 5432),
     "the daemon to the code location": (DAEMON, CODE, 3030),
     "the daemon to the Kubernetes API": (DAEMON, INTERNET, 443),
     "names in dagster": (STEP, DNS, 53),
@@ -94,6 +96,7 @@ REFUSED = {
     "clients to another port": (CLIENT, VLLM, 9000),
     "vLLM to Dagster": (VLLM, WEBSERVER, 80),
     "vLLM to PostgreSQL": (VLLM, POSTGRESQL, 5432),
+    "steps to a PostgreSQL elsewhere": (STEP, INTERNET, 5432),
     "vLLM to the judge": (VLLM, JUDGE, 8000),
     "vLLM to other services": (VLLM, INTERNET, 22),
     "the judge to MLflow": (JUDGE, MLFLOW, 5000),

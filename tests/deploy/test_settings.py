@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from lora_assets.cli.main import cli
-from lora_assets.environment import read_settings
+from lora_assets.cli.stack import resource_config
+from lora_assets.environment import make_resources, read_settings
 from lora_assets.gates.preflight import PLACES
 from lora_assets.records.training import LORA_PROFILES
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.pod_folder import PodFolder
 from tests.deploy.manifests import (
     MANIFESTS,
     WITH_PODS,
@@ -18,6 +22,7 @@ from tests.deploy.manifests import (
     dagster_values,
     find,
 )
+from tests.doubles.kubernetes_api import Deployment, KubernetesApi, Pod
 
 OF_OTHERS = {"AWS_DEFAULT_REGION", "HOME"}
 OF_VLLM = {
@@ -103,12 +108,40 @@ def test_the_services_are_where_the_settings_look_for_them() -> None:
         (settings.judge_url, "judge-vllm-service"),
     ):
         assert url == f"http://{name}.ml-models:8000"
-    assert settings.vllm_service == "ml-models/vllm-service"
     assert settings.vllm_container == vllm()["name"]
     assert find("Service", "vllm-service")["spec"]["ports"][0]["port"] == 8000
     defaults = read_settings({"LORA_ASSETS_STACK": "cluster"})
     for name in ("mlflow_tracking_uri", "prometheus_url", "s3_data_bucket", "model_name"):
         assert getattr(settings, name) == getattr(defaults, name)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "replica"),
+    [
+        ({"deployment": "vllm", "namespace": "ml-models"}, "vllm-0"),
+        ({"deployment": "vllm-large", "namespace": "ml-models"}, "vllm-large-0"),
+        ({"deployment": "vllm", "namespace": "staging"}, "vllm-staging-0"),
+    ],
+    ids=lambda each: " ".join(each.values()) if isinstance(each, dict) else each,
+)
+def test_a_workflows_deployment_and_namespace_say_which_pods_are_the_replicas(
+    parameters: dict[str, str], replica: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a run's configuration, over what the code location's environment says."""
+    told = {"fleet": make_resources(read_settings(variables(code_location()))).fleet.model_dump()}
+    changed = resource_config(parameters, told)
+    fleet = Fleet(**changed["fleet"]["config"] if changed else told["fleet"])
+    places = {"vllm-0": ("vllm", "ml-models"), "vllm-large-0": ("vllm-large", "ml-models")}
+    places["vllm-staging-0"] = ("vllm", "staging")
+    api = KubernetesApi()
+    for pod, (name, namespace) in places.items():
+        api.deployments.append(Deployment(name, {"matchLabels": {"app": name}}, namespace))
+        api.pods.append(Pod(pod, tmp_path, {"app": name}, namespace))
+    with api.serving(tmp_path) as kubeconfig:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        (found,) = fleet.replicas
+    assert isinstance(found.folder, PodFolder)
+    assert (found.folder.namespace, found.folder.pod) == (parameters["namespace"], replica)
 
 
 def test_adapters_and_plugin_are_restored_where_vllm_reads_them() -> None:

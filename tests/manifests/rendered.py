@@ -11,7 +11,10 @@ import yaml
 
 from tests.deploy.manifests import CUSTOM, DEPLOY, Manifest, resources, validate
 
-APPLIED = ("access", "dagster", "vllm", "judge/mistral-7b", "judge/llama-70b", "monitoring")
+APPLIED = (
+    *("access", "dagster", "dagster/existing-postgresql", "vllm"),
+    *("judge/mistral-7b", "judge/llama-70b", "monitoring"),
+)
 
 
 def command() -> Sequence[str]:
