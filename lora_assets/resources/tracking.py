@@ -13,6 +13,7 @@ import dagster as dg
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
@@ -177,7 +178,13 @@ class Tracking(dg.ConfigurableResource[Any]):
         """The record that a run stored as `name`.json."""
         with tempfile.TemporaryDirectory() as folder:
             path = self.download(run_id, f"{name}.json", Path(folder))
-            return shape.model_validate_json(path.read_bytes())
+            try:
+                return shape.model_validate_json(path.read_bytes())
+            except ValidationError:
+                raise LoraAssetsError(
+                    f"{name}.json of MLflow run {run_id} is damaged",
+                    "Delete that run in MLflow, then run this again.",
+                ) from None
 
     def holds(self, run_id: str, name: str, digest: str) -> bool:
         """Whether a run's artifact folder `name` has the bytes that `digest` was taken from."""

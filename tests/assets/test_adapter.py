@@ -16,6 +16,7 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.training_data import training_data
 from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.environment import Resources, make_resources, read_settings
+from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row, RowMetadata, SplitName
 from lora_assets.records.training import Adapter
 from tests.cli.conftest import spoil
@@ -178,3 +179,14 @@ def test_a_damaged_adapter_is_trained_again_and_registered_anew(
     assert version.version == 2
     resources.registry.download(version, tmp_path / "downloaded")
     assert resources.registry.register(again) == version
+
+
+def test_a_run_whose_record_is_damaged_is_named_and_once_deleted_it_is_trained_again(
+    train: Train, client: MlflowClient
+) -> None:
+    made = train()
+    (artifacts(client, made) / "trained.json").write_text("{")
+    with pytest.raises(LoraAssetsError, match=f"trained.json of MLflow run {made.mlflow_run_id}"):
+        train()
+    client.delete_run(made.mlflow_run_id)
+    assert train().digest == made.digest
