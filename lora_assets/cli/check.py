@@ -10,6 +10,7 @@ from lora_assets.assets.adapter import QualityConfig, TrainingConfig
 from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
 from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.served import refuse_live_slot, require_in_slot
+from lora_assets.assets.staged_deployment import SmokeConfig
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.dagster_webserver import DagsterWebserver
 from lora_assets.cli.stack import PLACES, Stack, resource_config, stack_options
@@ -21,7 +22,10 @@ from lora_assets.records.serving import AdapterShape
 from lora_assets.records.training import LORA_PROFILES
 from lora_assets.resources.judge import Judge
 
-_CONFIGS = (TrainingConfig, QualityConfig, EvalConfig, EvalGateConfig, PerfConfig, PerfGateConfig)
+_CONFIGS = (
+    *(TrainingConfig, QualityConfig, SmokeConfig),
+    *(EvalConfig, EvalGateConfig, PerfConfig, PerfGateConfig),
+)
 
 
 @click.command()
