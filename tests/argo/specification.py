@@ -79,7 +79,7 @@ def _resources(row: Mapping[str, str]) -> ResourceRow:
 
 
 def _span(cell: str) -> tuple[str, str]:
-    """`250m-500m` or `12-14Gi`, where the unit stands once."""
+    """`250m-500m` or `512Mi-1Gi`, or `12-14Gi`, where the unit stands once."""
     low, high = cell.split("-")
     unit = high.lstrip("0123456789")
-    return (low if low.endswith(unit) else f"{low}{unit}"), high
+    return (f"{low}{unit}" if low.isdigit() else low), high

@@ -8,33 +8,17 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import DagsterEventType
+from kubernetes.utils import parse_quantity
 from mlflow import MlflowClient
 
 from lora_assets.assets.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
 from lora_assets.definitions import ASSETS, CHECKS
+from tests.assets.test_step_pods import ROWS
 from tests.doubles.kubernetes_api import Job
 from tests.kubernetes.conftest import DEPLOYMENT_IMAGE, TRAINING_IMAGE, Cluster
 from tests.kubernetes.dagster_services import NAMESPACE, PATIENCE_S, until
 
 STEPS = tuple(definition.op.name for definition in (*ASSETS, *CHECKS))
-
-RESOURCES: Mapping[str, tuple[str, str, str, str]] = {
-    "training_data": ("250m", "500m", "256Mi", "512Mi"),
-    "training_data_data_is_sound": ("250m", "500m", "256Mi", "512Mi"),
-    "adapter": ("3", "4", "12Gi", "14Gi"),
-    "adapter_quality_gate": ("250m", "500m", "512Mi", "1Gi"),
-    "gate_result": ("250m", "500m", "512Mi", "1Gi"),
-    "staged_deployment": ("250m", "500m", "512Mi", "1Gi"),
-    "staged_deployment_smoke_test": ("250m", "500m", "256Mi", "512Mi"),
-    "eval_grades": ("500m", "1000m", "512Mi", "1Gi"),
-    "eval_grades_eval_gate": ("250m", "500m", "256Mi", "512Mi"),
-    "perf_metrics": ("500m", "1000m", "512Mi", "1Gi"),
-    "perf_metrics_perf_gate": ("250m", "500m", "256Mi", "512Mi"),
-    "live_deployment": ("250m", "500m", "256Mi", "512Mi"),
-}
-"""CPU from-to and memory from-to of the specification's "Resource Requirements", by the steps
-that an asset or check stands for: download-data, train, quality-gate, load-adapter, smoke-test,
-inference and judge-answers, compare-decision, run-load-test, perf-decision, promote-adapter."""
 
 LOOSE: Mapping[str, Mapping[str, Any]] = {
     "adapter": {"num_epochs": 2, "evaluations": 4},
@@ -102,13 +86,12 @@ def test_it_ends_live_with_a_pod_for_each_step(lifecycle: Lifecycle) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_has_the_resources_of_the_specification(lifecycle: Lifecycle, step: str) -> None:
-    cpu, cpu_limit, memory, memory_limit = RESOURCES[step]
     gpus = {"nvidia.com/gpu": "1"} if step == "adapter" else {}
     for job in lifecycle.jobs(step):
         (container,) = job.pod.spec["containers"]
         assert container["resources"] == {
-            "requests": {"cpu": cpu, "memory": memory, **gpus},
-            "limits": {"cpu": cpu_limit, "memory": memory_limit, **gpus},
+            "requests": {**ROWS[step].requests, **gpus},
+            "limits": {**ROWS[step].limits, **gpus},
         }
         assert container["image"] == (TRAINING_IMAGE if step == "adapter" else DEPLOYMENT_IMAGE)
         assert job.body["spec"]["backoffLimit"] == 0
@@ -131,10 +114,9 @@ def test_training_runs_on_a_gpu_node_with_shared_memory_and_the_token(
 
 
 def test_no_step_takes_more_memory_than_its_limit(lifecycle: Lifecycle) -> None:
-    units = {"Mi": 1 << 20, "Gi": 1 << 30}
     peaks = {step: lifecycle.jobs(step)[-1].pod.peak_memory for step in STEPS}
-    limits = {step: int(r[3][:-2]) * units[r[3][-2:]] for step, r in RESOURCES.items()}
-    assert min(peaks.values()) > units["Mi"]
+    limits = {step: parse_quantity(row.limits["memory"]) for step, row in ROWS.items()}
+    assert min(peaks.values()) > 1 << 20
     assert {step: peak for step, peak in peaks.items() if peak > limits[step]} == {}, f"of {peaks}"
 
 
