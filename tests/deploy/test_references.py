@@ -126,6 +126,12 @@ def test_only_the_fleet_is_scraped() -> None:
     assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
 
 
+@pytest.mark.parametrize("kind", ["ServiceMonitor", "PrometheusRule"])
+def test_the_operator_of_prometheus_looks_at_what_carries_its_releases_name(kind: str) -> None:
+    released = re.findall(r"--install (\S+) prometheus-community/kube-prometheus-stack", GUIDE)
+    assert [m.content["metadata"]["labels"]["release"] for m in of_kind(kind)] == released
+
+
 def test_the_large_judge_has_its_short_name_where_dagster_runs() -> None:
     alias = find("Service", "judge-large-vllm", "dagster")
     assert alias["spec"]["externalName"] == "judge-large-vllm.ml-models.svc.cluster.local"
