@@ -12,7 +12,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
 FOLDERS = (
-    *("access", "dagster", "dagster/existing-postgresql", "vllm"),
+    *("access", "mlflow", "dagster", "dagster/existing-postgresql", "vllm"),
     *("judge/base", "judge/mistral-7b", "judge/llama-70b"),
     "monitoring",
 )

@@ -52,7 +52,7 @@ WEBSERVER = pod("dagster", component="dagster-webserver")
 DAEMON = pod("dagster", component="dagster-daemon")
 CODE = pod("dagster", component="user-deployments")
 POSTGRESQL = pod("dagster", app="postgresql")
-MLFLOW = pod("ai-platform", app="mlflow")
+MLFLOW = of("Deployment", "mlflow")
 PROMETHEUS = pod("ai-platform", **{"app.kubernetes.io/name": "prometheus"})
 DNS = pod("kube-system", **{"k8s-app": "kube-dns"})
 CLIENT = pod("an-app", app="chat")
@@ -91,6 +91,9 @@ REFUSED = {
     "strangers to the judge": (STRANGER, JUDGE, 8000),
     "strangers to Dagster": (STRANGER, WEBSERVER, 80),
     "clients to the judge": (CLIENT, JUDGE, 8000),
+    "clients to MLflow": (CLIENT, MLFLOW, 5000),
+    "strangers to MLflow": (STRANGER, MLFLOW, 5000),
+    "MLflow to other services": (MLFLOW, INTERNET, 443),
     "a neighbour to vLLM": (IN_ML_MODELS, VLLM, 8000),
     "a neighbour to Dagster": (IN_ML_MODELS, WEBSERVER, 80),
     "clients to another port": (CLIENT, VLLM, 9000),

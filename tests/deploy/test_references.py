@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tests.deploy.manifests import (
+    FOLDERS,
     MANIFESTS,
     REPOSITORY,
     WITH_PODS,
@@ -109,6 +110,15 @@ def test_the_guide_creates_every_secret_that_is_asked_for() -> None:
         r"kubectl -n (\S+) create secret generic (\S+)[\s\\]+--from-literal=([A-Za-z_]+)=", GUIDE
     )
     assert asked <= set(created)
+
+
+def test_the_guide_applies_every_folder_and_makes_namespaces_before_what_goes_into_them() -> None:
+    applied = re.findall(r"kubectl apply -[kf] ([a-z0-9./-]+)", GUIDE)
+    assert all((REPOSITORY / path).exists() for path in applied)
+    apart = {"deploy/judge/base", "deploy/judge/llama-70b"}  # A base; the other judge.
+    assert {f"deploy/{folder}" for folder in FOLDERS} - apart <= set(applied)
+    for later in ("argo/argo-workflows", "$ kubectl apply -k", "$ kubectl -n ml-models"):
+        assert GUIDE.index("kubectl apply -f deploy/access/namespaces.yaml") < GUIDE.index(later)
 
 
 def test_only_the_fleet_is_scraped() -> None:

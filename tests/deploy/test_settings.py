@@ -3,8 +3,11 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import mlflow
 import pytest
+from mlflow.cli import cli as mlflow_cli
 
 from lora_assets.cli.main import cli
 from lora_assets.cli.stack import resource_config
@@ -98,6 +101,25 @@ def test_the_command_line_takes_what_the_manifests_call(command: list[str]) -> N
     )
     assert found is not None
     found.make_context(name, options)
+
+
+def test_mlflow_is_the_clients_version_and_answers_to_its_name() -> None:
+    (container,) = find("Deployment", "mlflow")["spec"]["template"]["spec"]["containers"]
+    assert container["image"].endswith(f":v{mlflow.__version__}")
+    program, name, *options = container["command"]
+    assert (program, name) == ("mlflow", "server")
+    told = mlflow_cli.commands[name].make_context(name, options).params
+    (port,) = container["ports"]
+    assert told["port"] == port["containerPort"]
+    assert told["serve_artifacts"] is True
+    url = urlsplit(read_settings(variables(code_location())).mlflow_tracking_uri)
+    assert {url.hostname, url.netloc} <= set(told["allowed_hosts"].split(","))
+    service = find("Service", "mlflow")
+    assert url.hostname == f"{service['metadata']['name']}.{service['metadata']['namespace']}"
+    assert url.port == service["spec"]["ports"][0]["port"]
+    (data,) = {mount["mountPath"] for mount in container["volumeMounts"]} - {"/tmp"}
+    assert told["backend_store_uri"].startswith(f"sqlite:///{data}/")
+    assert told["artifacts_destination"].startswith(f"{data}/")
 
 
 def test_the_services_are_where_the_settings_look_for_them() -> None:

@@ -12,7 +12,7 @@ import yaml
 from tests.deploy.manifests import CUSTOM, DEPLOY, Manifest, resources, validate
 
 APPLIED = (
-    *("access", "dagster", "dagster/existing-postgresql", "vllm"),
+    *("access", "mlflow", "dagster", "dagster/existing-postgresql", "vllm"),
     *("judge/mistral-7b", "judge/llama-70b", "monitoring"),
 )
 
@@ -50,7 +50,7 @@ def test_what_is_applied_keeps_to_the_schemas(folder: str) -> None:
             validate(manifest.content)
 
 
-@pytest.mark.parametrize("folder", ["access", "dagster"])
+@pytest.mark.parametrize("folder", ["access", "mlflow", "dagster"])
 def test_a_plain_folder_is_applied_as_it_stands(folder: str) -> None:
     def key(manifest: Manifest) -> tuple[str, str, str]:
         return manifest.kind, manifest.namespace or "", manifest.name
@@ -62,7 +62,7 @@ def test_a_plain_folder_is_applied_as_it_stands(folder: str) -> None:
     assert made == written
 
 
-def test_our_image_comes_from_the_registry_and_vllms_stays() -> None:
+def test_our_image_comes_from_the_registry_and_those_of_others_stay() -> None:
     images = {
         container["image"]
         for folder in APPLIED
@@ -70,7 +70,11 @@ def test_our_image_comes_from_the_registry_and_vllms_stays() -> None:
         for container in manifest.containers
     }
     registry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
-    assert images == {f"{registry}/vllm-deployment-tools:0.1.0", "vllm/vllm-openai:v0.32.0"}
+    assert images == {
+        f"{registry}/vllm-deployment-tools:0.1.0",
+        "vllm/vllm-openai:v0.32.0",
+        "ghcr.io/mlflow/mlflow:v3.17.2",
+    }
 
 
 JUDGES: Mapping[str, tuple[str, str, str]] = {
