@@ -1,4 +1,4 @@
-"""Adapters that no server may get: deploying one is one line, and changes nothing."""
+"""Adapters that no server may get, or that answer too slowly: deploying one is one line."""
 
 import pickle
 import shutil
@@ -12,6 +12,7 @@ from peft import LoraConfig
 
 from lora_assets.engines.adapter_files import WEIGHTS
 from lora_assets.environment import Resources
+from lora_assets.records.verdict import NEXT_STEPS
 from tests.cli.conftest import Run, keep, register, spoil
 from tests.random_adapters import save_adapter
 
@@ -63,3 +64,20 @@ def test_an_adapter_that_no_server_may_get_is_one_line_and_changes_nothing(
     assert cause in str(message)
     assert "\n" not in str(message)
     assert state() == untouched
+
+
+def test_a_smoke_test_slower_than_the_run_allows_leaves_the_adapter_unstaged(
+    run: Run, resources: Resources, served: Mapping[str, str], adapter_folders: tuple[Path, ...],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    version = register(resources, adapter_folders[0], "candidate")
+    keep(resources, "gate_result", version)
+    adapters = str(Path(served["LORA_ASSETS_HOME"]) / "adapters")
+    home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
+    message, _ = run({**served, **home}, "deploy", "--max-smoke-seconds", "0.00001")
+    assert str(message).startswith("error: smoke_test stopped it: slowest answer of ")
+    assert str(message).endswith(NEXT_STEPS["smoke_test"])
+    assert set(resources.registry.aliases()) == {"candidate"}
+    ended, _ = run({**served, **home}, "deploy")
+    assert ended == 0
+    assert resources.registry.aliases()["staged"] == version
