@@ -101,8 +101,16 @@ def test_dagster_refuses_pools_beside_the_limit_that_the_chart_sets_without_them
 
 
 def test_a_value_that_the_chart_would_not_read_is_found() -> None:
-    with pytest.raises(AssertionError, match="extraManifests"):
-        instance_config({**dagster_values(), "extraManifests": []})
+    with pytest.raises(AssertionError, match="runMonitoring"):
+        instance_config({**dagster_values(), "runMonitoring": {"enabled": True}})
+
+
+def test_the_chart_adds_no_account_and_no_rights_to_ours() -> None:
+    """Its parts have a switch each, and both are on where nothing is said."""
+    values = dagster_values()
+    for part in (values, values["dagster-user-deployments"]):
+        assert part["serviceAccount"]["create"] is False
+        assert part["rbacEnabled"] is False
 
 
 def test_the_pools_are_those_of_the_embedded_stack() -> None:

@@ -153,7 +153,9 @@ def launcher_config(values: Values) -> Mapping[str, Any]:
 def container_context(values: Values) -> Mapping[str, Any]:
     """What runs and steps of the one code location get from it."""
     users = values["dagster-user-deployments"]
-    _refuse_others(users, {"enabled", "enableSubchart", "serviceAccount", "deployments"})
+    _refuse_others(
+        users, {"enabled", "enableSubchart", "serviceAccount", "rbacEnabled", "deployments"}
+    )
     assert users["enabled"]
     assert users["enableSubchart"]
     (deployment,) = users["deployments"]
