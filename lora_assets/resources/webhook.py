@@ -1,5 +1,6 @@
 """Where notices go: a Slack-compatible webhook."""
 
+from html import escape
 from typing import Any
 
 import dagster as dg
@@ -22,8 +23,10 @@ class Webhook(dg.ConfigurableResource[Any]):
 
     def post(self, text: str) -> None:
         """Post one text. Raises LoraAssetsError unless the webhook took it."""
+        # Slack reads what stands between < and > as a link, "<= 1; a_rate 0.5 >" of a gate too.
+        escaped = escape(text, quote=False)
         try:
-            reply = httpx.post(self.url, json={"text": text}, timeout=_TIMEOUT)
+            reply = httpx.post(self.url, json={"text": escaped}, timeout=_TIMEOUT)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(type(error).__name__) from None
         if not reply.is_success:

@@ -1,6 +1,7 @@
 """Every failure is posted once, with what to do next, also over a webhook that is down."""
 
 from collections.abc import Iterator
+from html import unescape
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from json import loads
 from threading import Thread
@@ -16,7 +17,10 @@ from lora_assets.sensors.notices import notices
 
 
 class Receiver:
-    """A webhook that keeps what it is sent; it refuses after `takes` texts."""
+    """A webhook that keeps what Slack would show; it refuses after `takes` texts.
+
+    Slack takes what stands between < and > for a link: both have to be escaped.
+    """
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -25,9 +29,11 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if len(receiver.texts) < receiver.takes:
-                    receiver.texts.append(loads(body)["text"])
+                text = loads(self.rfile.read(int(self.headers["Content-Length"])))["text"]
+                if {"<", ">"} & set(text):
+                    self.send_response(400)
+                elif len(receiver.texts) < receiver.takes:
+                    receiver.texts.append(unescape(text))
                     self.send_response(200)
                 else:
                     self.send_response(503)
