@@ -1,51 +1,18 @@
-"""What a run in this process waits for, and runs whose process is gone."""
+"""What a run in this process waits for."""
 
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from threading import Event, Thread
 
 import click
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from sqlalchemy.exc import SQLAlchemyError
 
 from lora_assets.assets.pools import SERVING, TRAINING
+from lora_assets.sensors.dead_processes import fail_runs_of_dead_processes
 
-PROCESS_TAG = "lora_assets/process"
 SECONDS_BETWEEN_LOOKS = 2.0
-
-
-def this_process() -> str:
-    """The value of PROCESS_TAG for the runs of this process."""
-    return _process(os.getpid())
-
-
-def _process(pid: int) -> str:
-    """Host, number and start of a process, which no later one shares; empty when it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return ""
-    state, *fields = stat.rpartition(")")[2].split()
-    # One that was killed stays listed until its parent has asked how it ended.
-    return "" if state == "Z" else f"{socket.gethostname()}:{pid}:{fields[18]}"
-
-
-def fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
-    """A killed process leaves its run as started, and the run's pool slots taken.
-
-    Only this machine's processes are judged: the storage may be shared with others.
-    """
-    unfinished = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
-    for run in instance.get_runs(unfinished):
-        process = run.tags.get(PROCESS_TAG, "")
-        host, _, rest = process.partition(":")
-        if host == socket.gethostname() and _process(int(rest.partition(":")[0])) != process:
-            instance.report_run_failed(run, "Its process is gone; run it again.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 @contextmanager

@@ -18,13 +18,13 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import WHY
 from lora_assets.cli.failures import Gate, RunFailed, StepError, failure
 from lora_assets.cli.outputs import Outputs
-from lora_assets.cli.pool_wait import (
+from lora_assets.cli.pool_wait import waiting_told
+from lora_assets.environment import Settings
+from lora_assets.sensors.dead_processes import (
     PROCESS_TAG,
     fail_runs_of_dead_processes,
     this_process,
-    waiting_told,
 )
-from lora_assets.environment import Settings
 
 _DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
 

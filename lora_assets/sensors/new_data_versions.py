@@ -25,6 +25,7 @@ from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors import history
+from lora_assets.sensors.dead_processes import fail_runs_of_dead_processes
 
 SECONDS_BETWEEN_TICKS = 5
 LAUNCHES_PER_TICK = 20
@@ -57,6 +58,7 @@ def new_data_versions(
             dynamic_partitions_requests=partitions,
             cursor="switched on",
         )
+    fail_runs_of_dead_processes(context.instance)
     # Before the history: what ends in between is then looked at by the next tick.
     runs = history.unfinished_runs(context.instance)
     taken = history.busy(runs) | history.backfilled(context.instance, context.repository_def)

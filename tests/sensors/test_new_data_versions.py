@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from lora_assets.gates.advance import GATE_OF, MAX_ATTEMPTS
+from lora_assets.sensors.dead_processes import PROCESS_TAG, this_process
 from tests.sensors.conftest import Automated
 
 ORDER = list(GATE_OF)
@@ -82,6 +83,26 @@ def test_a_version_with_a_run_under_way_is_left_alone(on: Automated) -> None:
 def report(on: Automated, run: dg.DagsterRun, event: str) -> None:
     entry = dg.DagsterEvent(event_type_value=f"PIPELINE{event[3:]}", job_name=run.job_name)
     on.instance.report_dagster_event(entry, run.run_id)
+
+
+def test_a_command_whose_process_is_gone_holds_no_version(on: Automated) -> None:
+    on.put("1")
+    job = on.definitions.resolve_job_def("train")
+    gone = this_process().rpartition(":")[0] + ":0"
+    for process, parent, wanted in (
+        (this_process(), None, {}),
+        (gone, "launched-again-in-the-ui", {}),
+        (gone, None, {"1": TRAIN}),
+    ):
+        run = on.instance.create_run_for_job(
+            job,
+            tags={PROCESS_TAG: process, "dagster/partition": "1"},
+            status=dg.DagsterRunStatus.STARTED,
+            parent_run_id=parent,
+            root_run_id=parent,
+        )
+        assert on.wanted() == wanted
+        on.instance.delete_run(run.run_id)
 
 
 def test_one_version_is_served_at_a_time_the_newest_first(on: Automated) -> None:
