@@ -20,6 +20,7 @@ from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.mlflow_client import holds, mlflow_errors
 
 ARTIFACT = "adapter"
+_DIGEST = "adapter.digest"
 _VERDICT = "verdict."
 _PROMOTION = "lora_assets.promotion"
 
@@ -88,7 +89,7 @@ class Registry(dg.ConfigurableResource[Any]):
                 tags={
                     "data.version": adapter.data_version,
                     "data.digest": adapter.data_digest,
-                    "adapter.digest": adapter.digest,
+                    _DIGEST: adapter.digest,
                 },
             )
         return _record(made)
@@ -203,6 +204,7 @@ class Registry(dg.ConfigurableResource[Any]):
         )
 
     def _all(self) -> list[ModelVersion]:
+        """Every version that has our tags: one registered by hand must not stand in their way."""
         with self._errors():
             versions: list[MlflowModelVersion] = []
             token: str | None = None
@@ -212,7 +214,7 @@ class Registry(dg.ConfigurableResource[Any]):
                 )
                 versions += page
                 if not (token := page.token):
-                    return [_record(version) for version in versions]
+                    return [_record(version) for version in versions if _DIGEST in version.tags]
 
 
 def _record(found: MlflowModelVersion) -> ModelVersion:
@@ -220,7 +222,7 @@ def _record(found: MlflowModelVersion) -> ModelVersion:
         return ModelVersion(
             model=found.name,
             version=int(found.version),
-            digest=found.tags["adapter.digest"],
+            digest=found.tags[_DIGEST],
             data_version=found.tags["data.version"],
             data_digest=found.tags["data.digest"],
             run_id=found.run_id,

@@ -1,0 +1,27 @@
+"""The registry, on an MLflow that people use by hand as well."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from lora_assets.environment import make_resources, read_settings
+from lora_assets.errors import LoraAssetsError
+from tests.conftest import trained
+
+
+def test_a_version_that_was_registered_by_hand_stands_in_no_others_way(
+    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    resources = make_resources(read_settings({"LORA_ASSETS_HOME": str(tmp_path)}))
+    registry = resources.registry
+    client = MlflowClient(registry.tracking_uri)
+    client.create_registered_model(registry.model_name)
+    client.create_model_version(registry.model_name, source=tmp_path.as_uri())
+    version = registry.register(trained(resources, adapter_folders[0], "1"))
+    assert version.version == 2
+    assert registry.newest("1") == version
+    with pytest.raises(LoraAssetsError, match="not registered by lora-assets"):
+        registry.resolve("version:1")
