@@ -130,5 +130,6 @@ ui: $(VENV)/installed
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/embedded_server.py
 	$(VENV)/bin/python benchmarks/demo.py
-	$(VENV)/bin/python benchmarks/sensor_tick.py
+	$(VENV)/bin/python -m benchmarks.sensor_tick
+	$(VENV)/bin/python -m benchmarks.asset_pages
 	$(VENV)/bin/python -m benchmarks.automation

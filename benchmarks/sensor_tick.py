@@ -1,6 +1,6 @@
 """Seconds and memory of the sensor's tick over a thousand data versions with their histories.
 
-    python benchmarks/sensor_tick.py [--versions 1000] [--ticks 200]
+    python -m benchmarks.sensor_tick [--versions 1000] [--ticks 200]
 
 A real Dagster instance (SQLite), bucket (folder) and registry (MLflow on SQLite). Of ten versions
 eight are finished, one was stopped by the eval gate, one waits for its promotion behind live.
@@ -107,6 +107,20 @@ def eval_verdict(version: ModelVersion, compared_with: str) -> Verdict:
     )
 
 
+def fill(resources: Resources, instance: dg.DagsterInstance, home: Path, versions: int) -> None:
+    """Data versions in the bucket, in Dagster's history and in the registry; named from 0 on."""
+    names = [str(number) for number in range(versions)]
+    for name in names:
+        folder = home / "bucket" / PROCESSED / name
+        folder.mkdir(parents=True)
+        for split in ("train", "val", "eval"):
+            (folder / f"{split}.jsonl").touch()
+    instance.add_dynamic_partitions("data_version", names)
+    for name in names:
+        report_history(instance, name, stopped=int(name) % 10 == 0)
+    register(resources, names)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--versions", type=int, default=1000)
@@ -117,16 +131,7 @@ def main() -> None:
         resources = make_resources(settings)
         definitions = make_definitions(settings)
         with open_instance(settings) as instance:
-            names = [str(number) for number in range(options.versions)]
-            for name in names:
-                folder = Path(home, "bucket", PROCESSED, name)
-                folder.mkdir(parents=True)
-                for split in ("train", "val", "eval"):
-                    (folder / f"{split}.jsonl").touch()
-            instance.add_dynamic_partitions("data_version", names)
-            for name in names:
-                report_history(instance, name, stopped=int(name) % 10 == 0)
-            register(resources, names)
+            fill(resources, instance, Path(home), options.versions)
             process = psutil.Process()
             seconds: list[float] = []
             memory: list[int] = []

@@ -1,0 +1,76 @@
+"""Seconds until Dagster's pages show, over a thousand data versions with their histories.
+
+    python -m benchmarks.asset_pages [--versions 1000]
+
+Debian's Chromium on the real UI, over the state of benchmarks/sensor_tick.py. Each page is opened
+anew; the first one, which loads the UI itself and the code location, does not count.
+"""
+
+import argparse
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from benchmarks.sensor_tick import fill
+from lora_assets.cli.runs import open_instance
+from lora_assets.environment import make_resources, read_settings
+from tests.conftest import free_port, stack_environment
+from tests.ui import browser
+from tests.ui.dagster_ui import await_ui, dagster_ui
+
+LIMIT = 5.0
+"""What a person still waits for."""
+
+
+def partitions(page: Page, versions: int) -> None:
+    """All data versions of an asset, and how far each got."""
+    page.goto("/assets/adapter?view=partitions")
+    expect(
+        page.get_by_text(re.compile(rf"Materialized \(({versions}|{versions:,})\)"))
+    ).to_be_visible()
+
+
+def partition(page: Page) -> None:
+    """One data version of an asset."""
+    page.goto("/assets/adapter?view=partitions&partition=7")
+    expect(page.get_by_text("Materialized").last).to_be_visible()
+
+
+def gate(page: Page) -> None:
+    """What a gate said of one data version."""
+    browser.gate(page, "eval_grades", "eval_gate", "7")
+    expect(page.get_by_text("Target materialization")).to_be_visible()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--versions", type=int, default=1000)
+    versions = parser.parse_args().versions
+    pages: Mapping[str, Callable[[Page], object]] = {
+        "the graph": browser.graph,
+        "an asset's partitions": lambda page: partitions(page, versions),
+        "one partition": partition,
+        "a gate's verdict": gate,
+    }
+    with tempfile.TemporaryDirectory() as home:
+        environment = stack_environment(Path(home), free_port())
+        settings = read_settings(environment)
+        with open_instance(settings) as instance:
+            fill(make_resources(settings), instance, Path(home), versions)
+        with dagster_ui(environment) as ui:
+            await_ui(ui)
+            with browser.open_page(ui.url) as page:
+                browser.graph(page)
+                for name, show in pages.items():
+                    began = time.perf_counter()
+                    show(page)
+                    seconds = time.perf_counter() - began
+                    print(f"{name:<24} {seconds:6.2f} s (at most {LIMIT:.0f})")
+
+
+if __name__ == "__main__":
+    main()
