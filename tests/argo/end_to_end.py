@@ -76,17 +76,34 @@ def test_an_unknown_profile_is_one_line_before_anything_is_launched(
     assert cluster.statuses(workflow) == []
 
 
+def test_a_pipeline_whose_last_gate_can_not_be_is_one_line_before_anything_is_launched(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    workflow = cluster.workflow("lora-pipeline", tmp_path)
+    ended = cluster.submit(workflow, min_throughput="-1")
+    assert ended.phase == "Failed"
+    (line,) = log(workflow, "check").splitlines()
+    assert line.startswith("error: --min-throughput -1.0 is not possible")
+    assert log(workflow, "terminate") == "terminated nothing\n"
+    assert {name.rpartition(".")[2] for name, node in workflow.nodes.items() if node.logs} == {
+        "check",
+        "terminate",
+    }
+
+
 def test_a_stopped_workflow_terminates_its_run_and_starts_no_other(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     workflow = cluster.workflow("train-validate-lora", tmp_path)
-    with ThreadPoolExecutor(1) as pool:
+    with cluster.dagster.nothing_starts(), ThreadPoolExecutor(1) as pool:
         ended = pool.submit(cluster.submit, workflow, **LAX)
-        await_true(lambda: cluster.statuses(workflow)[:1] == ["STARTED"])
+        await_true(lambda: cluster.statuses(workflow) == ["QUEUED"])
         workflow.stop()
         assert ended.result().phase == "Failed"
     assert "error: stopped; terminated " in log(workflow, "download-data")
-    await_true(lambda: cluster.statuses(workflow) == ["CANCELED"])
+    assert cluster.statuses(workflow) == ["CANCELED"]
+    (handler,) = [node for name, node in workflow.nodes.items() if name.endswith(".terminate")]
+    assert handler.exit_codes == [0]
 
 
 def test_training_outlives_a_lost_connection_and_a_failed_gate_ends_it_gracefully(
@@ -138,6 +155,19 @@ def test_deployment_stages_the_candidate(cluster: Cluster, tmp_path: Path) -> No
     assert cluster.statuses(workflow) == ["SUCCESS", "SUCCESS"]
 
 
+def test_a_failed_evaluation_fails_the_workflow(cluster: Cluster, tmp_path: Path) -> None:
+    workflow = cluster.workflow("evaluate-lora-adapter", tmp_path)
+    ended = cluster.submit(workflow, min_a_rate="1", max_c_rate="0", max_concurrent="4")
+    assert ended.phase == "Failed"
+    (gate,) = [node for name, node in workflow.nodes.items() if name.endswith("compare-decision")]
+    assert "eval_gate stopped it: " in gate.logs[0]
+    assert gate.exit_codes == [1]
+    assert gate.outputs["result"] == "failed"
+    aliases = cluster.dagster.resources.registry.aliases()
+    assert aliases["eval-failed"] == aliases["staged"]
+    assert "eval-passed" not in aliases
+
+
 def test_evaluation_grades_in_one_run_and_passes(cluster: Cluster, tmp_path: Path) -> None:
     workflow = cluster.workflow("evaluate-lora-adapter", tmp_path)
     lax = {"min_a_rate": "0", "max_c_rate": "1", "min_refusal_rate": "0"}
@@ -155,6 +185,7 @@ def test_evaluation_grades_in_one_run_and_passes(cluster: Cluster, tmp_path: Pat
     assert len(shared) == 1
     aliases = cluster.dagster.resources.registry.aliases()
     assert aliases["eval-passed"] == aliases["staged"]
+    assert "eval-failed" not in aliases
 
 
 def test_a_failed_performance_gate_fails_the_workflow(cluster: Cluster, tmp_path: Path) -> None:
@@ -169,12 +200,38 @@ def test_a_failed_performance_gate_fails_the_workflow(cluster: Cluster, tmp_path
     assert aliases["perf-failed"] == aliases["staged"]
 
 
-def test_promotion_after_evaluation_only_makes_it_live(cluster: Cluster, tmp_path: Path) -> None:
+def test_performance_passes(cluster: Cluster, tmp_path: Path) -> None:
+    workflow = cluster.workflow("performance-test-lora", tmp_path)
+    lax = {"max_p95_latency": "600", "max_p95_ttft": "600", "min_throughput": "0"}
+    ended = cluster.submit(workflow, **lax, max_samples="8", max_tokens="8")
+    assert ended.phase == "Succeeded", workflow.nodes
+    assert ended.outputs["result"] == "passed"
+    aliases = cluster.dagster.resources.registry.aliases()
+    assert aliases["perf-passed"] == aliases["staged"]
+    assert "perf-failed" not in aliases
+
+
+def test_promotion_after_both_gates_makes_it_live(cluster: Cluster, tmp_path: Path) -> None:
     staged = cluster.dagster.resources.registry.aliases()["staged"]
     workflow = cluster.workflow("promote-lora-adapter", tmp_path)
-    ended = cluster.submit(workflow, source_alias="eval-passed")
+    ended = cluster.submit(workflow, source_alias="perf-passed")
     assert ended.phase == "Succeeded", workflow.nodes
     assert ended.outputs["digest"] == staged.digest
     aliases = cluster.dagster.resources.registry.aliases()
     assert aliases["live"] == staged
-    assert not {"staged", "eval-passed", "perf-failed"} & aliases.keys()
+    assert not {"staged", "eval-passed", "perf-passed"} & aliases.keys()
+
+
+def test_promotion_after_evaluation_only_makes_it_live(cluster: Cluster, tmp_path: Path) -> None:
+    """The same version once more, as if nothing were live."""
+    registry = cluster.dagster.resources.registry
+    version = registry.aliases()["live"]
+    registry.clear_alias("live")
+    registry.set_alias("eval-passed", version)
+    workflow = cluster.workflow("promote-lora-adapter", tmp_path)
+    ended = cluster.submit(workflow, source_alias="eval-passed")
+    assert ended.phase == "Succeeded", workflow.nodes
+    assert ended.outputs["digest"] == version.digest
+    aliases = registry.aliases()
+    assert aliases["live"] == version
+    assert "eval-passed" not in aliases
