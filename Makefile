@@ -99,7 +99,7 @@ images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete)
 test-images: $(VENV)/installed images
 	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest tests/images/end_to_end.py
 
-# A real daemon, webserver and server, and kills; ROUNDS=30 for the whole of it.
+# A real daemon, webserver and server, a backfill and kills; VERSIONS=20 ROUNDS=30 for all of it.
 test-automation: $(VENV)/installed
 	$(VENV)/bin/pytest -s tests/automation
 

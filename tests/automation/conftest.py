@@ -9,10 +9,16 @@ from tests.automation.dagster_processes import Running
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    running = Running(tmp_path)
+def stopped(tmp_path: Path) -> Iterator[Running]:
+    """With nothing started yet: what is put into the bucket now is there before the sensor."""
+    stack = Running(tmp_path)
     try:
-        running.start_all()
-        yield running
+        yield stack
     finally:
-        running.stop()
+        stack.stop()
+
+
+@pytest.fixture
+def running(stopped: Running) -> Running:
+    stopped.start_all()
+    return stopped

@@ -8,24 +8,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
+from typing import Any
 
 import dagster as dg
 import httpx
 import psutil
 from dagster import DagsterInstance
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 from dagster._core.scheduler.instigation import SensorInstigatorData
 
+from lora_assets.assets.run_tags import WHY
 from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.cli.runs import open_instance
 from lora_assets.environment import Resources, Settings, make_resources, read_settings
-from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS, PROMOTION, stopped_by
+from lora_assets.gates.advance import CAUSE_TAG, GATE_OF, MAX_ATTEMPTS, next_run
 from lora_assets.sensors.history import read_progress, unfinished_runs
 from tests.conftest import free_port, stack_environment
 
 LOCATION = "lora_assets"
 SENSOR = "new_data_versions"
 START_SECONDS = 900.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass
@@ -85,9 +89,15 @@ class Running:
         self.switch_on(SENSOR)
         self.wait_for(self.has_ticked, START_SECONDS)
 
+    def ask(self, document: str, **variables: Any) -> Any:
+        """What the webserver answers to a page of the UI."""
+        body = {"query": document, "variables": variables}
+        reply = httpx.post(f"{self.dagster_url}/graphql", json=body, timeout=PATIENCE_SECONDS)
+        return reply.json()["data"]
+
     def switch_on(self, sensor: str) -> None:
         """What a person does in the UI: through the webserver's GraphQL."""
-        query = (
+        mutation = (
             "mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) "
             "{ __typename ... on PythonError { message } } }"
         )
@@ -96,16 +106,34 @@ class Running:
             "repositoryName": "__repository__",
             "sensorName": sensor,
         }
-        body = {"query": query, "variables": {"s": selector}}
 
         def switched() -> bool:
             try:
-                reply = httpx.post(f"{self.dagster_url}/graphql", json=body, timeout=30).json()
+                reply = self.ask(mutation, s=selector)
             except httpx.TransportError:
                 return False
-            return bool(reply["data"]["startSensor"]["__typename"] == "Sensor")
+            return bool(reply["startSensor"]["__typename"] == "Sensor")
 
         self.wait_for(switched, START_SECONDS)
+
+    def backfill(self, data_versions: Sequence[str], why: str, seconds: float) -> None:
+        """Select these partitions of the whole graph, launch, and wait for the last of them."""
+        mutation = (
+            "mutation($b: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $b) "
+            "{ ... on LaunchBackfillSuccess { backfillId } } }"
+        )
+        given = {
+            "assetSelection": [{"path": [asset]} for asset in GATE_OF],
+            "partitionNames": data_versions,
+            "tags": [{"key": WHY, "value": why}],
+        }
+        backfill_id = self.ask(mutation, b=given)["launchPartitionBackfill"]["backfillId"]
+
+        def ended() -> bool:
+            found = self.instance.get_backfill(backfill_id)
+            return found is not None and found.status in BULK_ACTION_TERMINAL_STATUSES
+
+        self.wait_for(ended, seconds)
 
     def has_ticked(self) -> bool:
         """Whether the sensor has noted what was there: what comes now is new."""
@@ -114,11 +142,13 @@ class Running:
         return any(isinstance(d, SensorInstigatorData) and d.cursor is not None for d in data)
 
     def is_settled(self) -> bool:
-        """Whether every data version is live or was, was stopped, or was given up."""
+        """Whether no data version needs anything, or what it needs was given up."""
         if unfinished_runs(self.instance):
             return False
+        live = self.resources.registry.aliases().get("live")
         return all(
-            stopped_by(each) or PROMOTION in each.made or self.gave_up(each.data_version)
+            next_run(each, live.data_version if live else None, automatic=True) is None
+            or self.gave_up(each.data_version)
             for each in read_progress(self.instance, self.resources.data_bucket.versions())
         )
 
@@ -126,7 +156,7 @@ class Running:
         """Whether the runs of one cause came to their bound."""
         runs = [record.dagster_run for record in self.runs()]
         tags = [r.tags for r in runs if r.tags.get("dagster/partition") == data_version]
-        causes = [found[CAUSE_TAG] for found in tags]
+        causes = [found[CAUSE_TAG] for found in tags if CAUSE_TAG in found]
         return any(causes.count(cause) >= MAX_ATTEMPTS for cause in causes)
 
     def workers(self) -> list[psutil.Process]:
