@@ -65,20 +65,24 @@ class RemoteDagster:
         process = psutil.Process(self.daemon.pid)
         process.suspend()
         await_true(lambda: process.status() == psutil.STATUS_STOPPED)
-        if any(is_locked(database) for database in self.home.rglob("*.db")):
-            process.resume()
-            return False
-        return True
+        free = False
+        try:
+            free = not any(is_locked(database) for database in self.home.rglob("*.db"))
+        finally:
+            if not free:
+                process.resume()
+        return free
 
 
 def is_locked(database: Path) -> bool:
     with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
-            return True
+            # The second one: the lock under which a write-ahead log is opened.
+            if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL):
+                return True
+            raise
         connection.execute("ROLLBACK")
     return False
 
