@@ -10,6 +10,9 @@ WHY = "lora_assets/why"
 ARGO_WORKFLOW = "lora_assets/argo_workflow"
 """The Argo workflow that launched the run: its URL, or its name."""
 
+AHEAD_OF_TRAINING: Mapping[str, str] = {"dagster/priority": "1"}
+"""Of a run that is not to wait in the queue behind all those that are to be trained."""
+
 
 def launch_tags(why: str, argo_workflow: str) -> Mapping[str, str]:
     """The tags of a run that a command launches; `argo_workflow` is empty outside of Argo."""

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
-from lora_assets.assets.run_tags import WHY
+from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.gates.advance import (
     CAUSE_TAG,
     GATE_OF,
@@ -139,6 +139,7 @@ def _request(run: NextRun, launched: int, automation: Automation) -> dg.RunReque
             CAUSE_TAG: run.cause,
             history.PHASE_TAG: run.phase,
             WHY: run.why,
+            **(AHEAD_OF_TRAINING if run.phase == "serve" else {}),
         },
     )
 

@@ -5,7 +5,7 @@ from time import time
 import dagster as dg
 
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.run_tags import WHY
+from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.assets.served import bring, slot_table
 from lora_assets.assets.step_pods import LOAD_ADAPTER
 from lora_assets.errors import LoraAssetsError
@@ -97,7 +97,7 @@ def replica_repair(
     if waits_for is not None:
         return dg.SkipReason(f"{waits_for}. Found: {found}")
     context.log.info(found)
-    return dg.SensorResult(run_requests=[dg.RunRequest(tags={WHY: why})])
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags={WHY: why, **AHEAD_OF_TRAINING})])
 
 
 def _waits_for(instance: dg.DagsterInstance, why: str) -> str | None:

@@ -116,6 +116,7 @@ def test_the_chart_adds_no_account_and_no_rights_to_ours() -> None:
 def test_the_pools_are_those_of_the_embedded_stack() -> None:
     text = (REPOSITORY / "lora_assets" / "cli" / "dagster.yaml").read_text()
     embedded, made = yaml.safe_load(text), instance_config(dagster_values())
+    del embedded["concurrency"]["runs"]["max_concurrent_runs"]  # What one machine can bear.
     assert made["concurrency"] == embedded["concurrency"]
     assert made["run_monitoring"].items() >= embedded["run_monitoring"].items()
 

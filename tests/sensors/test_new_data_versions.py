@@ -112,6 +112,7 @@ def test_one_version_is_served_at_a_time_the_newest_first(on: Automated) -> None
     on.make("10", *TRAIN)
     requests = on.tick().run_requests or ()
     assert [r.partition_key for r in requests] == ["10", "11"]
+    assert [r.tags.get("dagster/priority", "0") for r in requests] == ["1", "0"]
     on.launch(requests[0])
     assert on.wanted() == {"11": TRAIN}
 
