@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from peft import LoraConfig
 
 from lora_assets.engines.adapter_files import WEIGHTS
-from lora_assets.environment import Resources
+from lora_assets.environment import EMBEDDED_BASE_NAME, Resources
 from lora_assets.records.verdict import NEXT_STEPS
 from tests.cli.conftest import Run, keep, register, spoil
 from tests.random_adapters import save_adapter
@@ -26,25 +26,31 @@ def of_a_high_rank(folder: Path) -> None:
     save_adapter(folder, LoraConfig(r=64, target_modules=["q_proj"]), seed=1)
 
 
+def of_its_own(folder: Path) -> None:
+    """No replica has it from an earlier test, so its bytes come from MLflow."""
+    shutil.rmtree(folder)
+    config = LoraConfig(r=8, target_modules=["q_proj"], base_model_name_or_path=EMBEDDED_BASE_NAME)
+    save_adapter(folder, config, seed=61)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "cause"),
     [
         (with_a_pickle, None, "holds 'adapter_model.bin', which is not part of a safetensors"),
         (of_a_high_rank, None, "rank 64 is above the server's 32"),
-        (None, spoil, "has digest "),
+        (of_its_own, spoil, "has digest "),
     ],
     ids=["pickle", "rank", "changed byte"],
 )
 def test_an_adapter_that_no_server_may_get_is_one_line_and_changes_nothing(
     run: Run, resources: Resources, served: Mapping[str, str], adapter_folders: tuple[Path, ...],
-    tmp_path: Path, before: Callable[[Path], None] | None, after: Callable[[Path], None] | None,
+    tmp_path: Path, before: Callable[[Path], None], after: Callable[[Path], None] | None,
     cause: str,
 ) -> None:  # fmt: skip
     """`before` and `after`: what is done to its files before it is digested and registered."""
     folder = tmp_path / "made"
     shutil.copytree(adapter_folders[0], folder)
-    if before is not None:
-        before(folder)
+    before(folder)
     version = register(resources, folder, "candidate")
     keep(resources, "gate_result", version)
     if after is not None:
