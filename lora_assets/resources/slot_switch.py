@@ -11,7 +11,9 @@ from lora_assets.resources.at_once import on_each
 from lora_assets.resources.replica import Completion, Listing, Replica
 from lora_assets.resources.replica_folder import ReplicaFolder, once_each
 
-PROBE_TOKENS = 16
+PROBE_TOKENS = 8
+"""Few, since a slot is renewed while clients wait: stale blocks are those of the prompt, and show
+from the answer's first token on; two adapters part within these on one of the prompts at least."""
 
 
 def load(replicas: Sequence[Replica], name: str, digest: str, prompts: Sequence[str]) -> None:
