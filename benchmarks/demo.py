@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
-PROGRESS = re.compile(r"\b\d+ of \d+\b")
+AT_WORK = re.compile(r"^loading |\b\d+ of \d+\b")
 
 
 def resident(root: int) -> int:
@@ -43,14 +43,15 @@ def resident(root: int) -> int:
 def at_work(home: Path) -> float:
     """Seconds of training, answering, grading and load test, by the messages of Dagster's runs.
 
-    Of each step it is the time from its first message of progress ("trained 0 of 400 steps") to
-    its last.
+    Of each step it is the time from its first message of progress to its last ("trained 400 of
+    400 steps"). That of training begins as it loads PyTorch and the base model, which every
+    training does.
     """
     times: dict[tuple[str, str], list[float]] = {}
     with DagsterInstance.from_config(str(home / "dagster")) as instance:
         for run in instance.get_runs():
             for entry in instance.all_logs(run.run_id):
-                if entry.step_key and PROGRESS.search(entry.user_message):
+                if entry.step_key and AT_WORK.search(entry.user_message):
                     times.setdefault((run.run_id, entry.step_key), []).append(entry.timestamp)
     return sum(max(told) - min(told) for told in times.values())
 

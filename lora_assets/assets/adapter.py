@@ -120,6 +120,7 @@ def adapter(
         run.parameters(logged)
         run.dataset(training_data, "train", "training")
         run.dataset(training_data, "val", "validation")
+        context.log.info(f"loading {trainer.base_model_name} to train on it")
         metrics = trainer.train(
             splits,
             parameters,

@@ -1,5 +1,7 @@
 """The entry point: every command, and the one line that bad input gets."""
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -38,7 +40,12 @@ class _Commands(click.Group):
         place = _PLACES.get(cmd_name)
         if place is None:
             return None
+        # Imports make objects by the hundred thousand, and none of them is garbage: to look for
+        # some among them takes seconds, now and when the interpreter ends.
+        atexit.register(gc.freeze)
+        gc.disable()
         command: click.Command = getattr(import_module(f"lora_assets.cli.{place}"), cmd_name)
+        gc.enable()
         return command
 
 
