@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
-AT_WORK = re.compile(r"^loading |\b\d+ of \d+\b")
+AT_WORK = re.compile(r"^loading |: warming up |\b\d+ of \d+\b")
 
 
 def resident(root: int) -> int:

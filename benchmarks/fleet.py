@@ -6,10 +6,15 @@ A deployment is what `staged_deployment` does: fetch the adapter from the regist
 load it on every replica under its own name, probe it, renew the candidate slot and probe that.
 Each round deploys a new adapter to one replica, and another one to all of them; the adapters of
 the round before are removed in between, which is not counted.
+
+A replica has a machine of its own; here all share one. So each server is held to its equal share
+of the cores, whether the others work or not, by Debian's cpulimit: else the one replica would have
+all of them, and the ratio would tell how many servers' forward passes this machine does at once.
 """
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,8 +34,24 @@ from lora_assets.records.registry import ModelVersion
 
 
 @contextmanager
+def held_to(percent: int, pids: Sequence[int]) -> Iterator[None]:
+    """Each process with that much of a core (100: one core) for as long as the block."""
+    limits = [
+        subprocess.Popen(["cpulimit", "--quiet", "--limit", str(percent), "--pid", str(pid)])
+        for pid in pids
+    ]
+    try:
+        yield
+    finally:
+        for limit in limits:
+            limit.terminate()
+        for limit in limits:
+            limit.wait()
+
+
+@contextmanager
 def servers(home: Path, count: int) -> Iterator[Sequence[str]]:
-    """The URLs of that many healthy servers, which share one adapters folder."""
+    """The URLs of that many healthy servers, which share one adapters folder and the cores."""
     started: list[tuple[subprocess.Popen[bytes], str]] = []
     try:
         for number in range(count):
@@ -42,7 +63,9 @@ def servers(home: Path, count: int) -> Iterator[Sequence[str]]:
         for server, url in started:
             if not is_healthy(server, url, 600):
                 raise SystemExit(f"The server at {url} did not start.")
-        yield [url for _, url in started]
+        share = 100 * len(os.sched_getaffinity(0)) // count
+        with held_to(share, [server.pid for server, _ in started]):
+            yield [url for _, url in started]
     finally:
         for server, _ in started:
             server.terminate()
@@ -66,6 +89,8 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    if shutil.which("cpulimit") is None:
+        raise SystemExit("cpulimit is missing: install Debian's package of that name.")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         settings = read_settings({**os.environ, "LORA_ASSETS_HOME": folder})

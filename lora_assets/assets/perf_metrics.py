@@ -117,6 +117,7 @@ def perf_metrics(
         versions = [candidate] if measured_live in (None, candidate) else [candidate, measured_live]
         models = [version.serving_name for version in versions]
         # Before the window, in which the server counts every request.
+        context.log.info(f"load test: warming up {', '.join(models)}")
         asyncio.run(_warm_up(config, prompts, fleet, models))
         window = server_metrics.begin(fleet)
         loads = asyncio.run(_load(context, config, prompts, fleet, models))

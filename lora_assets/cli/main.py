@@ -10,6 +10,7 @@ from traceback import format_exception
 import click
 
 from lora_assets.errors import ConnectionLost, LoraAssetsError
+from lora_assets.heavy_imports import heavy_imports
 
 _PLACES: Mapping[str, str] = {
     "check": "check",
@@ -40,12 +41,9 @@ class _Commands(click.Group):
         place = _PLACES.get(cmd_name)
         if place is None:
             return None
-        # Imports make objects by the hundred thousand, and none of them is garbage: to look for
-        # some among them takes seconds, now and when the interpreter ends.
-        atexit.register(gc.freeze)
-        gc.disable()
-        command: click.Command = getattr(import_module(f"lora_assets.cli.{place}"), cmd_name)
-        gc.enable()
+        with heavy_imports():
+            module = import_module(f"lora_assets.cli.{place}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
 
@@ -62,6 +60,8 @@ def main() -> None:
     """
     from lora_assets.cli.failures import RunFailed, full_disk
 
+    # The interpreter's last look for garbage takes seconds, and the system takes all anyway.
+    atexit.register(gc.freeze)
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:

@@ -14,6 +14,7 @@ from lora_assets.engines.server.options import ServerOptions
 from lora_assets.engines.torch_stack import require_torch
 from lora_assets.engines.vllm_server import vllm_command
 from lora_assets.errors import LoraAssetsError
+from lora_assets.heavy_imports import heavy_imports
 from lora_assets.resources.replica_folder import SharedFolder
 
 
@@ -46,7 +47,8 @@ def serve(host: str | None, port: int | None) -> None:
         _serve_vllm(stack.settings.vllm_python, options, urlsplit(stack.settings.judge_url))
         return
     require_torch()
-    from lora_assets.engines.server.serve import serve as run_server
+    with heavy_imports():
+        from lora_assets.engines.server.serve import serve as run_server
 
     run_server(options)
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from lora_assets.engines.torch_stack import require_torch
 from lora_assets.errors import LoraAssetsError
+from lora_assets.heavy_imports import heavy_imports
 from lora_assets.records.dataset import Row, SplitName
 from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
@@ -53,7 +54,8 @@ class Trainer(dg.ConfigurableResource[Any]):
         """Train an adapter into the folder `output`, going on from what `work` holds."""
         require_torch()
         # Only the step that trains pays for loading torch, and its image alone has it.
-        from lora_assets.engines.training.train import train
+        with heavy_imports():
+            from lora_assets.engines.training.train import train
 
         return train(
             splits["train"],
