@@ -26,7 +26,7 @@ def make_executor(
     if name == "multiprocess":
         return dg.multiprocess_executor
     # The Kubernetes client takes seconds to load, which only a cluster has to pay.
-    from dagster_k8s import k8s_job_executor
+    from lora_assets.stopped_runs import make_stoppable
 
     _check(step_pods, steps)
 
@@ -37,7 +37,7 @@ def make_executor(
     # The fields are the executor's own, and are checked by it: to check them here as well would
     # convert their enums twice.
     schema = dg.Permissive({PER_STEP: dg.Field(dict, default_value={})})  # type: ignore[no-untyped-call]
-    executor: dg.ExecutorDefinition = k8s_job_executor.configured(
+    executor: dg.ExecutorDefinition = make_stoppable(name).configured(
         with_step_pods, name=name, config_schema=schema
     )
     return executor

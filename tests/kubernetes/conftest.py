@@ -35,6 +35,12 @@ DATA_VERSION = "1"
 REGISTRY = "registry.test/"
 TRAINING_IMAGE = f"{REGISTRY}vllm-training-tools:1"
 DEPLOYMENT_IMAGE = f"{REGISTRY}vllm-deployment-tools:1"
+CHANGED_STEP = "live_deployment"
+CHANGED_RESOURCES: Mapping[str, Mapping[str, str]] = {
+    "requests": {"cpu": "150m"},
+    "limits": {"memory": "1200Mi"},
+}
+"""What this deployment gives one step in place of what the table says."""
 
 LAUNCH = """
 mutation($execution: ExecutionParams!) {
@@ -44,6 +50,13 @@ mutation($execution: ExecutionParams!) {
     ... on RunConfigValidationInvalid { errors { message } }
     ... on PythonError { message }
   }
+}
+"""
+
+
+TERMINATE = """
+mutation($runId: String!) {
+  terminateRun(runId: $runId) { __typename ... on TerminateRunFailure { message } }
 }
 """
 
@@ -70,14 +83,19 @@ class Cluster:
             "runConfigData": {"ops": {op: {"config": config} for op, config in ops.items()}},
             "executionMetadata": {"tags": [{"key": "dagster/partition", "value": DATA_VERSION}]},
         }
-        reply = httpx.post(
-            f"{self.dagster_url}/graphql",
-            json={"query": LAUNCH, "variables": {"execution": execution}},
-            timeout=60,
-        )
-        launched = reply.json()["data"]["launchRun"]
+        launched = self._ask(LAUNCH, execution=execution)["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return str(launched["run"]["runId"])
+
+    def terminate(self, run_id: str) -> None:
+        """Stop a run, as the UI does."""
+        stopped = self._ask(TERMINATE, runId=run_id)["terminateRun"]
+        assert stopped["__typename"] == "TerminateRunSuccess", stopped
+
+    def _ask(self, query: str, **variables: Any) -> Any:
+        asked = {"query": query, "variables": variables}
+        reply = httpx.post(f"{self.dagster_url}/graphql", json=asked, timeout=60)
+        return reply.json()["data"]
 
     def of_step(self, run_id: str, step: str) -> Sequence[Job]:
         """The Jobs of a step, one for each attempt."""
@@ -111,7 +129,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "LORA_ASSETS_HOME": "/var/lib/lora-assets",
         "LORA_ASSETS_EXECUTOR": "k8s_job",
         "LORA_ASSETS_STEP_PODS": json.dumps(
-            {"adapter": {"container_config": {"image": TRAINING_IMAGE}}}
+            {
+                "adapter": {"container_config": {"image": TRAINING_IMAGE}},
+                CHANGED_STEP: {"container_config": {"resources": CHANGED_RESOURCES}},
+            }
         ),
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
         "MLFLOW_ARTIFACTS": (home / "mlflow-artifacts").as_uri(),

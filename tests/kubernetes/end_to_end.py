@@ -15,7 +15,13 @@ from lora_assets.assets.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
 from lora_assets.definitions import ASSETS, CHECKS
 from tests.assets.test_step_pods import ROWS
 from tests.doubles.kubernetes_api import Job
-from tests.kubernetes.conftest import DEPLOYMENT_IMAGE, TRAINING_IMAGE, Cluster
+from tests.kubernetes.conftest import (
+    CHANGED_RESOURCES,
+    CHANGED_STEP,
+    DEPLOYMENT_IMAGE,
+    TRAINING_IMAGE,
+    Cluster,
+)
 from tests.kubernetes.dagster_services import NAMESPACE, PATIENCE_S, until
 
 STEPS = tuple(definition.op.name for definition in (*ASSETS, *CHECKS))
@@ -85,13 +91,16 @@ def test_it_ends_live_with_a_pod_for_each_step(lifecycle: Lifecycle) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_each_step_has_the_resources_of_the_specification(lifecycle: Lifecycle, step: str) -> None:
+def test_each_step_has_the_resources_of_the_specification_or_of_its_deployment(
+    lifecycle: Lifecycle, step: str
+) -> None:
     gpus = {"nvidia.com/gpu": "1"} if step == "adapter" else {}
+    changed = CHANGED_RESOURCES if step == CHANGED_STEP else {"requests": {}, "limits": {}}
     for job in lifecycle.jobs(step):
         (container,) = job.pod.spec["containers"]
         assert container["resources"] == {
-            "requests": {**ROWS[step].requests, **gpus},
-            "limits": {**ROWS[step].limits, **gpus},
+            "requests": {**ROWS[step].requests, **gpus, **changed["requests"]},
+            "limits": {**ROWS[step].limits, **gpus, **changed["limits"]},
         }
         assert container["image"] == (TRAINING_IMAGE if step == "adapter" else DEPLOYMENT_IMAGE)
         assert job.body["spec"]["backoffLimit"] == 0
@@ -172,3 +181,18 @@ def test_a_step_that_fails_is_not_tried_again(cluster: Cluster, lifecycle: Lifec
     assert error
     assert error.cause
     assert error.cause.cls_name == "LoraAssetsError"
+
+
+def test_a_stopped_run_takes_its_training_with_it(cluster: Cluster, lifecycle: Lifecycle) -> None:
+    """Another training than the lifecycle's, since that one's adapter would be found again."""
+    before = set(cluster.claims[TRAINING_CLAIM].rglob("checkpoint-*.sha256"))
+    run_id = cluster.launch("train", {"adapter": {"num_epochs": 500, "evaluations": 500}})
+    checkpoints = cluster.claims[TRAINING_CLAIM]
+    until(
+        lambda: set(checkpoints.rglob("checkpoint-*.sha256")) - before, "a checkpoint", PATIENCE_S
+    )
+    (training,) = cluster.of_step(run_id, "adapter")
+    cluster.terminate(run_id)
+    assert cluster.await_run(run_id, PATIENCE_S).status is dg.DagsterRunStatus.CANCELED
+    cluster.jobs.wait_for(lambda: training.ended, "the end of the training's pod", PATIENCE_S)
+    assert cluster.of_step(run_id, "adapter") == [training]
