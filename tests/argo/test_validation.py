@@ -162,6 +162,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda w: _step(w)["securityContext"].pop("runAsNonRoot"),
         "may run as root, write to its root file system or gain privileges",
     ),
+    "no user for Argo's own containers": (
+        lambda w: _step(w)["securityContext"].pop("runAsUser"),
+        "may run as root, write to its root file system or gain privileges",
+    ),
     "an image of any version": (
         lambda w: _step(w)["container"].update(image="vllm-deployment-tools:latest"),
         "image vllm-deployment-tools:latest has no version",

@@ -176,8 +176,10 @@ def _of_container(template: Manifest) -> Iterator[str]:
             if resource not in container.get("resources", {}).get(kind, {}):
                 yield f"has no {kind} of {resource}"
     security = container.get("securityContext", {})
+    # Argo's own containers get the pod's user: their image names none, which is root.
     if (
         not template.get("securityContext", {}).get("runAsNonRoot")
+        or not template["securityContext"].get("runAsUser")
         or not security.get("readOnlyRootFilesystem")
         or security.get("allowPrivilegeEscalation") is not False
         or security.get("capabilities") != {"drop": ["ALL"]}
