@@ -18,7 +18,6 @@ from lora_assets.assets.served import live_served, take_candidate_place
 from lora_assets.assets.step_pods import PERF_DECISION, RUN_LOAD_TEST
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.engines.load_generator import ModelLoad, run_load_test, warm_up
-from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.load_metrics import contradictions, summarise
 from lora_assets.gates.performance import PerfThresholds
 from lora_assets.gates.performance import perf_gate as decide
@@ -62,7 +61,7 @@ class PerfConfig(dg.Config):
     measure_baseline: bool = Field(
         False,
         description="Load-test live in the same run, turn about, instead of taking the stored "
-        "metrics of its own last passed test",
+        "metrics of its own last test; done anyway where live did not pass that",
     )
     mlflow_experiment: str = Field("vllm-lora-performance", description="MLflow experiment name")
 
@@ -102,8 +101,10 @@ def perf_metrics(
     if take_candidate_place(registry, fleet, slot, candidate, work_folder):
         context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, live_slot, work_folder)
-    baseline = _stored_baseline(live, registry, tracking) if not config.measure_baseline else None
-    measured_live = live if config.measure_baseline else None
+    baseline = None if config.measure_baseline else _stored_baseline(live, registry, tracking)
+    measured_live = live if baseline is None else None
+    if measured_live is not None and not config.measure_baseline:
+        context.log.info(f"live version {measured_live.version} has no passed load test: measured")
     rows = data_bucket.read_unchanged(training_data)["eval"]
     prompts = [row.prompt_inference for row in rows[: config.max_samples or None]] * config.passes
     tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
@@ -116,6 +117,8 @@ def perf_metrics(
         # A candidate that is live already is its own baseline, and loaded once.
         versions = [candidate] if measured_live in (None, candidate) else [candidate, measured_live]
         models = [version.serving_name for version in versions]
+        # No load for a test that can't be measured.
+        server_metrics.begin(fleet)
         # Before the window, in which the server counts every request.
         context.log.info(f"load test: warming up {', '.join(models)}")
         asyncio.run(_warm_up(config, prompts, fleet, models))
@@ -252,13 +255,8 @@ def _source(
 def _stored_baseline(
     live: ModelVersion | None, registry: Registry, tracking: Tracking
 ) -> LoadMetrics | None:
-    """The metrics of live's own last passed load test; None where nothing is live."""
-    if live is None:
-        return None
-    verdict = registry.verdicts(live).get("perf_gate")
+    """The metrics of live's own last load test; None where it has none that passed."""
+    verdict = registry.verdicts(live).get("perf_gate") if live is not None else None
     if verdict is None or not verdict.passed or verdict.evidence_run_id is None:
-        raise LoraAssetsError(
-            f"Live version {live.version} has no passed load test to compare with",
-            "Measure live in the same run with --measure-baseline.",
-        )
+        return None
     return tracking.record(verdict.evidence_run_id, STORED_METRICS, LoadMetrics)

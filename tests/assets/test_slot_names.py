@@ -35,7 +35,7 @@ def gate_result(context: dg.AssetExecutionContext, registry: Registry) -> ModelV
 
 
 def take_through(resources: Resources, data_version: str) -> PerfMetrics:
-    """Deploy, evaluate, load-test beside live and promote, naming no slot."""
+    """Deploy, evaluate, load-test and promote, naming no slot."""
     whole = contents(["s3"])
     first_rows = {name: b"".join(whole[name].splitlines(True)[:ROWS]) for name in whole}
     resources.data_bucket.add(data_version, first_rows)
@@ -53,7 +53,6 @@ def take_through(resources: Resources, data_version: str) -> PerfMetrics:
             instance=instance,
             partition_key=data_version,
             resources=vars(resources),
-            run_config={"ops": {"perf_metrics": {"config": {"measure_baseline": True}}}},
         )
         metrics: PerfMetrics = result.output_for_node("perf_metrics")
     return metrics
@@ -84,6 +83,8 @@ def test_no_asset_and_no_command_leaves_the_slots_of_the_environment(
     assert take_through(named, "1").baseline is None
     second = stage(named, adapter_folders[1], "2")
     metrics = take_through(named, "2")
+    # Live has no load test of its own that could be the baseline.
+    assert metrics.baseline_source == "measured"
     promoted = {**before, "answers": second.digest, "next-answers": second.digest}
     assert serving(named) == promoted
 

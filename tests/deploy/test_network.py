@@ -75,6 +75,8 @@ ALLOWED = {
     "Argo's steps to Dagster": (ARGO_STEP, WEBSERVER, 80),
     "Argo's steps to MLflow": (ARGO_STEP, MLFLOW, 5000),
     "Argo's steps to vLLM": (ARGO_STEP, VLLM, 8000),
+    "Argo's steps to the judge": (ARGO_STEP, JUDGE, 8000),
+    "Argo's steps to Prometheus": (ARGO_STEP, PROMETHEUS, 9090),
     "Argo's steps to the Kubernetes API": (ARGO_STEP, INTERNET, 6443),
     "names in ml-models": (VLLM, DNS, 53),
     "restore to MLflow": (VLLM, MLFLOW, 5000),
