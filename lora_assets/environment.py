@@ -63,6 +63,7 @@ class Settings(Record):
     base_model: str
     base_model_name: str
     dagster_url: str
+    dagster_ui_url: str
     request: str
     argo_workflow: str
     outputs: Path | None
@@ -120,6 +121,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "live_slot": environ.get("LIVE_SLOT", LIVE_SLOT),
             "candidate_slot": environ.get("CANDIDATE_SLOT", CANDIDATE_SLOT),
             "dagster_url": environ.get("DAGSTER_URL", ""),
+            "dagster_ui_url": environ.get("DAGSTER_UI_URL") or environ.get("DAGSTER_URL", ""),
             "request": environ.get("LORA_ASSETS_REQUEST", ""),
             "argo_workflow": environ.get("LORA_ASSETS_ARGO_WORKFLOW", ""),
             "outputs": environ.get("LORA_ASSETS_OUTPUTS") or None,
@@ -257,5 +259,5 @@ def make_resources(settings: Settings) -> Resources:
             # On one machine another run's load test is too noisy a baseline.
             measure_baseline=settings.embedded,
         ),
-        webhook=Webhook(url=settings.webhook, dagster_url=settings.dagster_url),
+        webhook=Webhook(url=settings.webhook, ui_url=settings.dagster_ui_url),
     )

@@ -45,7 +45,7 @@ class RemoteDagster:
         return make_resources(read_settings(self.environment))
 
     def runs(self, request: str) -> list[Run]:
-        return list(DagsterWebserver(self.url).runs({"lora_assets/request": request}))
+        return list(DagsterWebserver(self.url, self.url).runs({"lora_assets/request": request}))
 
     def ask(self, document: str) -> Any:
         reply = httpx.post(f"{self.url}/graphql", json={"query": document}, timeout=60)

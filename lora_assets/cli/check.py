@@ -68,7 +68,7 @@ def _resources(stack: Stack) -> Resources:
     """The clients as the pipeline's runs will have them: on a remote Dagster, as that says."""
     if not stack.settings.dagster_url:
         return stack.resources
-    dagster = DagsterWebserver(stack.settings.dagster_url)
+    dagster = DagsterWebserver(stack.settings.dagster_url, stack.settings.dagster_ui_url)
     configured = dagster.configured(dagster.locate("lifecycle"))
     changed = resource_config(stack.given, configured)
     made: dict[str, Any] = {}

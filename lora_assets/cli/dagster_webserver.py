@@ -58,13 +58,14 @@ class DagsterWebserver:
     LoraAssetsError when the answer is a refusal.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ui_url: str) -> None:
         self.url = url.rstrip("/")
+        self._ui_url = ui_url.rstrip("/")
         self._client = httpx.Client(timeout=httpx.Timeout(30, connect=5))
 
     def link(self, run_id: str) -> str:
         """The run's page."""
-        return f"{self.url}/runs/{run_id}"
+        return f"{self._ui_url}/runs/{run_id}"
 
     def locate(self, job: str) -> Location:
         """The one code location that has `job`; one that failed to load is named."""

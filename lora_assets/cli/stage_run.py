@@ -108,7 +108,7 @@ def _in_process(stack: Stack, job: str, step: Step | None, work: Work, outputs: 
 def _remotely(
     stack: Stack, job: str, step: Step | None, find_work: Callable[[], Work], outputs: Outputs
 ) -> None:
-    dagster = DagsterWebserver(stack.settings.dagster_url)
+    dagster = DagsterWebserver(stack.settings.dagster_url, stack.settings.dagster_ui_url)
     tags = {
         REQUEST_TAG: stack.settings.request or str(uuid4()),
         SELECTION_TAG: step.selection if step is not None else job,

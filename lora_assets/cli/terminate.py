@@ -25,7 +25,7 @@ def terminate() -> None:
             "Whose runs to terminate, and where, is not said",
             "Set LORA_ASSETS_ARGO_WORKFLOW and DAGSTER_URL.",
         )
-    dagster = DagsterWebserver(settings.dagster_url)
+    dagster = DagsterWebserver(settings.dagster_url, settings.dagster_ui_url)
     runs = RemoteRun(dagster, {ARGO_WORKFLOW: settings.argo_workflow}, click.echo)
     while True:
         try:

@@ -1,11 +1,12 @@
 """What a data version needs next: which assets, in which run, or why it waits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from lora_assets.gates.promotion import version_order
 from lora_assets.records import Record
 from lora_assets.records.progress import Progress
+from lora_assets.records.verdict import GateName
 
 Phase = Literal["train", "serve"]
 
@@ -30,6 +31,7 @@ CAUSE_TAG = "lora_assets/cause"
 """The run tag of what was launched without a person; holds its NextRun's cause."""
 
 COMPARISON = ("eval_grades", "perf_metrics")
+COMPARING_GATES: tuple[GateName, ...] = ("eval_gate", "perf_gate")
 PROMOTION = "live_deployment"
 
 MAX_ATTEMPTS = 3
@@ -108,13 +110,17 @@ def next_run(progress: Progress, live: str | None, automatic: bool) -> NextRun |
 
 
 def compare_again(
-    progress: Progress, compared_with: str | None, live_digest: str | None, automatic: bool
+    progress: Progress,
+    compared_with: Collection[str | None],
+    live_digest: str | None,
+    automatic: bool,
 ) -> NextRun | None:
     """The comparison of a data version that waits for its promotion, where live was replaced.
 
-    `compared_with` is the live digest that its stored verdicts rest on.
+    `compared_with` are the live digests that its stored verdicts rest on.
     """
-    if compared_with == live_digest:
+    lapsed = next((digest for digest in compared_with if digest != live_digest), live_digest)
+    if lapsed == live_digest:
         return None
     now = live_digest[:12] if live_digest else "nothing"
     return NextRun(
@@ -122,8 +128,7 @@ def compare_again(
         phase="serve",
         assets=(*COMPARISON, *([PROMOTION] if automatic else [])),
         cause=f"{progress.data_version}/compare-{now}/{progress.made['staged_deployment']}",
-        why=f"live is now {now}, it was compared with "
-        f"{compared_with[:12] if compared_with else 'nothing'}",
+        why=f"live is now {now}, it was compared with {lapsed[:12] if lapsed else 'nothing'}",
     )
 
 
@@ -160,8 +165,14 @@ def is_for_a_person(attempts: Attempts | None) -> bool:
     return attempts.last_was_cancelled or attempts.launched >= MAX_ATTEMPTS
 
 
-def may_launch(attempts: Attempts | None) -> str | None:
-    """Why a run may not be launched again for the same cause now; None when it may."""
+def may_launch(attempts: Attempts | None, stopped_by_a_person: bool) -> str | None:
+    """Why a run may not be launched for a cause now; None when it may.
+
+    A person stopped a data version where the newest of all its runs was cancelled, whoever
+    launched that.
+    """
+    if stopped_by_a_person:
+        return "was cancelled"
     if attempts is None:
         return None
     if attempts.waits_for_dagster:

@@ -13,13 +13,13 @@ _TIMEOUT = 10.0
 
 
 class Webhook(dg.ConfigurableResource[Any]):
-    """Posts texts to `url`; off when that is empty. `dagster_url` is what links lead to.
+    """Posts texts to `url`; off when that is empty. `ui_url` is where a browser finds Dagster.
 
     The URL holds the webhook's secret, so no message and no error names it.
     """
 
     url: str = Field("", repr=False)
-    dagster_url: str = ""
+    ui_url: str = ""
 
     def post(self, text: str) -> None:
         """Post one text. Raises LoraAssetsError unless the webhook took it."""
@@ -34,7 +34,7 @@ class Webhook(dg.ConfigurableResource[Any]):
 
     def link(self, run_id: str) -> str:
         """Where to look at a run: its page, or its id where Dagster's URL is not known."""
-        return f"{self.dagster_url.rstrip('/')}/runs/{run_id}" if self.dagster_url else run_id
+        return f"{self.ui_url.rstrip('/')}/runs/{run_id}" if self.ui_url else run_id
 
     def _failed(self, reason: str) -> LoraAssetsError:
         return LoraAssetsError(

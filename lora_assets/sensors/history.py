@@ -85,6 +85,21 @@ def read_progress(
     ]
 
 
+def cancelled(instance: dg.DagsterInstance, data_versions: Collection[str]) -> set[str]:
+    """Those of the data versions whose newest run, whoever launched it, was cancelled."""
+    if not data_versions:
+        return set()
+    of_them = {PARTITION_NAME_TAG: list(data_versions)}
+    ended = dg.RunsFilter(tags=of_them, statuses=[dg.DagsterRunStatus.CANCELED])
+    once = {run.tags[PARTITION_NAME_TAG] for run in instance.get_runs(ended)}
+    if not once:
+        return set()
+    newest: dict[str, dg.DagsterRunStatus] = {}
+    for run in instance.get_runs(dg.RunsFilter(tags={PARTITION_NAME_TAG: list(once)})):
+        newest.setdefault(run.tags[PARTITION_NAME_TAG], run.status)
+    return {version for version in once if newest[version] == dg.DagsterRunStatus.CANCELED}
+
+
 def attempts(instance: dg.DagsterInstance, causes: Collection[str]) -> Mapping[str, Attempts]:
     """The runs that were launched for these causes."""
     if not causes:

@@ -9,6 +9,7 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.gates.advance import (
     CAUSE_TAG,
+    COMPARING_GATES,
     GATE_OF,
     PROMOTION,
     NextRun,
@@ -66,7 +67,11 @@ def new_data_versions(
     free = [each for each in progress if each.data_version not in taken]
     wanted = _wanted(context.instance, free, registry, automation.automatic_promotion)
     tried = history.attempts(context.instance, [run.cause for run in wanted])
-    held = {run.data_version: may_launch(tried.get(run.cause)) for run in wanted}
+    cancelled = history.cancelled(context.instance, [run.data_version for run in wanted])
+    held = {
+        run.data_version: may_launch(tried.get(run.cause), run.data_version in cancelled)
+        for run in wanted
+    }
     ready = [run for run in wanted if held[run.data_version] is None]
     serving = history.is_running(runs, "serve")
     requests = [
@@ -100,15 +105,18 @@ def _wanted(
         wanted.pop(each.data_version, None)
     for each in waiting:
         version = registry.newest(each.data_version)
-        verdict = registry.verdicts(version).get("eval_gate") if version else None
-        if verdict is None:
+        verdicts = registry.verdicts(version) if version else {}
+        compared_with = [
+            verdicts[gate].compared_with for gate in COMPARING_GATES if gate in verdicts
+        ]
+        if not compared_with:
             # Removed or registered by hand. It can't be promoted, which must not keep the others.
             continue
         # One that went live in a run that died before it said so has only that left to do.
         run = None
         if version != live:
             now = live.digest if live else None
-            run = compare_again(each, verdict.compared_with, now, automatic)
+            run = compare_again(each, compared_with, now, automatic)
         run = run or next_run(each, live_version, automatic)
         if run is None:
             break

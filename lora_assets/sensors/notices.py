@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import dagster as dg
+from dagster._core.remote_origin import CodeLocationOrigin
 
 from lora_assets.assets.run_tags import WHY
 from lora_assets.errors import LoraAssetsError
@@ -49,7 +50,9 @@ def notices(
         )
         for record in found.records:
             run = context.instance.get_run_by_id(record.event_log_entry.run_id)
-            text = _text(context.instance, run, kind, webhook) if run is not None else None
+            text = None
+            if run is not None and _is_ours(run, context.code_location_origin):
+                text = _text(context.instance, run, kind, webhook)
             if text is not None:
                 try:
                     webhook.post(text)
@@ -64,6 +67,14 @@ def notices(
                 posted += 1
             seen[kind.value] = record.storage_id
     yield dg.SensorResult(skip_reason=f"Posted {posted} notices.", cursor=json.dumps(seen))
+
+
+def _is_ours(run: dg.DagsterRun, here: CodeLocationOrigin | None) -> bool:
+    """Not one of another code location; a command's run is of none."""
+    origin = run.remote_job_origin
+    if origin is None or here is None:
+        return True
+    return origin.repository_origin.code_location_origin.location_name == here.location_name
 
 
 def _newest(instance: dg.DagsterInstance) -> dict[str, int]:

@@ -139,7 +139,7 @@ def test_a_step_that_is_stopped_before_its_launch_launches_nothing() -> None:
     launched: list[str] = []
     with stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        remote = RemoteRun(DagsterWebserver("http://127.0.0.1:9"), {}, print)
+        remote = RemoteRun(DagsterWebserver("http://127.0.0.1:9", ""), {}, print)
         with pytest.raises(RunFailed, match="stopped before anything was launched"):
             remote.launch(lambda: launched.append("a run"), stop)
     assert not launched
@@ -178,7 +178,7 @@ def test_two_attempts_at_once_agree_on_one_run_and_the_other_never_works(
     for code, printed in ended:
         assert code == 0, printed
         assert f"/runs/{first.run_id}\n" in printed
-    log = DagsterWebserver(dagster.url).events(second.run_id, None).events
+    log = DagsterWebserver(dagster.url, dagster.url).events(second.run_id, None).events
     assert "ExecutionStepStartEvent" not in [event.kind for event in log]
 
 
@@ -271,7 +271,7 @@ def test_what_a_stopped_workflow_left_running_is_terminated_once_dagster_answers
     assert [run.status for run in dagster.runs(request_key)] == ["CANCELED"]
     (left,) = dagster.runs(other)
     assert not left.ended
-    DagsterWebserver(dagster.url).terminate(left.run_id)
+    DagsterWebserver(dagster.url, dagster.url).terminate(left.run_id)
 
 
 def test_a_check_asks_what_the_runs_of_dagster_will_work_with(
@@ -315,7 +315,7 @@ def test_a_failed_quality_gate_ends_training_gracefully_in_a_workflow_only(
     *_, last = printed.splitlines()
     assert last.startswith("error: quality_gate stopped it: eval_loss 0.1 (must be <= 1e-05). ")
     assert len(dagster.runs(request_key)) == 1
-    log = DagsterWebserver(dagster.url).events(found["run-id"], None).events
+    log = DagsterWebserver(dagster.url, dagster.url).events(found["run-id"], None).events
     began = [event.step for event in log if event.kind == "ExecutionStepStartEvent"]
     assert began == ["adapter_quality_gate"]
 
@@ -342,7 +342,7 @@ def test_the_run_works_where_the_parameters_say_and_no_secret_is_shown(
     assert configured["fleet"]["config"]["api_key"] == {"env": "VLLM_API_KEY"}
     assert configured["fleet"]["config"]["vllm_url"] == "http://127.0.0.1:9"
     assert set(configured) == {"fleet", "registry"}
-    webserver = DagsterWebserver(dagster.url)
+    webserver = DagsterWebserver(dagster.url, dagster.url)
     shown = webserver.configured(webserver.locate("promote"))
     assert shown["fleet"]["api_key"] == {"env": "VLLM_API_KEY"}
     assert SECRET not in json.dumps([shown, seen])

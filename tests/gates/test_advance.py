@@ -116,14 +116,22 @@ def test_only_versions_past_every_gate_and_newer_than_live_wait_newest_first() -
 
 def test_a_comparison_with_a_replaced_live_is_made_again_once_per_live() -> None:
     waiting = after("perf_metrics")
-    assert compare_again(waiting, "a" * 64, "a" * 64, True) is None
-    again = compare_again(waiting, "a" * 64, "b" * 64, True)
+    a, b, c = ("a" * 64, "b" * 64, "c" * 64)
+    assert compare_again(waiting, [a, a], a, True) is None
+    again = compare_again(waiting, [a, a], b, True)
     assert again is not None
     assert again.assets == ("eval_grades", "perf_metrics", "live_deployment")
-    other = compare_again(waiting, "a" * 64, "c" * 64, False)
+    other = compare_again(waiting, [a, a], c, False)
     assert other is not None
     assert other.assets == ("eval_grades", "perf_metrics")
     assert again.cause != other.cause
+
+
+def test_a_load_test_against_another_live_than_the_evaluations_is_made_again() -> None:
+    for compared_with in (["a" * 64, "b" * 64], ["a" * 64, None]):
+        again = compare_again(after("perf_metrics"), compared_with, "a" * 64, True)
+        assert again is not None
+        assert again.assets == ("eval_grades", "perf_metrics", "live_deployment")
 
 
 def test_the_newest_is_served_alone_while_others_train() -> None:
@@ -139,7 +147,8 @@ def test_the_newest_is_served_alone_while_others_train() -> None:
 
 def test_a_run_is_tried_again_some_time_later_and_not_for_ever() -> None:
     late = SECONDS_BETWEEN_ATTEMPTS + 1
-    assert may_launch(None) is None
+    assert may_launch(None, stopped_by_a_person=False) is None
+    assert "cancelled" in str(may_launch(None, stopped_by_a_person=True))
 
     def why(launched: int, since_last: float, cancelled: bool = False) -> str | None:
         made = Attempts(
@@ -149,7 +158,7 @@ def test_a_run_is_tried_again_some_time_later_and_not_for_ever() -> None:
             waits_for_dagster=False,
         )
         assert is_for_a_person(made) == (cancelled or launched >= MAX_ATTEMPTS)
-        return may_launch(made)
+        return may_launch(made, stopped_by_a_person=False)
 
     assert why(1, late) is None
     assert "waits" in str(why(1, 0))
@@ -161,5 +170,5 @@ def test_a_run_that_dagster_tries_again_is_left_to_it() -> None:
     lost = Attempts(
         launched=MAX_ATTEMPTS, since_last=3600, last_was_cancelled=False, waits_for_dagster=True
     )
-    assert "tried again by Dagster" in str(may_launch(lost))
+    assert "tried again by Dagster" in str(may_launch(lost, stopped_by_a_person=False))
     assert not is_for_a_person(lost)

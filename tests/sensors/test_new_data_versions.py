@@ -85,6 +85,26 @@ def report(on: Automated, run: dg.DagsterRun, event: str) -> None:
     on.instance.report_dagster_event(entry, run.run_id)
 
 
+def test_what_a_person_stopped_is_left_alone_until_somebody_works_on_it_again(
+    on: Automated,
+) -> None:
+    on.put("1")
+    job = on.definitions.resolve_job_def("train")
+
+    def by_hand() -> dg.DagsterRun:
+        return on.instance.create_run_for_job(
+            job, tags={"dagster/partition": "1"}, status=dg.DagsterRunStatus.STARTED
+        )
+
+    stopped = by_hand()
+    report(on, stopped, "RUN_CANCELING")
+    report(on, stopped, "RUN_CANCELED")
+    assert "1 was cancelled" in str(on.tick().skip_reason)
+    again = by_hand()
+    report(on, again, "RUN_FAILURE")
+    assert on.wanted() == {"1": TRAIN}
+
+
 def test_a_command_whose_process_is_gone_holds_no_version(on: Automated) -> None:
     on.put("1")
     job = on.definitions.resolve_job_def("train")

@@ -8,12 +8,21 @@ from threading import Thread
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.resources.webhook import Webhook
 from lora_assets.sensors.notices import notices
+
+
+def location(name: str) -> GrpcServerCodeLocationOrigin:
+    return GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name=name)
 
 
 class Receiver:
@@ -57,15 +66,19 @@ def receiver() -> Iterator[Receiver]:
 class Ticks:
     """The sensor on an instance of its own, its cursor kept as the daemon keeps it."""
 
-    def __init__(self, instance: dg.DagsterInstance, url: str, dagster_url: str = "") -> None:
+    def __init__(self, instance: dg.DagsterInstance, url: str, ui_url: str = "") -> None:
         self.instance = instance
-        self.webhook = Webhook(url=url, dagster_url=dagster_url)
+        self.webhook = Webhook(url=url, ui_url=ui_url)
         self.cursor: str | None = None
         self.tick()
 
     def tick(self) -> str:
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"webhook": self.webhook}
+        context = dg.SensorEvaluationContext(
+            instance_ref=None,
+            instance=self.instance,
+            cursor=self.cursor,
+            resources={"webhook": self.webhook.get_resource_definition()},
+            code_location_origin=location("ours"),
         )
         (result,) = notices(context)
         self.cursor = result.cursor
@@ -125,6 +138,19 @@ def test_a_failed_promotion_and_a_failed_step_are_posted(
     assert "the promotion failed: No reply. Start it. Promoted again it goes on." in promotion
     assert "Look at the run, then launch it again." in promotion
     assert "adapter failed: No reply. Start it. It is launched again by itself" in training
+
+
+@pytest.mark.parametrize("name", ["ours", "others"])
+def test_what_fails_in_another_code_location_is_not_posted(
+    instance: dg.DagsterInstance, receiver: Receiver, name: str
+) -> None:
+    ticks = Ticks(instance, receiver.url)
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location(name), "__repository__"), "nightly")
+    run = dg.DagsterRun(job_name="nightly", remote_job_origin=origin)
+    instance.add_run(run)
+    instance.report_run_failed(run)
+    ticks.tick()
+    assert len(receiver.texts) == (name == "ours")
 
 
 def test_a_run_whose_process_was_lost_names_the_step_that_was_under_way(
