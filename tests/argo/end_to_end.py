@@ -235,3 +235,29 @@ def test_promotion_after_evaluation_only_makes_it_live(cluster: Cluster, tmp_pat
     aliases = registry.aliases()
     assert aliases["live"] == version
     assert "eval-passed" not in aliases
+
+
+def test_the_pipeline_takes_a_data_version_from_nothing_to_live(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """As if nothing were live: on a busy machine a load test differs too much from another's."""
+    registry = cluster.dagster.resources.registry
+    version = registry.aliases()["live"]
+    registry.clear_alias("live")
+    workflow = cluster.workflow("lora-pipeline", tmp_path)
+    lax = {
+        **LAX,
+        "min_a_rate": "0",
+        "max_c_rate": "1",
+        "min_refusal_rate": "0",
+        "max_p95_latency": "600",
+        "max_p95_ttft": "600",
+        "min_throughput": "0",
+    }
+    ended = cluster.submit(workflow, **lax, max_samples="8", max_tokens="8")
+    assert ended.phase == "Succeeded", {n: node.logs for n, node in workflow.nodes.items()}
+    assert ended.outputs["result"] == "passed"
+    assert ended.outputs["digest"] == version.digest
+    aliases = registry.aliases()
+    assert aliases["live"] == version
+    assert not {"staged", "eval-passed", "perf-passed"} & aliases.keys()

@@ -10,7 +10,7 @@ from threading import Event, Thread
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.advance import PROMOTION
+from lora_assets.gates.advance import CAUSE_TAG, PROMOTION, stopped_by
 from lora_assets.gates.promotion import version_order
 from lora_assets.sensors.history import read_progress
 from tests.automation.dagster_processes import Running
@@ -68,8 +68,10 @@ def test_versions_reach_their_end_through_kills(running: Running) -> None:
             running.wait_for(running.is_settled, SECONDS_PER_ROUND)
     print(f"kills in {ROUNDS} rounds: {killed}")
     progress = {each.data_version: each for each in read_progress(running.instance, names)}
-    assert set(progress) == set(names)
+    assert all(count for victim, count in killed.items() if victim != "worker")
     promoted = [name for name in names if PROMOTION in progress[name].made]
+    stopped = [name for name in names if stopped_by(progress[name]) is not None]
+    assert sorted({*promoted, *stopped}, key=version_order) == names
     nothing_is_lost(running, progress)
     nothing_is_launched_twice(running.runs())
     live = running.resources.registry.aliases()["live"]
@@ -88,9 +90,11 @@ def nothing_is_lost(running: Running, progress: Mapping[str, object]) -> None:
 
 
 def nothing_is_launched_twice(runs: Sequence[dg.RunRecord]) -> None:
-    """One run per key, and no two runs of one data version at the same time."""
+    """One run per key, no work done again, no two runs of one data version at the same time."""
     keys = [record.dagster_run.tags["dagster/run_key"] for record in runs]
     assert len(keys) == len(set(keys))
+    done = [r.dagster_run.tags[CAUSE_TAG] for r in runs if r.dagster_run.is_success]
+    assert len(done) == len(set(done))
     by_version: dict[str, list[tuple[float, float]]] = {}
     for record in runs:
         assert record.start_time is None or record.end_time is not None
