@@ -120,7 +120,8 @@ def _wanted(
         run = run or next_run(each, live_version, automatic)
         if run is None:
             break
-        if is_for_a_person(history.attempts(instance, [run.cause]).get(run.cause)):
+        stopped = history.cancelled(instance, [each.data_version])
+        if stopped or is_for_a_person(history.attempts(instance, [run.cause]).get(run.cause)):
             continue
         wanted[each.data_version] = run
         break
