@@ -51,5 +51,5 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
 )
 def data_is_sound(training_data: TrainingData, data_bucket: DataBucket) -> dg.AssetCheckResult:
     """Rows and negatives in every split, and no row twice."""
-    data, splits = data_bucket.read(training_data.data_version)
-    return check_result(decide(data, splits, now()))
+    splits = data_bucket.read_unchanged(training_data)
+    return check_result(decide(training_data, splits, now()))

@@ -33,7 +33,11 @@ def backfilled(
     instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None
 ) -> set[str]:
     """The data versions that a backfill under way is still to run, or runs."""
-    statuses = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING]
+    statuses = [
+        BulkActionStatus.REQUESTED,
+        BulkActionStatus.CANCELING,
+        BulkActionStatus.FAILING,
+    ]
     found: set[str] = set()
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=statuses)):
         found |= set(backfill.partition_names or ())
