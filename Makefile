@@ -130,6 +130,8 @@ ui: $(VENV)/installed
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/embedded_server.py
 	$(VENV)/bin/python benchmarks/demo.py
+	$(VENV)/bin/python benchmarks/promotion.py
+	$(VENV)/bin/python benchmarks/fleet.py
 	$(VENV)/bin/python -m benchmarks.sensor_tick
 	$(VENV)/bin/python -m benchmarks.asset_pages
 	$(VENV)/bin/python -m benchmarks.automation

@@ -47,7 +47,11 @@ READY = 'kube_deployment_status_replicas_available{namespace="ml-models",deploym
 WANTED = 'kube_deployment_spec_replicas{namespace="ml-models",deployment="vllm"}'
 E2E = 'vllm:e2e_request_latency_seconds_bucket{job="vllm-service",pod="vllm-0",le="%s"}'
 DONE = 'vllm:request_success_total{job="vllm-service",finished_reason="%s"}'
-FAILED = 'kube_job_failed{namespace="dagster",job_name="dagster-run-1",condition="true"}'
+RUN = "dagster-run-0b7d5c3e-7f0e-4f57-9a51-0c3a3b6d1f00"
+FAILED = f'kube_job_failed{{namespace="dagster",job_name="{RUN}",condition="true"}}'
+MADE = f'kube_job_created{{namespace="dagster",job_name="{RUN}"}}'
+AGAIN_FAILED = f'kube_job_failed{{namespace="dagster",job_name="{RUN}-1",condition="true"}}'
+AGAIN_MADE = f'kube_job_created{{namespace="dagster",job_name="{RUN}-1"}}'
 STEP = 'kube_job_failed{namespace="dagster",job_name="dagster-step-1",condition="true"}'
 WAITING = 'vllm:num_requests_waiting{job="vllm-service",pod="vllm-0"}'
 
@@ -83,8 +87,25 @@ CASES: dict[str, tuple[str, dict[str, str], str, bool]] = {
     ),
     "a queue": ("VllmSaturated", {WAITING: "3x100"}, "20m", True),
     "a queue that empties": ("VllmSaturated", {WAITING: "3 0 5 3 0 4 3 3 0 3 3"}, "10m", False),
-    "a run that failed": ("RunFailed", {FAILED: "_x9 1x90"}, "20m", True),
+    "a run that failed": ("RunFailed", {MADE: "0x100", FAILED: "_x9 1x90"}, "20m", True),
     "a run that failed long ago": ("RunFailed", {FAILED: "_x9 1x90"}, "60m", False),
+    "a lost worker whose run goes on": (
+        "RunFailed",
+        {MADE: "0x100", FAILED: "_x9 1x90", AGAIN_MADE: "_x9 600x90"},
+        "20m",
+        False,
+    ),
+    "a lost worker whose run fails later": (
+        "RunFailed",
+        {
+            MADE: "0x100",
+            FAILED: "_x9 1x90",
+            AGAIN_MADE: "_x9 600x90",
+            AGAIN_FAILED: "_x59 1x40",
+        },
+        "70m",
+        True,
+    ),
     "a step's pod that was lost": ("RunFailed", {STEP: "_x9 1x90"}, "20m", False),
 }
 
