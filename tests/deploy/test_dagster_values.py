@@ -1,6 +1,7 @@
 """The values for Dagster's chart: what they make is what Dagster and Kubernetes take."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._serdes import class_from_code_pointer
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.container_context import K8sContainerContext
-from dagster_k8s.job import construct_dagster_k8s_job
+from dagster_k8s.job import UserDefinedDagsterK8sConfig, construct_dagster_k8s_job
 from kubernetes.client import ApiClient
 
+from lora_assets.assets.step_pods import HOME, TRAIN, TRAINING_CLAIM
 from lora_assets.cli.stage_run import REQUEST_TAG
 from tests.deploy.manifests import (
     DEPLOY,
@@ -37,6 +39,7 @@ from tests.doubles.dagster_chart import (
 from tests.doubles.kubernetes_api import KubernetesApi
 
 EXISTING = yaml.safe_load((DEPLOY / "dagster" / "values-existing-postgresql.yaml").read_text())
+STEP_PODS = "LORA_ASSETS_STEP_PODS"
 STORAGES = ("schedule_storage", "run_storage", "event_log_storage")
 
 
@@ -128,11 +131,10 @@ def test_a_run_that_a_gate_stopped_is_not_started_again() -> None:
     assert made["run_monitoring"]["max_resume_run_attempts"] > 0
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Mapping[str, Any]:
-    """A run's Job, as the launcher makes it of the values."""
+def made_job(folder: Path, step: Sequence[Mapping[str, Any]] = ()) -> Mapping[str, Any]:
+    """The Job of a run, or of a step with what its tags and its deployment say, of the values."""
     values = dagster_values()
-    with KubernetesApi().serving(tmp_path) as kubeconfig:
+    with KubernetesApi().serving(folder) as kubeconfig:
         config = {
             **launcher_config(values),
             "load_incluster_config": False,
@@ -144,6 +146,9 @@ def job(tmp_path: Path) -> Mapping[str, Any]:
         K8sContainerContext.create_from_config(container_context(values))
     )
     assert context.namespace == "dagster"
+    for said in step:
+        of_step = UserDefinedDagsterK8sConfig.from_dict(said)  # type: ignore[no-untyped-call]
+        context = context.merge(K8sContainerContext(run_k8s_config=of_step))
     made = construct_dagster_k8s_job(
         context.get_k8s_job_config("image", launcher),
         args=["dagster", "api", "execute_run"],
@@ -151,6 +156,12 @@ def job(tmp_path: Path) -> Mapping[str, Any]:
         user_defined_k8s_config=context.run_k8s_config,
     )
     return ApiClient().sanitize_for_serialization(made)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Mapping[str, Any]:
+    """A run's Job, as the launcher makes it of the values."""
+    return made_job(tmp_path)
 
 
 def test_a_runs_job_keeps_to_the_schema(job: Mapping[str, Any]) -> None:
@@ -179,6 +190,30 @@ def test_a_run_gets_the_environment_and_the_secrets_of_the_code_location(
         "name": "dagster-postgresql-secret",
         "key": "postgresql-password",
     }
+
+
+def test_a_training_keeps_its_checkpoints_and_its_model_on_its_claim(tmp_path: Path) -> None:
+    """Merged as the executor merges: location, the step's tags, LORA_ASSETS_STEP_PODS."""
+    (changed,) = [v["value"] for v in code_location()["env"] if v["name"] == STEP_PODS]
+    tags = TRAIN["dagster-k8s/config"]
+    job = made_job(tmp_path, [tags, json.loads(changed)["adapter"]])
+    validate(job)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    # Of two with one name Kubernetes takes the last.
+    environment = {variable["name"]: variable for variable in container["env"]}
+    assert environment["LORA_ASSETS_HOME"]["value"] == HOME
+    assert environment["HF_HOME"]["value"].startswith(f"{HOME}/")
+    assert environment["HF_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "hf-token"
+    assert environment["LORA_ASSETS_STACK"]["value"] == "cluster"
+    assert container["image"].endswith("/vllm-training-tools:0.1.0")
+    assert container["resources"] == tags["container_config"]["resources"]
+    mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes[mounted[HOME]]["persistentVolumeClaim"] == {"claimName": TRAINING_CLAIM}
+    assert {"/tmp", "/dev/shm"} <= mounted.keys()
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"] == 1000
+    assert pod["securityContext"]["runAsNonRoot"] is True
 
 
 def test_the_claims_that_steps_mount_are_there() -> None:
