@@ -216,6 +216,24 @@ def test_a_training_keeps_its_checkpoints_and_its_model_on_its_claim(tmp_path: P
     assert pod["securityContext"]["runAsNonRoot"] is True
 
 
+def test_a_deployment_adds_to_a_steps_pod_or_replaces_a_part_of_it(tmp_path: Path) -> None:
+    tags, other = TRAIN["dagster-k8s/config"], {"key": "l40", "operator": "Exists"}
+
+    def pod(**said: Any) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = made_job(tmp_path, [tags, said])["spec"]["template"]["spec"]
+        return found
+
+    own = pod()
+    nodes = {"node_selector": {"workload": "gpu-l40"}, "tolerations": [other]}
+    added = pod(pod_spec_config=nodes)
+    assert added["nodeSelector"] == {"workload": "gpu-l40"}
+    assert added["tolerations"] == [*own["tolerations"], other]
+    replaced = pod(pod_spec_config={"tolerations": [other]}, merge_behavior="SHALLOW")
+    assert replaced["tolerations"] == [other]
+    for part in ("nodeSelector", "volumes", "containers"):
+        assert replaced[part] == own[part]
+
+
 def test_the_claims_that_steps_mount_are_there() -> None:
     for claim in ("lora-assets-training", "lora-assets-evaluation"):
         assert find("PersistentVolumeClaim", claim, "dagster")
