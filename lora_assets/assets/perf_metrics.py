@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import dagster as dg
+from matplotlib.figure import Figure
 from pydantic import Field
 
 from lora_assets.assets.eval_grades import eval_grades
@@ -23,13 +24,19 @@ from lora_assets.gates.performance import PerfThresholds
 from lora_assets.gates.performance import perf_gate as decide
 from lora_assets.gates.promotion import outlook, reasons_against
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.load_test import LoadMetrics, LoadSamples, PerfMetrics, RequestSample
+from lora_assets.records.load_test import (
+    LoadMetrics,
+    LoadSamples,
+    PerfMetrics,
+    RequestSample,
+    ServerHistogram,
+)
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
-from lora_assets.resources.tracking import Tracking
+from lora_assets.resources.tracking import TrackedRun, Tracking
 from lora_assets.resources.work_folder import WorkFolder
 
 STORED_METRICS = "load_metrics"
@@ -117,14 +124,7 @@ def perf_metrics(
         # A candidate that is live already is its own baseline, and loaded once.
         versions = [candidate] if measured_live in (None, candidate) else [candidate, measured_live]
         models = [version.serving_name for version in versions]
-        # No load for a test that can't be measured.
-        server_metrics.begin(fleet)
-        # Before the window, in which the server counts every request.
-        context.log.info(f"load test: warming up {', '.join(models)}")
-        asyncio.run(_warm_up(config, prompts, fleet, models))
-        window = server_metrics.begin(fleet)
-        loads = asyncio.run(_load(context, config, prompts, fleet, models))
-        server = server_metrics.end(fleet, window)
+        loads, server = _measure(context, config, prompts, fleet, server_metrics, models)
         measured = {name: summarise(load.samples, load.duration) for name, load in loads.items()}
         if measured_live is not None:
             baseline = measured[measured_live.serving_name]
@@ -143,18 +143,12 @@ def perf_metrics(
             ),
             mlflow_run_id=run.run_id,
         )
-        run.record(metrics.candidate, STORED_METRICS)
-        run.metrics(numbers("candidate", metrics.candidate))
-        if baseline is not None:
-            run.metrics(numbers("baseline", baseline))
-        run.metrics({f"server.{h.metric.removeprefix('vllm:')}.p95_low": h.p95_low for h in server})
         samples = LoadSamples(
             candidate=loads[candidate.serving_name].samples,
             live=loads[measured_live.serving_name].samples if measured_live else None,
         )
-        run.record(samples, STORED_SAMPLES)
         figure = latency_distribution(_sides(samples), {})
-        run.figure(figure, "latency")
+        _keep(run, metrics, samples, figure)
     context.add_output_metadata(
         {
             "baseline": metrics.baseline_source,
@@ -197,6 +191,38 @@ def perf_gate(
             "if promoted now": _if_promoted(registry, perf_metrics.model_version),
         },
     )
+
+
+def _measure(
+    context: dg.AssetExecutionContext,
+    config: PerfConfig,
+    prompts: Sequence[str],
+    fleet: Fleet,
+    server_metrics: ServerMetrics,
+    models: Sequence[str],
+) -> tuple[Mapping[str, ModelLoad], tuple[ServerHistogram, ...]]:
+    """What the clients saw of each model, and the servers' own histograms over the same window."""
+    # No load for a test that can't be measured.
+    server_metrics.begin(fleet)
+    # Before the window, in which the server counts every request.
+    context.log.info(f"load test: warming up {', '.join(models)}")
+    asyncio.run(_warm_up(config, prompts, fleet, models))
+    window = server_metrics.begin(fleet)
+    loads = asyncio.run(_load(context, config, prompts, fleet, models))
+    return loads, server_metrics.end(fleet, window)
+
+
+def _keep(run: TrackedRun, metrics: PerfMetrics, samples: LoadSamples, figure: Figure) -> None:
+    """Leave numbers, samples and plot in the MLflow run."""
+    run.record(metrics.candidate, STORED_METRICS)
+    run.metrics(numbers("candidate", metrics.candidate))
+    if metrics.baseline is not None:
+        run.metrics(numbers("baseline", metrics.baseline))
+    run.metrics(
+        {f"server.{h.metric.removeprefix('vllm:')}.p95_low": h.p95_low for h in metrics.server}
+    )
+    run.record(samples, STORED_SAMPLES)
+    run.figure(figure, "latency")
 
 
 def _if_promoted(registry: Registry, number: int) -> str:
