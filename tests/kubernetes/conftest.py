@@ -54,13 +54,6 @@ mutation($execution: ExecutionParams!) {
 """
 
 
-TERMINATE = """
-mutation($runId: String!) {
-  terminateRun(runId: $runId) { __typename ... on TerminateRunFailure { message } }
-}
-"""
-
-
 @dataclass(frozen=True)
 class Cluster:
     """What a test needs of the whole."""
@@ -83,19 +76,14 @@ class Cluster:
             "runConfigData": {"ops": {op: {"config": config} for op, config in ops.items()}},
             "executionMetadata": {"tags": [{"key": "dagster/partition", "value": DATA_VERSION}]},
         }
-        launched = self._ask(LAUNCH, execution=execution)["launchRun"]
+        reply = httpx.post(
+            f"{self.dagster_url}/graphql",
+            json={"query": LAUNCH, "variables": {"execution": execution}},
+            timeout=60,
+        )
+        launched = reply.json()["data"]["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return str(launched["run"]["runId"])
-
-    def terminate(self, run_id: str) -> None:
-        """Stop a run, as the UI does."""
-        stopped = self._ask(TERMINATE, runId=run_id)["terminateRun"]
-        assert stopped["__typename"] == "TerminateRunSuccess", stopped
-
-    def _ask(self, query: str, **variables: Any) -> Any:
-        asked = {"query": query, "variables": variables}
-        reply = httpx.post(f"{self.dagster_url}/graphql", json=asked, timeout=60)
-        return reply.json()["data"]
 
     def of_step(self, run_id: str, step: str) -> Sequence[Job]:
         """The Jobs of a step, one for each attempt."""

@@ -12,6 +12,7 @@ from kubernetes.utils import parse_quantity
 from mlflow import MlflowClient
 
 from lora_assets.assets.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
+from lora_assets.cli.dagster_webserver import DagsterWebserver
 from lora_assets.definitions import ASSETS, CHECKS
 from tests.assets.test_step_pods import ROWS
 from tests.doubles.kubernetes_api import Job
@@ -192,7 +193,7 @@ def test_a_stopped_run_takes_its_training_with_it(cluster: Cluster, lifecycle: L
         lambda: set(checkpoints.rglob("checkpoint-*.sha256")) - before, "a checkpoint", PATIENCE_S
     )
     (training,) = cluster.of_step(run_id, "adapter")
-    cluster.terminate(run_id)
+    DagsterWebserver(cluster.dagster_url, cluster.dagster_url).terminate(run_id)
     assert cluster.await_run(run_id, PATIENCE_S).status is dg.DagsterRunStatus.CANCELED
     cluster.jobs.wait_for(lambda: training.ended, "the end of the training's pod", PATIENCE_S)
     assert cluster.of_step(run_id, "adapter") == [training]
