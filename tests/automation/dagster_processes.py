@@ -172,9 +172,10 @@ class Running:
                 worker.kill()
             return bool(workers)
         process = self.processes[name]
+        runs = process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
-        return True
+        return runs
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
         """Until `condition` holds; fails after `seconds`."""
