@@ -25,6 +25,7 @@ from lora_assets.environment import Resources, Settings, make_resources, read_se
 from lora_assets.gates.advance import CAUSE_TAG, GATE_OF, MAX_ATTEMPTS, next_run
 from lora_assets.sensors.history import read_progress, unfinished_runs
 from tests.conftest import free_port, stack_environment
+from tests.doubles.webhook_receiver import WebhookReceiver
 
 LOCATION = "lora_assets"
 SENSOR = "new_data_versions"
@@ -40,6 +41,7 @@ class Running:
     environment: Mapping[str, str] = field(init=False)
     settings: Settings = field(init=False)
     resources: Resources = field(init=False)
+    webhook: WebhookReceiver = field(init=False, default_factory=WebhookReceiver)
     instance: DagsterInstance = field(init=False)
     dagster_url: str = field(init=False)
     processes: dict[str, Popen[bytes]] = field(init=False, default_factory=dict)
@@ -53,6 +55,7 @@ class Running:
             "LORA_ASSETS_PROMOTION": "automatic",
             "DAGSTER_HOME": str(self.home / "dagster"),
             "DAGSTER_URL": self.dagster_url,
+            "LORA_ASSETS_WEBHOOK": self.webhook.url,
         }
         self.environment = {**os.environ, **own}
         self.settings = read_settings(own)
@@ -205,4 +208,5 @@ class Running:
                 process.wait(30)
             except TimeoutExpired:
                 process.kill()
+        self.webhook.stop()
         self.instance.dispose()

@@ -1,4 +1,4 @@
-"""A version dropped into the bucket reaches live untouched; a spoiled one stops alone."""
+"""Nobody touches anything: versions go as far as they earn, and what was lost comes back."""
 
 from lora_assets.gates.advance import stopped_by
 from lora_assets.sensors.history import read_progress
@@ -8,7 +8,9 @@ from tests.automation.versions import drop
 SECONDS = 1800.0
 
 
-def test_a_new_version_reaches_live_and_a_spoiled_one_stops_alone(running: Running) -> None:
+def test_a_version_reaches_live_a_spoiled_one_stops_alone_and_a_replica_that_forgot_is_repaired(
+    running: Running,
+) -> None:
     registry, fleet = running.resources.registry, running.resources.fleet
     bucket = running.settings.s3_data_bucket
     drop(bucket, "1")
@@ -21,3 +23,13 @@ def test_a_new_version_reaches_live_and_a_spoiled_one_stops_alone(running: Runni
     assert [r.dagster_run.tags["dagster/run_key"].rpartition("/")[2] for r in running.runs()] == [
         "1"
     ] * 3
+    running.wait_for(lambda: len(running.webhook.texts) == 1, SECONDS)
+    assert running.webhook.texts[0].startswith("Data version 2: quality_gate failed: eval_loss")
+
+    running.switch_on("replica_repair")
+    fleet.replicas[0].unload(live.serving_name)
+    running.wait_for(lambda: len(running.webhook.texts) == 2, SECONDS)
+    drift, _, outcome = running.webhook.texts[1].partition(". ")
+    assert drift.startswith(f"{fleet.replicas[0].url} serves nothing as {live.serving_name}")
+    assert outcome.startswith("It was repaired; nothing to do.")
+    assert set(fleet.serving(fleet.live_slot).values()) == {live.digest}

@@ -1,10 +1,6 @@
 """Every failure is posted once, with what to do next, also over a webhook that is down."""
 
 from collections.abc import Iterator
-from html import unescape
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from json import loads
-from threading import Thread
 
 import dagster as dg
 import pytest
@@ -19,48 +15,18 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.resources.webhook import Webhook
 from lora_assets.sensors.notices import notices
+from tests.doubles.webhook_receiver import WebhookReceiver
 
 
 def location(name: str) -> GrpcServerCodeLocationOrigin:
     return GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name=name)
 
 
-class Receiver:
-    """A webhook that keeps what Slack would show; it refuses after `takes` texts.
-
-    Slack takes what stands between < and > for a link: both have to be escaped.
-    """
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.takes = 99
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                text = loads(self.rfile.read(int(self.headers["Content-Length"])))["text"]
-                if {"<", ">"} & set(text):
-                    self.send_response(400)
-                elif len(receiver.texts) < receiver.takes:
-                    receiver.texts.append(unescape(text))
-                    self.send_response(200)
-                else:
-                    self.send_response(503)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None: ...
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/secret"
-        Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
+def receiver() -> Iterator[WebhookReceiver]:
+    receiver = WebhookReceiver()
     yield receiver
-    receiver.server.shutdown()
-    receiver.server.server_close()
+    receiver.stop()
 
 
 class Ticks:
@@ -115,7 +81,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def test_a_failed_gate_is_posted_once_with_numbers_next_step_and_link(
-    instance: dg.DagsterInstance, receiver: Receiver
+    instance: dg.DagsterInstance, receiver: WebhookReceiver
 ) -> None:
     ticks = Ticks(instance, receiver.url, "http://dagster.example")
     run = ticks.run("eval_gate")
@@ -128,7 +94,7 @@ def test_a_failed_gate_is_posted_once_with_numbers_next_step_and_link(
 
 
 def test_a_failed_promotion_and_a_failed_step_are_posted(
-    instance: dg.DagsterInstance, receiver: Receiver
+    instance: dg.DagsterInstance, receiver: WebhookReceiver
 ) -> None:
     ticks = Ticks(instance, receiver.url)
     ticks.run("live_deployment")
@@ -142,7 +108,7 @@ def test_a_failed_promotion_and_a_failed_step_are_posted(
 
 @pytest.mark.parametrize("name", ["ours", "others"])
 def test_what_fails_in_another_code_location_is_not_posted(
-    instance: dg.DagsterInstance, receiver: Receiver, name: str
+    instance: dg.DagsterInstance, receiver: WebhookReceiver, name: str
 ) -> None:
     ticks = Ticks(instance, receiver.url)
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(location(name), "__repository__"), "nightly")
@@ -154,7 +120,7 @@ def test_what_fails_in_another_code_location_is_not_posted(
 
 
 def test_a_run_whose_process_was_lost_names_the_step_that_was_under_way(
-    instance: dg.DagsterInstance, receiver: Receiver
+    instance: dg.DagsterInstance, receiver: WebhookReceiver
 ) -> None:
     ticks = Ticks(instance, receiver.url)
 
@@ -178,7 +144,7 @@ def test_a_run_whose_process_was_lost_names_the_step_that_was_under_way(
 
 
 def test_the_last_failure_of_a_cause_says_that_a_person_is_needed(
-    instance: dg.DagsterInstance, receiver: Receiver
+    instance: dg.DagsterInstance, receiver: WebhookReceiver
 ) -> None:
     ticks = Ticks(instance, receiver.url)
     for _ in range(MAX_ATTEMPTS):
@@ -191,7 +157,7 @@ def test_the_last_failure_of_a_cause_says_that_a_person_is_needed(
 
 @pytest.mark.parametrize("repaired", [True, False])
 def test_a_replica_that_drifted_is_posted_with_what_came_of_it(
-    instance: dg.DagsterInstance, receiver: Receiver, repaired: bool
+    instance: dg.DagsterInstance, receiver: WebhookReceiver, repaired: bool
 ) -> None:
     ticks = Ticks(instance, receiver.url)
 
@@ -213,7 +179,7 @@ def test_a_replica_that_drifted_is_posted_with_what_came_of_it(
 
 
 def test_a_webhook_that_is_down_fails_the_tick_and_loses_and_repeats_nothing(
-    instance: dg.DagsterInstance, receiver: Receiver
+    instance: dg.DagsterInstance, receiver: WebhookReceiver
 ) -> None:
     ticks = Ticks(instance, receiver.url)
     for step in ("adapter", "gate_result"):
@@ -230,7 +196,7 @@ def test_a_webhook_that_is_down_fails_the_tick_and_loses_and_repeats_nothing(
 
 
 def test_without_a_webhook_nothing_is_posted_then_or_later(
-    instance: dg.DagsterInstance, receiver: Receiver
+    instance: dg.DagsterInstance, receiver: WebhookReceiver
 ) -> None:
     ticks = Ticks(instance, "")
     ticks.run("adapter")
