@@ -65,13 +65,13 @@ def main() -> None:
             first = [found[0] for found in runs.values()]
             pairs = [pair for found in runs.values() for pair in itertools.pairwise(found)]
             created = [r.create_timestamp.timestamp() for r in first]
+            started = [r.start_time or 0.0 for r in first]
             show(
-                "new version to the launch of its first run",
-                [c - t for c, t in zip(created, dropped.values(), strict=True)],
+                "new version to the start of its first run",
+                [s - t for s, t in zip(started, dropped.values(), strict=True)],
                 f"(at most {LIMIT:.0f})",
             )
-            started = [r.start_time or 0.0 for r in first]
-            show("Dagster's own launch", [s - c for s, c in zip(started, created, strict=True)])
+            show("of it Dagster's launch", [s - c for s, c in zip(started, created, strict=True)])
             show(
                 "end of training to the launch of serving",
                 [b.create_timestamp.timestamp() - (a.end_time or 0.0) for a, b in pairs],

@@ -116,11 +116,12 @@ def test_the_chart_adds_no_account_and_no_rights_to_ours() -> None:
         assert part["rbacEnabled"] is False
 
 
-def test_the_pools_are_those_of_the_embedded_stack() -> None:
+def test_pools_and_queue_are_those_of_the_embedded_stack() -> None:
     text = (REPOSITORY / "lora_assets" / "cli" / "dagster.yaml").read_text()
     embedded, made = yaml.safe_load(text), instance_config(dagster_values())
     del embedded["concurrency"]["runs"]["max_concurrent_runs"]  # What one machine can bear.
     assert made["concurrency"] == embedded["concurrency"]
+    assert made["run_coordinator"]["config"].items() >= embedded["run_queue"].items()
     assert made["run_monitoring"].items() >= embedded["run_monitoring"].items()
 
 
