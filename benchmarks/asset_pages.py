@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 
 from benchmarks.sensor_tick import fill
 from lora_assets.cli.runs import open_instance
+from lora_assets.definitions import make_definitions
 from lora_assets.environment import make_resources, read_settings
 from tests.conftest import free_port, stack_environment
 from tests.ui import browser
@@ -60,7 +61,8 @@ def main() -> None:
         environment = stack_environment(Path(home), free_port())
         settings = read_settings(environment)
         with open_instance(settings) as instance:
-            fill(make_resources(settings), instance, Path(home), versions)
+            definitions = make_definitions(settings)
+            fill(make_resources(settings), definitions, instance, Path(home), versions)
         with dagster_ui(environment) as ui:
             await_ui(ui)
             with browser.open_page(ui.url) as page:

@@ -3,7 +3,8 @@
     python -m benchmarks.sensor_tick [--versions 1000] [--ticks 200]
 
 A real Dagster instance (SQLite), bucket (folder) and registry (MLflow on SQLite). Of ten versions
-eight are finished, one was stopped by the eval gate, one waits for its promotion behind live.
+eight are finished, one was stopped by the eval gate, one waits for its promotion behind live. Each
+has the two runs that the sensor would have launched, and every twenty were a backfill once.
 """
 
 import argparse
@@ -12,24 +13,29 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import psutil
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 from mlflow import MlflowClient
 
 from lora_assets.cli.runs import open_instance
 from lora_assets.definitions import make_definitions
 from lora_assets.environment import Resources, make_resources, read_settings
-from lora_assets.gates.advance import GATE_OF
+from lora_assets.gates.advance import CAUSE_TAG, GATE_OF, PHASES
 from lora_assets.records.registry import ModelVersion
 from lora_assets.records.verdict import Check, Verdict
 from lora_assets.resources.data_bucket import PROCESSED
-from lora_assets.sensors.history import gate_key
+from lora_assets.sensors.history import PHASE_TAG, gate_key
 
 MAX_TICK = 2.0
+BACKFILLED_AT_ONCE = 20
+RUN_ID = "0" * 32
 WARM_UP = 0.25
 """Share of the ticks after which memory has to be flat."""
 
@@ -60,6 +66,45 @@ def report_history(instance: dg.DagsterInstance, version: str, stopped: bool) ->
             return
 
 
+def report_runs(instance: dg.DagsterInstance, version: str) -> None:
+    """The runs of both phases, as ended."""
+    for phase, assets in PHASES.items():
+        cause = f"{version}/{assets[0]}/0"
+        instance.run_storage.add_run(
+            dg.DagsterRun(
+                job_name="lifecycle",
+                run_id=str(uuid4()),
+                status=dg.DagsterRunStatus.SUCCESS,
+                tags={
+                    CAUSE_TAG: cause,
+                    PHASE_TAG: phase,
+                    PARTITION_NAME_TAG: version,
+                    "dagster/run_key": f"{cause}/1",
+                },
+            )
+        )
+
+
+def report_backfill(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, versions: Sequence[str]
+) -> None:
+    """One that ended, over the whole graph."""
+    asked = PartitionBackfill.from_asset_partitions(
+        backfill_id=str(uuid4()),
+        asset_graph=definitions.resolve_asset_graph(),
+        partition_names=versions,
+        asset_selection=[dg.AssetKey(asset) for asset in GATE_OF],
+        backfill_timestamp=time.time(),
+        tags={},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(asked.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+
+
 def register(resources: Resources, names: Sequence[str]) -> None:
     """A model version of each, one in the middle of them live, all compared with it."""
     registry = resources.registry
@@ -71,6 +116,7 @@ def register(resources: Resources, names: Sequence[str]) -> None:
         made = client.create_model_version(
             registry.model_name,
             source="file:///nowhere",
+            run_id=RUN_ID,
             tags={
                 "data.version": name,
                 "data.digest": "0" * 64,
@@ -83,7 +129,7 @@ def register(resources: Resources, names: Sequence[str]) -> None:
             digest=digests[name],
             data_version=name,
             data_digest="0" * 64,
-            run_id="",
+            run_id=RUN_ID,
         )
         if name == live:
             registry.set_alias("live", version)
@@ -107,7 +153,13 @@ def eval_verdict(version: ModelVersion, compared_with: str) -> Verdict:
     )
 
 
-def fill(resources: Resources, instance: dg.DagsterInstance, home: Path, versions: int) -> None:
+def fill(
+    resources: Resources,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    home: Path,
+    versions: int,
+) -> None:
     """Data versions in the bucket, in Dagster's history and in the registry; named from 0 on."""
     names = [str(number) for number in range(versions)]
     for name in names:
@@ -118,6 +170,9 @@ def fill(resources: Resources, instance: dg.DagsterInstance, home: Path, version
     instance.add_dynamic_partitions("data_version", names)
     for name in names:
         report_history(instance, name, stopped=int(name) % 10 == 0)
+        report_runs(instance, name)
+    for first in range(0, versions, BACKFILLED_AT_ONCE):
+        report_backfill(instance, definitions, names[first : first + BACKFILLED_AT_ONCE])
     register(resources, names)
 
 
@@ -131,7 +186,7 @@ def main() -> None:
         resources = make_resources(settings)
         definitions = make_definitions(settings)
         with open_instance(settings) as instance:
-            fill(resources, instance, Path(home), options.versions)
+            fill(resources, definitions, instance, Path(home), options.versions)
             process = psutil.Process()
             seconds: list[float] = []
             memory: list[int] = []
