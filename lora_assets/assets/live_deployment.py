@@ -11,7 +11,7 @@ from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.run_tags import origin
+from lora_assets.assets.run_tags import PASSED_OVER, origin
 from lora_assets.assets.served import bring, slot_table, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.assets.step_pods import PROMOTE_ADAPTER
@@ -23,6 +23,7 @@ from lora_assets.records.registry import Alias, ModelVersion, Promotion
 from lora_assets.records.verdict import GateName
 from lora_assets.resources.fleet import LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
+from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 
 INTERMEDIATE: tuple[Alias, ...] = (
@@ -78,6 +79,7 @@ def live_deployment(
     context: dg.AssetExecutionContext,
     config: PromoteConfig,
     registry: Registry,
+    tracking: Tracking,
     fleet: Fleet,
     work_folder: WorkFolder,
 ) -> Iterator[dg.Output[ModelVersion]]:
@@ -104,7 +106,7 @@ def live_deployment(
         version = _source(registry, config.source_alias, context.partition_key)
         if (overtaken_by := _overtaken(registry, config, version)) and _unattended(context):
             context.log.warning(f"Not promoted: {'; '.join(overtaken_by)}")
-            context.instance.add_run_tags(context.run_id, {"lora_assets/not_promoted": "overtaken"})
+            context.instance.add_run_tags(context.run_id, PASSED_OVER)
             return
         promotion = _plan(registry, config, version, run_id)
         # What the replicas can't have is refused before anything is set out to be done.
@@ -121,6 +123,7 @@ def live_deployment(
             "aliases": _alias_table(registry),
             "model version": version.version,
             "registry page": dg.MetadataValue.url(registry.page(version)),
+            "mlflow run": dg.MetadataValue.url(tracking.page(version.run_id)),
             "digest": version.digest,
             **origin(context.run.tags),
         }

@@ -10,6 +10,9 @@ WHY = "lora_assets/why"
 ARGO_WORKFLOW = "lora_assets/argo_workflow"
 """The Argo workflow that launched the run: its URL, or its name."""
 
+PASSED_OVER: Mapping[str, str] = {"lora_assets/not_promoted": "overtaken"}
+"""Of a run that did not promote its version, since live had overtaken it."""
+
 AHEAD_OF_TRAINING: Mapping[str, str] = {"dagster/priority": "1"}
 """Of a run that is not to wait in the queue behind all those that are to be trained."""
 

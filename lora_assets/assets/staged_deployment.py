@@ -15,6 +15,7 @@ from lora_assets.gates import smoke
 from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
+from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 
 
@@ -51,6 +52,7 @@ def staged_deployment(
     config: DeployConfig,
     gate_result: ModelVersion,
     registry: Registry,
+    tracking: Tracking,
     fleet: Fleet,
     work_folder: WorkFolder,
 ) -> ModelVersion:
@@ -75,6 +77,7 @@ def staged_deployment(
             "digest": version.digest,
             "replicas": slot_table(fleet, slot, version),
             "registry page": dg.MetadataValue.url(registry.page(version)),
+            "mlflow run": dg.MetadataValue.url(tracking.page(version.run_id)),
             **origin(context.run.tags),
         }
     )
