@@ -7,12 +7,17 @@ import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import PARTITION_NAME_TAG
+from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG
 
+from lora_assets.assets.run_tags import PASSED_OVER
 from lora_assets.gates.advance import CAUSE_TAG, GATE_OF, Attempts, Phase
 from lora_assets.records.progress import Progress
 
 PHASE_TAG = "lora_assets/phase"
+
+SECONDS_TO_LAUNCH = 600.0
+"""From a run's record to its place in the queue: an instant, however busy the machine."""
+
 _DECISIONS = {
     AssetCheckExecutionRecordStatus.SUCCEEDED: True,
     AssetCheckExecutionRecordStatus.FAILED: False,
@@ -25,8 +30,18 @@ def gate_key(asset: str, gate: str) -> dg.AssetCheckKey:
 
 
 def unfinished_runs(instance: dg.DagsterInstance) -> Sequence[Mapping[str, str]]:
-    """The tags of every run that is queued or under way."""
-    return [run.tags for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))]
+    """The tags of every run that is queued or under way.
+
+    One that was made, but not launched since, never will be: what made it was killed in between.
+    """
+    found = instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    made_after = time() - SECONDS_TO_LAUNCH
+    return [
+        record.dagster_run.tags
+        for record in found
+        if record.dagster_run.status != dg.DagsterRunStatus.NOT_STARTED
+        or record.create_timestamp.timestamp() > made_after
+    ]
 
 
 def backfilled(
@@ -102,6 +117,15 @@ def cancelled(instance: dg.DagsterInstance, data_versions: Collection[str]) -> s
     for run in instance.get_runs(dg.RunsFilter(tags={PARTITION_NAME_TAG: list(once)})):
         newest.setdefault(run.tags[PARTITION_NAME_TAG], run.status)
     return {version for version in once if newest[version] == dg.DagsterRunStatus.CANCELED}
+
+
+def asked_for(instance: dg.DagsterInstance, data_versions: Collection[str]) -> set[str]:
+    """Those whose promotion a backfill was to make, and passed over."""
+    if not data_versions:
+        return set()
+    tags = {PARTITION_NAME_TAG: list(data_versions), **PASSED_OVER}
+    runs = instance.get_runs(dg.RunsFilter(tags=tags))
+    return {run.tags[PARTITION_NAME_TAG] for run in runs if BACKFILL_ID_TAG in run.tags}
 
 
 def attempts(instance: dg.DagsterInstance, causes: Collection[str]) -> Mapping[str, Attempts]:

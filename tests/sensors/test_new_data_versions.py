@@ -6,7 +6,9 @@ from time import time
 import dagster as dg
 import pytest
 
-from lora_assets.gates.advance import GATE_OF, MAX_ATTEMPTS
+from lora_assets.assets.run_tags import PASSED_OVER
+from lora_assets.gates.advance import CAUSE_TAG, GATE_OF, MAX_ATTEMPTS
+from lora_assets.sensors import history
 from lora_assets.sensors.dead_processes import PROCESS_TAG, this_process
 from tests.sensors.conftest import Automated
 
@@ -123,6 +125,17 @@ def test_a_command_whose_process_is_gone_holds_no_version(on: Automated) -> None
         )
         assert on.wanted() == wanted
         on.instance.delete_run(run.run_id)
+
+
+def test_a_run_that_was_made_and_never_launched_holds_its_version_for_ten_minutes(
+    on: Automated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on.put("1")
+    job = on.definitions.resolve_job_def("train")
+    on.instance.create_run_for_job(job, tags={"dagster/partition": "1"})
+    assert on.wanted() == {}
+    monkeypatch.setattr(history, "time", lambda: time() + 600)
+    assert on.wanted() == {"1": TRAIN}
 
 
 def test_one_version_is_served_at_a_time_the_newest_first(on: Automated) -> None:
@@ -264,3 +277,36 @@ def test_without_automatic_promotion_a_version_past_its_gates_waits(
         assert on.wanted() == {}
         on.registry.live.append(on.registry.know("0", None))
         assert on.wanted() == {"1": SERVE[1:-1]}
+
+
+def test_what_a_backfill_was_to_promote_is_compared_and_promoted_before_what_waits_for_a_person(
+    tmp_path: Path,
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        on = Automated(tmp_path, instance, LORA_ASSETS_PROMOTION="manual")
+        assert on.wanted() == {}
+        live = on.registry.know("1", None)
+        on.registry.live.append(live)
+        for version in ("2", "3", "4"):
+            on.put(version)
+            on.make(version, *ORDER[:-1])
+            on.registry.know(version, None)
+        passed_over(on, "2", CAUSE_TAG)
+        assert on.wanted() == {"4": SERVE[1:-1]}
+        passed_over(on, "3", "dagster/backfill")
+        assert on.wanted() == {"3": SERVE[1:]}
+        on.registry.compared_with["3"] = live
+        assert on.wanted() == {"3": ["live_deployment"]}
+        on.make("3", "live_deployment")
+        on.registry.live.append(on.registry.by_data_version["3"])
+        assert on.wanted() == {"4": SERVE[1:-1]}
+
+
+def passed_over(on: Automated, data_version: str, launched_by: str) -> None:
+    """A run that found its version overtaken, launched by the holder of this tag."""
+    job = on.definitions.resolve_job_def("lifecycle")
+    on.instance.create_run_for_job(
+        job.get_subset(asset_selection={dg.AssetKey("live_deployment")}),
+        tags={"dagster/partition": data_version, launched_by: "any", **PASSED_OVER},
+        status=dg.DagsterRunStatus.SUCCESS,
+    )
