@@ -246,6 +246,7 @@ def make_resources(settings: Settings) -> Resources:
             live_slot=settings.live_slot,
             candidate_slot=settings.candidate_slot,
             api_key=settings.vllm_api_key,
+            shares_machine=settings.embedded,
         ),
         judge=Judge(
             judge_url=settings.judge_url,
@@ -254,10 +255,6 @@ def make_resources(settings: Settings) -> Resources:
         ),
         server_metrics=ServerMetrics(prometheus_url=settings.prometheus_url),
         work_folder=WorkFolder(path=str(settings.home / "work")),
-        automation=Automation(
-            automatic_promotion=settings.promotion == "automatic",
-            # On one machine another run's load test is too noisy a baseline.
-            measure_baseline=settings.embedded,
-        ),
+        automation=Automation(automatic_promotion=settings.promotion == "automatic"),
         webhook=Webhook(url=settings.webhook, ui_url=settings.dagster_ui_url),
     )

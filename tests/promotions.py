@@ -1,15 +1,56 @@
-"""Versions that earned their promotion, and the run that promotes them."""
+"""Versions that earned their promotion, and the runs that judge and promote them."""
 
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.live_deployment import live_deployment
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.perf_metrics import perf_metrics
+from lora_assets.assets.staged_deployment import staged_deployment
+from lora_assets.assets.training_data import training_data
+from lora_assets.datasets.versions import contents
 from lora_assets.environment import Resources
 from lora_assets.gates.promotion import ALL_GATES
+from lora_assets.records.load_test import PerfMetrics
 from lora_assets.records.registry import ModelVersion
+from lora_assets.resources.registry import Registry
 from tests.conftest import passed_verdict, trained
+
+ROWS = 6
+
+
+@dg.asset(partitions_def=data_versions)
+def gate_result(context: dg.AssetExecutionContext, registry: Registry) -> ModelVersion:
+    version = registry.newest(context.partition_key)
+    assert version is not None
+    return version
+
+
+def take_through(resources: Resources, data_version: str) -> PerfMetrics:
+    """Deploy, evaluate, load-test and promote, naming no slot."""
+    whole = contents(["s3"])
+    first_rows = {name: b"".join(whole[name].splitlines(True)[:ROWS]) for name in whole}
+    resources.data_bucket.add(data_version, first_rows)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("data_version", [data_version])
+        result = dg.materialize(
+            [
+                training_data,
+                gate_result,
+                staged_deployment,
+                eval_grades,
+                perf_metrics,
+                live_deployment,
+            ],
+            instance=instance,
+            partition_key=data_version,
+            resources=vars(resources),
+        )
+        metrics: PerfMetrics = result.output_for_node("perf_metrics")
+    return metrics
 
 
 def promote(

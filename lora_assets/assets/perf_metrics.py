@@ -65,10 +65,11 @@ class PerfConfig(dg.Config):
         description="How often each prompt is sent to each adapter; more of them steady the "
         "percentiles on a noisy machine, but prefix caches know the prompts by then",
     )
-    measure_baseline: bool = Field(
-        False,
+    measure_baseline: bool | None = Field(
+        None,
         description="Load-test live in the same run, turn about, instead of taking the stored "
-        "metrics of its own last test; done anyway where live did not pass that",
+        "metrics of its own last test; default: if the fleet shares its machine with "
+        "trainings (the embedded stack); done anyway where live did not pass that test",
     )
     mlflow_experiment: str = Field("vllm-lora-performance", description="MLflow experiment name")
 
@@ -108,9 +109,12 @@ def perf_metrics(
     if take_candidate_place(registry, fleet, slot, candidate, work_folder):
         context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, live_slot, work_folder)
-    baseline = None if config.measure_baseline else _stored_baseline(live, registry, tracking)
+    measure = config.measure_baseline
+    if measure is None:
+        measure = fleet.shares_machine
+    baseline = None if measure else _stored_baseline(live, registry, tracking)
     measured_live = live if baseline is None else None
-    if measured_live is not None and not config.measure_baseline:
+    if measured_live is not None and not measure:
         context.log.info(f"live version {measured_live.version} has no passed load test: measured")
     rows = data_bucket.read_unchanged(training_data)["eval"]
     prompts = [row.prompt_inference for row in rows[: config.max_samples or None]] * config.passes
@@ -119,8 +123,14 @@ def perf_metrics(
         config.mlflow_experiment, f"perf-v{candidate.version}", context.run.run_id, tags
     ) as run:
         run.dataset(training_data, "eval", "load test")
-        slots = {"candidate_adapter": slot, "live_adapter": live_slot}
-        run.parameters({**config.model_dump(), **slots})
+        run.parameters(
+            {
+                **config.model_dump(),
+                "candidate_adapter": slot,
+                "live_adapter": live_slot,
+                "measure_baseline": measure,
+            }
+        )
         # A candidate that is live already is its own baseline, and loaded once.
         versions = [candidate] if measured_live in (None, candidate) else [candidate, measured_live]
         models = [version.serving_name for version in versions]

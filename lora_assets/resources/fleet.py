@@ -34,7 +34,8 @@ class Fleet(dg.ConfigurableResource[Any]):
     pods of `pod_selector` (namespace/labels), or `replica_urls`, or the ready pods of
     `deployment` in `namespace`, or `vllm_url` alone. Pods get their adapters copied into
     `adapters_dir`; for URLs, it is a folder that this process and all replicas see under the
-    same path. `timeout` bounds each request, in seconds.
+    same path. `timeout` bounds each request, in seconds. A fleet that `shares_machine` with
+    trainings answers as fast as they let it.
     """
 
     vllm_url: str
@@ -52,6 +53,7 @@ class Fleet(dg.ConfigurableResource[Any]):
     max_lora_rank: int = 32
     api_key: str = Field("", repr=False)
     timeout: float = 60.0
+    shares_machine: bool = False
 
     @property
     def replicas(self) -> Sequence[Replica]:

@@ -1,7 +1,6 @@
 """A new data version becomes a partition, and goes as far as its gates let it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import dagster as dg
 
@@ -33,6 +32,8 @@ SECONDS_BETWEEN_TICKS = 4
 
 LAUNCHES_PER_TICK = 20
 """So that a tick stays short when a thousand versions come at once; the next one goes on."""
+
+PROMOTED = {PROMOTION: {"config": {"source_alias": "perf-passed"}}}
 
 NOTE = "There before the sensor was switched on: start it yourself, by hand or in a backfill."
 SHOWN_WAITING = 5
@@ -77,7 +78,7 @@ def new_data_versions(
     ready = [run for run in wanted if held[run.data_version] is None]
     serving = history.is_running(runs, "serve")
     requests = [
-        _request(run, tried[run.cause].launched if run.cause in tried else 0, automation)
+        _request(run, tried[run.cause].launched if run.cause in tried else 0)
         for run in launches(ready, serving, LAUNCHES_PER_TICK)
     ]
     if requests:
@@ -138,18 +139,14 @@ def _note(data_version: str) -> dg.AssetObservation:
     return dg.AssetObservation("training_data", partition=data_version, metadata={"note": NOTE})
 
 
-def _request(run: NextRun, launched: int, automation: Automation) -> dg.RunRequest:
-    config: Mapping[str, Mapping[str, Any]] = {
-        "perf_metrics": {"measure_baseline": automation.measure_baseline},
-        PROMOTION: {"source_alias": "perf-passed"},
-    }
+def _request(run: NextRun, launched: int) -> dg.RunRequest:
     gates = [(asset, GATE_OF[asset]) for asset in run.assets]
     return dg.RunRequest(
         run_key=f"{run.cause}/{launched + 1}",
         partition_key=run.data_version,
         asset_selection=[dg.AssetKey(asset) for asset in run.assets],
         asset_check_keys=[history.gate_key(asset, gate) for asset, gate in gates if gate],
-        run_config={"ops": {op: {"config": c} for op, c in config.items() if op in run.assets}},
+        run_config={"ops": PROMOTED} if PROMOTION in run.assets else {},
         tags={
             CAUSE_TAG: run.cause,
             history.PHASE_TAG: run.phase,

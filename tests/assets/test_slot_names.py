@@ -3,59 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import dagster as dg
 from mlflow import MlflowClient
 
-from lora_assets.assets.eval_grades import eval_grades
-from lora_assets.assets.live_deployment import live_deployment
-from lora_assets.assets.partitions import data_versions
-from lora_assets.assets.perf_metrics import perf_metrics
-from lora_assets.assets.staged_deployment import staged_deployment
-from lora_assets.assets.training_data import training_data
-from lora_assets.datasets.versions import contents
 from lora_assets.environment import Resources, make_resources, read_settings
-from lora_assets.records.load_test import PerfMetrics
-from lora_assets.records.registry import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
-from lora_assets.resources.registry import Registry
 from tests.cli.conftest import Run, run
-from tests.promotions import stage
+from tests.promotions import ROWS, stage, take_through
 
 __all__ = ["run"]
 
 SLOTS = {"LIVE_SLOT": "answers", "CANDIDATE_SLOT": "next-answers"}
-ROWS = 6
-
-
-@dg.asset(partitions_def=data_versions)
-def gate_result(context: dg.AssetExecutionContext, registry: Registry) -> ModelVersion:
-    version = registry.newest(context.partition_key)
-    assert version is not None
-    return version
-
-
-def take_through(resources: Resources, data_version: str) -> PerfMetrics:
-    """Deploy, evaluate, load-test and promote, naming no slot."""
-    whole = contents(["s3"])
-    first_rows = {name: b"".join(whole[name].splitlines(True)[:ROWS]) for name in whole}
-    resources.data_bucket.add(data_version, first_rows)
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("data_version", [data_version])
-        result = dg.materialize(
-            [
-                training_data,
-                gate_result,
-                staged_deployment,
-                eval_grades,
-                perf_metrics,
-                live_deployment,
-            ],
-            instance=instance,
-            partition_key=data_version,
-            resources=vars(resources),
-        )
-        metrics: PerfMetrics = result.output_for_node("perf_metrics")
-    return metrics
 
 
 def serving(resources: Resources) -> Mapping[str, str | None]:
@@ -83,8 +40,6 @@ def test_no_asset_and_no_command_leaves_the_slots_of_the_environment(
     assert take_through(named, "1").baseline is None
     second = stage(named, adapter_folders[1], "2")
     metrics = take_through(named, "2")
-    # Live has no load test of its own that could be the baseline.
-    assert metrics.baseline_source == "measured"
     promoted = {**before, "answers": second.digest, "next-answers": second.digest}
     assert serving(named) == promoted
 

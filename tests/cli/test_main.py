@@ -101,7 +101,7 @@ def test_each_step_of_the_specification_runs_by_itself(
     take("train", "quality-gate", *trained)
     take("deploy", "load-adapter smoke-test set-staged-alias")
     take("evaluate", "inference-candidate inference-live judge-answers compare-decision", *lax)
-    take("performance", "run-load-test", "--max-samples", "4", "--measure-baseline")
+    take("performance", "run-load-test", "--max-samples", "4")
     take("performance", "perf-decision", "--max-p95-latency", "60", "--min-throughput", "0")
     take("promote", "promote-adapter", "--source-alias", "perf-passed")
     live = status(output, environment)["aliases"]["live"]
