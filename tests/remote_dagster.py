@@ -117,10 +117,7 @@ def dagster(
     home = tmp_path_factory.mktemp("remote")
     dagster_home = home / "dagster"
     dagster_home.mkdir()
-    config = (Path(main.__code__.co_filename).parent / "dagster.yaml").read_text()
-    (dagster_home / "dagster.yaml").write_text(
-        f"{config}run_queue:\n  dequeue_interval_seconds: 1\n"
-    )
+    shutil.copy(Path(main.__code__.co_filename).parent / "dagster.yaml", dagster_home)
     shutil.copy(empty_mlflow, home / "mlflow.db")
     small_data(home / "bucket")
     environment = {

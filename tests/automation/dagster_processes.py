@@ -165,7 +165,7 @@ class Running:
     def workers(self) -> list[psutil.Process]:
         """The run workers: the code server's children that run Python of their own."""
         code = psutil.Process(self.processes["code"].pid)
-        return [child for child in code.children() if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in code.children() if _is_worker(child)]
 
     def kill(self, name: str) -> bool:
         """kill -9 of a process, or of a run worker; False where none is there."""
@@ -210,3 +210,11 @@ class Running:
                 process.kill()
         self.webhook.stop()
         self.instance.dispose()
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Whether it is a run worker; one that has just ended is none."""
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False

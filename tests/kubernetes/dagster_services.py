@@ -41,11 +41,6 @@ def instance_settings(kubeconfig: Path, dagster_home: Path) -> Mapping[str, Any]
     own = Path(lora_assets.cli.__path__[0]) / "dagster.yaml"
     settings: dict[str, Any] = yaml.safe_load(own.read_text())
     settings["run_monitoring"] |= {"poll_interval_seconds": 3, "max_resume_run_attempts": 3}
-    settings["run_coordinator"] = {
-        "module": "dagster",
-        "class": "QueuedRunCoordinator",
-        "config": {"dequeue_interval_seconds": 1},
-    }
     settings["run_launcher"] = {
         "module": "dagster_k8s",
         "class": "K8sRunLauncher",
