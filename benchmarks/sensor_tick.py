@@ -20,7 +20,7 @@ import psutil
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from mlflow import MlflowClient
 
@@ -32,6 +32,7 @@ from lora_assets.records.registry import ModelVersion
 from lora_assets.records.verdict import Check, Verdict
 from lora_assets.resources.data_bucket import PROCESSED
 from lora_assets.sensors.history import PHASE_TAG, gate_key
+from tests.backfills import requested
 
 MAX_TICK = 2.0
 BACKFILLED_AT_ONCE = 20
@@ -83,26 +84,6 @@ def report_runs(instance: dg.DagsterInstance, version: str) -> None:
                 },
             )
         )
-
-
-def report_backfill(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, versions: Sequence[str]
-) -> None:
-    """One that ended, over the whole graph."""
-    asked = PartitionBackfill.from_asset_partitions(
-        backfill_id=str(uuid4()),
-        asset_graph=definitions.resolve_asset_graph(),
-        partition_names=versions,
-        asset_selection=[dg.AssetKey(asset) for asset in GATE_OF],
-        backfill_timestamp=time.time(),
-        tags={},
-        dynamic_partitions_store=instance,
-        all_partitions=False,
-        title=None,
-        description=None,
-        run_config=None,
-    )
-    instance.add_backfill(asked.with_status(BulkActionStatus.COMPLETED_SUCCESS))
 
 
 def register(resources: Resources, names: Sequence[str]) -> None:
@@ -172,7 +153,9 @@ def fill(
         report_history(instance, name, stopped=int(name) % 10 == 0)
         report_runs(instance, name)
     for first in range(0, versions, BACKFILLED_AT_ONCE):
-        report_backfill(instance, definitions, names[first : first + BACKFILLED_AT_ONCE])
+        asked = names[first : first + BACKFILLED_AT_ONCE]
+        backfill = requested(instance, definitions, f"from-{first}", asked)
+        instance.add_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
     register(resources, names)
 
 

@@ -109,9 +109,8 @@ def perf_metrics(
     if take_candidate_place(registry, fleet, slot, candidate, work_folder):
         context.log.info(f"{candidate.serving_name} is back in {slot}")
     live = live_served(registry, fleet, live_slot, work_folder)
-    measure = config.measure_baseline
-    if measure is None:
-        measure = fleet.shares_machine
+    told = config.measure_baseline
+    measure = fleet.shares_machine if told is None else told
     baseline = None if measure else _stored_baseline(live, registry, tracking)
     measured_live = live if baseline is None else None
     if measured_live is not None and not measure:

@@ -40,6 +40,7 @@ def test_no_asset_and_no_command_leaves_the_slots_of_the_environment(
     assert take_through(named, "1").baseline is None
     second = stage(named, adapter_folders[1], "2")
     metrics = take_through(named, "2")
+    assert metrics.baseline_source == "measured"
     promoted = {**before, "answers": second.digest, "next-answers": second.digest}
     assert serving(named) == promoted
 

@@ -1,15 +1,18 @@
 """Each tick launches what is due, once, and leaves the rest alone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from time import time
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus
 
 from lora_assets.assets.run_tags import PASSED_OVER
 from lora_assets.gates.advance import CAUSE_TAG, GATE_OF, MAX_ATTEMPTS
 from lora_assets.sensors import history
 from lora_assets.sensors.dead_processes import PROCESS_TAG, this_process
+from tests.backfills import requested
 from tests.sensors.conftest import Automated
 
 ORDER = list(GATE_OF)
@@ -21,6 +24,15 @@ def on(automated: Automated) -> Automated:
     """The sensor, switched on over an empty bucket."""
     assert automated.wanted() == {}
     return automated
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path) -> Iterator[Automated]:
+    """The same, where promotion waits for a person."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        automated = Automated(tmp_path, instance, LORA_ASSETS_PROMOTION="manual")
+        assert automated.wanted() == {}
+        yield automated
 
 
 def test_a_complete_version_becomes_a_partition_and_starts_an_incomplete_one_waits(
@@ -196,30 +208,9 @@ def test_a_version_that_a_backfill_has_is_left_to_it(on: Automated) -> None:
     on.put("1")
     on.put("2")
     on.instance.add_dynamic_partitions("data_version", ["1", "2"])
-    backfill(on, ["2"])
-    assert on.wanted() == {"1": TRAIN}
-
-
-def backfill(on: Automated, data_versions: list[str]) -> None:
-    from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-
-    graph = on.definitions.resolve_asset_graph()
-    on.instance.add_backfill(
-        PartitionBackfill.from_asset_partitions(
-            backfill_id="backfill",
-            asset_graph=graph,
-            partition_names=data_versions,
-            asset_selection=[dg.AssetKey(asset) for asset in ORDER],
-            backfill_timestamp=time(),
-            tags={},
-            dynamic_partitions_store=on.instance,
-            all_partitions=False,
-            title=None,
-            description=None,
-            run_config=None,
-        )
-    )
+    on.instance.add_backfill(requested(on.instance, on.definitions, "backfill", ["2"]))
     assert on.instance.get_backfill("backfill").status == BulkActionStatus.REQUESTED  # type: ignore[union-attr]
+    assert on.wanted() == {"1": TRAIN}
 
 
 def test_a_version_past_its_gates_is_promoted_and_one_compared_with_another_live_is_compared_again(
@@ -263,43 +254,35 @@ def test_a_version_that_went_live_in_a_run_that_died_is_not_compared_with_itself
     assert on.wanted() == {"1": ["live_deployment"]}
 
 
-def test_without_automatic_promotion_a_version_past_its_gates_waits(
-    tmp_path: Path,
-) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        on = Automated(tmp_path, instance, LORA_ASSETS_PROMOTION="manual")
-        assert on.wanted() == {}
-        on.put("1")
-        on.make("1", *TRAIN)
-        assert on.wanted() == {"1": SERVE[:-1]}
-        on.make("1", *SERVE[:-1])
-        on.registry.know("1", None)
-        assert on.wanted() == {}
-        on.registry.live.append(on.registry.know("0", None))
-        assert on.wanted() == {"1": SERVE[1:-1]}
+def test_without_automatic_promotion_a_version_past_its_gates_waits(by_hand: Automated) -> None:
+    by_hand.put("1")
+    by_hand.make("1", *TRAIN)
+    assert by_hand.wanted() == {"1": SERVE[:-1]}
+    by_hand.make("1", *SERVE[:-1])
+    by_hand.registry.know("1", None)
+    assert by_hand.wanted() == {}
+    by_hand.registry.live.append(by_hand.registry.know("0", None))
+    assert by_hand.wanted() == {"1": SERVE[1:-1]}
 
 
 def test_what_a_backfill_was_to_promote_is_compared_and_promoted_before_what_waits_for_a_person(
-    tmp_path: Path,
+    by_hand: Automated,
 ) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        on = Automated(tmp_path, instance, LORA_ASSETS_PROMOTION="manual")
-        assert on.wanted() == {}
-        live = on.registry.know("1", None)
-        on.registry.live.append(live)
-        for version in ("2", "3", "4"):
-            on.put(version)
-            on.make(version, *ORDER[:-1])
-            on.registry.know(version, None)
-        passed_over(on, "2", CAUSE_TAG)
-        assert on.wanted() == {"4": SERVE[1:-1]}
-        passed_over(on, "3", "dagster/backfill")
-        assert on.wanted() == {"3": SERVE[1:]}
-        on.registry.compared_with["3"] = live
-        assert on.wanted() == {"3": ["live_deployment"]}
-        on.make("3", "live_deployment")
-        on.registry.live.append(on.registry.by_data_version["3"])
-        assert on.wanted() == {"4": SERVE[1:-1]}
+    live = by_hand.registry.know("1", None)
+    by_hand.registry.live.append(live)
+    for version in ("2", "3", "4"):
+        by_hand.put(version)
+        by_hand.make(version, *ORDER[:-1])
+        by_hand.registry.know(version, None)
+    passed_over(by_hand, "2", CAUSE_TAG)
+    assert by_hand.wanted() == {"4": SERVE[1:-1]}
+    passed_over(by_hand, "3", "dagster/backfill")
+    assert by_hand.wanted() == {"3": SERVE[1:]}
+    by_hand.registry.compared_with["3"] = live
+    assert by_hand.wanted() == {"3": ["live_deployment"]}
+    by_hand.make("3", "live_deployment")
+    by_hand.registry.live.append(by_hand.registry.by_data_version["3"])
+    assert by_hand.wanted() == {"4": SERVE[1:-1]}
 
 
 def passed_over(on: Automated, data_version: str, launched_by: str) -> None:
