@@ -267,11 +267,13 @@ def test_what_a_stopped_workflow_left_running_is_terminated_once_dagster_answers
         handler.read_until(f"The connection to Dagster at {url} is lost")
         network.down = False
         code, _ = handler.end()
-    assert code == 0
-    assert [run.status for run in dagster.runs(request_key)] == ["CANCELED"]
-    (left,) = dagster.runs(other)
-    assert not left.ended
-    DagsterWebserver(dagster.url, dagster.url).terminate(left.run_id)
+        assert code == 0
+        assert [run.status for run in dagster.runs(request_key)] == ["CANCELED"]
+        (left,) = dagster.runs(other)
+        assert not left.ended
+        # While it is queued: a run that is just starting is not to be terminated.
+        DagsterWebserver(dagster.url, dagster.url).terminate(left.run_id)
+        assert [run.status for run in dagster.runs(other)] == ["CANCELED"]
 
 
 def test_a_check_asks_what_the_runs_of_dagster_will_work_with(
