@@ -100,7 +100,7 @@ def serving_dagster(dagster_home: Path, location: Mapping[str, str], image: str)
         yield url
     finally:
         for process in processes:
-            # Asked to end, the code server goes on for as long as someone watches it.
+            # Where SIGINT is ignored, as in a background job, the code server ignores SIGTERM.
             process.kill() if process is processes[0] else process.terminate()
         for process in processes:
             process.wait(PATIENCE_S)
