@@ -21,6 +21,7 @@ from tests.ui import browser
 from tests.ui.dagster_ui import await_ui, dagster_ui
 
 MOST_BYTES = 200_000
+SENSORS = 3
 MORE_VERSIONS = {"4": "iam", "5": "rds", "6": "sagemaker"}
 """Data that came in later, for a backfill to show."""
 
@@ -70,6 +71,9 @@ def take_all(page: Page, folder: Path) -> None:
     expect(browser.run_for(page, "three new data versions")).to_contain_text("Success")
     save(page, folder / "runs.png", until=page.get_by_text("Success").last)
     page.goto("/automation")
+    expect(page.get_by_text("Standard sensor")).to_have_count(SENSORS)
+    # Of the switches, which come last, that of 'notices' is on from the start.
+    expect(page.get_by_role("checkbox", checked=True)).to_have_count(1)
     save(page, folder / "automation.png", until=page.get_by_text("replica_repair", exact=True))
     page.set_viewport_size({"width": 2300, "height": 900})
     save(page, folder / "graph.png", only=browser.graph(page))
