@@ -12,7 +12,7 @@ from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
 from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
-from lora_assets.assets.perf_tables import limit_lines, load_table, numbers
+from lora_assets.assets.perf_tables import limit_lines, load_page, numbers
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
 from lora_assets.assets.served import live_served, take_candidate_place
@@ -158,22 +158,8 @@ def perf_metrics(
         )
         figure = latency_distribution(_sides(samples), {})
         _keep(run, metrics, samples, figure)
-    context.add_output_metadata(
-        {
-            "baseline": metrics.baseline_source,
-            "load": load_table(metrics),
-            "latency": plot(figure),
-            "mlflow run": dg.MetadataValue.url(tracking.page(run.run_id)),
-            "model version": candidate.version,
-            "registry page": dg.MetadataValue.url(registry.page(candidate)),
-            "digest": candidate.digest,
-            "server histograms": dg.MetadataValue.table(
-                [dg.TableRecord(histogram.model_dump()) for histogram in server]
-            ),
-            **numbers("candidate", metrics.candidate),
-            **origin(context.run.tags),
-        }
-    )
+    shown = load_page(metrics, figure, candidate, registry, tracking)
+    context.add_output_metadata({**shown, **origin(context.run.tags)})
     return metrics
 
 

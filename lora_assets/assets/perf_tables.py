@@ -1,12 +1,16 @@
-"""A load test as numbers, as a table and as the lines of its picture."""
+"""A load test as numbers, as a table, as the lines of its picture, and as its asset's page."""
 
 from collections.abc import Mapping
 
 import dagster as dg
+from matplotlib.figure import Figure
 
-from lora_assets.assets.figures import TIMES, Time
+from lora_assets.assets.figures import TIMES, Time, plot
 from lora_assets.records.load_test import LoadMetrics, PerfMetrics
+from lora_assets.records.registry import ModelVersion
 from lora_assets.records.verdict import Verdict
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.tracking import Tracking
 
 
 def numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
@@ -59,3 +63,26 @@ def limit_lines(verdict: Verdict, metrics: PerfMetrics) -> Mapping[Time, Mapping
             if (percentiles := stored[time]) is not None:
                 drawn["stored baseline's p95"] = percentiles.p95
     return lines
+
+
+def load_page(
+    metrics: PerfMetrics,
+    figure: Figure,
+    candidate: ModelVersion,
+    registry: Registry,
+    tracking: Tracking,
+) -> Mapping[str, dg.MetadataValue | str | int | float]:
+    """What the asset's page has of a load test."""
+    return {
+        "baseline": metrics.baseline_source,
+        "load": load_table(metrics),
+        "latency": plot(figure),
+        "mlflow run": dg.MetadataValue.url(tracking.page(metrics.mlflow_run_id)),
+        "model version": candidate.version,
+        "registry page": dg.MetadataValue.url(registry.page(candidate)),
+        "digest": candidate.digest,
+        "server histograms": dg.MetadataValue.table(
+            [dg.TableRecord(histogram.model_dump()) for histogram in metrics.server]
+        ),
+        **numbers("candidate", metrics.candidate),
+    }
