@@ -10,7 +10,6 @@ the first one, which loads the UI itself and the code location, does not count.
 import argparse
 import json
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -78,10 +77,7 @@ def measure(environment: Mapping[str, str], versions: int) -> None:
 @contextmanager
 def in_postgresql(home: Path) -> Iterator[Mapping[str, str]]:
     """The environment of a Dagster home whose storage is a database server."""
-    # A folder of its own, and not below ours: PostgreSQL runs as another user.
-    database = Path(tempfile.mkdtemp(prefix="asset-pages-postgresql-"))
-    server = postgresql(database)
-    try:
+    with postgresql() as server:
         server.restart()
         url = f"postgresql+psycopg2://dagster@127.0.0.1:{server.port}/postgres"
         dagster_home = home / "in-postgresql"
@@ -89,9 +85,6 @@ def in_postgresql(home: Path) -> Iterator[Mapping[str, str]]:
         storage = {"storage": {"postgres": {"postgres_url": url}}}
         (dagster_home / "dagster.yaml").write_text(json.dumps(storage))
         yield {"DAGSTER_HOME": str(dagster_home)}
-    finally:
-        server.kill()
-        shutil.rmtree(database)
 
 
 def main() -> None:

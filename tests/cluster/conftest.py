@@ -1,7 +1,5 @@
 """The platform in its cluster wiring: every part a real server, embedded only the model server."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -71,11 +69,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     (folder / "dagster").mkdir()
     vllm_port = free_port()
     with ExitStack() as stack:
-        # pytest's own folders are closed to the user that PostgreSQL runs as.
-        database = Path(tempfile.mkdtemp(prefix="cluster-postgresql-"))
-        stack.callback(shutil.rmtree, database)
         s3, mlflow = parts.s3_server(folder / "s3"), parts.mlflow_server(folder)
-        judge, postgresql = parts.judge_server(folder / "judge.log"), parts.postgresql(database)
+        judge = parts.judge_server(folder / "judge.log")
+        postgresql = stack.enter_context(parts.postgresql())
         prometheus = parts.prometheus_server(folder, vllm_port)
         yaml = DAGSTER_YAML.format(port=postgresql.port)
         (folder / "dagster" / "dagster.yaml").write_text(yaml)

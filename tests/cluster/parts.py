@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -149,23 +150,30 @@ def judge_server(log: Path) -> Part:
     return Part("judge", port, command, answers("/health"), log)
 
 
-def postgresql(folder: Path) -> Part:
-    """A database server in `folder`, which must be no other's and below folders open to all."""
-    port = free_port()
-    # PostgreSQL refuses to run as root.
-    user = "postgres" if os.geteuid() == 0 else None
-    initdb, server = (debian("postgresql", program) for program in ("initdb", "postgres"))
-    if user:
-        shutil.chown(folder, user)
-    data = folder / "data"
-    subprocess.run(
-        [initdb, "--auth=trust", "--username=dagster", "--no-sync", "--locale=C", str(data)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        user=user,
-    )
-    command = [server, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", ""]
-    return Part("PostgreSQL", port, [*command, "-F"], listens, folder / "log", user=user)
+@contextmanager
+def postgresql() -> Iterator[Part]:
+    """A database server, in a folder of its own that is gone with it; not started yet."""
+    with ExitStack() as stack:
+        # pytest's own folders are closed to the user that PostgreSQL runs as.
+        folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        stack.callback(shutil.rmtree, folder)
+        port = free_port()
+        # PostgreSQL refuses to run as root.
+        user = "postgres" if os.geteuid() == 0 else None
+        initdb, server = (debian("postgresql", program) for program in ("initdb", "postgres"))
+        if user:
+            shutil.chown(folder, user)
+        data = folder / "data"
+        subprocess.run(
+            [initdb, "--auth=trust", "--username=dagster", "--no-sync", "--locale=C", str(data)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            user=user,
+        )
+        command = [server, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
+        part = Part("PostgreSQL", port, command, listens, folder / "log", user=user)
+        stack.callback(part.kill)
+        yield part
 
 
 def debian(package: str, program: str) -> str:

@@ -1,10 +1,8 @@
 """The images and what is around them, each container run as Kubernetes runs it."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -118,11 +116,8 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
     adapters.chmod(0o777)
     port = free_port()
     with ExitStack() as stack:
-        # pytest's own folders are closed to the user that PostgreSQL runs as.
-        database = Path(tempfile.mkdtemp(prefix="images-postgresql-"))
-        stack.callback(shutil.rmtree, database)
         s3, mlflow = parts.s3_server(folder / "s3"), parts.mlflow_server(folder)
-        postgresql = parts.postgresql(database)
+        postgresql = stack.enter_context(parts.postgresql())
         (dagster_home / "dagster.yaml").write_text(DAGSTER_YAML.format(port=postgresql.port))
         everywhere = {
             "LORA_ASSETS_STACK": "cluster",
