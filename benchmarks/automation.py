@@ -16,8 +16,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from tests.automation.dagster_processes import Running
-from tests.automation.versions import drop
+from tests.support.dagster_processes import Running
+from tests.support.data_versions import drop
 
 LIMIT = 10.0
 SECONDS = 1200.0

@@ -31,9 +31,9 @@ from peft import PeftModel
 from random_adapter import save_random_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lora_assets.cli.child import is_healthy, start_child
-from lora_assets.engines.server.options import PACKAGED_BASE_MODEL, ServerOptions
-from lora_assets.engines.server.serve import serve
+from lora_assets.embedded.child import is_healthy, start_child
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL, ServerOptions
+from lora_assets.embedded.server.process import serve
 
 PROMPT_TOKENS = 150
 REQUESTS = 200

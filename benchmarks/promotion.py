@@ -22,8 +22,7 @@ from random_adapter import save_random_adapter
 
 from lora_assets.assets.live_deployment import live_deployment
 from lora_assets.assets.served import bring
-from lora_assets.cli.child import is_healthy, start_child
-from lora_assets.engines.adapters_folder import digest_folder
+from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.environment import (
     EMBEDDED_BASE_NAME,
     Resources,
@@ -31,9 +30,10 @@ from lora_assets.environment import (
     read_settings,
 )
 from lora_assets.gates import smoke
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.resources.fleet import LIVE_SLOT
+from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 
 def free_port() -> int:

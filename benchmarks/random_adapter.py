@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from lora_assets.engines.server.options import PACKAGED_BASE_MODEL
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.environment import EMBEDDED_BASE_NAME
 
 

@@ -21,7 +21,7 @@ from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.webhook import Webhook
 from lora_assets.resources.work_folder import WorkFolder
 
-BASE_MODEL = Path(__file__).parent / "base_model"
+BASE_MODEL = Path(__file__).parent / "embedded" / "base_model"
 EMBEDDED_BASE_NAME = "embedded-base"
 EMBEDDED_MLFLOW_UI = "http://127.0.0.1:5000"
 """Where 'make ui' serves MLflow's database (see Procfile)."""

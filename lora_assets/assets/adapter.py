@@ -11,13 +11,11 @@ from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.run_tags import origin
-from lora_assets.assets.step_pods import QUALITY_GATE, TRAIN
 from lora_assets.assets.verdicts import check_result, now, require_passed
-from lora_assets.engines.adapters_folder import digest_folder
-from lora_assets.engines.training.curve import learning_curve
-from lora_assets.gates.data_is_sound import data_is_sound
+from lora_assets.gates.data import data_is_sound
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.quality import quality_gate as decide
+from lora_assets.kubernetes.step_pods import QUALITY_GATE, TRAIN
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
@@ -32,6 +30,8 @@ from lora_assets.resources.registry import ARTIFACT
 from lora_assets.resources.tracking import TrackedRun, Tracking
 from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
+from lora_assets.training.curve import learning_curve
 
 CODE_VERSION = "1"
 """Of the training; a new one trains again what an older one has trained."""

@@ -13,16 +13,16 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
 from lora_assets.assets.served import live_served, take_candidate_place
-from lora_assets.assets.step_pods import COMPARE_DECISION, JUDGE_ANSWERS
 from lora_assets.assets.verdicts import check_result, now, require_passed
-from lora_assets.engines.inference import answer_all
-from lora_assets.engines.judge.grading import grade_all
 from lora_assets.gates.evaluation import EvalThresholds
 from lora_assets.gates.evaluation import eval_gate as decide
-from lora_assets.gates.scores import scores
+from lora_assets.judging.answers import answer_all
+from lora_assets.judging.grading import grade_all
+from lora_assets.judging.scores import scores
+from lora_assets.kubernetes.step_pods import COMPARE_DECISION, JUDGE_ANSWERS
 from lora_assets.records.dataset import Row, TrainingData
-from lora_assets.records.evaluation import Answer, EvalGrades, Grade, Side
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.grades import Answer, EvalGrades, Grade, Side
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.judge import Judge

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from lora_assets.records.dataset import Row
-from lora_assets.records.evaluation import Answer, Grade, Scores, Side
+from lora_assets.records.grades import Answer, Grade, Scores, Side
 from lora_assets.resources.tracking import TrackedRun
 
 SHOWN_EXAMPLES = 10

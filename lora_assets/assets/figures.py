@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from lora_assets.records.load_test import RequestSample
+from lora_assets.records.load import RequestSample
 
 Time = Literal["latency", "ttft"]
 TIMES: Mapping[Time, str] = {

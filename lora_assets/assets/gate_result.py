@@ -6,14 +6,14 @@ from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
-from lora_assets.assets.step_pods import QUALITY_GATE
 from lora_assets.assets.verdicts import require_passed
-from lora_assets.engines import adapter_files
-from lora_assets.records.registry import ModelVersion
+from lora_assets.kubernetes.step_pods import QUALITY_GATE
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter
 from lora_assets.resources.registry import ARTIFACT, Registry
 from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving import adapter_files
 
 
 @dg.asset(

@@ -14,12 +14,12 @@ from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import PASSED_OVER, origin
 from lora_assets.assets.served import bring, slot_table, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
-from lora_assets.assets.step_pods import PROMOTE_ADAPTER
+from lora_assets.automation.next_run import CAUSE_TAG
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.gates.advance import CAUSE_TAG
 from lora_assets.gates.promotion import overtaken, reasons_against, version_order
-from lora_assets.records.registry import Alias, ModelVersion, Promotion
+from lora_assets.kubernetes.step_pods import PROMOTE_ADAPTER
+from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.verdict import GateName
 from lora_assets.resources.fleet import LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry

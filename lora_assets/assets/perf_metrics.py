@@ -16,22 +16,22 @@ from lora_assets.assets.perf_tables import limit_lines, load_page, numbers
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
 from lora_assets.assets.served import live_served, take_candidate_place
-from lora_assets.assets.step_pods import PERF_DECISION, RUN_LOAD_TEST
 from lora_assets.assets.verdicts import check_result, now, require_passed
-from lora_assets.engines.load_generator import ModelLoad, run_load_test, warm_up
-from lora_assets.gates.load_metrics import contradictions, summarise
 from lora_assets.gates.performance import PerfThresholds
 from lora_assets.gates.performance import perf_gate as decide
 from lora_assets.gates.promotion import outlook, reasons_against
+from lora_assets.kubernetes.step_pods import PERF_DECISION, RUN_LOAD_TEST
+from lora_assets.load_test.generator import ModelLoad, run_load_test, warm_up
+from lora_assets.load_test.summary import contradictions, summarise
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.load_test import (
+from lora_assets.records.load import (
     LoadMetrics,
     LoadSamples,
     PerfMetrics,
     RequestSample,
     ServerHistogram,
 )
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry

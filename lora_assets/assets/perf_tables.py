@@ -6,8 +6,8 @@ import dagster as dg
 from matplotlib.figure import Figure
 
 from lora_assets.assets.figures import TIMES, Time, plot
-from lora_assets.records.load_test import LoadMetrics, PerfMetrics
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.load import LoadMetrics, PerfMetrics
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Verdict
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking

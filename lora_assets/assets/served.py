@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from lora_assets.engines import adapter_files
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving import adapter_files
 
 
 def refuse_live_slot(fleet: Fleet, slot: str) -> None:
@@ -56,7 +56,7 @@ def warn_of_gaps(context: dg.AssetExecutionContext, fleet: Fleet, slot: str) -> 
     """Say what servers without SlotMiddleware can't give, and what happened instead."""
     for url in fleet.without_slots():
         context.log.warning(
-            f"{url} lacks '--middleware lora_assets.engines.vllm_plugin.SlotMiddleware': its slot "
+            f"{url} lacks '--middleware lora_assets_vllm.middleware.SlotMiddleware': its slot "
             f"{slot} was unloaded and loaded again, and requests in between got 404"
         )
 

@@ -8,11 +8,11 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import origin
 from lora_assets.assets.served import bring, refuse_live_slot, slot_table, warn_of_gaps
-from lora_assets.assets.step_pods import LOAD_ADAPTER, SMOKE_TEST
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.records.registry import ModelVersion
+from lora_assets.kubernetes.step_pods import LOAD_ADAPTER, SMOKE_TEST
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking

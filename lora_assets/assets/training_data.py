@@ -5,9 +5,9 @@ import dagster as dg
 from lora_assets.assets.ownership import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import origin
-from lora_assets.assets.step_pods import DOWNLOAD_DATA
 from lora_assets.assets.verdicts import check_result, now
-from lora_assets.gates.data_is_sound import data_is_sound as decide
+from lora_assets.gates.data import data_is_sound as decide
+from lora_assets.kubernetes.step_pods import DOWNLOAD_DATA
 from lora_assets.records.dataset import TrainingData
 from lora_assets.resources.data_bucket import DataBucket
 

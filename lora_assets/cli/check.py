@@ -12,15 +12,15 @@ from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.served import refuse_live_slot, require_in_slot
 from lora_assets.assets.staged_deployment import SmokeConfig
 from lora_assets.cli.config_options import chosen, config_options
-from lora_assets.cli.dagster_webserver import DagsterWebserver
 from lora_assets.cli.stack import PLACES, Stack, resource_config, stack_options
-from lora_assets.engines import openai_http
 from lora_assets.environment import Resources
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import version_order
-from lora_assets.records.serving import AdapterShape
+from lora_assets.records.served import AdapterShape
 from lora_assets.records.training import LORA_PROFILES
+from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.resources.judge import Judge
+from lora_assets.serving import http_client
 
 _CONFIGS = (
     *(TrainingConfig, QualityConfig, SmokeConfig),
@@ -87,7 +87,7 @@ def _resources(stack: Stack) -> Resources:
 async def _ask(judge: Judge) -> None:
     async with judge.client() as client:
         model = await judge.model(client)
-        served = await openai_http.get(client, "/v1/models", openai_http.ModelList)
+        served = await http_client.get(client, "/v1/models", http_client.ModelList)
     names = [each.id for each in served.data]
     if model not in names:
         raise LoraAssetsError(

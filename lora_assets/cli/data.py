@@ -5,10 +5,10 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from lora_assets.cli.runs import add_partitions, open_instance
 from lora_assets.cli.stack import Stack
-from lora_assets.datasets.versions import build as build_version
-from lora_assets.datasets.versions import contents
+from lora_assets.embedded.data_set.versions import build as build_version
+from lora_assets.embedded.data_set.versions import contents
+from lora_assets.local.run import add_partitions, open_instance
 
 
 @click.group()

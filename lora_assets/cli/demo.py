@@ -11,19 +11,19 @@ from urllib.parse import unquote, urlsplit
 import click
 from dagster import AssetKey, DagsterInstance
 
-from lora_assets.cli.child import is_healthy, start_child
 from lora_assets.cli.demo_report import print_answers, print_next_steps, print_table
-from lora_assets.cli.failures import RunFailed
-from lora_assets.cli.history import unfinished
-from lora_assets.cli.runs import materialise, open_instance
 from lora_assets.cli.serve import require_free_port
 from lora_assets.cli.stack import Stack
-from lora_assets.datasets.versions import build
+from lora_assets.cli.unfinished import unfinished
 from lora_assets.definitions import make_definitions
+from lora_assets.embedded.child import is_healthy, start_child
+from lora_assets.embedded.data_set.versions import build
 from lora_assets.environment import read_settings
 from lora_assets.errors import LoraAssetsError
+from lora_assets.local.run import materialise, open_instance
 from lora_assets.records import Record
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.run_outcome import RunFailed
 
 START_SECONDS = 120.0
 PASSES = 5

@@ -8,9 +8,9 @@ from dagster import AssetCheckKey, DagsterInstance
 from rich.console import Console
 from rich.table import Table
 
-from lora_assets.cli.history import evaluations
 from lora_assets.cli.stack import Stack
-from lora_assets.records.registry import ModelVersion
+from lora_assets.cli.unfinished import evaluations
+from lora_assets.records.model_version import ModelVersion
 
 ANSWER_TOKENS = 64
 NEXT_STEPS = """

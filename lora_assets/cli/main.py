@@ -58,7 +58,7 @@ def main() -> None:
 
     A connection to Dagster that is lost ends with 75 (EX_TEMPFAIL): it alone is worth a retry.
     """
-    from lora_assets.cli.failures import RunFailed, full_disk
+    from lora_assets.records.run_outcome import RunFailed, full_disk
 
     # The interpreter's last look for garbage takes seconds, and the system takes all anyway.
     atexit.register(gc.freeze)

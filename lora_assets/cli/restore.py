@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from lora_assets.cli.stack import Stack, stack_options
-from lora_assets.engines.plugin_files import place_plugin
-from lora_assets.gates.drift import KEPT
-from lora_assets.resources.replica_folder import SharedFolder
+from lora_assets.serving.drift import KEPT
+from lora_assets.serving.plugin_files import place_plugin
+from lora_assets.serving.replica_folder import SharedFolder
 
 
 @click.command()

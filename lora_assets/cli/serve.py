@@ -7,15 +7,15 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from lora_assets.cli.child import start_child
 from lora_assets.cli.restore import restore_adapters
 from lora_assets.cli.stack import Stack
-from lora_assets.engines.server.options import ServerOptions
-from lora_assets.engines.torch_stack import require_torch
-from lora_assets.engines.vllm_server import vllm_command
+from lora_assets.embedded.child import start_child
+from lora_assets.embedded.server.options import ServerOptions
+from lora_assets.embedded.vllm_server import vllm_command
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
-from lora_assets.resources.replica_folder import SharedFolder
+from lora_assets.serving.replica_folder import SharedFolder
+from lora_assets.training.torch_stack import require_torch
 
 
 @click.command()
@@ -48,7 +48,7 @@ def serve(host: str | None, port: int | None) -> None:
         return
     require_torch()
     with heavy_imports():
-        from lora_assets.engines.server.serve import serve as run_server
+        from lora_assets.embedded.server.process import serve as run_server
 
     run_server(options)
 
@@ -58,7 +58,7 @@ def _serve_vllm(python: str, options: ServerOptions, judge: SplitResult) -> None
     import uvicorn
     from fastapi import FastAPI
 
-    from lora_assets.engines.judge.lexical_app import create_judge_app
+    from lora_assets.embedded.judge_app import create_judge_app
 
     judge_host, judge_port = judge.hostname or "127.0.0.1", judge.port or 8001
     require_free_port(judge_host, judge_port)

@@ -10,17 +10,17 @@ from dagster import AssetCheckKey, AssetKey
 
 from lora_assets.assets.eval_grades import ANSWERED
 from lora_assets.assets.run_tags import launch_tags
-from lora_assets.cli.dagster_webserver import PARTITION_TAG, DagsterWebserver, Run
-from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.outputs import Name, Outputs
-from lora_assets.cli.remote_run import RemoteRun, stop_signals
-from lora_assets.cli.run_log import RunEvent
-from lora_assets.cli.runs import materialise, open_instance, typed_command
 from lora_assets.cli.stack import Stack, resource_config
 from lora_assets.cli.steps import STEPS, Step
 from lora_assets.definitions import make_definitions
+from lora_assets.local.run import materialise, open_instance, typed_command
 from lora_assets.records import Record
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.run_outcome import RunFailed
+from lora_assets.remote.log import RunEvent
+from lora_assets.remote.run import RemoteRun, stop_signals
+from lora_assets.remote.webserver import PARTITION_TAG, DagsterWebserver, Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -12,11 +12,11 @@ from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.staged_deployment import DeployConfig, SmokeConfig
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.cli.config_options import chosen, config_options
-from lora_assets.cli.failures import RunFailed
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, leave, run_stage, step_option
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.run_outcome import RunFailed
 
 _EVERYWHERE = ("model_name", "mlflow_tracking_uri")
 _REPLICAS = ("vllm_url", "deployment", "namespace")

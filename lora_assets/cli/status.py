@@ -10,10 +10,10 @@ from rich.table import Table
 
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.drift import drifts
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
-from lora_assets.resources.replica import Replica
+from lora_assets.serving.drift import drifts
+from lora_assets.serving.replica import Replica
 
 
 @click.command()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lora_assets.records import Record
-from lora_assets.records.evaluation import Side
+from lora_assets.records.grades import Side
 
 
 class Step(Record):

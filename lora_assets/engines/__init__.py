@@ -1,1 +1,1 @@
-"""Training, serving, judging and load generation: torch and HTTP, no Dagster."""
+"""Only the old path of vLLM's middleware, until release 0.3."""

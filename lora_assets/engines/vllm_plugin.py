@@ -1,27 +1,18 @@
-"""What vLLM loads: `--middleware lora_assets.engines.vllm_plugin.SlotMiddleware`.
+"""The old path of vLLM's middleware; use `lora_assets_vllm.middleware`. Gone in release 0.3."""
 
-vLLM imports this before it collects its LoRA resolvers. With the one registered here an
-adapter's own name answers also after a restart, before anything has loaded it again.
-"""
+import warnings
 
-import asyncio
-
-from vllm.lora.request import LoRARequest
-from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
-
-from lora_assets.engines.slots import SlotMiddleware, adapters_dir, named_folder
+try:
+    from lora_assets.serving.vllm_plugin.middleware import SlotMiddleware
+except ModuleNotFoundError:
+    # In vLLM's plug-in folder, where there is no whole lora_assets.
+    from lora_assets_vllm.middleware import SlotMiddleware  # type: ignore[import-not-found,no-redef]
 
 __all__ = ["SlotMiddleware"]
 
-
-class NameResolver(LoRAResolver):  # type: ignore[misc]
-    """Finds an adapter by its own name among the links in `names/`."""
-
-    async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-        """The adapter under its digest folder's path, which vLLM's prefix cache is keyed by."""
-        folder = await asyncio.to_thread(named_folder, adapters_dir(), lora_name)
-        # vLLM replaces the id; it only has to be a possible one.
-        return folder and LoRARequest(lora_name=lora_name, lora_int_id=1, lora_path=str(folder))
-
-
-LoRAResolverRegistry.register_resolver("lora-assets names", NameResolver())
+warnings.warn(
+    "lora_assets.engines.vllm_plugin.SlotMiddleware is now "
+    "lora_assets_vllm.middleware.SlotMiddleware; change vLLM's --middleware.",
+    FutureWarning,
+    stacklevel=2,
+)

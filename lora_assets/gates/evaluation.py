@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from lora_assets.records import Record
-from lora_assets.records.evaluation import EvalGrades, Scores
+from lora_assets.records.grades import EvalGrades, Scores
 from lora_assets.records.verdict import Check, Comparison, Verdict
 
 

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from lora_assets.records import Record
-from lora_assets.records.load_test import LoadMetrics, PerfMetrics
+from lora_assets.records.load import LoadMetrics, PerfMetrics
 from lora_assets.records.verdict import Check, Verdict
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import GateName, Verdict
 
 ALL_GATES: tuple[GateName, ...] = ("quality_gate", "smoke_test", "eval_gate", "perf_gate")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from lora_assets.records import Record
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Check, Verdict
 
 PROMPTS = (

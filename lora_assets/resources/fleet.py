@@ -9,17 +9,17 @@ import dagster as dg
 import httpx
 from pydantic import Field
 
-from lora_assets.engines.adapters_folder import NAME
-from lora_assets.engines.base_shapes import base_modules
-from lora_assets.engines.openai_http import open_client
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.preflight import obstacles
-from lora_assets.records.registry import Alias
-from lora_assets.records.serving import AdapterShape
-from lora_assets.resources.at_once import on_each
-from lora_assets.resources.replica import Replica
-from lora_assets.resources.replica_folder import ReplicaFolder, SharedFolder, once_each
-from lora_assets.resources.slot_switch import load, renew
+from lora_assets.records.model_version import Alias
+from lora_assets.records.served import AdapterShape
+from lora_assets.serving.base_shapes import base_modules
+from lora_assets.serving.each_replica import on_each
+from lora_assets.serving.http_client import open_client
+from lora_assets.serving.preflight import obstacles
+from lora_assets.serving.replica import Replica
+from lora_assets.serving.replica_folder import ReplicaFolder, SharedFolder, once_each
+from lora_assets.serving.switch import load, renew
+from lora_assets.serving.vllm_plugin.adapters_folder import NAME
 
 LIVE_SLOT = "aws-rag-qa-live"
 CANDIDATE_SLOT = "aws-rag-qa-candidate"
@@ -145,12 +145,12 @@ class Fleet(dg.ConfigurableResource[Any]):
 
     def _pods(self) -> Sequence[Replica]:
         # Kubernetes' client takes a second to import, which nobody else should wait for.
-        from lora_assets.resources.pod_folder import PodFolder
-        from lora_assets.resources.replica_discovery import (
+        from lora_assets.serving.discovery import (
             from_deployment,
             from_selector,
             from_service,
         )
+        from lora_assets.serving.pod_exec import PodFolder
 
         namespace, _, name = (self.service or self.pod_selector).partition("/")
         if self.service:

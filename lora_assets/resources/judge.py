@@ -7,8 +7,8 @@ import dagster as dg
 import httpx
 from pydantic import Field
 
-from lora_assets.engines.judge.grading import find_judge_model
-from lora_assets.engines.openai_http import open_client
+from lora_assets.judging.grading import find_judge_model
+from lora_assets.serving.http_client import open_client
 
 
 class Judge(dg.ConfigurableResource[Any]):

@@ -18,8 +18,8 @@ from mlflow.environment_variables import (
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from lora_assets.engines.adapters_folder import digest_folder
 from lora_assets.errors import LoraAssetsError
+from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 MLFLOW_DISABLE_TELEMETRY.set(True)  # type: ignore[no-untyped-call]
 MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # type: ignore[no-untyped-call]

@@ -7,10 +7,10 @@ import dagster as dg
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from lora_assets.engines.server_histograms import locate_p95, server_histogram
 from lora_assets.errors import LoraAssetsError
+from lora_assets.load_test.server_histograms import locate_p95, server_histogram
 from lora_assets.records import Record
-from lora_assets.records.load_test import ServerHistogram
+from lora_assets.records.load import ServerHistogram
 from lora_assets.resources.fleet import Fleet
 
 METRICS = ("vllm:e2e_request_latency_seconds", "vllm:time_to_first_token_seconds")

@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 from pydantic import ValidationError
 
-from lora_assets.engines.torch_stack import require_torch
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 from lora_assets.records.dataset import Row, SplitName
@@ -17,6 +16,7 @@ from lora_assets.records.training import (
     TrainingMetrics,
     TrainingParameters,
 )
+from lora_assets.training.torch_stack import require_torch
 
 
 class Trainer(dg.ConfigurableResource[Any]):
@@ -55,7 +55,7 @@ class Trainer(dg.ConfigurableResource[Any]):
         require_torch()
         # Only the step that trains pays for loading torch, and its image alone has it.
         with heavy_imports():
-            from lora_assets.engines.training.train import train
+            from lora_assets.training.train import train
 
         return train(
             splits["train"],

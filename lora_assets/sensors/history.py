@@ -10,7 +10,7 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG
 
 from lora_assets.assets.run_tags import PASSED_OVER
-from lora_assets.gates.advance import CAUSE_TAG, GATE_OF, Attempts, Phase
+from lora_assets.automation.next_run import CAUSE_TAG, GATE_OF, Attempts, Phase
 from lora_assets.records.progress import Progress
 
 PHASE_TAG = "lora_assets/phase"

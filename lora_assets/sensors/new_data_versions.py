@@ -6,7 +6,7 @@ import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
-from lora_assets.gates.advance import (
+from lora_assets.automation.next_run import (
     CAUSE_TAG,
     COMPARING_GATES,
     GATE_OF,
@@ -20,12 +20,12 @@ from lora_assets.gates.advance import (
     stopped_by,
     waiting_for_promotion,
 )
+from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.records.progress import Progress
 from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors import history
-from lora_assets.sensors.dead_processes import fail_runs_of_dead_processes
 
 SECONDS_BETWEEN_TICKS = 4
 """Less than the 5 s of the daemon's own loop: with 5 it passes over every other one."""

@@ -8,8 +8,8 @@ import dagster as dg
 from dagster._core.remote_origin import CodeLocationOrigin
 
 from lora_assets.assets.run_tags import WHY
+from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS, PROMOTION, is_for_a_person
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS, PROMOTION, is_for_a_person
 from lora_assets.records.verdict import NEXT_STEPS
 from lora_assets.resources.webhook import Webhook
 from lora_assets.sensors import history

@@ -7,14 +7,14 @@ import dagster as dg
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.assets.served import bring, slot_table
-from lora_assets.assets.step_pods import LOAD_ADAPTER
+from lora_assets.automation.next_run import PROMOTION
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.gates.advance import PROMOTION
-from lora_assets.gates.drift import KEPT, Drift, drifts
+from lora_assets.kubernetes.step_pods import LOAD_ADAPTER
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving.drift import KEPT, Drift, drifts
 
 SECONDS_BETWEEN_TICKS = 30
 

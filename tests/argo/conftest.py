@@ -1,5 +1,5 @@
 """Fixtures of the tests here."""
 
-from tests.remote_dagster import dagster
+from tests.support.remote_dagster import dagster
 
 __all__ = ["dagster"]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.argo.specification import ResourceRow, read
 from tests.argo.test_workflows import STAGES, WORKFLOWS
-from tests.argo.validation import templates_of
+from tests.support.argo_specification import ResourceRow, read
+from tests.support.argo_validation import templates_of
 
 SPECIFIED = read()
 FOLLOWING = ResourceRow(

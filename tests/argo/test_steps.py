@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.argo.test_workflows import STAGES, TEMPLATES, WORKFLOWS
-from tests.doubles.argo_controller import ArgoWorkflow
+from tests.support.doubles.argo_controller import ArgoWorkflow
 
 STAND_IN = """
     import json, os, pathlib, signal, sys

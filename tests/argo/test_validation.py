@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.argo.test_workflows import ARGO, TEMPLATES
-from tests.argo.validation import load, problems
+from tests.support.argo_validation import load, problems
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -8,8 +8,8 @@ import pytest
 from hera.workflows import Workflow, WorkflowTemplate
 
 from lora_assets.cli.main import cli
-from tests.argo.validation import load, problems, templates_of
-from tests.deploy.manifests import code_location
+from tests.support.argo_validation import load, problems, templates_of
+from tests.support.manifests import code_location
 
 ROOT = Path(__file__).parents[2]
 ARGO = ROOT / "argo"

@@ -4,7 +4,7 @@ import dagster as dg
 
 from lora_assets.assets.eval_tables import SHOWN_EXAMPLES, examples_table, rates, scores_table
 from lora_assets.records.dataset import Row, RowMetadata
-from lora_assets.records.evaluation import Answer, Grade, Letter, Scores, Side
+from lora_assets.records.grades import Answer, Grade, Letter, Scores, Side
 
 LETTERS: Mapping[str, Letter | None] = {"A": "A", "B": "B", "C": "C", "-": None}
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lora_assets.environment import Resources
-from lora_assets.records.load_test import PerfMetrics
+from lora_assets.records.load import PerfMetrics
 from lora_assets.resources.fleet import Fleet
-from tests.conftest import passed_verdict
-from tests.promotions import stage, take_through
+from tests.support.promotions import stage, take_through
+from tests.support.stack import passed_verdict
 
 
 def take(resources: Resources, folder: Path, data_version: str) -> PerfMetrics:

@@ -3,7 +3,7 @@ from typing import Literal
 from lora_assets.assets.figures import latency_distribution
 from lora_assets.assets.perf_tables import limit_lines, load_table
 from lora_assets.gates.performance import PerfThresholds, perf_gate
-from lora_assets.records.load_test import LoadMetrics, Percentiles, PerfMetrics, RequestSample
+from lora_assets.records.load import LoadMetrics, Percentiles, PerfMetrics, RequestSample
 
 
 def load(latency: float | None) -> LoadMetrics:

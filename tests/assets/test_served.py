@@ -8,9 +8,9 @@ from lora_assets.assets.served import bring, take_candidate_place
 from lora_assets.environment import Resources
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT
-from tests.conftest import trained
+from tests.support.stack import trained
 
 
 def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion:

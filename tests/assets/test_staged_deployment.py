@@ -9,7 +9,7 @@ from lora_assets.assets.staged_deployment import DeployConfig, staged_deployment
 from lora_assets.environment import Resources
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.fleet import LIVE_SLOT
-from tests.conftest import trained
+from tests.support.stack import trained
 
 
 def test_the_live_slot_is_refused_before_anything_is_loaded(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.automation.dagster_processes import Running
+from tests.support.dagster_processes import Running
 
 
 @pytest.fixture

@@ -4,15 +4,18 @@ import os
 from itertools import pairwise
 
 import dagster as dg
+import pytest
 
 from lora_assets.assets.pools import SERVING, TRAINING
 from lora_assets.assets.run_tags import WHY
+from lora_assets.automation.next_run import PROMOTION, stopped_by
 from lora_assets.definitions import ASSETS, CHECKS
-from lora_assets.gates.advance import PROMOTION, stopped_by
 from lora_assets.gates.promotion import version_order
 from lora_assets.sensors.history import read_progress
-from tests.automation.dagster_processes import Running
-from tests.automation.versions import drop
+from tests.support.dagster_processes import Running
+from tests.support.data_versions import drop
+
+pytestmark = pytest.mark.e2e
 
 VERSIONS = int(os.environ.get("VERSIONS", "4"))
 SECONDS = 900.0 * VERSIONS

@@ -8,13 +8,16 @@ from itertools import pairwise
 from threading import Event, Thread
 
 import dagster as dg
+import pytest
 
+from lora_assets.automation.next_run import CAUSE_TAG, PROMOTION, stopped_by
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.advance import CAUSE_TAG, PROMOTION, stopped_by
 from lora_assets.gates.promotion import version_order
 from lora_assets.sensors.history import read_progress
-from tests.automation.dagster_processes import Running
-from tests.automation.versions import drop
+from tests.support.dagster_processes import Running
+from tests.support.data_versions import drop
+
+pytestmark = pytest.mark.e2e
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 SEED = int(os.environ.get("SEED", "5"))

@@ -1,9 +1,13 @@
 """Nobody touches anything: versions go as far as they earn, and what was lost comes back."""
 
-from lora_assets.gates.advance import stopped_by
+import pytest
+
+from lora_assets.automation.next_run import stopped_by
 from lora_assets.sensors.history import read_progress
-from tests.automation.dagster_processes import Running
-from tests.automation.versions import drop
+from tests.support.dagster_processes import Running
+from tests.support.data_versions import drop
+
+pytestmark = pytest.mark.e2e
 
 SECONDS = 1800.0
 

@@ -8,9 +8,9 @@ import pytest
 from lora_assets.cli.main import main
 from lora_assets.environment import Resources
 from lora_assets.records import Record
-from lora_assets.records.registry import Alias, ModelVersion
-from tests.conftest import trained
-from tests.remote_dagster import dagster
+from lora_assets.records.model_version import Alias, ModelVersion
+from tests.support.remote_dagster import dagster
+from tests.support.stack import trained
 
 __all__ = ["Run", "dagster", "keep", "register", "run", "spoil"]
 

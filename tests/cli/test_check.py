@@ -7,7 +7,7 @@ import pytest
 
 from lora_assets.environment import Resources
 from tests.cli.conftest import Run, register
-from tests.remote_dagster import small_data
+from tests.support.remote_dagster import small_data
 
 NOWHERE = "http://127.0.0.1:9"
 """The port of discard, which nothing serves; a free one would be in the tests' names."""

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from lora_assets.cli.demo_report import gate_rows
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 
 DIGEST = "a" * 64
 

@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 
 from lora_assets.assets.partitions import data_versions
-from lora_assets.cli.failures import RunFailed
-from lora_assets.cli.runs import materialise
+from lora_assets.local.run import materialise
+from lora_assets.records.run_outcome import RunFailed
 
 COMMAND = (sys.executable, "-m", "lora_assets.cli.main")
 SPACE = 32 << 20

@@ -11,7 +11,7 @@ import pytest
 
 from lora_assets.records.verdict import NEXT_STEPS
 from tests.cli.conftest import Run
-from tests.conftest import free_port, serving, stack_environment
+from tests.support.stack import free_port, serving, stack_environment
 
 Output = Callable[..., str]
 

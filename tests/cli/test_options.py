@@ -15,7 +15,7 @@ from lora_assets.assets.staged_deployment import DeployConfig
 from lora_assets.cli import stages
 from lora_assets.cli.stack import PLACES
 from lora_assets.environment import make_resources, read_settings
-from tests.argo.specification import read
+from tests.support.argo_specification import read
 
 SPECIFIED = read()
 CLUSTER = read_settings({"LORA_ASSETS_STACK": "cluster"})

@@ -10,11 +10,11 @@ import pytest
 from mlflow import MlflowClient
 from peft import LoraConfig
 
-from lora_assets.engines.adapter_files import WEIGHTS
 from lora_assets.environment import EMBEDDED_BASE_NAME, Resources
 from lora_assets.records.verdict import NEXT_STEPS
+from lora_assets.serving.adapter_files import WEIGHTS
 from tests.cli.conftest import Run, keep, register, spoil
-from tests.random_adapters import save_adapter
+from tests.support.random_adapters import save_adapter
 
 
 def with_a_pickle(folder: Path) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from lora_assets.assets.served import bring
-from lora_assets.engines.adapter_files import WEIGHTS
 from lora_assets.environment import Resources
 from lora_assets.gates import smoke
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import LIVE_SLOT
+from lora_assets.serving.adapter_files import WEIGHTS
 from tests.cli.conftest import Run, register, spoil
-from tests.conftest import free_port, passed_verdict
+from tests.support.stack import free_port, passed_verdict
 
 KEY = "sk-very-secret"
 Status = Callable[..., tuple[int, Any]]

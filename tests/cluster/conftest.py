@@ -16,9 +16,9 @@ from lora_assets.environment import (
     read_settings,
 )
 from lora_assets.resources.object_store import s3_client
-from tests.cluster import parts
-from tests.cluster.parts import Part
-from tests.conftest import free_port
+from tests.support import cluster_parts
+from tests.support.cluster_parts import Part
+from tests.support.stack import free_port
 
 BUCKET = "my-vllm-data"
 DAGSTER_YAML = """
@@ -69,10 +69,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     (folder / "dagster").mkdir()
     vllm_port = free_port()
     with ExitStack() as stack:
-        s3, mlflow = parts.s3_server(folder / "s3"), parts.mlflow_server(folder)
-        judge = parts.judge_server(folder / "judge.log")
-        postgresql = stack.enter_context(parts.postgresql())
-        prometheus = parts.prometheus_server(folder, vllm_port)
+        s3, mlflow = cluster_parts.s3_server(folder / "s3"), cluster_parts.mlflow_server(folder)
+        judge = cluster_parts.judge_server(folder / "judge.log")
+        postgresql = stack.enter_context(cluster_parts.postgresql())
+        prometheus = cluster_parts.prometheus_server(folder, vllm_port)
         yaml = DAGSTER_YAML.format(port=postgresql.port)
         (folder / "dagster" / "dagster.yaml").write_text(yaml)
         environment = {
@@ -82,8 +82,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "MLFLOW_TRACKING_URI": mlflow.url,
             "S3_DATA_BUCKET": f"s3://{BUCKET}",
             "AWS_ENDPOINT_URL_S3": s3.url,
-            "AWS_ACCESS_KEY_ID": parts.S3_KEY,
-            "AWS_SECRET_ACCESS_KEY": parts.S3_SECRET,
+            "AWS_ACCESS_KEY_ID": cluster_parts.S3_KEY,
+            "AWS_SECRET_ACCESS_KEY": cluster_parts.S3_SECRET,
             "PROMETHEUS_URL": prometheus.url,
             "VLLM_URL": f"http://127.0.0.1:{vllm_port}",
             "VLLM_REPLICAS": f"http://127.0.0.1:{vllm_port}",
@@ -92,7 +92,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "BASE_MODEL": str(BASE_MODEL),
             "BASE_MODEL_NAME": EMBEDDED_BASE_NAME,
         }
-        vllm = parts.model_server(environment, vllm_port, folder / "vllm.log")
+        vllm = cluster_parts.model_server(environment, vllm_port, folder / "vllm.log")
         cluster = Cluster(folder, environment, s3, mlflow, prometheus, vllm, judge, postgresql)
         for part in (postgresql, s3, mlflow, prometheus, judge):
             stack.callback(part.kill)

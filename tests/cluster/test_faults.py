@@ -14,9 +14,11 @@ from mlflow import MlflowClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.conftest import BUCKET, Cluster, Ended, Run
-from tests.cluster.parts import Part
-from tests.cluster.stages import EVALUATE, PERFORMANCE, build, succeed, train, training
-from tests.conftest import free_port
+from tests.support.cluster_parts import Part
+from tests.support.cluster_stages import EVALUATE, PERFORMANCE, build, succeed, train, training
+from tests.support.stack import free_port
+
+pytestmark = pytest.mark.e2e
 
 DATA_VERSION = "0"
 

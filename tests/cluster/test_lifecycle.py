@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import psycopg2
+import pytest
 from mlflow import MlflowClient
 
 from lora_assets.assets.perf_metrics import STORED_METRICS
-from lora_assets.records.load_test import LoadMetrics
+from lora_assets.records.load import LoadMetrics
 from lora_assets.resources.fleet import LIVE_SLOT
 from tests.cluster.conftest import BUCKET, Cluster, Run
-from tests.cluster.stages import build, gate_and_promote, status, succeed, train
+from tests.support.cluster_stages import build, gate_and_promote, status, succeed, train
+
+pytestmark = pytest.mark.e2e
 
 
 def test_two_versions_go_from_nothing_to_live_and_back(cluster: Cluster, run: Run) -> None:

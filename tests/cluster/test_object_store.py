@@ -8,6 +8,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.object_store import ObjectStore
 from tests.cluster.conftest import BUCKET, Cluster
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(params=["s3", "folder"])
 def store(cluster: Cluster, request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:

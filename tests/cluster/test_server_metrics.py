@@ -7,6 +7,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.server_metrics import METRICS, ServerMetrics
 from tests.cluster.conftest import Cluster
 
+pytestmark = pytest.mark.e2e
+
 
 def ask(cluster: Cluster, times: int) -> None:
     for _ in range(times):

@@ -17,18 +17,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lora_assets.cli.child import is_healthy, start_child
-from lora_assets.engines.adapters_folder import digest_folder
-from lora_assets.engines.server.options import ServerOptions
-from lora_assets.engines.vllm_server import vllm_command
+from lora_assets.embedded.child import is_healthy, start_child
+from lora_assets.embedded.server.options import ServerOptions
+from lora_assets.embedded.vllm_server import vllm_command
 from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.gates import smoke
-from lora_assets.gates.same_weights import same_logprobs
 from lora_assets.resources.fleet import Fleet
-from lora_assets.resources.replica import Completion, Replica
-from lora_assets.resources.replica_folder import SharedFolder
-from tests.conftest import free_port, stack_environment
-from tests.random_adapters import ATTENTION, save_adapter
+from lora_assets.serving.replica import Completion, Replica
+from lora_assets.serving.replica_folder import SharedFolder
+from lora_assets.serving.same_weights import same_logprobs
+from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
+from tests.support.random_adapters import ATTENTION, save_adapter
+from tests.support.stack import free_port, stack_environment
 
 ADAPTERS = 6
 START_SECONDS = 600
@@ -58,7 +58,7 @@ class RunningServer:
 
     def start(self) -> None:
         python = os.environ.get("VLLM_PYTHON")
-        program = "lora_assets.engines.server.serve"
+        program = "lora_assets.embedded.server.process"
         command: Sequence[str] = [sys.executable, "-m", program, self.options.model_dump_json()]
         environment: Mapping[str, str] = os.environ
         if python:

@@ -10,9 +10,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lora_assets.engines.adapter_files import WEIGHTS
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.fleet import LIVE_SLOT
+from lora_assets.serving.adapter_files import WEIGHTS
 from tests.conformance.conftest import (
     Answers,
     Known,
@@ -22,9 +22,9 @@ from tests.conformance.conftest import (
     running,
     stack_of,
 )
-from tests.conformance.interruptions import POINTS, damage, flip_a_byte, interrupt
-from tests.promotions import aliases, promote, stage
-from tests.repairs import repair, requested, skipped
+from tests.support.interruptions import POINTS, damage, flip_a_byte, interrupt
+from tests.support.promotions import aliases, promote, stage
+from tests.support.repairs import repair, requested, skipped
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_promotion_whose_process_is_killed_is_finished_by_the_next_one(
     stack: StackOfReplicas, live: Known, adapters: Sequence[Known], fresh: Answers, point: str
 ) -> None:
     stage(stack.resources, adapters[1].source, "2")
-    command = [sys.executable, "-m", "tests.conformance.interruptions", point]
+    command = [sys.executable, "-m", "tests.support.interruptions", point]
     killed = subprocess.run(command, env={**os.environ, **stack.environment}, check=False)
     assert killed.returncode == -signal.SIGKILL
     between = live if point in POINTS[:2] else adapters[1]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import yaml
 
-from tests.deploy.manifests import DEPLOY, find
+from tests.support.manifests import DEPLOY, find
 
 PARSE = """
 import json, sys

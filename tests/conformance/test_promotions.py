@@ -12,7 +12,7 @@ import pytest
 from lora_assets.assets.served import bring
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from tests.conformance.conftest import (
     Answers,
@@ -22,8 +22,8 @@ from tests.conformance.conftest import (
     assert_answers,
     two_servers,
 )
-from tests.conftest import passed_verdict
-from tests.promotions import aliases, promote, stage
+from tests.support.promotions import aliases, promote, stage
+from tests.support.stack import passed_verdict
 
 PROMOTIONS, CLIENTS = 20, 4
 PLACES = 64

@@ -20,9 +20,16 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import UserDefinedDagsterK8sConfig, construct_dagster_k8s_job
 from kubernetes.client import ApiClient
 
-from lora_assets.assets.step_pods import HOME, TRAIN, TRAINING_CLAIM
 from lora_assets.cli.stage_run import REQUEST_TAG
-from tests.deploy.manifests import (
+from lora_assets.kubernetes.step_pods import HOME, TRAIN, TRAINING_CLAIM
+from tests.support.doubles.dagster_chart import (
+    container_context,
+    instance_config,
+    launcher_config,
+    merged,
+)
+from tests.support.doubles.kubernetes_api import KubernetesApi
+from tests.support.manifests import (
     DEPLOY,
     REPOSITORY,
     code_location,
@@ -30,13 +37,6 @@ from tests.deploy.manifests import (
     find,
     validate,
 )
-from tests.doubles.dagster_chart import (
-    container_context,
-    instance_config,
-    launcher_config,
-    merged,
-)
-from tests.doubles.kubernetes_api import KubernetesApi
 
 EXISTING = yaml.safe_load((DEPLOY / "dagster" / "values-existing-postgresql.yaml").read_text())
 STEP_PODS = "LORA_ASSETS_STEP_PODS"
@@ -117,7 +117,7 @@ def test_the_chart_adds_no_account_and_no_rights_to_ours() -> None:
 
 
 def test_pools_and_queue_are_those_of_the_embedded_stack() -> None:
-    text = (REPOSITORY / "lora_assets" / "cli" / "dagster.yaml").read_text()
+    text = (REPOSITORY / "lora_assets" / "local" / "dagster.yaml").read_text()
     embedded, made = yaml.safe_load(text), instance_config(dagster_values())
     del embedded["concurrency"]["runs"]["max_concurrent_runs"]  # What one machine can bear.
     assert made["concurrency"] == embedded["concurrency"]

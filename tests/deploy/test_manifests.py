@@ -6,7 +6,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from tests.deploy.manifests import (
+from tests.support.manifests import (
     CUSTOM,
     DEPLOY,
     FOLDERS,

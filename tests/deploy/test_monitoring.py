@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from lora_assets.engines.server.metrics import ServerMetrics
+from lora_assets.embedded.server.metrics import ServerMetrics
 from lora_assets.gates.performance import PerfThresholds
-from tests.deploy.manifests import WITH_PODS, find, kustomization
-from tests.deploy.monitoring import DASHBOARD, alerts, expressions, metrics, panels
+from tests.support.manifests import WITH_PODS, find, kustomization
+from tests.support.monitoring import DASHBOARD, alerts, expressions, metrics, panels
 
 KUBE_STATE_METRICS = {
     *("kube_deployment_spec_replicas", "kube_deployment_status_replicas_available"),

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from tests.deploy.manifests import Object, find, of_kind
+from tests.support.manifests import Object, find, of_kind
 
 NAMESPACES: Mapping[str, Mapping[str, str]] = {
     "an-app": {"lora-assets/vllm-client": "true"},

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.deploy.manifests import (
+from tests.support.manifests import (
     FOLDERS,
     MANIFESTS,
     REPOSITORY,

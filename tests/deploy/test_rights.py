@@ -12,11 +12,11 @@ import dagster_k8s.launcher
 import pytest
 
 from lora_assets.resources import object_store
-from lora_assets.resources.pod_folder import PodFolder
-from lora_assets.resources.replica_discovery import from_deployment, from_selector, from_service
-from tests.deploy.manifests import DEPLOY, find
-from tests.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
-from tests.resources.test_pod_folder import make_adapter
+from lora_assets.serving.discovery import from_deployment, from_selector, from_service
+from lora_assets.serving.pod_exec import PodFolder
+from tests.serving.test_pod_exec import make_adapter
+from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
+from tests.support.manifests import DEPLOY, find
 
 Right = tuple[str, str, str]
 """API group, resource, verb."""

@@ -12,11 +12,12 @@ from mlflow.cli import cli as mlflow_cli
 from lora_assets.cli.main import cli
 from lora_assets.cli.stack import resource_config
 from lora_assets.environment import make_resources, read_settings
-from lora_assets.gates.preflight import PLACES
 from lora_assets.records.training import LORA_PROFILES
 from lora_assets.resources.fleet import Fleet
-from lora_assets.resources.pod_folder import PodFolder
-from tests.deploy.manifests import (
+from lora_assets.serving.pod_exec import PodFolder
+from lora_assets.serving.preflight import PLACES
+from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod
+from tests.support.manifests import (
     MANIFESTS,
     WITH_PODS,
     Manifest,
@@ -25,7 +26,6 @@ from tests.deploy.manifests import (
     dagster_values,
     find,
 )
-from tests.doubles.kubernetes_api import Deployment, KubernetesApi, Pod
 
 OF_OTHERS = {"AWS_DEFAULT_REGION", "HOME"}
 OF_VLLM = {

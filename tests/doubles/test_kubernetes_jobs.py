@@ -9,7 +9,7 @@ import pytest
 from kubernetes.client import ApiException, BatchV1Api, CoreV1Api
 from kubernetes.config import new_client_from_config
 
-from tests.doubles.kubernetes_api import Jobs, KubernetesApi, Node
+from tests.support.doubles.kubernetes_api import Jobs, KubernetesApi, Node
 
 IMAGE = "registry.test/python:3"
 CLAIM, MOUNT = "work", "/var/lib/work"

@@ -1,7 +1,7 @@
 import pytest
 
 from lora_assets.gates.evaluation import EvalThresholds, eval_gate
-from lora_assets.records.evaluation import EvalGrades, Scores
+from lora_assets.records.grades import EvalGrades, Scores
 from lora_assets.records.verdict import Verdict
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from lora_assets.gates.performance import PerfThresholds, perf_gate
-from lora_assets.records.load_test import LoadMetrics, Percentiles, PerfMetrics
+from lora_assets.records.load import LoadMetrics, Percentiles, PerfMetrics
 from lora_assets.records.verdict import Verdict
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from lora_assets.gates.promotion import ALL_GATES, outlook, reasons_against, version_order
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Check, GateName, Verdict
 
 

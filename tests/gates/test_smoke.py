@@ -1,7 +1,7 @@
 import pytest
 
 from lora_assets.gates.smoke import REQUESTS, SmokeAnswer, SmokeThresholds, smoke_test
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Verdict
 
 VERSION = ModelVersion(

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from lora_assets.environment import BASE_MODEL, EMBEDDED_BASE_NAME
-from tests.cluster import parts
-from tests.cluster.parts import Part
-from tests.conftest import free_port
+from tests.support import cluster_parts
+from tests.support.cluster_parts import Part
+from tests.support.stack import free_port
 
 BUCKET = "my-vllm-data"
 USER = 1000
@@ -116,23 +116,23 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
     adapters.chmod(0o777)
     port = free_port()
     with ExitStack() as stack:
-        s3, mlflow = parts.s3_server(folder / "s3"), parts.mlflow_server(folder)
-        postgresql = stack.enter_context(parts.postgresql())
+        s3, mlflow = cluster_parts.s3_server(folder / "s3"), cluster_parts.mlflow_server(folder)
+        postgresql = stack.enter_context(cluster_parts.postgresql())
         (dagster_home / "dagster.yaml").write_text(DAGSTER_YAML.format(port=postgresql.port))
         everywhere = {
             "LORA_ASSETS_STACK": "cluster",
             "MLFLOW_TRACKING_URI": mlflow.url,
             "S3_DATA_BUCKET": f"s3://{BUCKET}",
             "AWS_ENDPOINT_URL_S3": s3.url,
-            "AWS_ACCESS_KEY_ID": parts.S3_KEY,
-            "AWS_SECRET_ACCESS_KEY": parts.S3_SECRET,
+            "AWS_ACCESS_KEY_ID": cluster_parts.S3_KEY,
+            "AWS_SECRET_ACCESS_KEY": cluster_parts.S3_SECRET,
             "VLLM_URL": f"http://127.0.0.1:{port}",
             "VLLM_REPLICAS": f"http://127.0.0.1:{port}",
             "ADAPTERS_DIR": str(adapters),
             "BASE_MODEL_NAME": EMBEDDED_BASE_NAME,
         }
         here = {"LORA_ASSETS_HOME": str(folder), "BASE_MODEL": str(BASE_MODEL)}
-        vllm = parts.model_server({**everywhere, **here}, port, folder / "vllm.log")
+        vllm = cluster_parts.model_server({**everywhere, **here}, port, folder / "vllm.log")
         for part in (postgresql, s3, mlflow, vllm):
             stack.callback(part.kill)
             part.start()
@@ -153,9 +153,9 @@ def dagster_url(deployment: Image, neighbours: Neighbours) -> Iterator[str]:
     command = [sys.executable, "-m", "dagster_webserver", "--host", "127.0.0.1"]
     command += ["--port", str(port), "-w", str(neighbours.dagster_home / "workspace.yaml")]
     log = neighbours.dagster_home / "webserver.log"
-    web = Part("Dagster", port, command, parts.answers("/server_info"), log, environment)
+    web = Part("Dagster", port, command, cluster_parts.answers("/server_info"), log, environment)
     with deployment.running(*code, **neighbours.options) as container, ExitStack() as stack:
-        while not parts.listens(f"http://127.0.0.1:{code_port}"):
+        while not cluster_parts.listens(f"http://127.0.0.1:{code_port}"):
             assert container.poll() is None, "the code location ended before it listened"
             time.sleep(0.1)
         stack.callback(web.kill)

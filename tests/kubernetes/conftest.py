@@ -19,17 +19,17 @@ import pytest
 from kubernetes.client import ApiClient, CoreV1Api
 from kubernetes.config import new_client_from_config
 
-from lora_assets.assets.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
-from lora_assets.datasets.versions import build
+from lora_assets.embedded.data_set.versions import build
 from lora_assets.environment import Resources, make_resources, read_settings
-from tests.conftest import free_port, serving, stack_environment
-from tests.doubles.kubernetes_api import Job, Jobs, KubernetesApi, Node
-from tests.kubernetes.dagster_services import (
+from lora_assets.kubernetes.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
+from tests.support.dagster_services import (
     LOCATION,
     instance_settings,
     serving_dagster,
     until,
 )
+from tests.support.doubles.kubernetes_api import Job, Jobs, KubernetesApi, Node
+from tests.support.stack import free_port, serving, stack_environment
 
 DATA_VERSION = "1"
 REGISTRY = "registry.test/"

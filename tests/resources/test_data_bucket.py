@@ -8,13 +8,13 @@ import dagster as dg
 import pytest
 
 from lora_assets.assets.training_data import data_is_sound, training_data
-from lora_assets.cli.child import start_child
-from lora_assets.datasets.versions import build
+from lora_assets.embedded.child import start_child
+from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
-from tests.conftest import free_port
-from tests.remote_dagster import await_true, is_listening
 from tests.sensors.conftest import Automated
+from tests.support.remote_dagster import await_true, is_listening
+from tests.support.stack import free_port
 
 BUCKET, KEY, SECRET = "my-vllm-data", "key", "secret"
 VERSIONS = 340

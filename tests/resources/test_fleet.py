@@ -12,19 +12,19 @@ import torch
 from fastapi import FastAPI
 from safetensors.numpy import load_file, save_file
 
-from lora_assets.engines import adapter_files
-from lora_assets.engines.adapters_folder import contents, digest_folder
-from lora_assets.engines.server.api import create_app
-from lora_assets.engines.server.batching import Engine
-from lora_assets.engines.server.options import PACKAGED_BASE_MODEL, ServerOptions
-from lora_assets.engines.server.serve import start_engine
-from lora_assets.engines.slots import SlotMiddleware
+from lora_assets.embedded.server.api import create_app
+from lora_assets.embedded.server.batching import Engine
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL, ServerOptions
+from lora_assets.embedded.server.process import start_engine
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.same_weights import same_logprobs
-from lora_assets.records.serving import AdapterShape
+from lora_assets.records.served import AdapterShape
 from lora_assets.resources.fleet import Fleet
-from tests.conftest import free_port
-from tests.doubles.broken_vllm import BASE, BrokenVllm, listening
+from lora_assets.serving import adapter_files
+from lora_assets.serving.same_weights import same_logprobs
+from lora_assets.serving.vllm_plugin.adapters_folder import contents, digest_folder
+from lora_assets.serving.vllm_plugin.slots import SlotMiddleware
+from tests.support.doubles.broken_vllm import BASE, BrokenVllm, listening
+from tests.support.stack import free_port
 
 PROMPTS = ("[INST] Context: ListBuckets: Returns all buckets. Question: What is it? [/INST]",)
 SLOT = "live-slot"

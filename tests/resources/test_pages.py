@@ -1,4 +1,4 @@
-from lora_assets.records.registry import ModelVersion
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking
 

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from lora_assets.environment import make_resources, read_settings
 from lora_assets.errors import LoraAssetsError
-from tests.conftest import trained
+from tests.support.stack import trained
 
 
 def test_a_version_that_was_registered_by_hand_stands_in_no_others_way(

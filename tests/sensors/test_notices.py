@@ -11,11 +11,11 @@ from dagster._core.remote_origin import (
 )
 
 from lora_assets.assets.partitions import data_versions
+from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.advance import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.resources.webhook import Webhook
 from lora_assets.sensors.notices import notices
-from tests.doubles.webhook_receiver import WebhookReceiver
+from tests.support.doubles.webhook_receiver import WebhookReceiver
 
 
 def location(name: str) -> GrpcServerCodeLocationOrigin:

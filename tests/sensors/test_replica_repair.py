@@ -11,20 +11,20 @@ import torch
 
 from lora_assets.assets.run_tags import WHY
 from lora_assets.assets.served import bring
-from lora_assets.engines.adapter_files import WEIGHTS
-from lora_assets.engines.server.api import create_app
-from lora_assets.engines.server.options import ServerOptions
-from lora_assets.engines.server.serve import start_engine
+from lora_assets.embedded.server.api import create_app
+from lora_assets.embedded.server.options import ServerOptions
+from lora_assets.embedded.server.process import start_engine
 from lora_assets.environment import Resources
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.records.registry import Alias, ModelVersion, Promotion
+from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import find_drift, repair_replicas
-from tests.conftest import free_port, trained
-from tests.doubles.broken_vllm import listening
-from tests.repairs import repair, requested, skipped, tick
+from lora_assets.serving.adapter_files import WEIGHTS
+from tests.support.doubles.broken_vllm import listening
+from tests.support.repairs import repair, requested, skipped, tick
+from tests.support.stack import free_port, trained
 
 SLOTS = {"live": LIVE_SLOT, "staged": CANDIDATE_SLOT}
 

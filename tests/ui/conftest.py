@@ -6,10 +6,10 @@ import pytest
 from playwright.sync_api import Page
 
 from lora_assets.errors import LoraAssetsError
-from tests.conftest import free_port, serving, stack_environment
-from tests.ui.browser import open_page
-from tests.ui.dagster_ui import await_ui, dagster_ui
-from tests.ui.state import make_data, run_graph
+from tests.support.browser import open_page
+from tests.support.dagster_ui import await_ui, dagster_ui
+from tests.support.stack import free_port, serving, stack_environment
+from tests.support.ui_state import make_data, run_graph
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,12 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from lora_assets.cli.demo import VERSIONS
-from lora_assets.cli.runs import open_instance
-from lora_assets.datasets.versions import build
+from lora_assets.embedded.data_set.versions import build
 from lora_assets.environment import read_settings
 from lora_assets.errors import LoraAssetsError
-from tests.ui import browser
-from tests.ui.dagster_ui import await_ui, dagster_ui
+from lora_assets.local.run import open_instance
+from tests.support import browser
+from tests.support.dagster_ui import await_ui, dagster_ui
 
 MOST_BYTES = 200_000
 SENSORS = 3

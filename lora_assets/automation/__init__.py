@@ -1,0 +1,1 @@
+"""What runs next: pure decisions over Dagster's history."""

@@ -1,0 +1,96 @@
+"""The lexical judge behind OpenAI's chat API."""
+
+import json
+import time
+import uuid
+from typing import Literal
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, JsonValue
+
+from lora_assets.embedded.lexical_judge import grade_lexically
+from lora_assets.judging.prompt import read_case
+
+LEXICAL_JUDGE = "lexical-judge"
+
+
+class _Message(BaseModel):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _ChatRequest(BaseModel):
+    model: str
+    messages: list[_Message]
+    stream: bool = False
+
+
+def create_judge_app() -> FastAPI:
+    """An app with /v1/models, /v1/chat/completions and /health; it holds no state.
+
+    It answers chats whose last message is a judge's prompt and nothing else: other
+    messages and streaming get 400, other models 404, with OpenAI's error body.
+    """
+    app = FastAPI(title="lexical judge", openapi_url=None)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return _error(400, f"{where}: {first['msg']}")
+
+    @app.get("/health")
+    async def health() -> None:
+        return None
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, JsonValue]:
+        model: JsonValue = {"id": LEXICAL_JUDGE, "object": "model", "owned_by": "lora-assets"}
+        return {"object": "list", "data": [model]}
+
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat(request: _ChatRequest) -> dict[str, JsonValue] | JSONResponse:
+        if request.model != LEXICAL_JUDGE:
+            return _error(404, f"The model `{request.model}` does not exist.")
+        if request.stream:
+            return _error(400, "The lexical judge does not stream.")
+        last = request.messages[-1] if request.messages else None
+        case = read_case(last.content) if last is not None and last.role == "user" else None
+        if last is None or case is None:
+            return _error(400, "The last message is not a judge's prompt of lora-assets.")
+        grade, reason = grade_lexically(
+            case.context, case.question, case.question_type, case.reference_answer, case.answer
+        )
+        return _completion(last.content, json.dumps({"reason": reason, "grade": grade}))
+
+    return app
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    kind = "NotFoundError" if status == 404 else "BadRequestError"
+    error = {"message": message, "type": kind, "param": None, "code": status}
+    return JSONResponse({"error": error}, status_code=status)
+
+
+def _completion(prompt: str, content: str) -> dict[str, JsonValue]:
+    """The reply's body; usage counts words, as there is no tokenizer here."""
+    read, written = len(prompt.split()), len(content.split())
+    choice: JsonValue = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content},
+        "finish_reason": "stop",
+    }
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": LEXICAL_JUDGE,
+        "choices": [choice],
+        "usage": {
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+        },
+    }

@@ -1,0 +1,148 @@
+"""The training loop of the base model: two stages of look-ups, checkpointed and resumable."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lora_assets.embedded.recipe.lookups import Lookup, LookupSource, Stage, services_for_training
+from lora_assets.errors import LoraAssetsError
+
+BATCH = 32
+WARM_UP = 100
+CHECKPOINT_EVERY = 100
+REPORT_EVERY = 20
+CHECKPOINT = "checkpoint.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def encode(lookups: list[Lookup], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """Token ids, mask and labels, each (look-ups, longest); labels are -100 where no loss counts.
+
+    The tokenizer opens each sequence with `<s>`, as it will every prompt; `</s>` ends it.
+    """
+    rows = []
+    for lookup in lookups:
+        prompt = tokenizer(lookup.prompt)["input_ids"]
+        answer = tokenizer(lookup.answer, add_special_tokens=False)["input_ids"]
+        answer = [*answer, tokenizer.eos_token_id]
+        rows.append((prompt + answer, (prompt if lookup.whole else [-100] * len(prompt)) + answer))
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), longest), tokenizer.pad_token_id)
+    labels = torch.full((len(rows), longest), -100)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, (tokens, wanted) in enumerate(rows):
+        ids[i, : len(tokens)] = torch.tensor(tokens)
+        labels[i, : len(tokens)] = torch.tensor(wanted)
+        mask[i, : len(tokens)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Linear warm-up, then a cosine down to zero at the stage's end."""
+    warm = min(1.0, (step + 1) / min(WARM_UP, stage.steps))
+    return stage.learning_rate * warm * (1 + math.cos(math.pi * step / stage.steps)) / 2
+
+
+def train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    stages: tuple[Stage, ...],
+    output: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Train through the stages, going on from the checkpoint in `output` where there is one."""
+    source = LookupSource(services_for_training())
+    device = next(model.parameters()).device
+    done = _restore(model, output)
+    first = 0
+    for number, stage in enumerate(stages, start=1):
+        if done >= first + stage.steps:
+            first += stage.steps
+            continue
+        optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+        _restore_moments(optimizer, model, output, within=(first, done))
+        began, since = time.monotonic(), done
+        losses: list[float] = []
+        for step in range(max(0, done - first), stage.steps):
+            # Drawn from the step's number alone, so that a resumed run sees the same batches.
+            rng = random.Random(f"{number} {step}")
+            batch = encode([source.draw(stage, rng) for _ in range(BATCH)], tokenizer)
+            losses.append(_update(model, optimizer, batch, learning_rate(stage, step), device))
+            done = first + step + 1
+            if done % REPORT_EVERY == 0:
+                pace = (time.monotonic() - began) / (done - since)
+                mean = sum(losses) / len(losses)
+                place = f"stage {number} step {step + 1}/{stage.steps}"
+                report(f"{place} loss {mean:.4f} {pace:.2f} s/step")
+                losses.clear()
+            if done % CHECKPOINT_EVERY == 0 or step + 1 == stage.steps:
+                _save_checkpoint(model, optimizer, done, output)
+        first += stage.steps
+
+
+def _update(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, torch.Tensor],
+    rate: float,
+    device: torch.device,
+) -> float:
+    model.train()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}).loss
+    if not torch.isfinite(loss):
+        raise LoraAssetsError("The training loss is not finite", "Use a lower learning rate.")
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss.item())
+
+
+def _save_checkpoint(
+    model: PreTrainedModel, optimizer: torch.optim.Optimizer, done: int, output: Path
+) -> None:
+    tensors = {f"weight {name}": value.data for name, value in model.named_parameters()}
+    for name, value in model.named_parameters():
+        for moment in ("exp_avg", "exp_avg_sq", "step"):
+            tensors[f"{moment} {name}"] = optimizer.state[value][moment]
+    tensors["done"] = torch.tensor(done)
+    aside = output / f"{CHECKPOINT}.part"
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
+    aside.rename(output / CHECKPOINT)
+
+
+def _restore(model: PreTrainedModel, output: Path) -> int:
+    if not (output / CHECKPOINT).exists():
+        return 0
+    saved = load_file(output / CHECKPOINT)
+    for name, value in model.named_parameters():
+        value.data.copy_(saved[f"weight {name}"])
+    return int(saved["done"])
+
+
+def _restore_moments(
+    optimizer: torch.optim.Optimizer,
+    model: PreTrainedModel,
+    output: Path,
+    within: tuple[int, int],
+) -> None:
+    first, done = within
+    if done <= first:
+        return
+    saved = load_file(output / CHECKPOINT)
+    for name, value in model.named_parameters():
+        optimizer.state[value] = {
+            moment: saved[f"{moment} {name}"]
+            if moment == "step"
+            else saved[f"{moment} {name}"].to(value.device)
+            for moment in ("exp_avg", "exp_avg_sq", "step")
+        }

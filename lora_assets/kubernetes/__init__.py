@@ -1,0 +1,1 @@
+"""What is particular to Kubernetes: step pods, the executor, lost pods."""

@@ -1,0 +1,234 @@
+"""Closed-loop streaming clients: each sends its next request when the last one has ended."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+
+import httpx
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records import Record
+from lora_assets.records.load import RequestSample
+from lora_assets.serving import http_client
+from lora_assets.serving.workers import work_through
+
+WARM_UP_ROUNDS = 2
+"""Requests that each client sends to each model before a load test, and that count nowhere: after
+its start, and after it has loaded an adapter, a server is slow for its first batches."""
+
+_ROUNDS_PER_BLOCK = 4
+
+
+class ModelLoad(Record):
+    """One model's part of a load test; `duration` is the seconds that it alone was under load."""
+
+    samples: tuple[RequestSample, ...]
+    duration: float
+
+
+async def warm_up(
+    client: httpx.AsyncClient,
+    models: Sequence[str],
+    prompts: Sequence[str],
+    *,
+    concurrency: int = 10,
+    max_tokens: int = 256,
+) -> None:
+    """Put each model under the load of the test for WARM_UP_ROUNDS rounds, turn about.
+
+    Every model gets the same prompts as often. They begin with a line break, so that no
+    prefix cache knows the measured prompts by then. What fails now and then is counted by the
+    test that follows; raises LoraAssetsError when a model answers none of a round, and on
+    what `run_load_test` refuses.
+    """
+    _refuse_nothing(models, prompts, concurrency)
+    others = [f"\n{prompt}" for prompt in prompts[:concurrency]]
+    for model in tuple(models) * WARM_UP_ROUNDS:
+        errors: list[str | None] = []
+
+        async def send(prompt: str, model: str = model, errors: list[str | None] = errors) -> None:
+            sample = await _request(client, model, prompt, max_tokens, time.perf_counter())
+            errors.append(sample.error)
+
+        await work_through(others, concurrency, send)
+        if None not in errors:
+            raise LoraAssetsError(
+                f"Every warm-up request to {model} failed: {errors[0]}",
+                "Check that the server is running and serves this model.",
+            )
+
+
+async def run_load_test(
+    client: httpx.AsyncClient,
+    models: Sequence[str],
+    prompts: Sequence[str],
+    *,
+    progress: Callable[[int, int], None],
+    concurrency: int = 10,
+    max_tokens: int = 256,
+) -> Mapping[str, ModelLoad]:
+    """Send each prompt to each model once, greedily and streaming, `concurrency` at a time.
+
+    Turn about: the prompts are dealt into blocks, and each block goes to every model before
+    the next one does, in an order that turns around (A B, B A, A B, ...). Within a block one
+    model has all the clients: mixed, requests would share the server's batches, each would
+    get part of the throughput, and a slow candidate would slow live down and look no worse
+    than it. Blocks are short against what changes on a machine, and turning the order around
+    cancels a steady drift. A block ends when its last reply does, so it has a tail with
+    fewer clients; it is there for a single model too, so that results can be compared.
+
+    Call `warm_up` first. `progress` gets how many requests are done, of how many, 0 before the
+    first. A failed request is a sample with an error. Raises LoraAssetsError for no prompts,
+    no client, and no model or one named twice.
+    """
+    _refuse_nothing(models, prompts, concurrency)
+    progress(0, len(models) * len(prompts))
+    samples: dict[str, list[RequestSample]] = {model: [] for model in models}
+    durations = dict.fromkeys(models, 0.0)
+    began = time.perf_counter()
+
+    for model, block in _schedule(models, prompts, concurrency):
+
+        async def send(prompt: str, model: str = model) -> None:
+            samples[model].append(await _request(client, model, prompt, max_tokens, began))
+            progress(sum(map(len, samples.values())), len(models) * len(prompts))
+
+        started = time.perf_counter()
+        await work_through(block, concurrency, send)
+        durations[model] += time.perf_counter() - started
+    return {
+        model: ModelLoad(samples=tuple(samples[model]), duration=durations[model])
+        for model in models
+    }
+
+
+def _refuse_nothing(models: Sequence[str], prompts: Sequence[str], concurrency: int) -> None:
+    if not prompts:
+        raise LoraAssetsError("The load test has no prompts", "Check the eval split.")
+    if not models or len(set(models)) != len(models):
+        raise LoraAssetsError(
+            f"The load test got the models {', '.join(models) or '(none)'}",
+            "Name one or more models, each once.",
+        )
+    if concurrency < 1:
+        raise LoraAssetsError(
+            f"The load test got {concurrency} clients", "Ask for at least one with --concurrency."
+        )
+
+
+def _schedule(
+    models: Sequence[str], prompts: Sequence[str], concurrency: int
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """Which model gets which prompts next.
+
+    Two blocks at least, so that each model goes first once, and more of them only while
+    each keeps all clients busy for some rounds. Prompts are dealt like cards, which gives
+    every block the same mixture.
+    """
+    blocks = len(prompts) // (_ROUNDS_PER_BLOCK * concurrency)
+    blocks = min(max(2, blocks - blocks % 2), len(prompts))
+    for number in range(blocks):
+        for model in models if number % 2 == 0 else reversed(models):
+            yield model, prompts[number::blocks]
+
+
+class _StreamedChoice(BaseModel):
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    completion_tokens: int
+
+
+class _Chunk(BaseModel):
+    choices: list[_StreamedChoice]
+    usage: _Usage | None = None
+
+
+class _Failed(Exception):
+    """The stream can't count as an answer; its text says why."""
+
+
+async def _request(
+    client: httpx.AsyncClient, model: str, prompt: str, max_tokens: int, began: float
+) -> RequestSample:
+    """One request, from the moment it is sent to `[DONE]`."""
+    body: dict[str, JsonValue] = {
+        "model": model,
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    request = client.build_request("POST", "/v1/completions", json=body)
+    sent = time.perf_counter()
+    try:
+        response = await client.send(request, stream=True)
+        try:
+            if not response.is_success:
+                await response.aread()
+                raise _Failed(http_client.refused(client, response).cause)
+            first, last, tokens = await _read_stream(client, response)
+        finally:
+            await response.aclose()
+    except httpx.RequestError as error:
+        failure = http_client.unreachable(request, error).cause
+    except _Failed as error:
+        failure = str(error)
+    else:
+        return RequestSample(
+            started=sent - began,
+            latency=last - sent,
+            ttft=first - sent,
+            output_tokens=tokens,
+            error=None,
+        )
+    return RequestSample(
+        started=sent - began, latency=None, ttft=None, output_tokens=0, error=failure
+    )
+
+
+async def _read_stream(
+    client: httpx.AsyncClient, response: httpx.Response
+) -> tuple[float, float, int]:
+    """When the first token and `[DONE]` came, and how many tokens there were.
+
+    The first event with a choice is the first token, whatever its text: a token may be
+    half a character, and the first one may be the last.
+    """
+    first: float | None = None
+    finish_reason: str | None = None
+    tokens: int | None = None
+    async for event in _events(response):
+        if event == b"[DONE]":
+            done = time.perf_counter()
+            if first is None or finish_reason not in ("stop", "length"):
+                raise _Failed(f"the stream's finish_reason is {finish_reason}")
+            if tokens is None:
+                raise _Failed("the stream has no usage, so its tokens can't be counted")
+            return first, done, tokens
+        try:
+            chunk = _Chunk.model_validate_json(event)
+        except ValidationError:
+            message = http_client.server_message(client, event.decode(errors="replace"))
+            raise _Failed(f"the stream broke off with: {message}") from None
+        for choice in chunk.choices:
+            first = first or time.perf_counter()
+            finish_reason = choice.finish_reason or finish_reason
+        if chunk.usage is not None:
+            tokens = chunk.usage.completion_tokens
+    raise _Failed("the stream ended without [DONE]")
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The data of server-sent events.
+
+    Not httpx's aiter_lines: it also splits at U+2028 and its like, which JSON may hold.
+    """
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line.removeprefix(b"data:").strip()

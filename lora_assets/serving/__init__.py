@@ -1,0 +1,1 @@
+"""How an adapter's bytes become answers: no Dagster."""

@@ -1,0 +1,85 @@
+"""An adapter as files: which it may have, and the digest that is its only identity."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.served import AdapterShape
+from lora_assets.serving.vllm_plugin.adapters_folder import FILES, digest_folder
+
+CONFIG, WEIGHTS = FILES
+
+
+class _Config(BaseModel):
+    """The part of peft's adapter_config.json that serving depends on."""
+
+    r: int
+    base_model_name_or_path: str
+
+
+_MODULE = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+
+
+def inspect(folder: Path) -> AdapterShape:
+    """What an adapter asks of a server, refusing a folder that is more or less than an adapter.
+
+    Raises LoraAssetsError naming the file: a link, a folder, anything beside the two files
+    of a safetensors adapter (a pickle above all), or a file that can't be read as what it is.
+    """
+    if not folder.is_dir():
+        raise LoraAssetsError(f"There is no adapter folder {folder}", "Train the adapter first.")
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file() or path.name not in (CONFIG, WEIGHTS):
+            raise LoraAssetsError(
+                f"Adapter {folder} holds {path.name!r}, which is not part of a safetensors adapter",
+                f"Keep only {CONFIG} and {WEIGHTS}; pickled weights are never loaded.",
+            )
+    try:
+        config = _Config.model_validate_json((folder / CONFIG).read_bytes())
+        with safe_open(str(folder / WEIGHTS), framework="numpy") as weights:
+            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118  (no mapping)
+            if not shapes:
+                raise LoraAssetsError(f"Adapter {folder} has no weights", "Train it again.")
+    except FileNotFoundError as error:
+        raise LoraAssetsError(
+            f"Adapter {folder} lacks a file: {error}", "Train it again."
+        ) from None
+    except (ValidationError, json.JSONDecodeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None
+    ranks = [shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")]
+    return AdapterShape(
+        rank=max((config.r, *ranks)),
+        base_model=config.base_model_name_or_path,
+        modules=_modules(shapes),
+    )
+
+
+def _modules(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:
+    """Module path to (out, in), from the shapes of A (rank, in) and B (out, rank)."""
+    sides: dict[str, dict[str, list[int]]] = {}
+    for name, shape in shapes.items():
+        if (match := _MODULE.fullmatch(name)) is not None:
+            sides.setdefault(match["module"], {})[match["side"]] = shape
+    return {
+        module: (both["B"][0], both["A"][-1])
+        for module, both in sides.items()
+        if both.keys() == {"A", "B"}
+    }
+
+
+def verify(folder: Path, digest: str) -> AdapterShape:
+    """Refuse, by name, a folder whose bytes are not the ones that `digest` was taken from."""
+    shape = inspect(folder)
+    found = digest_folder(folder)
+    if found != digest:
+        raise LoraAssetsError(
+            f"Adapter {folder} has digest {found[:12]}, expected {digest[:12]}",
+            "Its bytes have changed; take it from the registry again or train it again.",
+        )
+    return shape

@@ -1,0 +1,184 @@
+"""Which replicas there are, as Kubernetes knows them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.client import (
+    ApiClient,
+    AppsV1Api,
+    DiscoveryV1Api,
+    V1EndpointSlice,
+    V1EndpointSliceList,
+    V1LabelSelector,
+    V1PodList,
+    V1PodStatus,
+)
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.serving.pod_exec import REQUEST_TIMEOUT_S, api_errors, core_api
+
+_PAGE = 500  # Objects in one reply, as kubectl asks for them.
+
+
+@dataclass(frozen=True)
+class DiscoveredReplica:
+    """A replica and the pod that it runs in; `ready` as Kubernetes judges it."""
+
+    url: str
+    namespace: str
+    pod: str
+    ready: bool
+
+
+def from_service(
+    namespace: str, service: str, *, port_name: str | None = None, scheme: str = "http"
+) -> tuple[DiscoveredReplica, ...]:
+    """The pods behind a Service by name, ready or not, but for those that are ending.
+
+    `port_name` says which port where the Service has several. Raises LoraAssetsError where there
+    is no pod behind it, for an endpoint that is no pod, and when the API can't be asked.
+    """
+    discovery = DiscoveryV1Api(core_api().api_client)
+    with api_errors(f"read the endpoints of service {namespace}/{service}"):
+        slices = list(
+            _items(
+                discovery.list_namespaced_endpoint_slice,
+                namespace,
+                f"kubernetes.io/service-name={service}",
+            )
+        )
+    # A pod may be in several slices: while they are rearranged, and once for each IP family.
+    slices.sort(key=lambda part: str(part.address_type))
+    found: dict[str, DiscoveredReplica] = {}
+    for part in slices:
+        for replica in _of_slice(part, namespace, service, port_name, scheme):
+            known = found.setdefault(replica.pod, replica)
+            if known.url == replica.url and replica.ready:
+                found[replica.pod] = replica
+    return _sorted(
+        found.values(),
+        f"There is no pod behind service {namespace}/{service}",
+        "See that the service exists and that its selector names the labels of the vLLM pods.",
+    )
+
+
+def from_selector(
+    namespace: str, label_selector: str, port: int, *, scheme: str = "http"
+) -> tuple[DiscoveredReplica, ...]:
+    """The pods with these labels (`a=b,c=d`) by name, ready or not.
+
+    Left out are pods that are ending or have ended, and those without an address yet. Raises
+    LoraAssetsError where none is left, and when the API can't be asked.
+    """
+    with api_errors(f"list pods {label_selector} in {namespace}"):
+        pods = list(_items(core_api().list_namespaced_pod, namespace, label_selector))
+    return _sorted(
+        (
+            DiscoveredReplica(
+                url=_url(scheme, pod.status.pod_ip, port),
+                namespace=namespace,
+                pod=pod.metadata.name,
+                ready=_is_ready(pod.status),
+            )
+            for pod in pods
+            if pod.status.pod_ip
+            and pod.metadata.deletion_timestamp is None
+            and pod.status.phase not in ("Succeeded", "Failed")
+        ),
+        f"There is no running pod {label_selector} in namespace {namespace}",
+        "See that the selector names the labels of the vLLM pods.",
+    )
+
+
+def from_deployment(namespace: str, deployment: str, port: int) -> tuple[DiscoveredReplica, ...]:
+    """The pods that a Deployment selects, by name, as `from_selector` gives them."""
+    apps = AppsV1Api(core_api().api_client)
+    with api_errors(f"read deployment {namespace}/{deployment}"):
+        found = apps.read_namespaced_deployment(
+            deployment, namespace, _request_timeout=REQUEST_TIMEOUT_S
+        )
+    return from_selector(namespace, _labels(found.spec.selector), port)
+
+
+def _labels(selector: V1LabelSelector) -> str:
+    """A Deployment's selector in the form in which pods are listed by it."""
+    parts = [f"{key}={value}" for key, value in (selector.match_labels or {}).items()]
+    for term in selector.match_expressions or []:
+        values = ",".join(term.values or [])
+        parts.append(
+            {
+                "In": f"{term.key} in ({values})",
+                "NotIn": f"{term.key} notin ({values})",
+                "Exists": term.key,
+                "DoesNotExist": f"!{term.key}",
+            }[term.operator]
+        )
+    return ",".join(parts)
+
+
+def _of_slice(
+    part: V1EndpointSlice, namespace: str, service: str, port_name: str | None, scheme: str
+) -> Iterator[DiscoveredReplica]:
+    ports = [p for p in part.ports or [] if port_name is None or (p.name or "") == port_name]
+    for endpoint in part.endpoints or []:
+        conditions = endpoint.conditions
+        if conditions and conditions.terminating:
+            continue
+        if len(ports) != 1 or ports[0].port is None:
+            names = ", ".join(repr(p.name or "") for p in part.ports or []) or "none"
+            raise LoraAssetsError(
+                f"Which port of service {namespace}/{service} is vLLM's is not clear "
+                f"(asked for: {port_name or 'the only one'}; there: {names})",
+                "Give the name of that port in the service.",
+            )
+        target = endpoint.target_ref
+        if target is None or target.kind != "Pod" or target.name is None:
+            raise LoraAssetsError(
+                f"Endpoint {endpoint.addresses[0]} of service {namespace}/{service} is no pod",
+                "Use a service that selects the vLLM pods.",
+            )
+        yield DiscoveredReplica(
+            url=_url(scheme, endpoint.addresses[0], ports[0].port),
+            namespace=namespace,
+            pod=target.name,
+            # Unknown means ready: so the API defines it.
+            ready=conditions is None or conditions.ready is not False,
+        )
+
+
+def _is_ready(status: V1PodStatus) -> bool:
+    return any(c.type == "Ready" and c.status == "True" for c in status.conditions or [])
+
+
+def _items(
+    listing: Callable[..., V1PodList | V1EndpointSliceList], namespace: str, selector: str
+) -> Iterator[Any]:
+    page: dict[str, str] = {}
+    while True:
+        reply = listing(
+            namespace,
+            label_selector=selector,
+            limit=_PAGE,
+            _request_timeout=REQUEST_TIMEOUT_S,
+            **page,
+        )
+        yield from reply.items
+        # The attribute's own name changed between releases of the client; the API's did not.
+        metadata = ApiClient().sanitize_for_serialization(reply.metadata) or {}
+        if not metadata.get("continue"):
+            return
+        page = {"_continue": metadata["continue"]}
+
+
+def _url(scheme: str, address: str, port: int) -> str:
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
+
+
+def _sorted(
+    found: Iterable[DiscoveredReplica], cause: str, remedy: str
+) -> tuple[DiscoveredReplica, ...]:
+    replicas = tuple(sorted(found, key=lambda replica: replica.pod))
+    if not replicas:
+        raise LoraAssetsError(cause, remedy)
+    return replicas

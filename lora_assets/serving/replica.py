@@ -1,0 +1,241 @@
+"""One vLLM server, through its HTTP API."""
+
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import BaseModel, Field, ValidationError
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records import Record
+from lora_assets.records.served import Served, ServerLimits
+from lora_assets.serving.replica_folder import ReplicaFolder
+from lora_assets.serving.vllm_plugin.adapters_folder import is_name
+from lora_assets.serving.vllm_plugin.slots import FOLDER_HEADER
+
+_Shape = TypeVar("_Shape", bound=BaseModel)
+
+
+class Completion(Record):
+    """One greedy answer: its text, its tokens' log-probabilities, its latency in seconds."""
+
+    text: str
+    logprobs: tuple[float, ...]
+    latency: float
+
+
+class Listing(Record):
+    """What a server says it serves: `adapters` maps names, slots among them, to folders.
+
+    `base_names` are those of its base model: served name and source. `slots_folder` is the
+    folder whose slots it reads; None for a server without `SlotMiddleware`, whose slots have to
+    be loaded one by one.
+    """
+
+    base_names: tuple[str, ...]
+    adapters: Mapping[str, str]
+    slots_folder: str | None
+
+    @property
+    def base_model(self) -> str:
+        """The name that the base model answers to."""
+        return self.base_names[0]
+
+
+class _Model(BaseModel):
+    id: str
+    root: str
+    parent: str | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+class _Logprobs(BaseModel):
+    token_logprobs: list[float]
+
+
+class _Choice(BaseModel):
+    text: str
+    logprobs: _Logprobs
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    # Reading the certificates takes longer than most requests.
+    return httpx.create_ssl_context()
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A server at `url`, which reads its adapters from `folder`.
+
+    Requests are given up after `timeout` seconds; all errors are LoraAssetsError.
+    """
+
+    url: str
+    api_key: str = field(repr=False)
+    timeout: float
+    folder: ReplicaFolder
+
+    def listing(self) -> Listing:
+        """What it serves now."""
+        reply = self._send("GET", "/v1/models")
+        models = self._read("/v1/models", reply.content, _Models).data
+        base = next((model for model in models if model.parent is None), None)
+        if base is None:
+            raise LoraAssetsError(f"{self.url} lists no base model", "Correct --vllm-url.")
+        return Listing(
+            base_names=(base.id, base.root),
+            adapters={model.id: model.root for model in models if model.parent is not None},
+            slots_folder=reply.headers.get(FOLDER_HEADER),
+        )
+
+    def loaded(self) -> Mapping[str, str]:
+        """The adapters and slots that it serves: name to folder."""
+        return self.listing().adapters
+
+    def served(self) -> Served:
+        """What it serves as digests, the bytes of its folder read again."""
+        loaded = {name: Path(folder).name for name, folder in self.loaded().items()}
+        digests = self.folder.contents()["digests"]
+        every = {*loaded.values(), *digests}
+        return Served(
+            url=self.url,
+            adapters=loaded,
+            damaged=tuple(sorted(digest for digest in every if digests.get(digest) != digest)),
+        )
+
+    def limits(self) -> ServerLimits:
+        """What it can take; asks for one token, since vLLM tells `max_loras` only after that."""
+        listing = self.listing()
+        self.complete(listing.base_model, "a", 1)
+        try:
+            told = [
+                int(sample.labels["max_lora"])
+                for family in text_string_to_metric_families(self.metrics())
+                for sample in family.samples
+                if sample.name == "vllm:lora_requests_info"
+            ]
+        except (ValueError, KeyError):
+            raise LoraAssetsError(
+                f"{self.url}/metrics does not answer as vLLM does", "Correct --vllm-url."
+            ) from None
+        # Without a name there is nothing to unload: 400 where the route is, 404 where it is not.
+        unload = self._request("POST", "/v1/unload_lora_adapter", {"lora_name": ""})
+        return ServerLimits(
+            base_names=listing.base_names,
+            runtime_loading=unload.status_code != HTTPStatus.NOT_FOUND,
+            max_loras=told[0] if told else None,
+        )
+
+    def load(self, name: str, folder: str) -> None:
+        """Serve the adapter in `folder` as `name`; refused when `name` is another adapter's."""
+        if not is_name(name):
+            raise LoraAssetsError(
+                f"{name!r} can't name an adapter or a slot",
+                "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+            )
+        there = self.loaded().get(name)
+        if there == folder:
+            return
+        if there is not None:
+            raise LoraAssetsError(
+                f"{self.url} already serves {there} as {name}",
+                f"Unload {name} from that replica.",
+            )
+        body = {"lora_name": name, "lora_path": folder}
+        self._send("POST", "/v1/load_lora_adapter", body)
+        if self.loaded().get(name) != folder:
+            raise LoraAssetsError(
+                f"{self.url} said that it loaded {name}, but does not list it",
+                "Look into that replica's log.",
+            )
+
+    def unload(self, name: str) -> None:
+        """Stop serving `name`; fine when it is not there."""
+        if name in self.loaded():
+            self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+    def complete(self, model: str, prompt: str, max_tokens: int) -> Completion:
+        """One greedy completion."""
+        body = {
+            "model": model,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "logprobs": 1,
+        }
+        started = perf_counter()
+        content = self._send("POST", "/v1/completions", body).content
+        latency = perf_counter() - started
+        choice = self._read("/v1/completions", content, _Completion).choices[0]
+        return Completion(
+            text=choice.text, logprobs=tuple(choice.logprobs.token_logprobs), latency=latency
+        )
+
+    def metrics(self) -> str:
+        """The server's metrics in Prometheus's text format."""
+        return self._send("GET", "/metrics").text
+
+    def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        reply = self._request(method, path, body)
+        if reply.status_code == HTTPStatus.UNAUTHORIZED:
+            raise LoraAssetsError(
+                f"vLLM at {self.url} wants another API key", "Set VLLM_API_KEY to the server's."
+            )
+        if reply.is_error:
+            told = " ".join(reply.text.split())
+            if self.api_key:
+                told = told.replace(self.api_key, "***")
+            raise LoraAssetsError(
+                f"vLLM at {self.url} answered {path} with {reply.status_code}: {told[:300]}",
+                "Mend what the server's message names.",
+            )
+        return reply
+
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        if not re.fullmatch(r"[\x21-\x7e]*", self.api_key):
+            raise LoraAssetsError(
+                f"The API key for {self.url} has characters that no key has",
+                "Set VLLM_API_KEY again, without line breaks.",
+            )
+        try:
+            return httpx.request(
+                method,
+                f"{self.url}{path}",
+                json=body,
+                headers=headers,
+                timeout=self.timeout,
+                verify=_tls(),
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise LoraAssetsError(
+                f"vLLM at {self.url} is unreachable ({error or type(error).__name__})",
+                "Start it (embedded: 'lora-assets serve') or correct --vllm-url.",
+            ) from None
+
+    def _read(self, path: str, content: bytes, shape: type[_Shape]) -> _Shape:
+        try:
+            return shape.model_validate_json(content)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise LoraAssetsError(
+                f"{self.url}{path} does not answer as vLLM does ({reason})", "Correct --vllm-url."
+            ) from None

@@ -1,0 +1,131 @@
+"""Slots as links: a model server's ASGI middleware that says which adapter a slot name means.
+
+It runs inside vLLM (`--middleware lora_assets_vllm.middleware.SlotMiddleware`) and inside
+the embedded server, so it needs nothing but the standard library. The server itself knows each
+adapter by its own name only, so that neither its weights nor its prefix cache can mix two
+adapters; a slot is renewed by replacing one link, between two requests, with no moment in which
+it is missing. What a request began with answers it to its end.
+
+The folder that it reads:
+
+    <digest>/             an adapter's files
+    names/<name>          link to ../<digest>: an adapter's own serving name
+    slots/<slot>          link to ../names/<name>: what clients of the slot get
+"""
+
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from .adapters_folder import NAMES, is_name, slots
+
+FOLDER_HEADER = "x-lora-assets-adapters"
+"""On the replies to GET /v1/models: the folder whose slots this server serves."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+def adapters_dir() -> Path:
+    """The folder of this server's adapters: $ADAPTERS_DIR, or /mnt/adapters."""
+    return Path(os.environ.get("ADAPTERS_DIR", "/mnt/adapters"))
+
+
+def named_folder(folder: Path, name: str) -> Path | None:
+    """The digest folder of an adapter's own name; None where there is no such link.
+
+    Names come from requests: what is no plain name, or a link out of `folder`, is no name.
+    """
+    if not is_name(name):
+        return None
+    try:
+        target = (folder / NAMES / name).readlink()
+        inside = (
+            target.parent == Path("..") and target.name != ".." and (folder / target.name).is_dir()
+        )
+    except (OSError, ValueError):
+        return None
+    # Not resolved any further: the path is the one that adapters are loaded from by API.
+    return folder / target.name if inside and not (folder / target.name).is_symlink() else None
+
+
+class SlotMiddleware:
+    """Puts an adapter's own name in place of a slot's, and lists slots beside the adapters.
+
+    A reply names the adapter that gave it, so a client can tell which one it was.
+    """
+
+    def __init__(self, app: App, folder: Path | None = None) -> None:
+        self._app = app
+        self._folder = folder or adapters_dir()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            if scope["method"] == "POST":
+                receive = await self._with_own_name(scope, receive)
+            elif scope["method"] == "GET" and scope["path"] == "/v1/models":
+                send = self._with_slots(send)
+        await self._app(scope, receive, send)
+
+    async def _with_own_name(self, scope: MutableMapping[str, Any], receive: Receive) -> Receive:
+        messages = [await receive()]
+        while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
+            messages.append(await receive())
+        body = b"".join(message.get("body", b"") for message in messages)
+        renamed = self._renamed(body)
+        if renamed is not None:
+            scope["headers"] = _with_length(scope["headers"], len(renamed))
+            messages = [{"type": "http.request", "body": renamed, "more_body": False}]
+        waiting = iter(messages)
+
+        async def replay() -> Message:
+            return next(waiting, None) or await receive()
+
+        return replay
+
+    def _renamed(self, body: bytes) -> bytes | None:
+        """The body for the server, or None where no slot is asked for."""
+        try:
+            asked = json.loads(body)
+        except (ValueError, RecursionError):
+            return None  # The server has its own words for that.
+        if not isinstance(asked, dict) or not isinstance(asked.get("model"), str):
+            return None
+        name = slots(self._folder).get(asked["model"])
+        return json.dumps({**asked, "model": name}).encode() if name is not None else None
+
+    def _with_slots(self, send: Send) -> Send:
+        start: Message = {}
+        body = bytearray()
+
+        async def collect(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            body.extend(message.get("body", b""))
+            if message.get("more_body"):
+                return
+            whole = self._listing(bytes(body)) if start["status"] == 200 else bytes(body)
+            headers = [*start["headers"], (FOLDER_HEADER.encode(), str(self._folder).encode())]
+            await send({**start, "headers": _with_length(headers, len(whole))})
+            await send({"type": "http.response.body", "body": whole})
+
+        return collect
+
+    def _listing(self, body: bytes) -> bytes:
+        models: dict[str, Any] = json.loads(body)
+        cards: Mapping[str, dict[str, Any]] = {card["id"]: card for card in models["data"]}
+        for slot, name in sorted(slots(self._folder).items()):
+            if name in cards:
+                models["data"].append({**cards[name], "id": slot})
+        return json.dumps(models).encode()
+
+
+def _with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
+    others = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+    return [*others, (b"content-length", str(length).encode())]

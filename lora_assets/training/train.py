@@ -1,0 +1,68 @@
+"""One training run, from rows to an adapter folder; killed and run again, it goes on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+
+from lora_assets.records.dataset import Row
+from lora_assets.records.training import LossPoint, TrainingMetrics, TrainingParameters
+from lora_assets.training import checkpoints
+from lora_assets.training.adapter_trainer import AdapterTrainer, best, loss_points
+from lora_assets.training.qlora import load_model, load_tokenizer
+from lora_assets.training.rows import encode_split
+
+
+def train(
+    rows_train: Sequence[Row],
+    rows_val: Sequence[Row],
+    base_model: Path | str,
+    base_model_name: str,
+    parameters: TrainingParameters,
+    work: Path,
+    output: Path,
+    on_loss: Callable[[LossPoint], None],
+    on_progress: Callable[[int, int], None],
+) -> TrainingMetrics:
+    """Train a LoRA on the base model and leave its best checkpoint in `output`.
+
+    `work` holds the checkpoints and must belong to these rows, parameters and base model
+    alone: a run that finds a complete checkpoint there goes on from it. They are removed on
+    success. `output` becomes a folder of adapter_config.json, which names
+    `base_model_name`, and adapter_model.safetensors; one that is there already is replaced.
+
+    `on_loss` gets every loss of this process as it comes, `on_progress` the updates done
+    and their total. A callback that raises ends the run, which can be taken up again.
+
+    Same inputs, machine and number of threads: same bytes. Raises LoraAssetsError on rows,
+    parameters or a base model that can't be trained with, on a loss that is not finite, and
+    on a full disk; `output` is not touched then.
+    """
+    tokenizer = load_tokenizer(base_model)
+    limit = parameters.max_seq_length
+    encoded_train, train_left_out = encode_split("train", rows_train, tokenizer, limit)
+    encoded_val, val_left_out = encode_split("val", rows_val, tokenizer, limit)
+    set_seed(parameters.seed)
+    model = load_model(base_model, parameters)
+    trainer = AdapterTrainer(
+        model, parameters, work, encoded_train, encoded_val, on_loss, on_progress
+    )
+    resume_from = checkpoints.newest_complete(work)
+    with checkpoints.full_disk_named(work):
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+        log = trainer.state.log_history
+        step, loss = best(log)
+        checkpoints.publish(checkpoints.folder(work, step), output, base_model_name)
+    checkpoints.keep_only(work, set())
+    effort = next(entry for entry in reversed(log) if "trained_tokens" in entry)
+    return TrainingMetrics(
+        final_eval_loss=loss,
+        # math.exp would raise on an absurd loss, where infinity is the answer.
+        final_perplexity=torch.tensor(loss, dtype=torch.float64).exp().item(),
+        tokens_per_second=effort["trained_tokens"] / effort["trained_seconds"],
+        steps=trainer.state.global_step,
+        best_step=step,
+        rows_left_out={"train": train_left_out, "val": val_left_out},
+        curve=tuple(point for entry in log for point in loss_points(entry)),
+    )

@@ -1,0 +1,176 @@
+"""What a data version needs next, decided on what is known of it."""
+
+import pytest
+
+from lora_assets.automation.next_run import (
+    GATE_OF,
+    MAX_ATTEMPTS,
+    SECONDS_BETWEEN_ATTEMPTS,
+    Attempts,
+    compare_again,
+    is_for_a_person,
+    launches,
+    may_launch,
+    next_run,
+    stopped_by,
+    waiting_for_promotion,
+)
+from lora_assets.records.progress import Progress
+
+pytestmark = pytest.mark.e2e
+
+ORDER = list(GATE_OF)
+
+
+def after(last: str | None, version: str = "2", **changes: object) -> Progress:
+    """A data version of which everything up to and with `last` is made and passed."""
+    assets = ORDER[: ORDER.index(last) + 1] if last else []
+    passed = {gate: True for asset in assets if (gate := GATE_OF[asset]) is not None}
+    made = {asset: number for number, asset in enumerate(assets, start=10)}
+    found = Progress(data_version=version, made=made, verdicts=passed, noted=None)
+    return found.model_copy(update=changes)
+
+
+def needs(progress: Progress, live: str | None = None, automatic: bool = True) -> list[str] | None:
+    run = next_run(progress, live, automatic)
+    return None if run is None else list(run.assets)
+
+
+def test_a_new_version_is_trained_first_and_served_in_a_run_of_its_own() -> None:
+    assert needs(after(None)) == ["training_data", "adapter", "gate_result"]
+    assert needs(after("gate_result")) == ORDER[3:]
+
+
+@pytest.mark.parametrize("last", ORDER[:-1])
+def test_a_version_that_was_cut_short_goes_on_with_what_is_missing(last: str) -> None:
+    due = needs(after(last))
+    assert due is not None
+    assert due[0] == ORDER[ORDER.index(last) + 1]
+
+
+def test_a_finished_version_needs_nothing() -> None:
+    assert needs(after("live_deployment")) is None
+    assert needs(after("perf_metrics"), automatic=False) is None
+
+
+@pytest.mark.parametrize("asset", [asset for asset in ORDER if GATE_OF[asset]])
+def test_a_failed_gate_stops_its_version_and_an_undecided_one_is_run_again(asset: str) -> None:
+    passed = after(asset)
+    gate = str(GATE_OF[asset])
+    failed = after(asset, verdicts={**passed.verdicts, gate: False})
+    assert needs(failed) is None
+    assert stopped_by(failed) == gate
+    undecided = {name: v for name, v in passed.verdicts.items() if name != gate}
+    due = needs(after(asset, verdicts=undecided))
+    assert due is not None
+    assert due[0] == asset
+
+
+def test_a_better_adapter_takes_a_stopped_version_further() -> None:
+    stopped = after("eval_grades")
+    verdicts = {**stopped.verdicts, "eval_gate": False}
+    trained_again = after("eval_grades", verdicts=verdicts, made={**stopped.made, "adapter": 99})
+    assert needs(trained_again) == ["gate_result"]
+
+
+def trained_again(progress: Progress) -> Progress:
+    """With a newer registered adapter, which none of the later gates has seen."""
+    newer = {**progress.made, "adapter": 98, "gate_result": 99}
+    return progress.model_copy(update={"made": newer})
+
+
+def test_promotion_waits_for_a_person_unless_it_is_automatic() -> None:
+    assert needs(after("perf_metrics"), automatic=True) == ["live_deployment"]
+    assert needs(after("gate_result"), automatic=False) == ORDER[3:-1]
+
+
+def test_an_older_version_is_judged_but_does_not_replace_a_newer_one() -> None:
+    assert needs(after("gate_result", version="9"), live="10") == ORDER[3:-1]
+    assert needs(after("perf_metrics", version="9"), live="10") is None
+
+
+def test_a_version_that_was_live_once_is_not_promoted_again_by_itself() -> None:
+    rolled_back = after("live_deployment", version="3")
+    again = rolled_back.model_copy(update={"made": {**rolled_back.made, "eval_grades": 99}})
+    assert needs(again, live="2") == ["perf_metrics"]
+
+
+def test_what_was_there_before_the_sensor_is_left_alone_until_somebody_works_on_it() -> None:
+    assert needs(after(None, noted=5)) is None
+    assert needs(after("adapter", noted=50)) is None
+    assert needs(after("adapter", noted=5)) == ["gate_result"]
+    assert waiting_for_promotion([after("perf_metrics", noted=50)], None) == []
+
+
+def test_only_versions_past_every_gate_and_newer_than_live_wait_newest_first() -> None:
+    versions = [
+        after("perf_metrics", version="9"),
+        after("perf_metrics", version="11"),
+        after("perf_metrics", version="10"),
+        after("live_deployment", version="12"),
+        after("eval_grades", version="13"),
+        after("perf_metrics", version="14", verdicts={"perf_gate": False}),
+        trained_again(after("perf_metrics", version="15")),
+    ]
+    assert [p.data_version for p in waiting_for_promotion(versions, "9")] == ["11", "10", "9"]
+    assert [p.data_version for p in waiting_for_promotion(versions, "10")] == ["11", "10"]
+
+
+def test_a_comparison_with_a_replaced_live_is_made_again_once_per_live() -> None:
+    waiting = after("perf_metrics")
+    a, b, c = ("a" * 64, "b" * 64, "c" * 64)
+    assert compare_again(waiting, [a, a], a, True) is None
+    again = compare_again(waiting, [a, a], b, True)
+    assert again is not None
+    assert again.assets == ("eval_grades", "perf_metrics", "live_deployment")
+    other = compare_again(waiting, [a, a], c, False)
+    assert other is not None
+    assert other.assets == ("eval_grades", "perf_metrics")
+    assert again.cause != other.cause
+
+
+def test_a_load_test_against_another_live_than_the_evaluations_is_made_again() -> None:
+    for compared_with in (["a" * 64, "b" * 64], ["a" * 64, None]):
+        again = compare_again(after("perf_metrics"), compared_with, "a" * 64, True)
+        assert again is not None
+        assert again.assets == ("eval_grades", "perf_metrics", "live_deployment")
+
+
+def test_the_newest_is_served_alone_while_others_train() -> None:
+    wanted = [
+        run
+        for version, last in (("1", "gate_result"), ("2", None), ("10", "gate_result"), ("3", None))
+        if (run := next_run(after(last, version=version), None, True)) is not None
+    ]
+    assert [r.data_version for r in launches(wanted, serving=False, most=9)] == ["10", "2", "3"]
+    assert [r.data_version for r in launches(wanted, serving=True, most=9)] == ["2", "3"]
+    assert [r.data_version for r in launches(wanted, serving=False, most=2)] == ["10", "2"]
+
+
+def test_a_run_is_tried_again_some_time_later_and_not_for_ever() -> None:
+    late = SECONDS_BETWEEN_ATTEMPTS + 1
+    assert may_launch(None, stopped_by_a_person=False) is None
+    assert "cancelled" in str(may_launch(None, stopped_by_a_person=True))
+
+    def why(launched: int, since_last: float, cancelled: bool = False) -> str | None:
+        made = Attempts(
+            launched=launched,
+            since_last=since_last,
+            last_was_cancelled=cancelled,
+            waits_for_dagster=False,
+        )
+        assert is_for_a_person(made) == (cancelled or launched >= MAX_ATTEMPTS)
+        return may_launch(made, stopped_by_a_person=False)
+
+    assert why(1, late) is None
+    assert "waits" in str(why(1, 0))
+    assert "gave up" in str(why(MAX_ATTEMPTS, late))
+    assert "cancelled" in str(why(1, late, cancelled=True))
+
+
+def test_a_run_that_dagster_tries_again_is_left_to_it() -> None:
+    lost = Attempts(
+        launched=MAX_ATTEMPTS, since_last=3600, last_was_cancelled=False, waits_for_dagster=True
+    )
+    assert "tried again by Dagster" in str(may_launch(lost, stopped_by_a_person=False))
+    assert not is_for_a_person(lost)

@@ -1,0 +1,119 @@
+"""Both images as they were built from their recipes, each in the work that it is made for.
+
+`make test-images` runs this; the name keeps it out of `make test`.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lora_assets.resources.fleet import CANDIDATE_SLOT
+from lora_assets.serving.vllm_plugin.adapters_folder import contents
+from tests.images.conftest import USER, Image, Neighbours
+from tests.support.remote_dagster import small_data
+
+pytestmark = pytest.mark.e2e
+
+PINNED = Path(__file__).parents[2] / "constraints.txt"
+TRAINS = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers"}
+CONTENTS = """
+import importlib.metadata, json, os, pathlib
+print(json.dumps({
+    "packages": {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()},
+    "user": [os.getuid(), os.getgid()],
+    "lent": [str(path) for path in pathlib.Path("/mnt").iterdir()],
+    "pip.conf": pathlib.Path("/etc/pip.conf").exists(),
+}))
+"""
+SHORT = (
+    *("--num-epochs", "1", "--evaluations", "1", "--learning-rate", "0.01", "--batch-size", "4"),
+    *("--gradient-accumulation-steps", "1", "--max-seq-length", "256"),
+    *("--max-eval-loss", "100", "--max-perplexity", "1000"),
+)
+
+
+def _plain(line: str) -> str:
+    """A distribution's name, or a pin of one, as the index spells it."""
+    name, equals, version = line.partition("==")
+    return re.sub(r"[-_.]+", "-", name).lower() + equals + version
+
+
+@pytest.fixture(scope="session")
+def data_version(neighbours: Neighbours) -> str:
+    small_data(neighbours.bucket)
+    return "1"
+
+
+@pytest.fixture(scope="session")
+def candidate(training: Image, neighbours: Neighbours, data_version: str) -> str:
+    """A model version that a container of the training image trained and registered."""
+    command = ("lora-assets", "train", "--data-version", data_version, *SHORT)
+    ended = training.run(*command, **neighbours.options)
+    assert ended.returncode == 0, ended.stderr
+    return data_version
+
+
+@pytest.mark.parametrize("name", ["deployment", "training"])
+def test_an_image_has_pinned_packages_and_nothing_of_where_it_was_built(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    image: Image = request.getfixturevalue(name)
+    ended = image.run("python", "-c", CONTENTS)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["user"] == [USER, USER]
+    assert (found["lent"], found["pip.conf"]) == ([], False)
+    lines = PINNED.read_text().splitlines()
+    pinned = dict(_plain(line).split("==") for line in lines if not line.startswith("#"))
+    installed = {_plain(n): v.partition("+")[0] for n, v in found["packages"].items()}
+    assert installed.pop("lora-assets")
+    assert installed == {name: pinned.get(name) for name in installed}
+    assert TRAINS & set(installed) == (TRAINS if name == "training" else set())
+
+
+def test_what_the_deployment_image_cannot_do_is_one_line(
+    deployment: Image, neighbours: Neighbours, data_version: str
+) -> None:
+    command = ("lora-assets", "train", "--data-version", data_version, *SHORT)
+    ended = deployment.run(*command, **neighbours.options)
+    assert ended.returncode == 1
+    assert "torch is not installed here. Use the image vllm-training-tools" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.usefixtures("candidate")
+def test_a_workflow_stages_through_dagster_what_the_training_image_trained(
+    deployment: Image, neighbours: Neighbours, dagster_url: str
+) -> None:
+    """Step and code location are containers of one image; the work is in the second one."""
+    environment = {"DAGSTER_URL": dagster_url, "LORA_ASSETS_STACK": "cluster"}
+    environment |= {"LORA_ASSETS_REQUEST": "deploy-1"}
+    for name in ("MLFLOW_TRACKING_URI", "VLLM_URL"):
+        environment[name] = neighbours.environment[name]
+    for step in ("load-adapter", "smoke-test", "set-staged-alias"):
+        command = ("lora-assets", "deploy", f"--step={step}")
+        ended = deployment.run(*command, environment=environment)
+        assert ended.returncode == 0, ended.stderr
+
+    ended = deployment.run("lora-assets", "status", "--json", **neighbours.options)
+    assert ended.returncode == 0, ended.stderr
+    status = json.loads(ended.stdout)
+    (replica,) = status["replicas"]
+    assert replica["adapters"][CANDIDATE_SLOT] == status["aliases"]["staged"]["digest"]
+    assert status["agrees"] is True
+
+
+def test_the_init_container_restores_what_is_staged(
+    deployment: Image, neighbours: Neighbours, tmp_path: Path
+) -> None:
+    restored = tmp_path / "adapters"
+    restored.mkdir()
+    restored.chmod(0o777)
+    options = {**neighbours.options, "mounts": {str(neighbours.adapters): str(restored)}}
+    ended = deployment.run("lora-assets", "restore", **options)
+    assert ended.returncode == 0, ended.stderr
+    staged = contents(neighbours.adapters)
+    assert contents(restored)["digests"] == staged["digests"]
+    assert contents(restored)["slots"] == staged["slots"] != {}

@@ -1,0 +1,161 @@
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.judging.answers import answer_all
+from lora_assets.records.dataset import Row, RowMetadata
+from lora_assets.records.grades import Answer
+from lora_assets.serving import http_client
+
+Behaviour = Callable[[str, int], JSONResponse]
+
+
+def _row(number: int) -> Row:
+    return Row(
+        context="A: Does a.",
+        question=f"Question {number}?",
+        reference_answer="Does a.",
+        prompt_training=f"Q{number} Does a.",
+        prompt_inference=f"Q{number}",
+        metadata=RowMetadata(question_type="factual"),
+    )
+
+
+def completion(text: str, finish_reason: str | None = "stop") -> JSONResponse:
+    return JSONResponse({"choices": [{"text": text, "finish_reason": finish_reason}]})
+
+
+ROWS = [_row(number) for number in range(20)]
+
+
+class CompletionsDouble:
+    """A completions server that behaves as told per prompt and try, and counts."""
+
+    def __init__(self, behave: Behaviour) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.most_at_once = 0
+        at_once = 0
+        app = FastAPI()
+
+        @app.post("/v1/completions")
+        async def complete(body: dict[str, Any]) -> JSONResponse:
+            nonlocal at_once
+            self.asked.append(body)
+            tries = sum(asked["prompt"] == body["prompt"] for asked in self.asked)
+            at_once += 1
+            self.most_at_once = max(self.most_at_once, at_once)
+            await asyncio.sleep(0)
+            at_once -= 1
+            return behave(body["prompt"], tries)
+
+        self.transport = httpx.ASGITransport(app)
+
+    def answer(self, journal: Path, model: str = "m", max_concurrent: int = 15) -> list[str]:
+        async def ask() -> tuple[Answer, ...]:
+            async with httpx.AsyncClient(transport=self.transport, base_url="http://x") as client:
+                return await answer_all(
+                    client,
+                    model,
+                    ROWS,
+                    journal=journal,
+                    progress=lambda done, total: None,
+                    max_concurrent=max_concurrent,
+                )
+
+        answers = asyncio.run(ask())
+        assert [answer.row for answer in answers] == list(range(len(ROWS)))
+        return [answer.text for answer in answers]
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "RETRY_PAUSES", (0.0, 0.0))
+
+
+def _echo(prompt: str, tries: int) -> JSONResponse:
+    return completion(f"answer to {prompt}")
+
+
+EXPECTED = [f"answer to Q{number}" for number in range(20)]
+
+
+def test_every_row_is_asked_greedily_once_and_no_more_at_a_time_than_allowed(
+    tmp_path: Path,
+) -> None:
+    server = CompletionsDouble(_echo)
+    assert server.answer(tmp_path / "journal", max_concurrent=3) == EXPECTED
+    assert len(server.asked) == 20
+    assert server.most_at_once == 3
+    assert all(
+        (body["temperature"], body["max_tokens"], body["model"]) == (0, 256, "m")
+        for body in server.asked
+    )
+
+
+def test_a_request_that_fails_twice_is_answered_at_the_third_try(tmp_path: Path) -> None:
+    def flaky(prompt: str, tries: int) -> JSONResponse:
+        return JSONResponse({}, 500) if tries < 3 else _echo(prompt, tries)
+
+    assert CompletionsDouble(flaky).answer(tmp_path / "journal") == EXPECTED
+
+
+def test_a_server_that_always_fails_is_a_named_failure_and_no_empty_answer(
+    tmp_path: Path,
+) -> None:
+    server = CompletionsDouble(lambda prompt, tries: JSONResponse({"error": "down"}, 500))
+    with pytest.raises(LoraAssetsError, match="got 500: down"):
+        server.answer(tmp_path / "journal", max_concurrent=1)
+    assert len(server.asked) == 3
+
+
+def test_a_refused_request_is_not_repeated(tmp_path: Path) -> None:
+    server = CompletionsDouble(lambda prompt, tries: JSONResponse({"error": "too long"}, 400))
+    with pytest.raises(LoraAssetsError, match="too long"):
+        server.answer(tmp_path / "journal", max_concurrent=1)
+    assert len(server.asked) == 1
+
+
+def test_an_empty_text_is_an_answer(tmp_path: Path) -> None:
+    server = CompletionsDouble(lambda prompt, tries: completion(""))
+    assert server.answer(tmp_path / "journal") == [""] * 20
+
+
+@pytest.mark.parametrize(
+    "reply", [completion("cut", "abort"), completion("cut", None), JSONResponse({"choices": []})]
+)
+def test_an_answer_that_was_cut_off_or_left_out_is_an_error(
+    tmp_path: Path, reply: JSONResponse
+) -> None:
+    with pytest.raises(LoraAssetsError, match="can't be read: choices"):
+        CompletionsDouble(lambda prompt, tries: reply).answer(tmp_path / "journal")
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+
+    def dies(prompt: str, tries: int) -> JSONResponse:
+        return _echo(prompt, tries) if int(prompt[1:]) < 12 else JSONResponse({}, 500)
+
+    with pytest.raises(LoraAssetsError):
+        CompletionsDouble(dies).answer(journal, max_concurrent=1)
+    half_a_line = journal.read_bytes()[:40]
+    with journal.open("ab") as file:
+        file.write(half_a_line)
+
+    server = CompletionsDouble(_echo)
+    assert server.answer(journal) == EXPECTED
+    assert [body["prompt"] for body in server.asked] == [f"Q{number}" for number in range(12, 20)]
+
+
+def test_answers_of_another_model_are_not_taken_from_the_journal(tmp_path: Path) -> None:
+    CompletionsDouble(_echo).answer(tmp_path / "journal", model="old")
+    server = CompletionsDouble(_echo)
+    server.answer(tmp_path / "journal", model="new")
+    assert len(server.asked) == 20

@@ -1,0 +1,208 @@
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from lora_assets.embedded.judge_app import LEXICAL_JUDGE, create_judge_app
+from lora_assets.errors import LoraAssetsError
+from lora_assets.judging.grading import find_judge_model, grade_all
+from lora_assets.judging.prompt import JudgeCase, judge_messages, read_case
+from lora_assets.records.dataset import Row, RowMetadata
+from lora_assets.records.grades import Answer, Grade, Side
+from lora_assets.serving import http_client
+
+GOOD = json.dumps({"reason": "fine", "grade": "A"})
+
+
+def _row(number: int) -> Row:
+    return Row(
+        context=f"Op{number}: Does the {number}th thing with great care.",
+        question=f"What does Op{number} do?",
+        reference_answer=f"Does the {number}th thing with great care.",
+        prompt_training="Q A",
+        prompt_inference="Q",
+        metadata=RowMetadata(question_type="negative" if number == 3 else "factual"),
+    )
+
+
+ROWS = [_row(number) for number in range(4)]
+CANDIDATE = [
+    Answer(row=number, text=text, latency=0.1)
+    for number, text in enumerate(
+        [ROWS[0].reference_answer, "Starts a virtual machine.", "Does the thing", "I don't know."]
+    )
+]
+LIVE = [answer.model_copy(update={"text": "live " + answer.text}) for answer in CANDIDATE]
+
+
+class JudgeDouble:
+    """A judge that replies as told per answer and try."""
+
+    def __init__(self, reply: Callable[[str, int], str | JSONResponse | None]) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.app = FastAPI()
+
+        @self.app.post("/v1/chat/completions")
+        async def chat(body: dict[str, Any]) -> Any:
+            case = read_case(body["messages"][-1]["content"])
+            assert case is not None
+            self.asked.append((case.answer, body))
+            tries = sum(answer == case.answer for answer, _ in self.asked)
+            content = reply(case.answer, tries)
+            if isinstance(content, JSONResponse):
+                return content
+            return {"choices": [{"message": {"role": "assistant", "content": content}}]}
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "RETRY_PAUSES", (0.0, 0.0))
+
+
+def _grade(
+    app: FastAPI, journal: Path, answers: Mapping[Side, list[Answer]] | None = None
+) -> tuple[Grade, ...]:
+    async def grade() -> tuple[Grade, ...]:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://judge"
+        ) as client:
+            return await grade_all(
+                client,
+                LEXICAL_JUDGE,
+                ROWS,
+                answers or {"candidate": CANDIDATE},
+                journal=journal,
+                progress=lambda done, total: None,
+            )
+
+    return asyncio.run(grade())
+
+
+def test_both_sides_are_graded_by_the_lexical_judge_over_its_chat_api(tmp_path: Path) -> None:
+    grades = _grade(create_judge_app(), tmp_path / "j", {"candidate": CANDIDATE, "live": LIVE})
+    assert [(grade.side, grade.row) for grade in grades] == [
+        (side, row) for side in ("candidate", "live") for row in range(4)
+    ]
+    assert [grade.letter for grade in grades[:4]] == ["A", "C", "B", "A"]
+
+
+def test_an_unreadable_grade_is_asked_for_again_with_other_sampling(tmp_path: Path) -> None:
+    judge = JudgeDouble(lambda answer, tries: GOOD if tries == 3 else "I'd say A")
+    grades = _grade(judge.app, tmp_path / "j", {"candidate": CANDIDATE[:1]})
+    assert [grade.letter for grade in grades] == ["A"]
+    assert [(body["seed"], body["temperature"] > 0) for _, body in judge.asked] == [
+        (0, False),
+        (1, True),
+        (2, True),
+    ]
+
+
+@pytest.mark.parametrize("garbage", ["All of them deserve an A.", "", None])
+def test_a_judge_that_always_talks_garbage_leaves_answers_ungraded(
+    tmp_path: Path, garbage: str | None
+) -> None:
+    judge = JudgeDouble(lambda answer, tries: garbage)
+    grades = _grade(judge.app, tmp_path / "j")
+    assert [grade.letter for grade in grades] == [None] * 4
+    assert len(judge.asked) == 12
+    assert all("no readable grade in 3 replies" in grade.reason for grade in grades)
+
+
+def test_a_judge_that_is_down_is_a_named_failure(tmp_path: Path) -> None:
+    judge = JudgeDouble(lambda answer, tries: JSONResponse({"error": "loading"}, 503))
+    with pytest.raises(LoraAssetsError, match="got 503: loading"):
+        _grade(judge.app, tmp_path / "j")
+
+
+def test_a_killed_grading_goes_on_and_asks_again_only_for_what_has_no_grade(
+    tmp_path: Path,
+) -> None:
+    last = CANDIDATE[3].text
+    first = JudgeDouble(lambda answer, tries: "garbage" if answer == last else GOOD)
+    assert _grade(first.app, tmp_path / "j")[3].letter is None
+    second = JudgeDouble(lambda answer, tries: GOOD)
+    assert [grade.letter for grade in _grade(second.app, tmp_path / "j")] == ["A"] * 4
+    assert [answer for answer, _ in second.asked] == [last]
+
+
+def test_a_grade_kept_for_another_answer_does_not_count(tmp_path: Path) -> None:
+    judge = JudgeDouble(lambda answer, tries: GOOD)
+    _grade(judge.app, tmp_path / "j")
+    changed = [CANDIDATE[0].model_copy(update={"text": "other"}), *CANDIDATE[1:]]
+    _grade(judge.app, tmp_path / "j", {"candidate": changed})
+    assert len(judge.asked) == 5
+
+
+def _find(names: list[str]) -> str:
+    app = FastAPI()
+
+    @app.get("/v1/models")
+    async def models() -> Any:
+        return {"data": [{"id": name} for name in names]}
+
+    return _find_in(app)
+
+
+def _find_in(app: FastAPI) -> str:
+    async def find() -> str:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://judge"
+        ) as client:
+            return await find_judge_model(client)
+
+    return asyncio.run(find())
+
+
+def test_the_judge_model_is_found_where_there_is_just_one() -> None:
+    assert _find(["llama"]) == "llama"
+    assert _find_in(create_judge_app()) == LEXICAL_JUDGE
+    with pytest.raises(LoraAssetsError, match="serves no model"):
+        _find([])
+    with pytest.raises(LoraAssetsError, match=r"llama, mistral.*--judge-model"):
+        _find(["llama", "mistral"])
+
+
+def _post(body: dict[str, Any]) -> httpx.Response:
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(create_judge_app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://judge") as client:
+            return await client.post("/v1/chat/completions", json=body)
+
+    return asyncio.run(post())
+
+
+CASE = judge_messages(
+    JudgeCase(question_type="factual", question="q", context="c", reference_answer="r", answer="r")
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": LEXICAL_JUDGE, "messages": [{"role": "user", "content": "Hi"}]}, 400),
+        ({"model": LEXICAL_JUDGE, "messages": []}, 400),
+        ({"model": LEXICAL_JUDGE}, 400),
+        ({"model": LEXICAL_JUDGE, "messages": CASE, "stream": True}, 400),
+        ({"model": "gpt", "messages": CASE}, 404),
+    ],
+)
+def test_the_lexical_judge_refuses_what_it_can_not_grade_as_openai_would(
+    body: dict[str, Any], status: int
+) -> None:
+    response = _post(body)
+    assert response.status_code == status
+    assert response.json()["error"]["message"]
+
+
+def test_the_lexical_judge_replies_in_openais_form() -> None:
+    reply = _post({"model": LEXICAL_JUDGE, "messages": CASE}).json()
+    assert reply["object"] == "chat.completion"
+    assert reply["choices"][0]["finish_reason"] == "stop"
+    assert json.loads(reply["choices"][0]["message"]["content"])["grade"] == "A"
+    assert reply["usage"]["total_tokens"] > reply["usage"]["completion_tokens"] > 0

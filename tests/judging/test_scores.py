@@ -1,0 +1,63 @@
+import pytest
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.judging.scores import scores
+from lora_assets.records.dataset import Row, RowMetadata
+from lora_assets.records.grades import Answer, Grade, Letter, Side
+
+
+def _row(question_type: str) -> Row:
+    return Row(
+        context="A: Does a.",
+        question="What does A do?",
+        reference_answer="Does a.",
+        prompt_training="Q Does a.",
+        prompt_inference="Q",
+        metadata=RowMetadata(question_type=question_type),
+    )
+
+
+def _grade(row: int, letter: Letter | None, side: Side = "candidate") -> Grade:
+    return Grade(row=row, side=side, letter=letter, reason="")
+
+
+ROWS = [_row("factual"), _row("negative"), _row("negative"), _row("conceptual")]
+ANSWERS = [
+    Answer(row=row, text=text, latency=0.1)
+    for row, text in enumerate(["Does a.", "I don't know.", "Does b.", "not in the list"])
+]
+GRADES = [_grade(0, "A"), _grade(1, "A"), _grade(2, "C"), _grade(3, None)]
+
+
+def test_letters_ungraded_and_declined_negatives_are_counted_for_one_side() -> None:
+    live = [_grade(row, "C", "live") for row in range(4)]
+    counted = scores(ROWS, ANSWERS, [*live, *GRADES], "candidate")
+    assert counted.letters == {"A": 2, "B": 0, "C": 1}
+    assert counted.ungraded == 1
+    assert (counted.negatives, counted.refusals) == (2, 1)
+    assert counted.a_rate == pytest.approx(2 / 3)
+
+
+def test_without_negatives_the_refusal_rate_is_missing_and_not_zero() -> None:
+    assert scores(ROWS[:1], ANSWERS[:1], GRADES[:1], "candidate").refusal_rate is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "grades"),
+    [
+        (ANSWERS[:3], GRADES),
+        (ANSWERS, GRADES[:3]),
+        (ANSWERS, [*GRADES, GRADES[0]]),
+        (ANSWERS, [_grade(row, "A", "live") for row in range(4)]),
+    ],
+)
+def test_a_row_without_exactly_one_answer_and_grade_is_an_error(
+    answers: list[Answer], grades: list[Grade]
+) -> None:
+    with pytest.raises(LoraAssetsError, match="don't match the eval split"):
+        scores(ROWS, answers, grades, "candidate")
+
+
+def test_an_empty_split_is_an_error() -> None:
+    with pytest.raises(LoraAssetsError, match="no rows"):
+        scores([], [], [], "candidate")

@@ -1,0 +1,203 @@
+import asyncio
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.load_test.generator import WARM_UP_ROUNDS, ModelLoad, run_load_test, warm_up
+from lora_assets.load_test.summary import summarise
+from lora_assets.serving.http_client import open_client
+
+Result = TypeVar("Result")
+
+DONE = "data: [DONE]\n\n"
+
+
+def _event(text: str, finish_reason: str | None = None) -> str:
+    choice = {"index": 0, "text": text, "finish_reason": finish_reason}
+    return f"data: {json.dumps({'choices': [choice]}, ensure_ascii=False)}\n\n"
+
+
+USAGE = f"data: {json.dumps({'choices': [], 'usage': {'completion_tokens': 2}})}\n\n"
+STREAMS: Mapping[str, list[str]] = {
+    "good": [": ping\n\n", _event("a\N{LINE SEPARATOR}b"), _event("", "stop"), USAGE, DONE],
+    "empty answer": [_event("", "stop"), USAGE, DONE],
+    "unfinished": [_event("a"), USAGE, DONE],
+    "aborted": [_event("a", "abort"), USAGE, DONE],
+    "no choice": [USAGE, DONE],
+    "no done": [_event("a", "stop"), USAGE],
+    "no usage": [_event("a", "stop"), DONE],
+    "error event": [_event("a"), 'data: {"error": {"message": "out of memory"}}\n\n', DONE],
+    "no json": [_event("a"), "data: oops\n\n", DONE],
+    "dies": [_event("a")],
+}
+
+
+class StreamingDouble:
+    """A completions server that behaves as the prompt says and remembers who was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.progress: list[tuple[int, int]] = []
+        self.app = FastAPI()
+
+        @self.app.post("/v1/completions")
+        async def complete(body: dict[str, Any]) -> Response:
+            self.asked.append((body["model"], body["prompt"]))
+            assert body["stream"] is True
+            assert body["temperature"] == 0
+            behaviour = body["prompt"].strip().split("/")[0]
+            if body["model"] == "unknown":
+                return JSONResponse({"error": {"message": "no such model"}}, 404)
+            if behaviour == "busy":
+                return JSONResponse({"error": {"message": "busy"}}, 503)
+            return StreamingResponse(_stream(behaviour), media_type="text/event-stream")
+
+    def load(
+        self, prompts: list[str], models: tuple[str, ...] = ("m",), concurrency: int = 10
+    ) -> Mapping[str, ModelLoad]:
+        return self._while_it_runs(
+            lambda client: run_load_test(
+                client,
+                models,
+                prompts,
+                progress=lambda done, total: self.progress.append((done, total)),
+                concurrency=concurrency,
+            )
+        )
+
+    def warm_up(self, prompts: list[str], models: tuple[str, ...], concurrency: int = 10) -> None:
+        self._while_it_runs(
+            lambda client: warm_up(client, models, prompts, concurrency=concurrency)
+        )
+
+    def _while_it_runs(self, do: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
+        async def run() -> Result:
+            listening = socket.create_server(("127.0.0.1", 0))
+            server = uvicorn.Server(uvicorn.Config(self.app, log_level="critical", lifespan="off"))
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            try:
+                async with open_client(url, 5) as client:
+                    return await do(client)
+            finally:
+                server.should_exit = True
+                await serving
+
+        return asyncio.run(run())
+
+
+async def _stream(behaviour: str) -> AsyncIterator[bytes]:
+    for part in STREAMS[behaviour]:
+        # In pieces, as a network may deliver it.
+        yield part[:7].encode()
+        yield part[7:-1].encode()
+        yield part[-1:].encode()
+    if behaviour == "dies":
+        raise ConnectionResetError
+
+
+def test_a_complete_stream_is_timed_and_its_tokens_are_counted() -> None:
+    result = StreamingDouble().load(["good/1", "empty answer/2"])["m"]
+    for sample in result.samples:
+        assert sample.error is None
+        assert sample.ttft is not None
+        assert sample.latency is not None
+        assert 0 < sample.ttft <= sample.latency <= result.duration
+        assert sample.output_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [
+        ("busy", "got 503: busy"),
+        ("unfinished", "finish_reason is None"),
+        ("aborted", "finish_reason is abort"),
+        ("no choice", "finish_reason is None"),
+        ("no done", r"without \[DONE\]"),
+        ("no usage", "no usage"),
+        ("error event", "out of memory"),
+        ("no json", "broke off with: oops"),
+        ("dies", "peer closed connection"),
+    ],
+)
+def test_a_failed_request_is_a_sample_with_an_error_and_is_never_dropped(
+    behaviour: str, error: str
+) -> None:
+    result = StreamingDouble().load(["good/0", *[f"{behaviour}/{n}" for n in range(3)]])["m"]
+    failures = [sample.error for sample in result.samples if sample.error is not None]
+    assert all(re.search(error, failure) for failure in failures)
+    metrics = summarise(result.samples, result.duration)
+    assert (metrics.requests, metrics.failures) == (4, 3)
+
+
+def test_two_models_go_turn_about_in_whole_blocks_and_get_the_same_prompts() -> None:
+    server = StreamingDouble()
+    prompts = [f"good/{number}" for number in range(16)]
+    result = server.load(prompts, ("candidate", "live"), concurrency=2)
+    measured = server.asked
+    turns = [measured[start : start + 8] for start in range(0, 32, 8)]
+    assert [{model for model, _ in turn} for turn in turns] == [
+        {"candidate"},
+        {"live"},
+        {"live"},
+        {"candidate"},
+    ]
+    assert {prompt for _, prompt in turns[0]} == {prompt for _, prompt in turns[1]}
+    for model in ("candidate", "live"):
+        assert sorted(p for m, p in measured if m == model) == sorted(prompts)
+        assert len(result[model].samples) == 16
+    spans = [
+        max(sample.started for sample in load.samples) - min(s.started for s in load.samples)
+        for load in result.values()
+    ]
+    assert result["candidate"].duration < spans[0]
+    assert server.progress == [(done, 32) for done in range(33)]
+
+
+def test_the_warm_up_loads_all_models_alike_and_with_other_prompts_than_the_test() -> None:
+    server = StreamingDouble()
+    prompts = [f"good/{number}" for number in range(16)]
+    server.warm_up(prompts, ("candidate", "live"), concurrency=4)
+    warm = {f"\n{prompt}" for prompt in prompts[:4]}
+    rounds = [server.asked[start : start + 4] for start in range(0, len(server.asked), 4)]
+    assert [{model for model, _ in each} for each in rounds] == [
+        {"candidate"},
+        {"live"},
+    ] * WARM_UP_ROUNDS
+    assert all({prompt for _, prompt in each} == warm for each in rounds)
+    assert not warm & set(prompts)
+
+
+def test_a_request_that_fails_in_the_warm_up_is_left_for_the_test_to_count() -> None:
+    server = StreamingDouble()
+    server.warm_up(["busy/1", "good/2"], ("m",))
+    assert len(server.asked) == 2 * WARM_UP_ROUNDS
+
+
+def test_a_model_that_is_not_served_ends_the_warm_up() -> None:
+    server = StreamingDouble()
+    with pytest.raises(LoraAssetsError, match=r"request to unknown failed: .*no such model"):
+        server.warm_up(["good/1"], ("m", "unknown"))
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("prompts", "models", "concurrency"),
+    [([], ("m",), 1), (["good/1"], (), 1), (["good/1"], ("m", "m"), 1), (["good/1"], ("m",), 0)],
+)
+def test_a_test_of_nothing_is_refused(
+    prompts: list[str], models: tuple[str, ...], concurrency: int
+) -> None:
+    with pytest.raises(LoraAssetsError):
+        StreamingDouble().load(prompts, models, concurrency)
+    with pytest.raises(LoraAssetsError):
+        StreamingDouble().warm_up(prompts, models, concurrency)

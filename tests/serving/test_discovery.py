@@ -1,0 +1,157 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.fleet import Fleet
+from lora_assets.serving.discovery import (
+    DiscoveredReplica,
+    from_deployment,
+    from_selector,
+    from_service,
+)
+from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesApi]:
+    api = KubernetesApi()
+    with api.serving(tmp_path) as kubeconfig:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        yield api
+
+
+@pytest.fixture
+def fleet(api: KubernetesApi, tmp_path: Path) -> KubernetesApi:
+    """Three replicas, one of them not ready, among pods that are none."""
+    api.services = [Service("vllm", {"app": "vllm"}), Service("other", {"app": "other"})]
+    api.pods = [
+        Pod("vllm-2", tmp_path, ip="fd00::2", ready=True),
+        Pod("vllm-1", tmp_path, ip="10.0.0.1", ready=False),
+        Pod("vllm-0", tmp_path, ip="10.0.0.0", labels={"app": "vllm", "tier": "gpu"}),
+        Pod("vllm-3", tmp_path, ip="10.0.0.3", deleted=True),
+        Pod("vllm-4", tmp_path, ip=None, ready=False, phase="Pending"),
+        Pod("judge-0", tmp_path, ip="10.0.0.4", labels={"app": "judge"}),
+        Pod("vllm-0", tmp_path, ip="10.0.1.0", namespace="elsewhere"),
+    ]
+    return api
+
+
+REPLICAS = (
+    DiscoveredReplica("http://10.0.0.0:8000", "models", "vllm-0", ready=True),
+    DiscoveredReplica("http://10.0.0.1:8000", "models", "vllm-1", ready=False),
+    DiscoveredReplica("http://[fd00::2]:8000", "models", "vllm-2", ready=True),
+)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_the_pods_behind_a_service_are_found_with_their_readiness() -> None:
+    assert from_service("models", "vllm") == REPLICAS
+
+
+@pytest.mark.usefixtures("fleet")
+def test_the_pods_with_labels_are_found_with_their_readiness() -> None:
+    assert from_selector("models", "app=vllm", 8000) == REPLICAS
+    assert from_selector("models", "app=vllm,tier=gpu", 8000) == REPLICAS[:1]
+    (found,) = from_selector("elsewhere", "app=vllm", 9000, scheme="https")
+    assert found.url == "https://10.0.1.0:9000"
+
+
+def test_the_pods_of_a_deployment_are_found_by_its_selector(fleet: KubernetesApi) -> None:
+    expressions = {
+        "set": [{"key": "app", "operator": "In", "values": ["vllm", "other"]}],
+        "gpu": [{"key": "tier", "operator": "Exists"}],
+        "cpu": [{"key": "tier", "operator": "DoesNotExist"}],
+        "none": [{"key": "app", "operator": "NotIn", "values": ["judge", "vllm"]}],
+    }
+    fleet.deployments = [
+        Deployment("vllm", {"matchLabels": {"app": "vllm"}}),
+        *(
+            Deployment(name, {"matchLabels": {"app": "vllm"}, "matchExpressions": terms})
+            for name, terms in expressions.items()
+        ),
+    ]
+    assert from_deployment("models", "vllm", 8000) == REPLICAS
+    assert from_deployment("models", "set", 8000) == REPLICAS
+    assert from_deployment("models", "gpu", 8000) == REPLICAS[:1]
+    assert from_deployment("models", "cpu", 8000) == REPLICAS[1:]
+    with pytest.raises(LoraAssetsError, match=r"no running pod .* in namespace models"):
+        from_deployment("models", "none", 8000)
+    with pytest.raises(LoraAssetsError, match=r"models/judge: .*not found"):
+        from_deployment("models", "judge", 8000)
+
+
+def test_a_deployment_gives_the_replicas_where_nothing_else_does(fleet: KubernetesApi) -> None:
+    fleet.deployments = [Deployment("vllm", {"matchLabels": {"app": "vllm"}})]
+    places = {"vllm_url": "http://all", "adapters_dir": "/mnt/adapters"}
+    deployed = Fleet(**places, deployment="vllm", namespace="models")
+    assert [r.url for r in deployed.replicas] == [r.url for r in REPLICAS if r.ready]
+    named = Fleet(**places, deployment="vllm", namespace="models", replica_urls=["http://one"])
+    assert [replica.url for replica in named.replicas] == ["http://one"]
+
+
+def test_a_pod_that_has_ended_is_no_replica(fleet: KubernetesApi) -> None:
+    fleet.pods[2].phase = "Failed"
+    assert from_selector("models", "app=vllm", 8000) == REPLICAS[1:]
+
+
+def test_an_endpoint_of_unknown_readiness_is_ready_and_a_pod_is_not(fleet: KubernetesApi) -> None:
+    fleet.pods[1].ready = None
+    assert [replica.ready for replica in from_service("models", "vllm")] == [True, True, True]
+    found = from_selector("models", "app=vllm", 8000)
+    assert [replica.ready for replica in found] == [True, False, True]
+
+
+def test_a_list_of_many_pages_is_read_to_its_end(api: KubernetesApi, tmp_path: Path) -> None:
+    api.page_size = 2
+    api.services = [Service("vllm", {"app": "vllm"}, slice_size=1)]
+    api.pods = [Pod(f"vllm-{n}", tmp_path, ip=f"10.0.0.{n}") for n in range(7)]
+    names = tuple(f"vllm-{n}" for n in range(7))
+    assert tuple(replica.pod for replica in from_selector("models", "app=vllm", 8000)) == names
+    assert len(api.requests) == 4
+    assert tuple(replica.pod for replica in from_service("models", "vllm")) == names
+    assert len(api.requests) == 8
+
+
+def test_a_pod_with_an_address_of_each_family_is_one_replica(
+    api: KubernetesApi, tmp_path: Path
+) -> None:
+    api.services = [Service("vllm", {"app": "vllm"})]
+    api.pods = [Pod("vllm-0", tmp_path, ip="fd00::1"), Pod("vllm-0", tmp_path, ip="10.0.0.1")]
+    (found,) = from_service("models", "vllm")
+    assert found.url == "http://10.0.0.1:8000"
+
+
+def test_a_service_with_several_ports_needs_the_name_of_one(fleet: KubernetesApi) -> None:
+    fleet.services[0].ports = {"http": 8000, "metrics": 9000}
+    with pytest.raises(LoraAssetsError, match=r"models/vllm.*'http', 'metrics'"):
+        from_service("models", "vllm")
+    assert from_service("models", "vllm", port_name="http") == REPLICAS
+    with pytest.raises(LoraAssetsError, match="asked for: grpc"):
+        from_service("models", "vllm", port_name="grpc")
+
+
+def test_an_endpoint_that_is_no_pod_is_refused_by_its_address(fleet: KubernetesApi) -> None:
+    fleet.services[0].targets = False
+    with pytest.raises(LoraAssetsError, match=r"Endpoint 10\.0\.0\.\d of service models/vllm is"):
+        from_service("models", "vllm")
+
+
+@pytest.mark.usefixtures("fleet")
+def test_nothing_found_names_what_was_looked_for() -> None:
+    for service in ("other", "missing"):
+        with pytest.raises(LoraAssetsError, match=f"no pod behind service models/{service}"):
+            from_service("models", service)
+    with pytest.raises(LoraAssetsError, match=r"no running pod app=none in namespace models"):
+        from_selector("models", "app=none", 8000)
+
+
+def test_an_api_server_that_is_gone_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with KubernetesApi().serving(tmp_path) as kubeconfig:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    with pytest.raises(LoraAssetsError, match=r"service models/vllm: .*does not answer") as caught:
+        from_service("models", "vllm")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,99 @@
+import asyncio
+import socket
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.serving import http_client
+from lora_assets.serving.http_client import ModelList, open_client
+
+SECRET = "sk-very-secret"
+
+
+def double_that_replies(response: Response) -> httpx.AsyncClient:
+    """A server double that says one thing to everything."""
+    app = FastAPI()
+
+    @app.get("/judge/v1/models")
+    async def models() -> Response:
+        return response
+
+    client = open_client("http://double/judge", 5, SECRET)
+    client._transport = httpx.ASGITransport(app)
+    return client
+
+
+def _models(client: httpx.AsyncClient) -> ModelList:
+    async def ask() -> ModelList:
+        async with client:
+            return await http_client.get(client, "/v1/models", ModelList)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "RETRY_PAUSES", (0.0, 0.0))
+
+
+def test_a_path_in_the_base_url_is_kept() -> None:
+    reply = JSONResponse({"object": "list", "data": [{"id": "m", "object": "model"}]})
+    assert [model.id for model in _models(double_that_replies(reply)).data] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("response", "cause"),
+    [
+        (JSONResponse({"error": {"message": "no such model."}}, 404), "got 404: no such model"),
+        (JSONResponse({"object": "error", "message": "bad"}, 400), "got 400: bad"),
+        (JSONResponse({"detail": "Not Found"}, 404), "got 404: Not Found"),
+        (JSONResponse({"error": "plain"}, 500), "got 500: plain"),
+        (PlainTextResponse("<h1>Bad\n\nGateway</h1>", 502), "got 502: <h1>Bad Gateway</h1>"),
+        (PlainTextResponse("", 503), r"got 503: \(no message\)"),
+        (JSONResponse({}, 301), "got 301"),
+        (PlainTextResponse("<html>"), "can't be read"),
+        (JSONResponse({"data": [{"name": "m"}]}), "can't be read: data.0.id"),
+    ],
+)
+def test_a_reply_that_is_no_answer_is_one_line_with_url_and_reason(
+    response: Response, cause: str
+) -> None:
+    with pytest.raises(LoraAssetsError, match=cause) as caught:
+        _models(double_that_replies(response))
+    assert "http://double/judge/v1/models" in caught.value.cause
+    assert "\n" not in str(caught.value)
+    assert not caught.value.cause.endswith(".")
+
+
+def test_the_api_key_is_in_no_error_and_no_repr() -> None:
+    client = double_that_replies(JSONResponse({"error": {"message": f"bad key {SECRET}"}}, 401))
+    assert SECRET not in f"{client!r} {client.headers!r}"
+    with pytest.raises(LoraAssetsError, match=r"bad key \[API key\]") as caught:
+        _models(client)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(LoraAssetsError, match=rf"GET {url}/v1/models failed"):
+            _models(open_client(url, 5))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8000", "ftp://host", "http://", "http://u:pass@host", "http://[::1"]
+)
+def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(LoraAssetsError, match="is not the URL of a server") as caught:
+        open_client(url, 5)
+    assert "pass@" not in str(caught.value)
+
+
+def test_a_key_that_no_header_can_carry_is_refused_unseen() -> None:
+    with pytest.raises(LoraAssetsError, match="API key") as caught:
+        open_client("http://host", 5, "secret\n")
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,210 @@
+"""One server through its API: each way in which it can be the wrong one, in one line."""
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.served import AdapterShape
+from lora_assets.serving.preflight import obstacles
+from lora_assets.serving.replica import Replica
+from lora_assets.serving.replica_folder import SharedFolder
+from tests.support.doubles.broken_vllm import BASE, BrokenVllm, listening
+from tests.support.stack import free_port
+
+KEY = "sk-very-secret"
+HTML = "<html>\n<body>Welcome</body>\n</html>"
+Connect = Callable[..., Replica]
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Iterator[Connect]:
+    """A client of a server, which is up for the test."""
+    with ExitStack() as stack:
+
+        def to(server: BrokenVllm, **changes: Any) -> Replica:
+            settings = {"api_key": KEY, "timeout": 30.0, **changes}
+            url = stack.enter_context(listening(server.app()))
+            return Replica(url, folder=SharedFolder(str(tmp_path)), **settings)
+
+        yield to
+
+
+def failure(act: Callable[[], Any], url: str) -> str:
+    """What a person gets to read: one line that names the server, and never the key."""
+    with pytest.raises(LoraAssetsError) as raised:
+        act()
+    error = raised.value
+    assert url in error.cause
+    assert "\n" not in str(error)
+    assert error.remedy.endswith(".")
+    assert KEY not in "".join(traceback.format_exception(error))
+    return str(error)
+
+
+def reads(replica: Replica) -> Mapping[str, Callable[[], Any]]:
+    return {
+        "/v1/models": replica.listing,
+        "/v1/completions": lambda: replica.complete(BASE, "a", 1),
+        "/metrics": replica.limits,
+        "/v1/load_lora_adapter": lambda: replica.load("m-v1", "/a/1"),
+        "/v1/unload_lora_adapter": lambda: replica.unload("there"),
+    }
+
+
+def test_a_good_server_loads_lists_answers_and_unloads(connect: Connect) -> None:
+    server = BrokenVllm(api_key=KEY)
+    replica = connect(server)
+    replica.load("m-v1", "/a/1")
+    replica.load("m-v1", "/a/1")
+    assert replica.loaded() == {"m-v1": "/a/1"}
+    assert server.asked.count("/v1/load_lora_adapter") == 1
+    assert replica.complete("m-v1", "a", 3).text == "/a/1"
+    replica.unload("m-v1")
+    replica.unload("m-v1")
+    assert replica.loaded() == server.adapters == {}
+
+
+def test_what_it_can_take_is_read_from_the_server(connect: Connect) -> None:
+    limits = connect(BrokenVllm(base="org/base", max_lora=4)).limits()
+    assert (limits.base_names, limits.runtime_loading, limits.max_loras) == (
+        ("org/base", "org/base"),
+        True,
+        4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("server", "flag"),
+    [
+        (BrokenVllm(runtime_loading=False), "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
+        (BrokenVllm(max_lora=None), "--enable-lora"),
+        (BrokenVllm(max_lora=1), "--max-loras 3"),
+        (BrokenVllm(base="org/other"), "the server has org/other"),
+    ],
+)
+def test_a_server_that_cannot_take_the_adapter_is_told_from_its_api(
+    connect: Connect, server: BrokenVllm, flag: str
+) -> None:
+    adapter = AdapterShape(rank=8, base_model=BASE, modules={})
+    (only,) = obstacles(adapter, connect(server).limits(), 32, None)
+    assert flag in only
+    assert server.adapters == {}
+
+
+def test_a_server_without_runtime_loading_refuses_in_one_line(connect: Connect) -> None:
+    replica = connect(BrokenVllm(runtime_loading=False))
+    assert "404" in failure(lambda: replica.load("m-v1", "/a/1"), replica.url)
+
+
+@pytest.mark.parametrize("key", ["", "sk-wrong"])
+def test_a_wrong_key_names_the_variable_to_set_and_changes_nothing(
+    connect: Connect, key: str
+) -> None:
+    server = BrokenVllm(api_key=KEY, adapters={"there": "/a/0"})
+    replica = connect(server, api_key=key)
+    for act in reads(replica).values():
+        assert "VLLM_API_KEY" in failure(act, replica.url)
+    assert server.adapters == {"there": "/a/0"}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{free}", "http://", "nonsense", "http://127.0.0.1:99999"]
+)
+def test_a_wrong_url_is_named_with_the_option_to_correct(tmp_path: Path, url: str) -> None:
+    url = url.format(free=free_port())
+    replica = Replica(url, KEY, 5.0, SharedFolder(str(tmp_path)))
+    for act in reads(replica).values():
+        assert "--vllm-url" in failure(act, url)
+
+
+@pytest.mark.parametrize("path", reads(Replica("", "", 1.0, SharedFolder("/"))))
+def test_a_server_that_hangs_or_breaks_is_named_and_keeps_what_it_had(
+    connect: Connect, path: str
+) -> None:
+    server = BrokenVllm(adapters={"there": "/a/0"})
+    replica = connect(server, timeout=0.25)
+    for fault, words in ((500, "500"), (503, "503"), ("hang", "unreachable")):
+        server.faults[path] = fault
+        assert words in failure(reads(replica)[path], replica.url)
+        assert server.adapters == {"there": "/a/0"}
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/completions"])
+@pytest.mark.parametrize(
+    "answer",
+    [HTML, "", "null", '{"data": []}', '{"data": [{"id": "x"}]}', "\x00"],
+)
+def test_an_answer_that_is_not_vllms_is_named(connect: Connect, path: str, answer: str) -> None:
+    server = BrokenVllm(faults={path: answer})
+    replica = connect(server)
+    failure(reads(replica)[path], replica.url)
+    assert server.adapters == {}
+
+
+def test_an_answer_without_a_choice_is_named(connect: Connect) -> None:
+    replica = connect(BrokenVllm(faults={"/v1/completions": '{"choices": []}'}))
+    failure(lambda: replica.complete(BASE, "a", 1), replica.url)
+
+
+@pytest.mark.parametrize("answer", [HTML, "{}", "\x00"])
+def test_metrics_that_are_none_are_named(connect: Connect, answer: str) -> None:
+    replica = connect(BrokenVllm(faults={"/metrics": answer}))
+    failure(replica.limits, replica.url)
+
+
+def test_a_page_of_many_lines_is_told_in_one(connect: Connect) -> None:
+    replica = connect(BrokenVllm(faults={"/v1/models": 502}, error_text=HTML))
+    assert "Welcome" in failure(replica.listing, replica.url)
+
+
+def test_a_key_that_a_server_repeats_is_not_shown(connect: Connect) -> None:
+    replica = connect(BrokenVllm(faults={"/v1/models": 400}, error_text=f"Bad header: {KEY}"))
+    assert "Bad header" in failure(replica.listing, replica.url)
+
+
+def test_a_limit_that_is_no_number_is_named(connect: Connect) -> None:
+    for labels in ('{max_lora="many"}', '{other="8"}', ""):
+        server = BrokenVllm(faults={"/metrics": f"vllm:lora_requests_info{labels} 1.0\n"})
+        replica = connect(server)
+        failure(replica.limits, replica.url)
+
+
+def test_a_load_that_the_server_only_says_it_did_is_refused(connect: Connect) -> None:
+    replica = connect(BrokenVllm(faults={"/v1/load_lora_adapter": "Success"}))
+    message = failure(lambda: replica.load("m-v1", "/a/1"), replica.url)
+    assert "does not list it" in message
+
+
+def test_a_name_that_is_another_adapters_is_refused_and_stays_that_ones(connect: Connect) -> None:
+    server = BrokenVllm(adapters={"m-v1": "/a/other"})
+    replica = connect(server)
+    message = failure(lambda: replica.load("m-v1", "/a/1"), replica.url)
+    assert "/a/other" in message
+    assert server.adapters == {"m-v1": "/a/other"}
+
+
+@pytest.mark.parametrize("name", ["", "..", "../m", "a/b", "a b", "-a", "a\n"])
+def test_what_is_no_plain_name_never_reaches_the_server(connect: Connect, name: str) -> None:
+    server = BrokenVllm()
+    with pytest.raises(LoraAssetsError, match="can't name"):
+        connect(server).load(name, "/a/1")
+    assert server.adapters == {}
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY} ü", f"{KEY}\0"])
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(
+    connect: Connect, key: str
+) -> None:
+    replica = connect(BrokenVllm(), api_key=key)
+    failure(replica.listing, replica.url)
+
+
+def test_the_key_is_sent_and_never_shown(connect: Connect) -> None:
+    replica = connect(BrokenVllm(api_key=KEY))
+    assert replica.loaded() == {}
+    assert KEY not in f"{replica!r} {replica}"

@@ -1,0 +1,292 @@
+"""The adapters folder: what arrives in it, what is refused, what stands for what, what goes."""
+
+import inspect
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lora_assets.serving.vllm_plugin import adapters_folder as folder_module
+from lora_assets.serving.vllm_plugin.adapters_folder import (
+    FILES,
+    Refused,
+    clear_slot,
+    contents,
+    digest_folder,
+    intact,
+    prune,
+    receive,
+    require,
+    set_name,
+    set_slot,
+)
+
+CONFIG, WEIGHTS = FILES
+ONE = {CONFIG: b'{"r": 8}', WEIGHTS: b"weights of one" * 100}
+TWO = {CONFIG: b'{"r": 8}', WEIGHTS: b"weights of two" * 100}
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    total = sha256()
+    for name in sorted(files):
+        total.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+    return total.hexdigest()
+
+
+def tar(files: Mapping[str, bytes], *more: tarfile.TarInfo) -> bytes:
+    """An adapter's files, and `more` members before them, as a tar stream."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for member in more:
+            archive.addfile(member)
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def put(root: Path, files: Mapping[str, bytes]) -> str:
+    digest = digest_of(files)
+    receive(root, digest, io.BytesIO(tar(files)))
+    return digest
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    """Every file, folder and link below `root`; a lock holds nothing."""
+    found = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
+    return {
+        name: path.read_bytes() if path.is_file() else b"" for name, path in found.items()
+        if name != ".lock"
+    }  # fmt: skip
+
+
+def test_what_arrives_has_the_digest_of_names_sizes_and_bytes(tmp_path: Path) -> None:
+    digest = put(tmp_path, ONE)
+    assert digest_folder(tmp_path / digest) == digest
+    assert everything(tmp_path / digest) == ONE
+    assert intact(tmp_path, digest)
+    require(tmp_path, digest)
+    assert set(everything(tmp_path)) == {digest, f"{digest}/{CONFIG}", f"{digest}/{WEIGHTS}"}
+
+
+def test_bytes_that_move_from_one_file_to_another_make_another_digest(tmp_path: Path) -> None:
+    digests = []
+    for split in (1, 2):
+        folder = tmp_path / str(split)
+        folder.mkdir()
+        (folder / "a").write_bytes(b"abc"[:split])
+        (folder / "b").write_bytes(b"abc"[split:])
+        digests.append(digest_folder(folder))
+    assert digests[0] != digests[1]
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    ("stream", "cause"),
+    [
+        (tar(TWO), "what arrived has digest"),
+        (tar({CONFIG: ONE[CONFIG]}), "what arrived has digest"),
+        (tar(ONE)[:700], "broke off"),
+        (tar(ONE)[:1600], "broke off"),
+        (b"", "broke off"),
+        (b"no tar at all" * 100, "broke off"),
+        (tar(ONE, member(CONFIG, tarfile.SYMTYPE, "/etc/passwd")), CONFIG),
+        (tar(ONE, member(WEIGHTS, tarfile.LNKTYPE, CONFIG)), WEIGHTS),
+        (tar(ONE, member(CONFIG, tarfile.FIFOTYPE)), CONFIG),
+        (tar(ONE, member("sub", tarfile.DIRTYPE)), "'sub'"),
+        (tar(ONE, member("adapter_model.bin")), r"adapter_model\.bin"),
+        (tar(ONE, member("/tmp/adapter_config.json")), "'/tmp/adapter_config.json'"),
+        (tar(ONE, member("../adapter_config.json")), r"'\.\./adapter_config.json'"),
+        (tar(ONE, member(f"./{CONFIG}")), "no adapter file"),
+    ],
+)
+@pytest.mark.parametrize("there", ["nothing", "intact", "damaged"])
+def test_a_stream_that_is_not_the_adapter_is_refused_and_nothing_changes(
+    tmp_path: Path, stream: bytes, cause: str, there: str
+) -> None:
+    root = tmp_path / "adapters"
+    root.mkdir()
+    digest = put(root, ONE) if there != "nothing" else digest_of(ONE)
+    if there == "damaged":
+        (root / digest / WEIGHTS).write_bytes(b"damaged")
+    before = everything(tmp_path)
+    with pytest.raises(Refused, match=cause):
+        receive(root, digest, io.BytesIO(stream))
+    assert everything(tmp_path) == before
+
+
+STREAM = tar(ONE)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, len(STREAM) - 1), byte=st.integers(0, 255), cut=st.booleans())
+def test_a_stream_with_a_changed_byte_is_refused_or_the_adapter_all_the_same(
+    tmp_path: Path, at: int, byte: int, cut: bool
+) -> None:
+    spoiled = STREAM[:at] if cut else STREAM[:at] + bytes([byte]) + STREAM[at + 1 :]
+    digest = digest_of(ONE)
+    root = tmp_path / f"{at}-{byte}-{cut}"
+    try:
+        receive(root, digest, io.BytesIO(spoiled))
+    except Refused:
+        assert everything(root) == {}
+    else:
+        assert everything(root / digest) == ONE
+
+
+def test_a_damaged_folder_is_refused_by_name_until_it_is_received_again(tmp_path: Path) -> None:
+    digest = put(tmp_path, ONE)
+    (tmp_path / digest / WEIGHTS).write_bytes(ONE[WEIGHTS][:-1] + b"!")
+    (tmp_path / digest / "more").write_bytes(b"")
+    assert not intact(tmp_path, digest)
+    with pytest.raises(Refused, match=f"adapter {digest[:12]} has digest .* bytes have changed"):
+        require(tmp_path, digest)
+    assert put(tmp_path, ONE) == digest
+    assert intact(tmp_path, digest)
+    assert set(everything(tmp_path)) == {digest, f"{digest}/{CONFIG}", f"{digest}/{WEIGHTS}"}
+
+
+def test_an_adapter_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    digest = digest_of(ONE)
+    assert not intact(tmp_path, digest)
+    with pytest.raises(Refused, match=f"no adapter {digest[:12]}"):
+        require(tmp_path, digest)
+
+
+def test_two_copies_of_one_adapter_at_once_both_succeed(tmp_path: Path) -> None:
+    both = Barrier(8)
+
+    def copy(_: int) -> str:
+        both.wait()
+        return put(tmp_path, ONE)
+
+    with ThreadPoolExecutor(8) as pool:
+        digests = set(pool.map(copy, range(8)))
+    assert digests == {digest_of(ONE)}
+    assert set(everything(tmp_path)) == {*digests, *(f"{d}/{f}" for d in digests for f in FILES)}
+
+
+def test_names_and_slots_stand_for_what_they_were_last_set_to(tmp_path: Path) -> None:
+    one, two = put(tmp_path, ONE), put(tmp_path, TWO)
+    set_name(tmp_path, "m-v1", one)
+    set_name(tmp_path, "m-v2", two)
+    set_slot(tmp_path, "live", "m-v1")
+    set_slot(tmp_path, "live", "m-v2")
+    set_slot(tmp_path, "candidate", "m-v1")
+    clear_slot(tmp_path, "candidate")
+    clear_slot(tmp_path, "candidate")
+    (tmp_path / one / CONFIG).write_bytes(b"changed")
+    assert contents(tmp_path) == {
+        "digests": {one: digest_of({**ONE, CONFIG: b"changed"}), two: two},
+        "names": {"m-v1": one, "m-v2": two},
+        "slots": {"live": "m-v2"},
+    }
+    assert (tmp_path / "slots" / "live" / CONFIG).read_bytes() == TWO[CONFIG]
+
+
+def test_a_slot_is_not_set_to_an_adapter_that_is_not_there(tmp_path: Path) -> None:
+    set_name(tmp_path, "m-v1", digest_of(ONE))
+    for name in ("m-v1", "m-v2"):
+        with pytest.raises(Refused, match=f"no adapter {name}"):
+            set_slot(tmp_path, "live", name)
+    assert contents(tmp_path)["slots"] == {}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../out", "/etc", "a/b", "a\n", "a\0", "-rf"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda root, name: set_name(root, name, digest_of(ONE)),
+        lambda root, name: set_name(root, "m-v1", name),
+        lambda root, name: set_slot(root, name, "m-v1"),
+        lambda root, name: set_slot(root, "live", name),
+        clear_slot,
+        intact,
+        require,
+        lambda root, name: receive(root, name, io.BytesIO(STREAM)),
+    ],
+)
+def test_what_is_no_plain_name_is_refused_before_anything_is_touched(
+    tmp_path: Path, act: Callable[[Path, str], Any], name: str
+) -> None:
+    root = tmp_path / "adapters"
+    put(root, ONE)
+    set_name(root, "m-v1", digest_of(ONE))
+    before = everything(tmp_path)
+    with pytest.raises(Refused):
+        act(root, name)
+    assert everything(tmp_path) == before
+
+
+def test_pruning_keeps_what_a_slot_stands_for_and_what_is_asked_for(tmp_path: Path) -> None:
+    files = [{CONFIG: b"{}", WEIGHTS: bytes([n])} for n in range(4)]
+    digests = [put(tmp_path, each) for each in files]
+    for number, digest in enumerate(digests):
+        set_name(tmp_path, f"m-v{number}", digest)
+    set_slot(tmp_path, "live", "m-v0")
+    prune(tmp_path, [digests[1]])
+    found = contents(tmp_path)
+    assert set(found["digests"]) == set(digests[:2])
+    assert found["names"] == {"m-v0": digests[0], "m-v1": digests[1]}
+    assert found["slots"] == {"live": "m-v0"}
+    assert not list(tmp_path.glob(".incoming-*"))
+
+
+def test_pruning_removes_what_a_killed_copy_left_but_not_one_under_way(tmp_path: Path) -> None:
+    put(tmp_path, ONE)
+    for name, age in ((".incoming-killed", 7200), (".incoming-running", 60)):
+        (tmp_path / name / "x").mkdir(parents=True)
+        (tmp_path / name / "x" / WEIGHTS).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    prune(tmp_path, [])
+    assert {path.name for path in tmp_path.iterdir()} == {".incoming-running", ".lock"}
+
+
+def script(root: Path, *arguments: str, stream: bytes = b"") -> Any:
+    """The module as it runs on a replica: source as an argument, nothing installed."""
+    source = inspect.getsource(folder_module)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", source, str(root), *arguments],
+        input=stream, capture_output=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_as_a_script_it_does_the_same_and_answers_in_json(tmp_path: Path) -> None:
+    digest = digest_of(ONE)
+    assert script(tmp_path, "receive", digest, stream=STREAM) is None
+    assert script(tmp_path, "name", "m-v1", digest) is None
+    assert script(tmp_path, "slot", "live", "m-v1") is None
+    assert script(tmp_path, "intact", digest) is True
+    assert script(tmp_path, "contents") == contents(tmp_path)
+    assert contents(tmp_path)["slots"] == {"live": "m-v1"}
+    refused = script(tmp_path, "receive", digest, stream=tar(TWO))["refused"]
+    assert refused.startswith("what arrived has digest")
+    (tmp_path / "slots" / "live").unlink()
+    assert script(tmp_path, "prune", "0" * 64) is None
+    assert contents(tmp_path) == {"digests": {}, "names": {}, "slots": {}}
+
+
+def test_as_a_script_it_says_what_the_system_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    failed = script(tmp_path / "file", "receive", digest_of(ONE), stream=STREAM)
+    assert failed == {"failed": "File exists"}

@@ -1,0 +1,271 @@
+"""The slot middleware around a small server: what the server gets, what its clients get."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from lora_assets.serving.vllm_plugin import adapters_folder
+from lora_assets.serving.vllm_plugin.slots import FOLDER_HEADER, SlotMiddleware, named_folder
+
+ONE, TWO = "1" * 64, "2" * 64
+LOADED = ("base", "m-v1")
+"""What the small server lists; m-v2 has a name, and nobody has asked for it yet."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A server's answer as the ASGI messages that it was sent in."""
+
+    status: int
+    headers: Mapping[str, str]
+    parts: Sequence[bytes]
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.parts)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Adapters m-v1 and m-v2; the slot `live` stands for m-v1, `candidate` for m-v2."""
+    for slot, name, digest in (("live", "m-v1", ONE), ("candidate", "m-v2", TWO)):
+        (tmp_path / digest).mkdir()
+        adapters_folder.set_name(tmp_path, name, digest)
+        adapters_folder.set_slot(tmp_path, slot, name)
+    return tmp_path
+
+
+async def echo(request: Request) -> Response:
+    length = request.headers.get("content-length", "none")
+    return Response(await request.body(), headers={"x-length": length})
+
+
+async def stream(request: Request) -> Response:
+    await request.body()
+    return StreamingResponse(iter([b"data: 1\n\n", b"data: 2\n\n", b"data: [DONE]\n\n"]))
+
+
+async def models(request: Request) -> Response:
+    if "authorization" not in request.headers:
+        return JSONResponse({"error": "Unauthorized"}, 401)
+    cards = [{"id": name, "root": f"/of/{name}", "parent": None} for name in LOADED]
+    return JSONResponse({"object": "list", "data": cards})
+
+
+def small_server() -> Starlette:
+    paths = ("/v1/completions", "/v1/chat/completions", "/other")
+    return Starlette(
+        routes=[
+            *(Route(path, echo, methods=["POST"]) for path in paths),
+            Route("/v1/responses", stream, methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/v1/version", lambda _: PlainTextResponse("0.32.0")),
+        ]
+    )
+
+
+Ask = Callable[..., Reply]
+
+
+@pytest.fixture
+def ask(folder: Path) -> Ask:
+    app = SlotMiddleware(small_server(), folder)
+
+    def run(method: str, path: str, *parts: bytes, headers: Mapping[str, str] | None = None) -> Any:
+        return exchange(app, method, path, parts, headers or {})
+
+    return run
+
+
+def exchange(
+    app: Any,
+    method: str,
+    path: str,
+    parts: Sequence[bytes],
+    headers: Mapping[str, str],
+    leaves: bool = False,
+) -> Reply:
+    """One request with its body in `parts`; a client that `leaves` does so right after it."""
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    bodies: Iterator[Any] = iter(
+        [{"type": "http.request", "body": p, "more_body": n < len(parts)} for n, p in
+         enumerate(parts or (b"",), 1)]
+    )  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if (part := next(bodies, None)) is not None:
+            return part
+        return {"type": "http.disconnect"} if leaves else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    start, *rest = sent
+    named = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Reply(start["status"], named, [m["body"] for m in rest if m["body"]])
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_slot_reaches_the_server_as_the_adapter_that_it_stands_for(ask: Ask, path: str) -> None:
+    asked = {"model": "live", "prompt": "Grüße 😀", "stop": [None, 1.5]}
+    body = json.dumps(asked).encode()
+    reply = ask("POST", path, body, headers={"Content-Length": str(len(body))})
+    assert json.loads(reply.body) == {**asked, "model": "m-v1"}
+    assert reply.headers["x-length"] == str(len(reply.body))
+
+
+def test_a_body_that_arrives_in_parts_is_renamed_whole(ask: Ask) -> None:
+    body = json.dumps({"model": "candidate", "prompt": "x" * 50}).encode()
+    parts = [body[at : at + 7] for at in range(0, len(body), 7)]
+    assert json.loads(ask("POST", "/v1/completions", *parts).body)["model"] == "m-v2"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "m-v1",  "prompt": "a"}',
+        b'{"model": "base"}',
+        b'{"model": "../slots/live"}',
+        b'{"model": ["live"]}',
+        b'{"prompt":  "live"}',
+        b'["live"]',
+        b'{"model": "live"',
+        b"\xff\xfe not JSON",
+        b"",
+    ],
+)
+def test_a_body_that_asks_for_no_slot_arrives_byte_for_byte(ask: Ask, body: bytes) -> None:
+    length = {"content-length": str(len(body))}
+    whole = ask("POST", "/v1/completions", body, headers=length)
+    parted = ask("POST", "/v1/completions", body[:5], body[5:], headers=length)
+    assert whole.body == parted.body == body
+    assert whole.headers["x-length"] == parted.headers["x-length"] == str(len(body))
+
+
+def test_json_nested_too_deep_to_read_is_left_to_the_server(ask: Ask) -> None:
+    body = b'{"model":' + b"[" * 100_000
+    assert ask("POST", "/v1/completions", body).body == body
+
+
+def test_what_lies_outside_the_model_api_is_left_alone(ask: Ask) -> None:
+    body = b'{"model": "live"}'
+    assert ask("POST", "/other", body).body == body
+    assert ask("GET", "/v1/version").body == b"0.32.0"
+
+
+def test_a_streamed_answer_passes_part_by_part(ask: Ask) -> None:
+    reply = ask("POST", "/v1/responses", b'{"model": "live"}')
+    assert reply.parts == [b"data: 1\n\n", b"data: 2\n\n", b"data: [DONE]\n\n"]
+
+
+def test_the_server_still_learns_that_its_client_left(folder: Path) -> None:
+    async def patient(scope: Any, receive: Any, send: Any) -> None:
+        kinds = [(await receive())["type"] for _ in range(2)]
+        await PlainTextResponse(" ".join(kinds))(scope, receive, send)
+
+    app = SlotMiddleware(patient, folder)
+    for body in (b'{"model": "live"}', b'{"model": "m-v1"}'):
+        reply = exchange(app, "POST", "/v1/completions", [body], {}, leaves=True)
+        assert reply.body == b"http.request http.disconnect"
+
+
+def test_a_link_replaced_between_two_requests_takes_effect(ask: Ask, folder: Path) -> None:
+    body = b'{"model": "live"}'
+    names = []
+    for name in ("m-v1", "m-v2", "m-v1"):
+        adapters_folder.set_slot(folder, "live", name)
+        names.append(json.loads(ask("POST", "/v1/completions", body).body)["model"])
+    assert names == ["m-v1", "m-v2", "m-v1"]
+    adapters_folder.clear_slot(folder, "live")
+    assert ask("POST", "/v1/completions", body).body == body
+
+
+def test_slots_are_listed_as_the_loaded_adapter_that_they_stand_for(ask: Ask, folder: Path) -> None:
+    reply = ask("GET", "/v1/models", headers={"authorization": "Bearer key"})
+    cards = {card["id"]: card for card in json.loads(reply.body)["data"]}
+    assert set(cards) == {"base", "m-v1", "live"}
+    assert cards["live"] == {**cards["m-v1"], "id": "live"}
+    assert reply.headers["content-length"] == str(len(reply.body))
+    assert reply.headers[FOLDER_HEADER] == str(folder)
+
+
+def test_a_refused_listing_passes_as_it_is(ask: Ask) -> None:
+    reply = ask("GET", "/v1/models")
+    assert (reply.status, json.loads(reply.body)) == (401, {"error": "Unauthorized"})
+    assert reply.headers["content-length"] == str(len(reply.body))
+
+
+def test_a_browsers_preflight_of_the_listing_is_answered(folder: Path) -> None:
+    app = SlotMiddleware(CORSMiddleware(small_server(), allow_origins=["*"]), folder)
+    asked = {"origin": "http://ui", "access-control-request-method": "GET"}
+    assert exchange(app, "OPTIONS", "/v1/models", [], asked).status == 200
+
+
+def test_a_folder_without_slots_changes_nothing(tmp_path: Path) -> None:
+    app = SlotMiddleware(small_server(), tmp_path / "absent")
+    body = b'{"model": "live"}'
+    assert exchange(app, "POST", "/v1/completions", [body], {}).body == body
+    listed = exchange(app, "GET", "/v1/models", [], {"authorization": "Bearer key"})
+    assert [card["id"] for card in json.loads(listed.body)["data"]] == ["base", "m-v1"]
+
+
+def test_something_else_among_the_slots_does_not_stop_them(folder: Path) -> None:
+    (folder / "slots" / ".nfs0001").write_text("left by a file system")
+    assert adapters_folder.slots(folder) == {"live": "m-v1", "candidate": "m-v2"}
+
+
+def test_a_name_leads_to_its_digest_folder_and_an_unknown_one_nowhere(folder: Path) -> None:
+    assert named_folder(folder, "m-v1") == folder / ONE
+    assert named_folder(folder, "live") is None
+    assert named_folder(folder, "m-v3") is None
+
+
+def test_a_name_leads_to_the_path_that_the_adapter_is_loaded_from(tmp_path: Path) -> None:
+    (tmp_path / "disk" / ONE).mkdir(parents=True)
+    mounted = tmp_path / "mnt"
+    mounted.symlink_to(tmp_path / "disk")
+    adapters_folder.set_name(mounted, "m-v1", ONE)
+    assert named_folder(mounted, "m-v1") == mounted / ONE
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../names/m-v1", "./m-v1", "m-v1/", "m-v1\0", "/names/m-v1", "\ud800",
+             "x" * 300]
+)  # fmt: skip
+def test_what_is_no_plain_name_leads_nowhere(folder: Path, name: str) -> None:
+    assert named_folder(folder, name) is None
+
+
+def test_a_link_that_leaves_the_folder_leads_nowhere(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path.parent / re.sub(r"\W", "", tmp_path.name + "outside") / ONE
+    outside.mkdir(parents=True)
+    links = {"out": outside, "broken": "../nothing", "above": "../..", "deep": "../1/2"}
+    for name, target in links.items():
+        (folder / "names" / name).symlink_to(target)
+    (folder / "names" / "file").write_text("no link")
+    absolute = str(folder / "names" / "m-v1")
+    assert [named_folder(folder, name) for name in (*links, "file", absolute)] == [None] * 6
+
+
+def test_a_link_to_itself_leads_nowhere(folder: Path) -> None:
+    (folder / "names" / "self").symlink_to("self")
+    assert named_folder(folder, "self") is None

@@ -1,0 +1,220 @@
+"""Webserver, daemon, code server and embedded server as processes that can be killed."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen, TimeoutExpired
+from typing import Any
+
+import dagster as dg
+import httpx
+import psutil
+from dagster import DagsterInstance
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+from dagster._core.scheduler.instigation import SensorInstigatorData
+
+from lora_assets.assets.run_tags import WHY
+from lora_assets.automation.next_run import CAUSE_TAG, GATE_OF, MAX_ATTEMPTS, next_run
+from lora_assets.embedded.child import is_healthy, start_child
+from lora_assets.environment import Resources, Settings, make_resources, read_settings
+from lora_assets.local.run import open_instance
+from lora_assets.sensors.history import read_progress, unfinished_runs
+from tests.support.doubles.webhook_receiver import WebhookReceiver
+from tests.support.stack import free_port, stack_environment
+
+LOCATION = "lora_assets"
+SENSOR = "new_data_versions"
+START_SECONDS = 900.0
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass
+class Running:
+    """The whole stack under `home`, its sensor switched on, each process by name."""
+
+    home: Path
+    environment: Mapping[str, str] = field(init=False)
+    settings: Settings = field(init=False)
+    resources: Resources = field(init=False)
+    webhook: WebhookReceiver = field(init=False, default_factory=WebhookReceiver)
+    instance: DagsterInstance = field(init=False)
+    dagster_url: str = field(init=False)
+    processes: dict[str, Popen[bytes]] = field(init=False, default_factory=dict)
+    _commands: dict[str, Sequence[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        web, code = free_port(), free_port()
+        self.dagster_url = f"http://127.0.0.1:{web}"
+        own = {
+            **stack_environment(self.home, free_port()),
+            "LORA_ASSETS_PROMOTION": "automatic",
+            "DAGSTER_HOME": str(self.home / "dagster"),
+            "DAGSTER_URL": self.dagster_url,
+            "LORA_ASSETS_WEBHOOK": self.webhook.url,
+        }
+        self.environment = {**os.environ, **own}
+        self.settings = read_settings(own)
+        self.resources = make_resources(self.settings)
+        self.instance = open_instance(self.settings)
+        self.resources.registry.aliases()
+        workspace = self.home / "workspace.yaml"
+        workspace.write_text(
+            f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {code}\n"
+            f"      location_name: {LOCATION}\n"
+        )
+        python = [sys.executable, "-m"]
+        module = ["--module-name", "lora_assets.definitions", "--location-name", LOCATION]
+        at = ["--host", "127.0.0.1", "--port"]
+        self._commands = {
+            "code": [*python, "dagster", "api", "grpc", *at, str(code), *module],
+            "daemon": [*python, "dagster._daemon", "run", "--workspace", str(workspace)],
+            "webserver": [*python, "dagster_webserver", "-w", str(workspace), *at, str(web)],
+            "server": [*python, "lora_assets.cli.main", "serve"],
+        }
+
+    def start(self, name: str) -> None:
+        """Start a process; its output goes to a file in the home."""
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.processes[name] = start_child(self._commands[name], self.environment, log)
+
+    def start_all(self) -> None:
+        """Start everything, in the order that it needs, and switch the sensor on."""
+        self.start("server")
+        self.start("code")
+        assert is_healthy(self.processes["server"], self.settings.vllm_url, START_SECONDS)
+        self.start("webserver")
+        self.start("daemon")
+        self.switch_on(SENSOR)
+        self.wait_for(self.has_ticked, START_SECONDS)
+
+    def ask(self, document: str, **variables: Any) -> Any:
+        """What the webserver answers to a page of the UI."""
+        body = {"query": document, "variables": variables}
+        reply = httpx.post(f"{self.dagster_url}/graphql", json=body, timeout=PATIENCE_SECONDS)
+        return reply.json()["data"]
+
+    def switch_on(self, sensor: str) -> None:
+        """What a person does in the UI: through the webserver's GraphQL."""
+        mutation = (
+            "mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) "
+            "{ __typename ... on PythonError { message } } }"
+        )
+        selector = {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": "__repository__",
+            "sensorName": sensor,
+        }
+
+        def switched() -> bool:
+            try:
+                reply = self.ask(mutation, s=selector)
+            except httpx.TransportError:
+                return False
+            return bool(reply["startSensor"]["__typename"] == "Sensor")
+
+        self.wait_for(switched, START_SECONDS)
+
+    def backfill(self, data_versions: Sequence[str], why: str, seconds: float) -> None:
+        """Select these partitions of the whole graph, launch, and wait for the last of them."""
+        mutation = (
+            "mutation($b: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $b) "
+            "{ ... on LaunchBackfillSuccess { backfillId } } }"
+        )
+        given = {
+            "assetSelection": [{"path": [asset]} for asset in GATE_OF],
+            "partitionNames": data_versions,
+            "tags": [{"key": WHY, "value": why}],
+        }
+        backfill_id = self.ask(mutation, b=given)["launchPartitionBackfill"]["backfillId"]
+
+        def ended() -> bool:
+            found = self.instance.get_backfill(backfill_id)
+            return found is not None and found.status in BULK_ACTION_TERMINAL_STATUSES
+
+        self.wait_for(ended, seconds)
+
+    def has_ticked(self) -> bool:
+        """Whether the sensor has noted what was there: what comes now is new."""
+        states = self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        data = [s.instigator_data for s in states if s.instigator_name == SENSOR]
+        return any(isinstance(d, SensorInstigatorData) and d.cursor is not None for d in data)
+
+    def is_settled(self) -> bool:
+        """Whether no data version needs anything, or what it needs was given up."""
+        if unfinished_runs(self.instance):
+            return False
+        live = self.resources.registry.aliases().get("live")
+        return all(
+            next_run(each, live.data_version if live else None, automatic=True) is None
+            or self.gave_up(each.data_version)
+            for each in read_progress(self.instance, self.resources.data_bucket.versions())
+        )
+
+    def gave_up(self, data_version: str) -> bool:
+        """Whether the runs of one cause came to their bound."""
+        runs = [record.dagster_run for record in self.runs()]
+        tags = [r.tags for r in runs if r.tags.get("dagster/partition") == data_version]
+        causes = [found[CAUSE_TAG] for found in tags if CAUSE_TAG in found]
+        return any(causes.count(cause) >= MAX_ATTEMPTS for cause in causes)
+
+    def workers(self) -> list[psutil.Process]:
+        """The run workers: the code server's children that run Python of their own."""
+        code = psutil.Process(self.processes["code"].pid)
+        return [child for child in code.children() if _is_worker(child)]
+
+    def kill(self, name: str) -> bool:
+        """kill -9 of a process, or of a run worker; False where none is there."""
+        if name == "worker":
+            workers = self.workers()
+            for worker in workers[:1]:
+                worker.kill()
+            return bool(workers)
+        process = self.processes[name]
+        runs = process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return runs
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Until `condition` holds; fails after `seconds`."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds:.0f} s: {self.state()}"
+            time.sleep(0.5)
+
+    def runs(self) -> Sequence[dg.RunRecord]:
+        """Every run there ever was, oldest first."""
+        return list(reversed(self.instance.get_run_records()))
+
+    def state(self) -> str:
+        """What a failed wait shows."""
+        runs = [
+            f"{r.dagster_run.tags.get('dagster/run_key')} {r.dagster_run.status.value}"
+            for r in self.runs()
+        ]
+        return "; ".join(runs)
+
+    def stop(self) -> None:
+        """End everything."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(30)
+            except TimeoutExpired:
+                process.kill()
+        self.webhook.stop()
+        self.instance.dispose()
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Whether it is a run worker; one that has just ended is none."""
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,241 @@
+"""A double of Argo's controller and executor: a Workflow's steps as local processes.
+
+It does what Argo 3.6 to 4.1 do with this project's manifests: fills in arguments and references
+(as text in the template's JSON, quoted), runs `steps` groups one after the other and their members
+at the same time, skips by `when`, reads output parameters, retries by `retryStrategy`, sends
+SIGTERM to stop, and runs the exit handler, also of a stopped workflow. There are no deadlines, and
+it does not wait between attempts: `waits` has what Argo would have waited. A pod's mounted volumes
+are folders of its own here, so paths below a mount are mapped in variables and outputs.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+from tests.support.argo_validation import Manifest, callee, references, templates_of
+
+Phase = Literal["Succeeded", "Failed", "Error", "Skipped"]
+
+
+@dataclass
+class Node:
+    """What became of one step; `logs` and `exit_codes` have an entry for each attempt."""
+
+    name: str
+    phase: Phase = "Succeeded"
+    message: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
+    exit_codes: list[int] = field(default_factory=list)
+    logs: list[str] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+
+
+class ArgoWorkflow:
+    """One submitted Workflow; `library` has the WorkflowTemplates of the namespace by name.
+
+    `environment` is that of the image and the cluster. Its variables win over the manifest's,
+    which name services of a cluster that is not there.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        library: Mapping[str, Manifest],
+        environment: Mapping[str, str],
+        folder: Path,
+    ) -> None:
+        self.manifest = manifest
+        self.library = library
+        self.environment = environment
+        self.folder = folder
+        self.uid = str(uuid.uuid4())
+        self.name = f"{manifest['spec']['entrypoint']}-x7k2p"
+        self.nodes: dict[str, Node] = {}
+        self._stopped = False
+        self._exiting = False
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = Lock()
+
+    def submit(self, **parameters: str) -> Node:
+        """`argo submit --wait`, with -p for each of `parameters` (`_` stands for `-`)."""
+        given = {name.replace("_", "-"): value for name, value in parameters.items()}
+        spec = self.manifest["spec"]
+        declared = {p["name"]: p["value"] for p in spec["arguments"]["parameters"]}
+        entry = templates_of(self.manifest)[spec["entrypoint"]]
+        ended = self._execute(self.name, {}, entry, self.manifest, {**declared, **given})
+        self._exiting = True
+        status = {"workflow.status": ended.phase}
+        handler = templates_of(self.manifest)[spec["onExit"]]
+        self._execute(f"{self.name}.onExit", status, handler, self.manifest, {})
+        return ended
+
+    def stop(self) -> None:
+        """`argo stop`: SIGTERM to what runs, and nothing but the exit handler is started."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.send_signal(signal.SIGTERM)
+
+    def _execute(
+        self,
+        name: str,
+        local: Mapping[str, str],
+        template: Manifest,
+        manifest: Manifest,
+        arguments: Mapping[str, str],
+    ) -> Node:
+        node = self.nodes.setdefault(name, Node(name))
+        known = {
+            "workflow.uid": self.uid,
+            "workflow.namespace": self.manifest["metadata"]["namespace"],
+            "workflow.name": self.name,
+            "node.name": name,
+            **local,
+        }
+        inputs: dict[str, str] = {}
+        for parameter in template.get("inputs", {}).get("parameters", []):
+            value = arguments.get(parameter["name"], parameter.get("value"))
+            if value is None:
+                node.phase, node.message = "Error", f"{parameter['name']} was not supplied"
+                return node
+            inputs[f"inputs.parameters.{parameter['name']}"] = _filled(value, known)
+        template = _filled(template, {**known, **inputs})
+        if "steps" in template:
+            self._steps(node, template, manifest)
+        else:
+            self._attempts(node, template)
+        return node
+
+    def _steps(self, node: Node, template: Manifest, manifest: Manifest) -> None:
+        outputs: dict[str, str] = {}
+        for number, group in enumerate(template["steps"]):
+            names = [f"{node.name}[{number}].{step['name']}" for step in group]
+            steps = [_filled(step, outputs) for step in group]
+            with ThreadPoolExecutor() as pool:
+                children = list(pool.map(self._step, names, steps, [manifest] * len(group)))
+            for step, child in zip(group, children, strict=True):
+                prefix = f"steps.{step['name']}.outputs.parameters"
+                outputs |= {f"{prefix}.{name}": value for name, value in child.outputs.items()}
+            failed = [child for child in children if child.phase in ("Failed", "Error")]
+            if failed:
+                node.phase, node.message = "Failed", f"child '{failed[0].name}' failed"
+                return
+        for output in template.get("outputs", {}).get("parameters", []):
+            value = _filled(output["valueFrom"]["parameter"], outputs)
+            if references(value):
+                node.phase, node.message = "Error", f"{value} is not there"
+                return
+            node.outputs[output["name"]] = value
+
+    def _step(self, name: str, step: Manifest, manifest: Manifest) -> Node:
+        node = self.nodes.setdefault(name, Node(name))
+        if "when" in step:
+            proceed = _holds(step["when"])
+            if proceed is None:
+                node.phase, node.message = "Error", f"Invalid 'when' expression '{step['when']}'"
+                return node
+            if not proceed:
+                node.phase = "Skipped"
+                return node
+        template = callee(step, manifest, self.library)
+        assert template is not None, f"{name} calls a template that is not there"
+        if "templateRef" in step:
+            manifest = self.library[step["templateRef"]["name"]]
+        arguments = {p["name"]: p["value"] for p in step.get("arguments", {}).get("parameters", [])}
+        return self._execute(name, {"steps.name": step["name"]}, template, manifest, arguments)
+
+    def _attempts(self, node: Node, template: Manifest) -> None:
+        unknown = references(template["container"])
+        if unknown:
+            node.phase, node.message = "Error", f"unresolved: {unknown}"
+            return
+        if "retryStrategy" not in template:
+            code = self._pod(node, template)
+            node.phase = "Succeeded" if code == 0 else "Failed"
+            return
+        retry = template["retryStrategy"]
+        worth_another = re.fullmatch(r"asInt\(lastRetry\.exitCode\) == (\d+)", retry["expression"])
+        assert worth_another, "an expression that this double can't read"
+        backoff = retry["backoff"]
+        while True:
+            code = self._pod(node, template)
+            if code is None:
+                node.phase, node.message = "Failed", "Stopped with strategy 'Stop'"
+                return
+            if code == 0:
+                return
+            node.phase, node.message = "Failed", f"exit code {code}"
+            if code != int(worth_another[1]) or len(node.exit_codes) > int(retry["limit"]):
+                return
+            wait = float(backoff["duration"].removesuffix("s"))
+            node.waits.append(wait * int(backoff["factor"]) ** (len(node.exit_codes) - 1))
+            node.phase, node.message = "Succeeded", ""
+
+    def _pod(self, node: Node, template: Manifest) -> int | None:
+        """One attempt's exit code; None where the workflow was stopped before."""
+        container = template["container"]
+        pod = self.folder / f"pod-{uuid.uuid4().hex[:8]}"
+        mounts = {mount["mountPath"]: pod / mount["name"] for mount in container["volumeMounts"]}
+        for mount in mounts.values():
+            mount.mkdir(parents=True)
+        # Secrets are the cluster's, and so in `environment`.
+        plain = [variable for variable in container["env"] if "value" in variable]
+        variables = {v["name"]: _mapped(v["value"], mounts) for v in plain}
+        with self._lock:
+            if self._stopped and not self._exiting:
+                return None
+            process = subprocess.Popen(
+                [*container["command"], *container.get("args", [])],
+                env={**variables, **self.environment},
+                cwd=pod,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            self._running.add(process)
+        log, _ = process.communicate()
+        with self._lock:
+            self._running.discard(process)
+        node.logs.append(log)
+        node.exit_codes.append(process.returncode)
+        for output in template.get("outputs", {}).get("parameters", []):
+            source = output["valueFrom"]
+            path = Path(_mapped(source["path"], mounts))
+            value = path.read_text() if path.exists() else source["default"]
+            node.outputs[output["name"]] = value.removesuffix("\n")
+        # What a signal ended has, in a container, 128 and the signal's number.
+        code = process.returncode
+        return 128 - code if code < 0 else code
+
+
+def _filled(part: Any, values: Mapping[str, str]) -> Any:
+    """References replaced, as Argo does it: each value is quoted into the template's JSON."""
+
+    def value_of(match: re.Match[str]) -> str:
+        value = values.get(match[1].strip())
+        return match[0] if value is None else json.dumps(value)[1:-1]
+
+    return json.loads(re.sub(r"\{\{(.*?)\}\}", value_of, json.dumps(part)))
+
+
+def _holds(condition: str) -> bool | None:
+    """A `when` of the form `a == b` or `a != b`; None for what can't be read."""
+    match = re.fullmatch(r"([\w.-]+) (==|!=) ([\w.-]+)", condition)
+    return None if match is None else (match[1] == match[3]) == (match[2] == "==")
+
+
+def _mapped(path: str, mounts: Mapping[str, os.PathLike[str]]) -> str:
+    """A path below a mount, as the folder that stands for it here."""
+    for mount, folder in mounts.items():
+        if path == mount or path.startswith(f"{mount}/"):
+            return f"{os.fspath(folder)}{path.removeprefix(mount)}"
+    return path

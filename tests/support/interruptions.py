@@ -1,0 +1,74 @@
+"""A promotion during which something happens, at a point of its way.
+
+As a program, `python -m tests.support.interruptions POINT` is a `lora-assets promote` whose
+process is killed there.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from lora_assets.cli.main import main
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.registry import Registry
+from lora_assets.serving.adapter_files import WEIGHTS
+from lora_assets.serving.vllm_plugin import adapters_folder
+
+POINTS = ("half of the bytes copied", "loaded", "in the slot", "one alias moved")
+Patch = Callable[[Any, str, Any], None]
+
+
+def interrupt(point: str, act: Callable[[], None], patch: Patch = setattr) -> None:
+    """Have `act` happen at `point` of the next promotion; `patch` sets an attribute."""
+    if point == POINTS[0]:
+        patch(adapters_folder, "_write", _copying(act))
+        return
+    owner: Any = Registry if point == POINTS[3] else Fleet
+    method = {POINTS[1]: "load", POINTS[2]: "renew_slot", POINTS[3]: "set_alias"}[point]
+    original = getattr(owner, method)
+
+    def then_act(*arguments: Any) -> None:
+        original(*arguments)
+        act()
+
+    patch(owner, method, then_act)
+
+
+def _copying(act: Callable[[], None]) -> Callable[[IO[bytes], Path], None]:
+    def write(source: IO[bytes], to: Path) -> None:
+        content = source.read()
+        with to.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            if to.name == WEIGHTS:
+                act()
+            file.write(content[len(content) // 2 :])
+
+    return write
+
+
+def flip_a_byte(patch: Patch) -> None:
+    """Have copies arrive with other bytes than they left with."""
+
+    def write(source: IO[bytes], to: Path) -> None:
+        with to.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        damage(to)
+
+    patch(adapters_folder, "_write", write)
+
+
+def damage(file: Path) -> None:
+    """Change the last byte of a file."""
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+if __name__ == "__main__":
+    interrupt(sys.argv[1], lambda: os.kill(os.getpid(), signal.SIGKILL))
+    sys.argv[1:] = ["promote"]
+    main()

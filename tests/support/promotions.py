@@ -1,0 +1,89 @@
+"""Versions that earned their promotion, and the runs that judge and promote them."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from lora_assets.assets.eval_grades import eval_grades
+from lora_assets.assets.live_deployment import live_deployment
+from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.perf_metrics import perf_metrics
+from lora_assets.assets.staged_deployment import staged_deployment
+from lora_assets.assets.training_data import training_data
+from lora_assets.embedded.data_set.versions import contents
+from lora_assets.environment import Resources
+from lora_assets.gates.promotion import ALL_GATES
+from lora_assets.records.load import PerfMetrics
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.resources.registry import Registry
+from tests.support.stack import passed_verdict, trained
+
+ROWS = 6
+
+
+@dg.asset(partitions_def=data_versions)
+def gate_result(context: dg.AssetExecutionContext, registry: Registry) -> ModelVersion:
+    version = registry.newest(context.partition_key)
+    assert version is not None
+    return version
+
+
+def take_through(resources: Resources, data_version: str) -> PerfMetrics:
+    """Deploy, evaluate, load-test and promote, naming no slot."""
+    whole = contents(["s3"])
+    first_rows = {name: b"".join(whole[name].splitlines(True)[:ROWS]) for name in whole}
+    resources.data_bucket.add(data_version, first_rows)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("data_version", [data_version])
+        result = dg.materialize(
+            [
+                training_data,
+                gate_result,
+                staged_deployment,
+                eval_grades,
+                perf_metrics,
+                live_deployment,
+            ],
+            instance=instance,
+            partition_key=data_version,
+            resources=vars(resources),
+        )
+        metrics: PerfMetrics = result.output_for_node("perf_metrics")
+    return metrics
+
+
+def promote(
+    resources: Resources, data_version: str, run_id: str | None = None, **config: Any
+) -> ModelVersion:
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("data_version", [data_version])
+    definitions = dg.Definitions(
+        assets=[live_deployment],
+        resources=vars(resources),
+        jobs=[dg.define_asset_job("promote", [live_deployment])],
+    )
+    result = definitions.resolve_job_def("promote").execute_in_process(
+        instance=instance,
+        partition_key=data_version,
+        run_id=run_id,
+        run_config={"ops": {"live_deployment": {"config": config}}},
+    )
+    version: ModelVersion = result.output_for_node("live_deployment")
+    return version
+
+
+def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion:
+    """Register an adapter with every verdict passed against what is live, and stage it."""
+    registry = resources.registry
+    version = registry.register(trained(resources, folder, data_version))
+    live = registry.aliases().get("live")
+    for gate in ALL_GATES:
+        registry.store_verdict(version, passed_verdict(gate, version, live))
+    registry.set_alias("staged", version)
+    registry.set_alias("perf-passed", version)
+    return version
+
+
+def aliases(resources: Resources) -> dict[str, int]:
+    return {alias: v.version for alias, v in resources.registry.aliases().items()}

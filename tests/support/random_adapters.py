@@ -1,0 +1,24 @@
+"""Adapters with random weights, each of which answers in a way of its own."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def save_adapter(folder: Path, config: LoraConfig, seed: int, std: float = 0.08) -> Path:
+    """Save a safetensors adapter on the embedded base model as `folder`, and return that."""
+    torch.manual_seed(seed)
+    base = AutoModelForCausalLM.from_pretrained(PACKAGED_BASE_MODEL, dtype=torch.float32)
+    model = get_peft_model(base, config)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=std)
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()
+    return folder

@@ -1,0 +1,165 @@
+"""A real Dagster on the embedded stack: webserver, daemon and code server, each a process."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+import lora_assets.local
+from lora_assets.embedded.data_set.versions import build
+from lora_assets.environment import Resources, make_resources, read_settings
+from lora_assets.records.dataset import SPLITS
+from lora_assets.remote.webserver import DagsterWebserver, Run
+from tests.support.stack import free_port
+
+SECRET = "the-api-key-of-the-fleet"
+PATIENCE = 240.0
+
+
+@dataclass
+class RemoteDagster:
+    """What the tests need of it; `home` holds all state of the stack that it runs on."""
+
+    url: str
+    home: Path
+    environment: Mapping[str, str]
+    daemon: subprocess.Popen[bytes]
+    code: subprocess.Popen[bytes]
+
+    @property
+    def resources(self) -> Resources:
+        return make_resources(read_settings(self.environment))
+
+    def runs(self, request: str) -> list[Run]:
+        return list(DagsterWebserver(self.url, self.url).runs({"lora_assets/request": request}))
+
+    def ask(self, document: str) -> Any:
+        reply = httpx.post(f"{self.url}/graphql", json={"query": document}, timeout=60)
+        return reply.json()["data"]
+
+    @contextmanager
+    def nothing_starts(self) -> Iterator[None]:
+        """The daemon stands still: what is launched stays in the queue."""
+        await_true(self._stops_without_a_lock)
+        try:
+            yield
+        finally:
+            self.daemon.send_signal(signal.SIGCONT)
+
+    def _stops_without_a_lock(self) -> bool:
+        """Whether the daemon stopped between two writes; in one, all others would wait for it."""
+        process = psutil.Process(self.daemon.pid)
+        process.suspend()
+        await_true(lambda: process.status() == psutil.STATUS_STOPPED)
+        free = False
+        try:
+            free = not any(is_locked(database) for database in self.home.rglob("*.db"))
+        finally:
+            if not free:
+                process.resume()
+        return free
+
+
+def is_locked(database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            # The second one: the lock under which a write-ahead log is opened.
+            if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL):
+                return True
+            raise
+        connection.execute("ROLLBACK")
+    return False
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    deadline = monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < deadline, "it did not happen"
+        sleep(0.1)
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def small_data(bucket: Path) -> None:
+    """Data version 1 with four rows of each kind in a split."""
+    build("1", ["s3"], bucket, spoiled=False)
+    for split in SPLITS:
+        path = bucket / "data" / "processed" / "1" / f"{split}.jsonl"
+        rows = path.read_text().splitlines(keepends=True)
+        negative = [row for row in rows if '"question_type":"negative"' in row]
+        other = [row for row in rows if row not in negative]
+        path.write_text("".join(negative[:4] + other[:4]))
+
+
+@pytest.fixture(scope="module")
+def dagster(
+    tmp_path_factory: pytest.TempPathFactory, served: Mapping[str, str], empty_mlflow: Path
+) -> Iterator[RemoteDagster]:
+    home = tmp_path_factory.mktemp("remote")
+    dagster_home = home / "dagster"
+    dagster_home.mkdir()
+    shutil.copy(Path(lora_assets.local.__path__[0]) / "dagster.yaml", dagster_home)
+    shutil.copy(empty_mlflow, home / "mlflow.db")
+    small_data(home / "bucket")
+    environment = {
+        **served,
+        "ADAPTERS_DIR": str(Path(served["LORA_ASSETS_HOME"]) / "adapters"),
+        "LORA_ASSETS_HOME": str(home),
+        "DAGSTER_HOME": str(dagster_home),
+        "VLLM_API_KEY": SECRET,
+        "OMP_NUM_THREADS": "1",
+    }
+    code_port, port = free_port(), free_port()
+    broken = home / "broken.py"
+    broken.write_text('raise ValueError("this code location is broken")\n')
+    locations = [
+        {"grpc_server": {"host": "127.0.0.1", "port": code_port, "location_name": "lora_assets"}},
+        {"python_file": str(broken)},
+    ]
+    workspace = home / "workspace.yaml"
+    workspace.write_text(json.dumps({"load_from": locations}))
+    commands = {
+        "code": f"dagster api grpc -m lora_assets.definitions -h 127.0.0.1 -p {code_port}",
+        "web": f"dagster_webserver -w {workspace} -h 127.0.0.1 -p {port}",
+        "daemon": f"dagster._daemon run -w {workspace}",
+    }
+    started: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, command in commands.items():
+            with (home / f"{name}.log").open("wb") as log:
+                started[name] = subprocess.Popen(
+                    [sys.executable, "-m", *command.split()],
+                    env={**os.environ, **environment},
+                    stdout=log,
+                    stderr=log,
+                )
+            if name == "code":
+                await_true(lambda: is_listening(code_port))
+        await_true(lambda: is_listening(port))
+        url = f"http://127.0.0.1:{port}"
+        yield RemoteDagster(url, home, environment, started["daemon"], started["code"])
+    finally:
+        for name, process in started.items():
+            # Asked to end, a code server goes on for as long as someone watches it.
+            process.kill() if name == "code" else process.terminate()
+        for process in started.values():
+            process.wait(PATIENCE)

@@ -1,0 +1,57 @@
+"""A small state to look at: version 1 live, version 2 compared with it, the rest untouched."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_assets.definitions import make_definitions
+from lora_assets.embedded.data_set.versions import build
+from lora_assets.environment import read_settings
+from lora_assets.local.run import materialise, open_instance
+
+UNTOUCHED = ("3", "4", "5")
+BROKEN = "5"
+"""Its eval split is truncated, so that its run fails."""
+
+ROWS = {"train": 96, "val": 24, "eval": 24}
+LAX: Mapping[str, Mapping[str, Any]] = {
+    "adapter_quality_gate": {"max_eval_loss": 100, "max_perplexity": 100},
+    "eval_grades_eval_gate": {"min_a_rate": 0, "max_c_rate": 1, "min_refusal_rate": 0},
+    "perf_metrics_perf_gate": {"max_p95_latency": 60, "max_p95_ttft": 60, "min_throughput": 0.01},
+}
+"""So little data makes no good adapter, and this machine may be busy."""
+
+
+def make_data(environment: Mapping[str, str]) -> None:
+    """The first rows of a real data version, under several names."""
+    home = Path(environment["LORA_ASSETS_HOME"])
+    whole = build("whole", ["s3"], home / "whole")
+    for name in ("1", "2", *UNTOUCHED):
+        folder = home / "bucket" / "data" / "processed" / name
+        folder.mkdir(parents=True)
+        for split, count in ROWS.items():
+            lines = (whole / f"{split}.jsonl").read_bytes().splitlines(keepends=True)
+            (folder / f"{split}.jsonl").write_bytes(b"".join(lines[:count]))
+    broken = home / "bucket" / "data" / "processed" / BROKEN / "eval.jsonl"
+    broken.write_bytes(broken.read_bytes()[:-10])
+    instance = open_instance(read_settings(environment))
+    instance.add_dynamic_partitions("data_version", ["1", "2", *UNTOUCHED])
+
+
+def run_graph(environment: Mapping[str, str]) -> None:
+    """Version 1 through the whole graph; version 2, trained longer, to its evaluation."""
+    settings = read_settings(environment)
+    instance = open_instance(settings)
+    definitions = make_definitions(settings)
+
+    def run(job: str, data_version: str, **config: Mapping[str, Any]) -> None:
+        selected = definitions.resolve_job_def(job)
+        names = {node.name for node in selected.graph.nodes}
+        ops = {name: value for name, value in {**LAX, **config}.items() if name in names}
+        materialise(instance, selected, data_version, ops)
+
+    run("lifecycle", "1", adapter={"num_epochs": 1})
+    run("train", "2", adapter={"num_epochs": 2})
+    run("deploy", "2")
+    # Whether it beats live is not what is looked at.
+    run("evaluate", "2", eval_grades_eval_gate={"min_refusal_rate": 0})

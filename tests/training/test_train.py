@@ -1,0 +1,258 @@
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralForCausalLM
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import Row
+from lora_assets.records.training import (
+    LORA_PROFILES,
+    LossPoint,
+    Profile,
+    TrainingMetrics,
+    TrainingParameters,
+)
+from lora_assets.serving.adapter_files import CONFIG, WEIGHTS, inspect
+from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
+from lora_assets.training.qlora import load_tokenizer
+from lora_assets.training.rows import collate, encode
+from lora_assets.training.train import train
+
+QUICK = TrainingParameters(
+    learning_rate=0.01,
+    batch_size=4,
+    gradient_accumulation_steps=2,
+    max_seq_length=256,
+    num_epochs=2,
+    evaluations=3,
+)
+UPDATES = 6
+"""24 rows, twice, in batches of 4, two to an update."""
+
+
+class Killed(Exception):
+    """Stands for the process's end."""
+
+
+class Run:
+    """A training run in a folder of its own, and what its callbacks heard."""
+
+    def __init__(self, folder: Path, base_model: Path, rows: list[Row]) -> None:
+        self.work, self.output = folder / "work", folder / "adapter"
+        self.base_model, self.rows = base_model, rows
+        self.losses: list[LossPoint] = []
+        self.progress: list[tuple[int, int]] = []
+
+    def __call__(
+        self, parameters: TrainingParameters = QUICK, kill_at: int | None = None
+    ) -> TrainingMetrics:
+        self.losses, self.progress = [], []
+
+        def on_progress(step: int, total: int) -> None:
+            self.progress.append((step, total))
+            if step == kill_at:
+                raise Killed
+
+        return train(
+            rows_train=self.rows[:24],
+            rows_val=self.rows[24:],
+            base_model=self.base_model,
+            base_model_name="tiny",
+            parameters=parameters,
+            work=self.work,
+            output=self.output,
+            on_loss=self.losses.append,
+            on_progress=on_progress,
+        )
+
+    def checkpoints(self) -> list[str]:
+        return sorted(path.name for path in self.work.iterdir() if path.is_dir())
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model: Path, rows: list[Row]) -> Run:
+    return Run(tmp_path, tiny_model, rows)
+
+
+@pytest.fixture
+def another_run(tmp_path: Path, tiny_model: Path, rows: list[Row]) -> Run:
+    return Run(tmp_path / "another", tiny_model, rows)
+
+
+def test_a_run_leaves_an_adapter_that_names_its_base_model_and_no_checkpoints(run: Run) -> None:
+    metrics = run()
+    assert sorted(path.name for path in run.output.iterdir()) == [CONFIG, WEIGHTS]
+    assert inspect(run.output).base_model == "tiny"
+    assert str(run.base_model.parent) not in (run.output / CONFIG).read_text()
+    assert list(run.work.iterdir()) == []
+    assert metrics.steps == UPDATES
+    assert metrics.rows_left_out == {"train": (), "val": ()}
+    assert metrics.tokens_per_second > 0
+
+
+def test_losses_and_progress_are_told_as_they_come(run: Run) -> None:
+    metrics = run()
+    assert tuple(run.losses) == metrics.curve
+    assert [p.step for p in run.losses if p.name == "eval_loss"] == [2, 4, 6]
+    assert [p.step for p in run.losses if p.name == "train_loss"] == [1, 2, 3, 4, 5, 6]
+    assert run.progress == [(step, UPDATES) for step in range(UPDATES + 1)]
+
+
+def test_nothing_is_printed(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_the_same_run_gives_the_same_bytes(run: Run, another_run: Run, quantization: str) -> None:
+    parameters = QUICK.model_copy(update={"quantization": quantization})
+    run(parameters)
+    another_run(parameters)
+    assert digest_folder(run.output) == digest_folder(another_run.output)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_and_ends_the_same(
+    run: Run, another_run: Run
+) -> None:
+    uninterrupted = run()
+    with pytest.raises(Killed):
+        another_run(kill_at=5)
+    assert not another_run.output.exists()
+    resumed = another_run()
+    assert another_run.progress[0] == (4, UPDATES)
+    assert resumed.curve == uninterrupted.curve
+    assert digest_folder(another_run.output) == digest_folder(run.output)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run: Run) -> None:
+    with pytest.raises(Killed):
+        run(kill_at=5)
+    assert "checkpoint-4" in run.checkpoints()
+    damaged = run.work / "checkpoint-4" / "optimizer.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    run()
+    assert run.progress[0][0] < 4
+
+
+def test_a_checkpoint_without_its_seal_does_not_count(run: Run) -> None:
+    with pytest.raises(Killed):
+        run(kill_at=3)
+    (run.work / "checkpoint-2.sha256").unlink()
+    run()
+    assert run.progress[0] == (0, UPDATES)
+
+
+def test_a_run_that_could_not_publish_only_publishes_when_run_again(run: Run) -> None:
+    run.output = run.work / "file" / "adapter"
+    run.work.mkdir()
+    run.output.parent.write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        run()
+    run.output.parent.unlink()
+    metrics = run()
+    assert run.progress == [(UPDATES, UPDATES)]
+    assert run.losses == []
+    assert len(metrics.curve) == UPDATES + QUICK.evaluations
+    inspect(run.output)
+
+
+def test_the_reported_loss_is_that_of_the_published_adapter_over_all_answer_tokens(
+    run: Run,
+) -> None:
+    absurd = {"learning_rate": 0.1, "warmup_ratio": 0.0, "lora_config": "aggressive"}
+    metrics = run(QUICK.model_copy(update={**absurd, "quantization": "none", "evaluations": 6}))
+    evaluations = {p.step: p.value for p in metrics.curve if p.name == "eval_loss"}
+    assert metrics.best_step == min(evaluations, key=lambda step: evaluations[step]) != UPDATES
+    tokenizer = load_tokenizer(run.base_model)
+    base = AutoModelForCausalLM.from_pretrained(run.base_model)
+    model = PeftModel.from_pretrained(base, run.output)
+    val = [encode(row, tokenizer) for row in run.rows[24:]]
+    with torch.no_grad():
+        total = sum(model(**collate([row]), num_items_in_batch=1).loss.item() for row in val)
+    expected = total / sum(row.answer_length for row in val)
+    assert metrics.final_eval_loss == pytest.approx(expected, rel=1e-5)
+    assert metrics.final_perplexity == pytest.approx(math.exp(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("profile", LORA_PROFILES)
+def test_the_adapter_has_the_shape_of_its_profile(run: Run, profile: Profile) -> None:
+    run(QUICK.model_copy(update={"lora_config": profile, "num_epochs": 1, "evaluations": 1}))
+    config = json.loads((run.output / CONFIG).read_text())
+    shape = LORA_PROFILES[profile]
+    assert (config["r"], config["lora_alpha"]) == (shape.rank, shape.alpha)
+    assert config["lora_dropout"] == shape.dropout
+    assert config["target_modules"] == sorted(shape.target_modules)
+
+
+def test_an_adapter_that_is_there_already_is_replaced(run: Run) -> None:
+    run()
+    first = digest_folder(run.output)
+    run(QUICK.model_copy(update={"seed": 7}))
+    assert digest_folder(run.output) != first
+    assert [path.name for path in run.output.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_training_loss_that_is_not_finite_ends_the_run_at_its_step(
+    run: Run, make_model: Callable[[Any], Path]
+) -> None:
+    def spoil(model: MistralForCausalLM) -> None:
+        model.model.norm.weight.data[0] = torch.inf
+
+    run.base_model = make_model(spoil)
+    with pytest.raises(LoraAssetsError, match="training loss is nan at step 1"):
+        run()
+    assert not run.output.exists()
+
+
+def test_an_eval_loss_that_is_not_finite_ends_the_run_at_its_step(
+    run: Run, make_model: Callable[[Any], Path], tiny_model: Path
+) -> None:
+    train_tokens, val_tokens = (
+        {token for row in part for token in encode(row, load_tokenizer(tiny_model)).tokens}
+        for part in (run.rows[:15], run.rows[25:])
+    )
+    only_val = next(iter(val_tokens - train_tokens))
+
+    def spoil(model: MistralForCausalLM) -> None:
+        model.model.embed_tokens.weight.data[only_val] = torch.nan
+
+    run.base_model = make_model(spoil)
+    run.rows = run.rows[:15] + run.rows[:9] + run.rows[25:]
+    with pytest.raises(LoraAssetsError, match="evaluation loss is nan at step 2"):
+        run()
+    assert not run.output.exists()
+    assert run.checkpoints() == []
+
+
+def test_more_tokens_than_the_base_model_has_positions_are_refused(run: Run) -> None:
+    with pytest.raises(LoraAssetsError, match="257 is more than the 256 positions"):
+        run(QUICK.model_copy(update={"max_seq_length": 257}))
+
+
+def test_a_base_model_without_the_projections_is_refused(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "gpt2"
+    GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=1)).save_pretrained(folder)
+    load_tokenizer(run.base_model).save_pretrained(folder)
+    run.base_model = folder
+    with pytest.raises(LoraAssetsError, match="has no q_proj, k_proj, v_proj, o_proj"):
+        run()
+
+
+def test_a_missing_base_model_is_refused(run: Run, tmp_path: Path) -> None:
+    run.base_model = tmp_path / "nowhere"
+    with pytest.raises(LoraAssetsError, match="There is no base model folder"):
+        run()
+
+
+def test_a_truncated_base_model_is_refused(run: Run, make_model: Callable[[Any], Path]) -> None:
+    run.base_model = make_model(lambda model: None)
+    weights = run.base_model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(LoraAssetsError, match="can't be loaded"):
+        run()
