@@ -1,5 +1,7 @@
 """The errors that are meant for a person."""
 
+from pydantic import ValidationError
+
 
 class LoraAssetsError(Exception):
     """Bad input or a broken neighbour: one line with the cause and the remedy.
@@ -19,3 +21,13 @@ class ConnectionLost(LoraAssetsError):
 
     That code (EX_TEMPFAIL of sysexits.h) alone says that trying again may help.
     """
+
+
+def validation_line(error: ValidationError) -> str:
+    """Return the first fault of a pydantic error as one line: `field: message`.
+
+    The value itself is not shown: it may be a secret or a whole document.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field}: {first['msg']}" if field else first["msg"]

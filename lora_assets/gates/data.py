@@ -68,13 +68,8 @@ def data_is_sound(data: TrainingData, splits: Splits, decided_at: str) -> Verdic
     return Verdict(
         gate="data_is_sound",
         digest=data.digest,
-        compared_with=None,
         data_version=data.data_version,
         data_digest=data.digest,
-        judge=None,
-        thresholds={},
         checks=tuple(checks),
-        faults=(),
-        evidence_run_id=None,
         decided_at=decided_at,
     )

@@ -22,10 +22,8 @@ def quality_gate(adapter: Adapter, thresholds: QualityThresholds, decided_at: st
     return Verdict(
         gate="quality_gate",
         digest=adapter.digest,
-        compared_with=None,
         data_version=adapter.data_version,
         data_digest=adapter.data_digest,
-        judge=None,
         thresholds=thresholds.model_dump(),
         checks=(
             Check(
@@ -41,7 +39,6 @@ def quality_gate(adapter: Adapter, thresholds: QualityThresholds, decided_at: st
                 limit=thresholds.max_perplexity,
             ),
         ),
-        faults=(),
         evidence_run_id=adapter.mlflow_run_id,
         decided_at=decided_at,
     )

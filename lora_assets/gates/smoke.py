@@ -68,13 +68,10 @@ def smoke_test(
     return Verdict(
         gate="smoke_test",
         digest=adapter.digest,
-        compared_with=None,
         data_version=adapter.data_version,
         data_digest=adapter.data_digest,
-        judge=None,
         thresholds={"requests": REQUESTS, **thresholds.model_dump()},
         checks=tuple(checks),
-        faults=(),
         evidence_run_id=adapter.run_id,
         decided_at=decided_at,
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 from lora_assets.records import Record
 
@@ -29,6 +29,16 @@ class Check(Record):
     measured: float | None
     comparison: Comparison
     limit: float
+
+    @classmethod
+    def at_least(cls, name: str, measured: float | None, limit: float) -> Self:
+        """Return the check that `measured` is `limit` or more."""
+        return cls(name=name, measured=measured, comparison=">=", limit=limit)
+
+    @classmethod
+    def at_most(cls, name: str, measured: float | None, limit: float) -> Self:
+        """Return the check that `measured` is `limit` or less."""
+        return cls(name=name, measured=measured, comparison="<=", limit=limit)
 
     @property
     def passed(self) -> bool:
@@ -66,14 +76,14 @@ class Verdict(Record):
 
     gate: GateName
     digest: str
-    compared_with: str | None
+    compared_with: str | None = None
     data_version: str
     data_digest: str
-    judge: str | None
-    thresholds: Mapping[str, float]
+    judge: str | None = None
+    thresholds: Mapping[str, float] = {}
     checks: tuple[Check, ...]
-    faults: tuple[str, ...]
-    evidence_run_id: str | None
+    faults: tuple[str, ...] = ()
+    evidence_run_id: str | None = None
     decided_at: str
 
     @property
