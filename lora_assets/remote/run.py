@@ -44,6 +44,17 @@ class RemoteRun:
         """The run that was launched for this request, now or by an earlier attempt."""
         return current(self.dagster.runs(self.tags))
 
+    def await_other(self, stop: Flag, seconds: float) -> Run | None:
+        """Return the run that another step launches for this request; None after `seconds`.
+
+        Returns early when `stop` is set.
+        """
+        deadline = time.monotonic() + seconds
+        while (run := self.find()) is None and (left := deadline - time.monotonic()) > 0:
+            if stop.wait(min(POLL_SECONDS, left)):
+                break
+        return run
+
     def launch(self, launch: Callable[[], None], stop: Flag) -> None:
         """Launch, unless to stop comes first; again when the reply was lost, and no run is there.
 

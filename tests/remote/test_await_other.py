@@ -1,0 +1,37 @@
+from collections.abc import Mapping, Sequence
+from threading import Event as Flag
+
+from lora_assets.remote.run import RemoteRun
+from lora_assets.remote.webserver import DagsterWebserver, Run
+
+RUN = Run(run_id="a", status="QUEUED", created=1.0, parent=None, tags={})
+
+
+class LaunchedElsewhere(DagsterWebserver):
+    """A Dagster that has no run until it was asked `polls` times; then `stop` is set, if given."""
+
+    def __init__(self, polls: int, stop: Flag | None = None) -> None:
+        super().__init__("http://dagster.test", "http://dagster.test")
+        self.polls, self.stop = polls, stop
+
+    def runs(self, tags: Mapping[str, str]) -> Sequence[Run]:
+        self.polls -= 1
+        if self.polls == 0 and self.stop is not None:
+            self.stop.set()
+        return [RUN] if self.polls < 0 else []
+
+
+def await_other(dagster: LaunchedElsewhere, stop: Flag, seconds: float) -> Run | None:
+    return RemoteRun(dagster, {}, print).await_other(stop, seconds)
+
+
+def test_the_run_that_another_step_launches_is_awaited() -> None:
+    assert await_other(LaunchedElsewhere(polls=1), Flag(), 60) == RUN
+
+
+def test_waiting_for_another_run_ends_in_time_or_with_a_stop_signal() -> None:
+    assert await_other(LaunchedElsewhere(polls=9), Flag(), 0.01) is None
+    stop = Flag()
+    dagster = LaunchedElsewhere(polls=1, stop=stop)
+    assert await_other(dagster, stop, 3600) is None
+    assert dagster.polls == 0
