@@ -1,5 +1,5 @@
-"""The tiny model of the training tests, and rows that it can be trained on."""
+"""Fixtures of the tests here."""
 
-from tests.training.conftest import make_model, rows, tiny_model
+from tests.support.tiny_models import make_model, rows, tiny_model
 
 __all__ = ["make_model", "rows", "tiny_model"]

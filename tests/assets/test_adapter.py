@@ -19,7 +19,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row, RowMetadata, SplitName
 from lora_assets.records.training import Adapter
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from tests.cli.conftest import spoil
+from tests.support.commands import spoil
 
 OVERRIDES = {"lora_config": "minimal", "num_epochs": 1, "max_seq_length": 200}
 UPDATES = 3

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
-from tests.cli.conftest import Run, run
+from tests.support.commands import Run, run
 from tests.support.promotions import ROWS, stage, take_through
 
 __all__ = ["run"]

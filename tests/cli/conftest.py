@@ -1,50 +1,6 @@
-"""The command line in this process, and what it is run on."""
+"""Fixtures of the tests here."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-
-import pytest
-
-from lora_assets.cli.main import main
-from lora_assets.environment import Resources
-from lora_assets.records import Record
-from lora_assets.records.model_version import Alias, ModelVersion
+from tests.support.commands import run
 from tests.support.remote_dagster import dagster
-from tests.support.stack import trained
 
-__all__ = ["Run", "dagster", "keep", "register", "run", "spoil"]
-
-Run = Callable[..., tuple[str | int, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in an environment; how it ended (0, or its message) and what it printed."""
-
-    def command(environment: Mapping[str, str], *arguments: str) -> tuple[str | int, str]:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr("sys.argv", ["lora-assets", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code or 0, capfd.readouterr().out
-
-    return command
-
-
-def register(resources: Resources, folder: Path, *aliases: Alias) -> ModelVersion:
-    version = resources.registry.register(trained(resources, folder, "1"))
-    for alias in aliases:
-        resources.registry.set_alias(alias, version)
-    return version
-
-
-def keep(resources: Resources, asset: str, record: Record) -> None:
-    """What an asset leaves of data version 1 for the runs after it."""
-    key = f"lora-assets/records/{asset}/1.json"
-    resources.io_manager.store.put(key, record.model_dump_json().encode())
-
-
-def spoil(weights: Path) -> None:
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+__all__ = ["dagster", "run"]

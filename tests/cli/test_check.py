@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lora_assets.environment import Resources
-from tests.cli.conftest import Run, register
+from tests.support.commands import Run, register
 from tests.support.remote_dagster import small_data
 
 NOWHERE = "http://127.0.0.1:9"

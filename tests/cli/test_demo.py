@@ -7,7 +7,7 @@ import pytest
 
 from lora_assets.cli.demo import VERSIONS, DemoVersion, hold_against_plan
 from lora_assets.errors import LoraAssetsError
-from tests.cli.conftest import Run
+from tests.support.commands import Run
 from tests.support.stack import free_port, stack_environment
 
 SOUND, SPOILED = VERSIONS[1], VERSIONS[2]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lora_assets.records.verdict import NEXT_STEPS
-from tests.cli.conftest import Run
+from tests.support.commands import Run
 from tests.support.stack import free_port, serving, stack_environment
 
 Output = Callable[..., str]

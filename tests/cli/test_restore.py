@@ -11,7 +11,7 @@ from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, slots
 from lora_assets.serving.vllm_plugin.slots import named_folder
-from tests.cli.conftest import Run, register, spoil
+from tests.support.commands import Run, register, spoil
 
 EMPTY: Mapping[str, Mapping[str, str]] = {"digests": {}, "names": {}, "slots": {}}
 

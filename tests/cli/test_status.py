@@ -13,7 +13,7 @@ from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
-from tests.cli.conftest import Run, register, spoil
+from tests.support.commands import Run, register, spoil
 from tests.support.stack import free_port, passed_verdict
 
 KEY = "sk-very-secret"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
-from tests.conformance.conftest import (
+from tests.support.replicas import (
     ADAPTERS,
     Answers,
     Known,

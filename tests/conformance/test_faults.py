@@ -13,7 +13,10 @@ import pytest
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
-from tests.conformance.conftest import (
+from tests.support.interruptions import POINTS, damage, flip_a_byte, interrupt
+from tests.support.promotions import aliases, promote, stage
+from tests.support.repairs import repair, requested, skipped
+from tests.support.replicas import (
     Answers,
     Known,
     RunningServer,
@@ -22,9 +25,6 @@ from tests.conformance.conftest import (
     running,
     stack_of,
 )
-from tests.support.interruptions import POINTS, damage, flip_a_byte, interrupt
-from tests.support.promotions import aliases, promote, stage
-from tests.support.repairs import repair, requested, skipped
 
 
 @pytest.fixture

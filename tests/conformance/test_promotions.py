@@ -14,7 +14,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
-from tests.conformance.conftest import (
+from tests.support.promotions import aliases, promote, stage
+from tests.support.replicas import (
     Answers,
     Known,
     RunningServer,
@@ -22,7 +23,6 @@ from tests.conformance.conftest import (
     assert_answers,
     two_servers,
 )
-from tests.support.promotions import aliases, promote, stage
 from tests.support.stack import passed_verdict
 
 PROMOTIONS, CLIENTS = 20, 4

@@ -14,16 +14,16 @@ from mlflow import MlflowClient
 from lora_assets.definitions import ASSETS, CHECKS
 from lora_assets.kubernetes.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
 from lora_assets.remote.webserver import DagsterWebserver
-from tests.kubernetes.conftest import (
+from tests.kubernetes.test_step_pods import ROWS
+from tests.support.dagster_services import NAMESPACE, PATIENCE_S, until
+from tests.support.doubles.kubernetes_api import Job
+from tests.support.kubernetes_cluster import (
     CHANGED_RESOURCES,
     CHANGED_STEP,
     DEPLOYMENT_IMAGE,
     TRAINING_IMAGE,
     Cluster,
 )
-from tests.kubernetes.test_step_pods import ROWS
-from tests.support.dagster_services import NAMESPACE, PATIENCE_S, until
-from tests.support.doubles.kubernetes_api import Job
 
 pytestmark = pytest.mark.e2e
 

@@ -19,7 +19,7 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.run_outcome import RunFailed
 from lora_assets.remote.run import RemoteRun, stop_signals
 from lora_assets.remote.webserver import DagsterWebserver
-from tests.cli.conftest import keep
+from tests.support.commands import keep
 from tests.support.doubles.flaky_network import FlakyNetwork
 from tests.support.remote_dagster import PATIENCE, SECRET, RemoteDagster, await_true
 from tests.support.stack import passed_verdict, trained

@@ -12,7 +12,7 @@ from lora_assets.embedded.child import start_child
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
-from tests.sensors.conftest import Automated
+from tests.support.automated import Automated
 from tests.support.remote_dagster import await_true, is_listening
 from tests.support.stack import free_port
 

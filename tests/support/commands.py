@@ -1,0 +1,66 @@
+"""The command line in this process, and what it is run on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from lora_assets.cli.main import main
+from lora_assets.environment import Resources
+from lora_assets.records import Record
+from lora_assets.records.model_version import Alias, ModelVersion
+from tests.support.stack import trained
+
+
+class Ended(NamedTuple):
+    """How a command ended: 0 or the message with which it exited, and what it printed."""
+
+    code: int | str
+    out: str
+    err: str
+
+
+Run = Callable[..., tuple[str | int, str]]
+
+
+def command(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Ended:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["lora-assets", *arguments])
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return Ended(ended.value.code or 0, *capfd.readouterr())
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in an environment; how it ended and what it printed."""
+
+    def ended(environment: Mapping[str, str], *arguments: str) -> tuple[str | int, str]:
+        return command(arguments, environment, monkeypatch, capfd)[:2]
+
+    return ended
+
+
+def register(resources: Resources, folder: Path, *aliases: Alias) -> ModelVersion:
+    version = resources.registry.register(trained(resources, folder, "1"))
+    for alias in aliases:
+        resources.registry.set_alias(alias, version)
+    return version
+
+
+def keep(resources: Resources, asset: str, record: Record) -> None:
+    """What an asset leaves of data version 1 for the runs after it."""
+    key = f"lora-assets/records/{asset}/1.json"
+    resources.io_manager.store.put(key, record.model_dump_json().encode())
+
+
+def spoil(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")

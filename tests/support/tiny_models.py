@@ -1,0 +1,75 @@
+"""A tiny random Mistral with the base model's tokenizer, and rows that it can be trained on."""
+
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+from lora_assets.records.dataset import Row, RowMetadata
+
+OPERATIONS = {
+    "ListBuckets": "Returns a list of all buckets.",
+    "CopyObject": "Creates a copy of an object.",
+    "DeleteObject": "Removes an object from a bucket, for good.",
+    "GetBucketAcl": "Returns the access control list of a bucket and who may change it.",
+    "PutObject": "Adds an object.",
+    "HeadBucket": "Tells whether a bucket exists and whether the caller may use it.",
+}
+
+
+def _row(asked: str, other: str) -> Row:
+    context = f"{asked}: {OPERATIONS[asked]}\n{other}: {OPERATIONS[other]}"
+    question = f"What does {asked} do in s3?"
+    prompt = f"[INST] Context: {context}\nQuestion: {question} [/INST]"
+    return Row(
+        context=context,
+        question=question,
+        reference_answer=OPERATIONS[asked],
+        prompt_training=f"{prompt} {OPERATIONS[asked]}",
+        prompt_inference=prompt,
+        metadata=RowMetadata(question_type="factual"),
+    )
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[Row]:
+    """Thirty rows of different lengths."""
+    return [_row(asked, other) for asked in OPERATIONS for other in OPERATIONS if asked != other]
+
+
+@pytest.fixture(scope="session")
+def make_model(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Callable[[MistralForCausalLM], None]], Path]:
+    """Make a base model folder, after `spoil` did what it wants to the weights."""
+
+    def make(spoil: Callable[[MistralForCausalLM], None]) -> Path:
+        torch.manual_seed(1)
+        model = MistralForCausalLM(
+            MistralConfig(
+                vocab_size=2048,
+                hidden_size=64,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                max_position_embeddings=256,
+                tie_word_embeddings=False,
+            )
+        )
+        spoil(model)
+        folder = tmp_path_factory.mktemp("base")
+        model.save_pretrained(folder)
+        with as_file(files("lora_assets") / "base_model") as shipped:
+            AutoTokenizer.from_pretrained(shipped).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(make_model: Callable[[Callable[[MistralForCausalLM], None]], Path]) -> Path:
+    return make_model(lambda model: None)
