@@ -20,8 +20,8 @@ from playwright.sync_api import Page, expect
 
 from benchmarks.sensor_tick import fill
 from lora_assets.definitions import make_definitions
-from lora_assets.environment import make_resources, read_settings
 from lora_assets.local.run import open_instance
+from lora_assets.settings import make_resources, read_settings
 from tests.support import browser
 from tests.support.cluster_parts import postgresql
 from tests.support.dagster_ui import await_ui, dagster_ui

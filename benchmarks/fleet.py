@@ -28,9 +28,9 @@ from promotion import free_port, make_version
 
 from lora_assets.assets.served import bring
 from lora_assets.embedded.child import is_healthy, start_child
-from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.settings import Resources, make_resources, read_settings
 
 
 @contextmanager

@@ -23,17 +23,17 @@ from random_adapter import save_random_adapter
 from lora_assets.assets.live_deployment import live_deployment
 from lora_assets.assets.served import bring
 from lora_assets.embedded.child import is_healthy, start_child
-from lora_assets.environment import (
-    EMBEDDED_BASE_NAME,
-    Resources,
-    make_resources,
-    read_settings,
-)
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
+from lora_assets.settings import (
+    EMBEDDED_BASE_NAME,
+    Resources,
+    make_resources,
+    read_settings,
+)
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
-from lora_assets.environment import EMBEDDED_BASE_NAME
+from lora_assets.settings import EMBEDDED_BASE_NAME
 
 
 def save_random_adapter(folder: Path, seed: int) -> None:

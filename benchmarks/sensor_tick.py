@@ -26,12 +26,12 @@ from mlflow import MlflowClient
 
 from lora_assets.automation.next_run import CAUSE_TAG, GATE_OF, PHASES
 from lora_assets.definitions import make_definitions
-from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.local.run import open_instance
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Check, Verdict
 from lora_assets.resources.data_bucket import PROCESSED
 from lora_assets.sensors.history import PHASE_TAG, gate_key
+from lora_assets.settings import Resources, make_resources, read_settings
 from tests.support.backfills import requested
 
 MAX_TICK = 2.0

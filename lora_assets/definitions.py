@@ -9,13 +9,13 @@ from lora_assets.assets.live_deployment import live_deployment
 from lora_assets.assets.perf_metrics import perf_gate, perf_metrics
 from lora_assets.assets.staged_deployment import smoke_test, staged_deployment
 from lora_assets.assets.training_data import data_is_sound, training_data
-from lora_assets.environment import Settings, make_resources, read_settings
 from lora_assets.kubernetes.executor import make_executor
 from lora_assets.kubernetes.lost_pods import retry_lost_pods
 from lora_assets.local.console import progress_logger
 from lora_assets.sensors.new_data_versions import new_data_versions
 from lora_assets.sensors.notices import notices
 from lora_assets.sensors.replica_repair import repair, repair_replicas, replica_repair
+from lora_assets.settings import Settings, make_resources, read_settings
 
 ASSETS = (
     training_data,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig
 
-from lora_assets.environment import (
+from lora_assets.settings import (
     Resources,
     make_resources,
     read_settings,

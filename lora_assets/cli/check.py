@@ -13,7 +13,6 @@ from lora_assets.assets.served import refuse_live_slot, require_in_slot
 from lora_assets.assets.staged_deployment import SmokeConfig
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.stack import PLACES, Stack, resource_config, stack_options
-from lora_assets.environment import Resources
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import version_order
 from lora_assets.records.served import AdapterShape
@@ -21,6 +20,7 @@ from lora_assets.records.training import LORA_PROFILES
 from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.resources.judge import Judge
 from lora_assets.serving import http_client
+from lora_assets.settings import Resources
 
 _CONFIGS = (
     *(TrainingConfig, QualityConfig, SmokeConfig),

@@ -18,12 +18,12 @@ from lora_assets.cli.unfinished import unfinished
 from lora_assets.definitions import make_definitions
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.data_set.versions import build
-from lora_assets.environment import read_settings
 from lora_assets.errors import LoraAssetsError
 from lora_assets.local.run import materialise, open_instance
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.run_outcome import RunFailed
+from lora_assets.settings import read_settings
 
 START_SECONDS = 120.0
 PASSES = 5

@@ -8,9 +8,9 @@ import click
 from filelock import FileLock
 from sqlalchemy import make_url
 
-from lora_assets.environment import make_resources, read_settings
 from lora_assets.records import Record
 from lora_assets.resources.registry import Registry
+from lora_assets.settings import make_resources, read_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -5,10 +5,10 @@ import time
 import click
 
 from lora_assets.assets.run_tags import ARGO_WORKFLOW
-from lora_assets.environment import read_settings
 from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.remote.run import RemoteRun
 from lora_assets.remote.webserver import PAUSES, DagsterWebserver
+from lora_assets.settings import read_settings
 
 
 @click.command()

@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 from dagster._utils.merger import deep_merge_dicts
 
-from lora_assets.environment import Executor
 from lora_assets.errors import LoraAssetsError
+from lora_assets.settings import Executor
 
 PER_STEP = "per_step_k8s_config"
 """The executor's own field: by step, what comes on top of the step's op tags."""

@@ -17,7 +17,6 @@ from sqlalchemy.exc import IntegrityError
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import WHY
 from lora_assets.cli.outputs import Outputs
-from lora_assets.environment import Settings
 from lora_assets.local.dead_processes import (
     PROCESS_TAG,
     fail_runs_of_dead_processes,
@@ -25,6 +24,7 @@ from lora_assets.local.dead_processes import (
 )
 from lora_assets.local.pool_wait import waiting_told
 from lora_assets.records.run_outcome import Gate, RunFailed, StepError, failure
+from lora_assets.settings import Settings
 
 _DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
 

@@ -14,11 +14,11 @@ from mlflow import MlflowClient
 from lora_assets.assets.adapter import adapter
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.training_data import training_data
-from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row, RowMetadata, SplitName
 from lora_assets.records.training import Adapter
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
+from lora_assets.settings import Resources, make_resources, read_settings
 from tests.support.commands import spoil
 
 OVERRIDES = {"lora_config": "minimal", "num_epochs": 1, "max_seq_length": 200}

@@ -8,13 +8,13 @@ import dagster as dg
 import pytest
 
 from lora_assets.assets.live_deployment import INTERMEDIATE, live_deployment
-from lora_assets.environment import Resources
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import ALL_GATES
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
+from lora_assets.settings import Resources
 from tests.support.promotions import aliases, promote, stage
 from tests.support.stack import free_port, passed_verdict
 

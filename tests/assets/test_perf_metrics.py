@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from lora_assets.environment import Resources
 from lora_assets.records.load import PerfMetrics
 from lora_assets.resources.fleet import Fleet
+from lora_assets.settings import Resources
 from tests.support.promotions import stage, take_through
 from tests.support.stack import passed_verdict
 

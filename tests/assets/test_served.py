@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from lora_assets.assets.served import bring, take_candidate_place
-from lora_assets.environment import Resources
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT
+from lora_assets.settings import Resources
 from tests.support.stack import trained
 
 

@@ -14,7 +14,7 @@ from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.staged_deployment import DeployConfig
 from lora_assets.cli import stages
 from lora_assets.cli.stack import PLACES
-from lora_assets.environment import make_resources, read_settings
+from lora_assets.settings import make_resources, read_settings
 from tests.support.argo_specification import read
 
 SPECIFIED = read()

@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from peft import LoraConfig
 
-from lora_assets.environment import EMBEDDED_BASE_NAME, Resources
 from lora_assets.records.verdict import NEXT_STEPS
 from lora_assets.serving.adapter_files import WEIGHTS
+from lora_assets.settings import EMBEDDED_BASE_NAME, Resources
 from tests.support.commands import Run, keep, register, spoil
 from tests.support.random_adapters import save_adapter
 

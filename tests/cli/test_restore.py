@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lora_assets.environment import make_resources, read_settings
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, slots
 from lora_assets.serving.vllm_plugin.slots import named_folder
+from lora_assets.settings import make_resources, read_settings
 from tests.support.commands import Run, register, spoil
 
 EMPTY: Mapping[str, Mapping[str, str]] = {"digests": {}, "names": {}, "slots": {}}

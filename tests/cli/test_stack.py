@@ -3,7 +3,7 @@
 import pytest
 
 from lora_assets.cli.stack import PLACES, Stack, resource_config
-from lora_assets.environment import make_resources, read_settings
+from lora_assets.settings import make_resources, read_settings
 
 
 @pytest.mark.parametrize("name", PLACES)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from lora_assets.cli.main import main
-from lora_assets.environment import (
+from lora_assets.resources.object_store import s3_client
+from lora_assets.settings import (
     BASE_MODEL,
     EMBEDDED_BASE_NAME,
     Resources,
     make_resources,
     read_settings,
 )
-from lora_assets.resources.object_store import s3_client
 from tests.support import cluster_parts
 from tests.support.cluster_parts import Part
 from tests.support.stack import free_port

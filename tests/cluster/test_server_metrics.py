@@ -2,9 +2,9 @@
 
 import pytest
 
-from lora_assets.environment import EMBEDDED_BASE_NAME
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.server_metrics import METRICS, ServerMetrics
+from lora_assets.settings import EMBEDDED_BASE_NAME
 from tests.cluster.conftest import Cluster
 
 pytestmark = pytest.mark.e2e

@@ -11,11 +11,11 @@ from mlflow.cli import cli as mlflow_cli
 
 from lora_assets.cli.main import cli
 from lora_assets.cli.stack import resource_config
-from lora_assets.environment import make_resources, read_settings
 from lora_assets.records.training import LORA_PROFILES
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.pod_exec import PodFolder
 from lora_assets.serving.preflight import PLACES
+from lora_assets.settings import make_resources, read_settings
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod
 from tests.support.manifests import (
     MANIFESTS,

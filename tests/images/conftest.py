@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_assets.environment import BASE_MODEL, EMBEDDED_BASE_NAME
+from lora_assets.settings import BASE_MODEL, EMBEDDED_BASE_NAME
 from tests.support import cluster_parts
 from tests.support.cluster_parts import Part
 from tests.support.stack import free_port

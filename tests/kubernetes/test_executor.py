@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from lora_assets.definitions import ASSETS, CHECKS, make_definitions
-from lora_assets.environment import read_settings
 from lora_assets.errors import LoraAssetsError
+from lora_assets.settings import read_settings
 
 
 def global_job(**environment: str) -> dg.JobDefinition:

@@ -15,7 +15,7 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
 from lora_assets.local.console import progress_logger
 from lora_assets.local.run import materialise, open_instance
-from lora_assets.environment import read_settings
+from lora_assets.settings import read_settings
 
 data_version, started, ended = sys.argv[1:]
 

@@ -14,11 +14,11 @@ import pytest
 
 from lora_assets.assets.served import bring
 from lora_assets.cli.main import main
-from lora_assets.environment import make_resources, read_settings
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.run_outcome import RunFailed
 from lora_assets.remote.run import RemoteRun, stop_signals
 from lora_assets.remote.webserver import DagsterWebserver
+from lora_assets.settings import make_resources, read_settings
 from tests.support.commands import keep
 from tests.support.doubles.flaky_network import FlakyNetwork
 from tests.support.remote_dagster import PATIENCE, SECRET, RemoteDagster, await_true

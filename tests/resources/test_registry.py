@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from lora_assets.environment import make_resources, read_settings
 from lora_assets.errors import LoraAssetsError
+from lora_assets.settings import make_resources, read_settings
 from tests.support.stack import trained
 
 

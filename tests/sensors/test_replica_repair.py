@@ -14,7 +14,6 @@ from lora_assets.assets.served import bring
 from lora_assets.embedded.server.api import create_app
 from lora_assets.embedded.server.options import ServerOptions
 from lora_assets.embedded.server.process import start_engine
-from lora_assets.environment import Resources
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
@@ -22,6 +21,7 @@ from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS
+from lora_assets.settings import Resources
 from tests.support.doubles.broken_vllm import listening
 from tests.support.repairs import repair, requested, skipped, tick
 from tests.support.stack import free_port, trained

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from lora_assets.environment import BASE_MODEL
 from lora_assets.serving.base_shapes import base_modules
+from lora_assets.settings import BASE_MODEL
 
 LINEAR = re.compile(r"(model\.layers\.\d+\.(?:self_attn|mlp)\.\w+)\.weight")
 

@@ -21,9 +21,9 @@ from dagster._core.scheduler.instigation import SensorInstigatorData
 from lora_assets.assets.run_tags import WHY
 from lora_assets.automation.next_run import CAUSE_TAG, GATE_OF, MAX_ATTEMPTS, next_run
 from lora_assets.embedded.child import is_healthy, start_child
-from lora_assets.environment import Resources, Settings, make_resources, read_settings
 from lora_assets.local.run import open_instance
 from lora_assets.sensors.history import read_progress, unfinished_runs
+from lora_assets.settings import Resources, Settings, make_resources, read_settings
 from tests.support.doubles.webhook_receiver import WebhookReceiver
 from tests.support.stack import free_port, stack_environment
 

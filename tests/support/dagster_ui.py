@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 
 from lora_assets.embedded.child import is_healthy, start_child
-from lora_assets.environment import read_settings
 from lora_assets.local.run import open_instance
+from lora_assets.settings import read_settings
 from tests.support.stack import free_port
 
 WORKSPACE = Path(__file__).parents[2] / "workspace.yaml"

@@ -12,11 +12,11 @@ from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.assets.training_data import training_data
 from lora_assets.embedded.data_set.versions import contents
-from lora_assets.environment import Resources
 from lora_assets.gates.promotion import ALL_GATES
 from lora_assets.records.load import PerfMetrics
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
+from lora_assets.settings import Resources
 from tests.support.stack import passed_verdict, trained
 
 ROWS = 6

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from lora_assets.environment import Resources
 from lora_assets.sensors.replica_repair import repair_replicas, replica_repair
+from lora_assets.settings import Resources
 
 
 def tick(resources: Resources, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:

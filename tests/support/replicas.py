@@ -17,11 +17,11 @@ import psutil
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.server.options import ServerOptions
 from lora_assets.embedded.vllm_server import vllm_command
-from lora_assets.environment import Resources, make_resources, read_settings
 from lora_assets.gates import smoke
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.replica import Completion
 from lora_assets.serving.same_weights import same_logprobs
+from lora_assets.settings import Resources, make_resources, read_settings
 from tests.support.stack import free_port, stack_environment
 
 ADAPTERS = 6

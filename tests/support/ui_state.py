@@ -6,8 +6,8 @@ from typing import Any
 
 from lora_assets.definitions import make_definitions
 from lora_assets.embedded.data_set.versions import build
-from lora_assets.environment import read_settings
 from lora_assets.local.run import materialise, open_instance
+from lora_assets.settings import read_settings
 
 UNTOUCHED = ("3", "4", "5")
 BROKEN = "5"

@@ -14,9 +14,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from lora_assets.cli.demo import VERSIONS
 from lora_assets.embedded.data_set.versions import build
-from lora_assets.environment import read_settings
 from lora_assets.errors import LoraAssetsError
 from lora_assets.local.run import open_instance
+from lora_assets.settings import read_settings
 from tests.support import browser
 from tests.support.dagster_ui import await_ui, dagster_ui
 

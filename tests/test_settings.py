@@ -1,7 +1,7 @@
 import pytest
 
-from lora_assets.environment import EMBEDDED_MLFLOW_UI, read_settings
 from lora_assets.errors import LoraAssetsError
+from lora_assets.settings import EMBEDDED_MLFLOW_UI, read_settings
 
 
 @pytest.mark.parametrize(
