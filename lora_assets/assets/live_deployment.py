@@ -19,8 +19,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.gates.promotion import overtaken, reasons_against, version_order
 from lora_assets.kubernetes.step_pods import PROMOTE_ADAPTER
+from lora_assets.lifecycle import GateName
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
-from lora_assets.records.verdict import GateName
 from lora_assets.resources.fleet import LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking

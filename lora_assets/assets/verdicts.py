@@ -7,7 +7,8 @@ import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import COMPARED_GATES
-from lora_assets.records.verdict import NEXT_STEPS, GateName, Verdict
+from lora_assets.lifecycle import GateName
+from lora_assets.records.verdict import NEXT_STEPS, Verdict
 
 
 def now() -> str:

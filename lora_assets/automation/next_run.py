@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from lora_assets.gates.promotion import version_order
+from lora_assets.lifecycle import GateName
 from lora_assets.records import Record
 from lora_assets.records.progress import Progress
-from lora_assets.records.verdict import GateName
 
 Phase = Literal["train", "serve"]
 

@@ -12,8 +12,8 @@ from lora_assets.assets.eval_grades import ANSWERED
 from lora_assets.assets.run_tags import launch_tags
 from lora_assets.cli.outputs import Name, Outputs
 from lora_assets.cli.stack import Stack, resource_config
-from lora_assets.cli.steps import STEPS, Step
 from lora_assets.definitions import make_definitions
+from lora_assets.lifecycle import STEPS, Step
 from lora_assets.local.run import materialise, open_instance, typed_command
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from lora_assets.lifecycle import GateName
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.records.verdict import Verdict
 
 ALL_GATES: tuple[GateName, ...] = ("quality_gate", "smoke_test", "eval_gate", "perf_gate")
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 
 from lora_assets.assets.partitions import data_versions
-from lora_assets.cli.steps import Step
 from lora_assets.errors import ConnectionLost, LoraAssetsError
+from lora_assets.lifecycle import Step
 from lora_assets.records import Record
 from lora_assets.remote import queries as queries
 from lora_assets.remote.log import RunEvent, event

@@ -13,9 +13,10 @@ from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
 from mlflow.exceptions import MlflowException
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.lifecycle import GateName
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.training import Adapter
-from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.records.verdict import Verdict
 from lora_assets.resources.mlflow_client import holds, mlflow_errors
 from lora_assets.serving import adapter_files
 

@@ -16,9 +16,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.lifecycle import GateName
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
-from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.records.verdict import Verdict
 from lora_assets.resources.mlflow_client import holds, mlflow_errors
 
 Kept = TypeVar("Kept", bound=Record)

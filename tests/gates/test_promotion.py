@@ -1,8 +1,9 @@
 import pytest
 
 from lora_assets.gates.promotion import ALL_GATES, outlook, reasons_against, version_order
+from lora_assets.lifecycle import GateName
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.verdict import Check, GateName, Verdict
+from lora_assets.records.verdict import Check, Verdict
 
 
 def model_version(number: int, data_version: str, digest: str) -> ModelVersion:

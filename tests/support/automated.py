@@ -9,8 +9,9 @@ import dagster as dg
 from lora_assets.assets.partitions import data_versions
 from lora_assets.automation.next_run import GATE_OF
 from lora_assets.definitions import make_definitions
+from lora_assets.lifecycle import GateName
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.records.verdict import Verdict
 from lora_assets.resources.registry import Registry
 from lora_assets.settings import Resources, make_resources, read_settings
 from tests.support.stack import passed_verdict

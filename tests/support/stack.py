@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lora_assets.embedded.child import is_healthy, start_child
+from lora_assets.lifecycle import GateName
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
-from lora_assets.records.verdict import Check, GateName, Verdict
+from lora_assets.records.verdict import Check, Verdict
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import (
     EMBEDDED_BASE_NAME,

@@ -3,8 +3,8 @@
 import dagster as dg
 import pytest
 
-from lora_assets.cli.steps import STEPS, Step
 from lora_assets.definitions import defs
+from lora_assets.lifecycle import STEPS, Step
 
 ALL = [(stage, name) for stage, steps in STEPS.items() for name in steps]
 
@@ -12,11 +12,10 @@ ALL = [(stage, name) for stage, steps in STEPS.items() for name in steps]
 @pytest.mark.parametrize(("stage", "name"), ALL)
 def test_a_step_is_a_part_of_its_job(stage: str, name: str) -> None:
     step = STEPS[stage][name]
-    job = defs.resolve_job_def(step.job)
     if not step.selection:
         assert name == "set-staged-alias"
         return
-    part = job.get_subset(
+    part = defs.resolve_job_def(step.job).get_subset(
         asset_selection={dg.AssetKey(asset) for asset in step.assets},
         asset_check_selection={dg.AssetCheckKey.from_user_string(c) for c in step.checks},
     )
@@ -40,4 +39,4 @@ def test_the_steps_of_an_evaluation_that_share_a_run_are_found_by_one_selection(
 
 
 def test_a_step_without_a_part_of_the_graph_needs_no_run() -> None:
-    assert Step(job="deploy").selection == ""
+    assert Step().selection == ""
