@@ -1,69 +1,116 @@
-"""Where the steps of a run are executed, and what this deployment changes in their pods."""
+"""Where the steps of a run are executed, and what a deployment changes in their pods."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, cast
 
 import dagster as dg
-from dagster._utils.merger import deep_merge_dicts
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.settings import Executor
 
 PER_STEP = "per_step_k8s_config"
-"""The executor's own field: by step, what comes on top of the step's op tags."""
+"""The executor's own field: by step, what is laid over the step's op tags."""
 
 
 def make_executor(
     name: Executor, step_pods: Mapping[str, Any], steps: Collection[str]
 ) -> dg.ExecutorDefinition:
-    """The executor of that name; for `k8s_job`, with `step_pods` laid over the steps' tags.
+    """Return the executor of that name; for `k8s_job`, with `step_pods` over the steps' tags.
 
-    Raises LoraAssetsError for `step_pods` that are of none of `steps`, or no Kubernetes
-    configuration.
+    The configuration of a run is laid over both. Raise LoraAssetsError where `step_pods` names an
+    unknown step, or a field that Kubernetes doesn't know.
     """
     if name == "in_process":
         return dg.in_process_executor
     if name == "multiprocess":
         return dg.multiprocess_executor
     # The Kubernetes client takes seconds to load, which only a cluster has to pay.
-    from lora_assets.kubernetes.stopped_runs import make_stoppable
+    from dagster_k8s import k8s_job_executor
 
-    _check(step_pods, steps)
+    _validate(step_pods, steps)
 
-    def with_step_pods(run: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A run's own configuration has the last word."""
-        return {**run, PER_STEP: deep_merge_dicts(step_pods, run[PER_STEP])}
+    def create(context: dg.InitExecutorContext) -> dg.Executor:
+        config = context.executor_config
+        merged = _merge(step_pods, cast("Mapping[str, Any]", config[PER_STEP]))
+        context = context._replace(executor_config={**config, PER_STEP: merged})
+        return _Stoppable(k8s_job_executor.executor_creation_fn(context))  # type: ignore[misc]
 
-    # The fields are the executor's own, and are checked by it: to check them here as well would
-    # convert their enums twice.
-    schema = dg.Permissive({PER_STEP: dg.Field(dict, default_value={})})  # type: ignore[no-untyped-call]
-    executor: dg.ExecutorDefinition = make_stoppable(name).configured(
-        with_step_pods, name=name, config_schema=schema
+    return dg.ExecutorDefinition(
+        name=name,
+        config_schema=k8s_job_executor.config_schema,  # type: ignore[arg-type]
+        requirements=k8s_job_executor.get_requirements,
+        executor_creation_fn=create,
     )
-    return executor
 
 
-def _check(step_pods: Mapping[str, Any], steps: Collection[str]) -> None:
-    from dagster._config import validate_config  # The check that the executor itself makes.
-    from dagster_k8s.job import USER_DEFINED_K8S_JOB_CONFIG_SCHEMA, UserDefinedDagsterK8sConfig
+class _Stoppable(dg.Executor):
+    """Delete the step pods of a run that is stopped.
+
+    Where a lost run worker is replaced (`run_monitoring.max_resume_run_attempts`), Dagster takes
+    every end of a worker for such a loss and leaves the steps alone: a training that was stopped
+    would keep its GPU to its end (dagster#33923).
+    """
+
+    def __init__(self, executor: dg.Executor) -> None:
+        self._executor = executor
+
+    @property
+    def retries(self) -> Any:
+        return self._executor.retries
+
+    @property
+    def step_dependency_config(self) -> Any:
+        return self._executor.step_dependency_config
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        try:
+            yield from self._executor.execute(plan_context, execution_plan)
+        finally:
+            _delete_steps_if_stopped(plan_context.instance, plan_context.run_id)
+
+
+def _delete_steps_if_stopped(instance: dg.DagsterInstance, run_id: str) -> None:
+    from dagster_k8s import K8sRunLauncher
+    from kubernetes.client import BatchV1Api
+
+    run = instance.get_run_by_id(run_id)
+    stopped = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+    if run is None or run.status not in stopped:
+        return
+    launcher = cast("K8sRunLauncher", instance.run_launcher)
+    namespace = launcher.get_container_context_for_run(run).namespace
+    # The executor has loaded the cluster's address and credentials.
+    jobs = BatchV1Api()
+    selector = f"dagster/run-id={run_id},app.kubernetes.io/component=step_worker"
+    for job in jobs.list_namespaced_job(namespace, label_selector=selector).items:
+        jobs.delete_namespaced_job(job.metadata.name, namespace, propagation_policy="Background")
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with `above` laid over it, mapping by mapping."""
+    merged = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            merged[key] = _merge(below[key], above[key])
+    return merged
+
+
+def _validate(step_pods: Mapping[str, Any], steps: Collection[str]) -> None:
+    from dagster_k8s.job import USER_DEFINED_K8S_CONFIG_KEY, get_user_defined_k8s_config
 
     for step, config in step_pods.items():
         if step not in steps:
             raise LoraAssetsError(
-                f"LORA_ASSETS_STEP_PODS has {step!r}, which is no step",
+                f"LORA_ASSETS_STEP_PODS has the unknown step {step!r}",
                 f"Steps are {', '.join(steps)}.",
             )
-        found = validate_config(USER_DEFINED_K8S_JOB_CONFIG_SCHEMA, config)
-        if found.errors:
-            raise _wrong(step, found.errors[0].message)
         try:
-            UserDefinedDagsterK8sConfig.from_dict(config)  # type: ignore[no-untyped-call]
+            get_user_defined_k8s_config({USER_DEFINED_K8S_CONFIG_KEY: json.dumps(config)})
         except Exception as error:  # noqa: BLE001 (dagster-k8s raises Exception itself)
-            raise _wrong(step, str(error)) from None
-
-
-def _wrong(step: str, cause: str) -> LoraAssetsError:
-    return LoraAssetsError(
-        f"LORA_ASSETS_STEP_PODS of {step}: {cause}",
-        "Name fields of Kubernetes' Container, PodSpec or JobSpec.",
-    )
+            fields = error.errors if isinstance(error, dg.DagsterInvalidConfigError) else ()
+            cause = fields[0].message if fields else error
+            raise LoraAssetsError(
+                f"LORA_ASSETS_STEP_PODS of {step}: {cause}",
+                "Name fields of Kubernetes' Container, PodSpec or JobSpec.",
+            ) from None

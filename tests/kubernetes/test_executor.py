@@ -72,7 +72,7 @@ def test_an_exception_in_a_step_with_a_pod_allows_no_retry(body: Callable[[], ob
 @pytest.mark.parametrize(
     ("step_pods", "message"),
     [
-        ({"trainer": {}}, r"'trainer', which is no step.*adapter"),
+        ({"trainer": {}}, r"unknown step 'trainer'.*adapter"),
         ({"adapter": {"container": {}}}, r'of adapter: .*"container"'),
         ({"adapter": {"container_config": {"imag": "x"}}}, r"of adapter: .*imag"),
         ([], "no JSON object"),
