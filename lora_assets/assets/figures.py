@@ -3,14 +3,15 @@
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from lora_assets.records.load import RequestSample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Time = Literal["latency", "ttft"]
 TIMES: Mapping[Time, str] = {
@@ -19,7 +20,7 @@ TIMES: Mapping[Time, str] = {
 }
 
 
-def plot(figure: Figure) -> dg.MarkdownMetadataValue:
+def plot(figure: "Figure") -> dg.MarkdownMetadataValue:
     """A figure that Dagster's UI shows on the asset's page, at a click on "Show Markdown"."""
     png = BytesIO()
     figure.savefig(png, format="png")
@@ -29,12 +30,15 @@ def plot(figure: Figure) -> dg.MarkdownMetadataValue:
 
 def latency_distribution(
     sides: Mapping[str, Sequence[RequestSample]], limits: Mapping[Time, Mapping[str, float]]
-) -> Figure:
+) -> "Figure":
     """Each side's latencies and TTFTs as cumulative curves, against P95s to stay below.
 
     `limits` are in seconds, by their names; a curve passes one where it crosses the dotted
     line (95 % of all requests) to the left of it. A failed request counts as never answered.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+
     figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
     for axes, (time, label) in zip(figure.subplots(1, 2, sharey=True), TIMES.items(), strict=True):
         for side, samples in sides.items():
@@ -56,7 +60,7 @@ def latency_distribution(
     return figure
 
 
-def _curve(axes: Axes, side: str, samples: Sequence[RequestSample], time: Time) -> None:
+def _curve(axes: "Axes", side: str, samples: Sequence[RequestSample], time: Time) -> None:
     """The share of all requests that took at most so long."""
     found = [sample.latency if time == "latency" else sample.ttft for sample in samples]
     times = sorted(seconds for seconds in found if seconds is not None)

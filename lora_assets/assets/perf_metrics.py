@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
-from matplotlib.figure import Figure
 from pydantic import Field
 
 from lora_assets.assets.eval_grades import eval_grades
@@ -38,6 +37,9 @@ from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import TrackedRun, Tracking
 from lora_assets.resources.work_folder import WorkFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STORED_METRICS = "load_metrics"
 STORED_SAMPLES = "load_samples"
@@ -207,7 +209,7 @@ def _measure(
     return loads, server_metrics.end(fleet, window)
 
 
-def _keep(run: TrackedRun, metrics: PerfMetrics, samples: LoadSamples, figure: Figure) -> None:
+def _keep(run: TrackedRun, metrics: PerfMetrics, samples: LoadSamples, figure: "Figure") -> None:
     """Leave numbers, samples and plot in the MLflow run."""
     run.record(metrics.candidate, STORED_METRICS)
     run.metrics(numbers("candidate", metrics.candidate))

@@ -1,9 +1,9 @@
 """A load test as numbers, as a table, as the lines of its picture, and as its asset's page."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import dagster as dg
-from matplotlib.figure import Figure
 
 from lora_assets.assets.figures import TIMES, Time, plot
 from lora_assets.records.load import LoadMetrics, PerfMetrics
@@ -11,6 +11,9 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Verdict
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
@@ -67,7 +70,7 @@ def limit_lines(verdict: Verdict, metrics: PerfMetrics) -> Mapping[Time, Mapping
 
 def load_page(
     metrics: PerfMetrics,
-    figure: Figure,
+    figure: "Figure",
     candidate: ModelVersion,
     registry: Registry,
     tracking: Tracking,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,18 +10,18 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from botocore.exceptions import BotoCoreError, ClientError
-from dagster_aws.s3 import S3Resource
-
 from lora_assets.errors import LoraAssetsError
+from lora_assets.heavy_imports import heavy_imports
 
 
 @cache
 def s3_client(endpoint_url: str) -> Any:
     """This process's client of an endpoint (empty: AWS itself), with the credentials it found.
 
-    Making one takes longer than most requests, and keeps memory.
+    Making one takes longer than most requests, and keeps memory; so does importing its library.
     """
+    with heavy_imports():
+        from dagster_aws.s3 import S3Resource
     return S3Resource(endpoint_url=endpoint_url or None, max_attempts=3).get_client()
 
 
@@ -36,66 +36,56 @@ class ObjectStore:
     s3_endpoint_url: str = ""
 
     def get(self, key: str) -> bytes | None:
-        """The bytes under `key`; None where there are none. Raises when the store fails."""
+        """Return the bytes under `key`; None where there are none. Raise when the store fails."""
         if (folder := self._folder()) is not None:
             path = folder / key
             try:
                 return path.read_bytes() if path.is_file() else None
             except OSError as error:
                 raise LoraAssetsError(
-                    f"Can't read {path}: {error.strerror}", "Mend its permissions or the disk."
+                    f"Can't read {path}: {error.strerror}", "Check its permissions and the disk."
                 ) from None
-        bucket, prefix = self._bucket()
-        client = self._s3()
-        try:
-            return bytes(client.get_object(Bucket=bucket, Key=prefix + key)["Body"].read())
-        except client.exceptions.NoSuchKey:
-            return None
-        except (BotoCoreError, ClientError) as error:
-            raise self._unreachable(error) from None
+        with self._s3() as (client, bucket, prefix):
+            try:
+                return bytes(client.get_object(Bucket=bucket, Key=prefix + key)["Body"].read())
+            except client.exceptions.NoSuchKey:
+                return None
 
     def put(self, key: str, content: bytes) -> None:
         """Store `content` under `key`, whole or not at all."""
-        if (folder := self._folder()) is not None:
-            path = folder / key
-            aside = path.with_name(f".{path.name}.{uuid4().hex}")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                aside.write_bytes(content)
-                aside.replace(path)
-            except OSError as error:
-                with suppress(OSError):
-                    aside.unlink()
-                raise LoraAssetsError(
-                    f"Can't write {path}: {error.strerror}", "Free space or mend the permissions."
-                ) from None
+        if (folder := self._folder()) is None:
+            with self._s3() as (client, bucket, prefix):
+                client.put_object(Bucket=bucket, Key=prefix + key, Body=content)
             return
-        bucket, prefix = self._bucket()
+        path = folder / key
+        aside = path.with_name(f".{path.name}.{uuid4().hex}")
         try:
-            self._s3().put_object(Bucket=bucket, Key=prefix + key, Body=content)
-        except (BotoCoreError, ClientError) as error:
-            raise self._unreachable(error) from None
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(content)
+            aside.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                aside.unlink()
+            raise LoraAssetsError(
+                f"Can't write {path}: {error.strerror}", "Free space or correct the permissions."
+            ) from None
 
     def keys(self, under: str) -> Iterator[str]:
-        """The keys of all files in the folder `under`, relative to it, in any order."""
+        """Return the keys of all files in the folder `under`, relative to it, in any order."""
         if (folder := self._folder()) is not None:
             top = folder / under
             for parent, _, names in os.walk(top):
                 inside = Path(parent).relative_to(top)
                 yield from ((inside / name).as_posix() for name in names)
             return
-        bucket, prefix = self._bucket()
-        start = f"{prefix}{under}/"
-        try:
-            pages = self._s3().get_paginator("list_objects_v2")
+        with self._s3() as (client, bucket, prefix):
+            start = f"{prefix}{under}/"
+            pages = client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=bucket, Prefix=start):
-                for entry in page.get("Contents", ()):
-                    yield entry["Key"][len(start) :]
-        except (BotoCoreError, ClientError) as error:
-            raise self._unreachable(error) from None
+                yield from (entry["Key"][len(start) :] for entry in page.get("Contents", ()))
 
     def address(self, key: str) -> str:
-        """The URI of `key`."""
+        """Return the URI of `key`."""
         return f"{self.uri.rstrip('/')}/{key}"
 
     def _folder(self) -> Path | None:
@@ -105,22 +95,22 @@ class ObjectStore:
         if parts.scheme == "s3":
             return None
         raise LoraAssetsError(
-            f"{self.uri!r} is no bucket", "Give file:///folder or s3://bucket as the data bucket."
+            f"{self.uri!r} does not name a bucket",
+            "Give file:///folder or s3://bucket as the data bucket.",
         )
 
-    def _bucket(self) -> tuple[str, str]:
+    @contextmanager
+    def _s3(self) -> Iterator[tuple[Any, str, str]]:
+        """Yield client, bucket and key prefix; raise what fails in the block in one line."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
         parts = urlsplit(self.uri)
         prefix = parts.path.strip("/")
-        return parts.netloc, f"{prefix}/" if prefix else ""
-
-    def _s3(self) -> Any:
         try:
-            return s3_client(self.s3_endpoint_url)
-        except (BotoCoreError, ValueError) as error:
-            raise self._unreachable(error) from None
-
-    def _unreachable(self, error: Exception) -> LoraAssetsError:
-        reason = " ".join(str(error).split()).rstrip(".")
-        return LoraAssetsError(
-            f"{self.uri} failed: {reason}", "Check the bucket's name, endpoint and credentials."
-        )
+            # A ValueError is an endpoint that is not a URL.
+            yield s3_client(self.s3_endpoint_url), parts.netloc, f"{prefix}/" if prefix else ""
+        except (BotoCoreError, ClientError, ValueError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise LoraAssetsError(
+                f"{self.uri} failed: {reason}", "Check the bucket's name, endpoint and credentials."
+            ) from None

@@ -7,12 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
-from matplotlib.figure import Figure
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
@@ -20,7 +17,12 @@ from lora_assets.lifecycle import GateName
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
 from lora_assets.records.verdict import Verdict
-from lora_assets.resources.mlflow_client import holds, mlflow_errors
+from lora_assets.resources.mlflow_client import mlflow_client
+from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
 
 Kept = TypeVar("Kept", bound=Record)
 
@@ -32,73 +34,71 @@ _DATASET_DIGEST_LENGTH = 36
 class TrackedRun:
     """One open MLflow run."""
 
-    client: MlflowClient
     run_id: str
     tracking_uri: str
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Log parameters; logging the same value again is fine, another value is an error."""
-        with mlflow_errors(self.tracking_uri):
+        with mlflow_client(self.tracking_uri) as client:
+            from mlflow.entities import Param
+
             params = [Param(name, str(value)) for name, value in values.items()]
-            self.client.log_batch(self.run_id, params=params)
+            client.log_batch(self.run_id, params=params)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers, now, at `step`."""
-        with mlflow_errors(self.tracking_uri):
+        with mlflow_client(self.tracking_uri) as client:
+            from mlflow.entities import Metric
+
             now = int(time() * 1000)
             metrics = [Metric(name, value, now, step) for name, value in values.items()]
-            self.client.log_batch(self.run_id, metrics=metrics)
+            client.log_batch(self.run_id, metrics=metrics)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
-        with mlflow_errors(self.tracking_uri):
+        with mlflow_client(self.tracking_uri) as client:
             for name, value in values.items():
-                self.client.set_tag(self.run_id, name, value)
+                client.set_tag(self.run_id, name, value)
 
-    def figure(self, figure: Figure, name: str) -> None:
+    def figure(self, figure: "Figure", name: str) -> None:
         """Store a figure as `name`.png."""
-        with mlflow_errors(self.tracking_uri):
-            self.client.log_figure(self.run_id, figure, f"{name}.png")
+        with mlflow_client(self.tracking_uri) as client:
+            client.log_figure(self.run_id, figure, f"{name}.png")
 
     def table(self, rows: list[Mapping[str, Any]], name: str) -> None:
         """Store rows as a table that MLflow's UI shows."""
         columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
-        with mlflow_errors(self.tracking_uri):
-            self.client.log_table(self.run_id, columns, f"{name}.json")
+        with mlflow_client(self.tracking_uri) as client:
+            client.log_table(self.run_id, columns, f"{name}.json")
 
     def record(self, record: Record, name: str) -> None:
         """Store a record as `name`.json."""
-        with mlflow_errors(self.tracking_uri):
-            self.client.log_text(self.run_id, record.model_dump_json(indent=1), f"{name}.json")
+        with mlflow_client(self.tracking_uri) as client:
+            client.log_text(self.run_id, record.model_dump_json(indent=1), f"{name}.json")
 
     def folder(self, folder: Path, name: str) -> None:
         """Store a folder's files under the artifact path `name`."""
-        with mlflow_errors(self.tracking_uri):
-            self.client.log_artifacts(self.run_id, str(folder), name)
+        with mlflow_client(self.tracking_uri) as client:
+            client.log_artifacts(self.run_id, str(folder), name)
 
     def dataset(self, data: TrainingData, split: SplitName, context: str) -> None:
         """Log a split as an input: name, content digest, source and schema."""
-        source_type = "s3" if data.source.startswith("s3://") else "local"
-        dataset = Dataset(
-            name=f"{split}-v{data.data_version}",
-            digest=data.digest[:_DATASET_DIGEST_LENGTH],
-            source_type=source_type,
-            source=json.dumps({"uri": f"{data.source}/{split}.jsonl"}),
-            schema=json.dumps(
-                {
-                    "mlflow_colspec": [
-                        {"type": "object" if name == "metadata" else "string", "name": name}
-                        for name in Row.model_fields
-                        if name != "metadata"
-                    ]
-                }
-            ),
-            profile=json.dumps(data.splits[split].model_dump()),
-        )
-        with mlflow_errors(self.tracking_uri):
-            self.client.log_inputs(
-                self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+        columns = [
+            {"type": "string", "name": name} for name in Row.model_fields if name != "metadata"
+        ]
+        with mlflow_client(self.tracking_uri) as client:
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            dataset = Dataset(
+                name=f"{split}-v{data.data_version}",
+                digest=data.digest[:_DATASET_DIGEST_LENGTH],
+                source_type="s3" if data.source.startswith("s3://") else "local",
+                source=json.dumps({"uri": f"{data.source}/{split}.jsonl"}),
+                schema=json.dumps({"mlflow_colspec": columns}),
+                profile=json.dumps(data.splits[split].model_dump()),
             )
+            tags = [InputTag("mlflow.data.context", context)]
+            client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
 
 
 class Tracking(dg.ConfigurableResource[Any]):
@@ -113,7 +113,7 @@ class Tracking(dg.ConfigurableResource[Any]):
     ui_url: str = ""
 
     def page(self, run_id: str) -> str:
-        """The URL of a run's page in MLflow's UI, which is at `ui_url`."""
+        """Return the URL of a run's page in MLflow's UI, which is at `ui_url`."""
         return f"{self.ui_url.rstrip('/')}/#/runs/{run_id}"
 
     @contextmanager
@@ -124,43 +124,28 @@ class Tracking(dg.ConfigurableResource[Any]):
 
         The run ends FINISHED with the block, or FAILED with its exception.
         """
-        client = MlflowClient(self.tracking_uri)
-        with mlflow_errors(self.tracking_uri):
-            experiment_id = self._experiment(client, experiment)
-            left = client.search_runs(
-                [experiment_id],
-                f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'RUNNING'",
-                max_results=1,
-            )
-            run = left[0] if left else client.create_run(experiment_id, run_name=name)
-            tracked = TrackedRun(client, run.info.run_id, self.tracking_uri)
-        tracked.tags({KEY_TAG: key, **tags})
+        tags = {KEY_TAG: key, **tags}
+        run_id = self._newest(experiment, "RUNNING", {KEY_TAG: key})
+        if run_id is None:
+            with mlflow_client(self.tracking_uri) as client:
+                created = client.create_run(self._experiment(client, experiment), run_name=name)
+            run_id = str(created.info.run_id)
+        tracked = self.reopen(run_id)
+        tracked.tags(tags)
         try:
             yield tracked
         except BaseException:
-            with mlflow_errors(self.tracking_uri):
-                client.set_terminated(tracked.run_id, "FAILED")
+            self._end(run_id, "FAILED")
             raise
-        with mlflow_errors(self.tracking_uri):
-            client.set_terminated(tracked.run_id, "FINISHED")
+        self._end(run_id, "FINISHED")
 
     def finished(self, experiment: str, key: str, tags: Mapping[str, str]) -> str | None:
-        """The newest run that ended well under `key` with these tags; None where there is none."""
-        client = MlflowClient(self.tracking_uri)
-        conditions = [
-            f"tags.`{name}` = '{value}'" for name, value in {KEY_TAG: key, **tags}.items()
-        ]
-        with mlflow_errors(self.tracking_uri):
-            found = client.search_runs(
-                [self._experiment(client, experiment)],
-                " and ".join([*conditions, "attributes.status = 'FINISHED'"]),
-                max_results=1,
-            )
-        return found[0].info.run_id if found else None
+        """Return the newest run that ended well under `key` with these tags, or None."""
+        return self._newest(experiment, "FINISHED", {KEY_TAG: key, **tags})
 
     def reopen(self, run_id: str) -> TrackedRun:
-        """A run that exists, to add to."""
-        return TrackedRun(MlflowClient(self.tracking_uri), run_id, self.tracking_uri)
+        """Return a run that exists, to add to."""
+        return TrackedRun(run_id, self.tracking_uri)
 
     def store_verdict(self, run_id: str, verdict: Verdict) -> None:
         """Keep a gate's verdict, with its evidence, on the run that it judges."""
@@ -169,14 +154,13 @@ class Tracking(dg.ConfigurableResource[Any]):
         run.metrics({f"{verdict.gate}.passed": float(verdict.passed)})
 
     def verdict(self, run_id: str, gate: GateName) -> Verdict | None:
-        """The verdict that a gate left on a run; None where it left none."""
-        with mlflow_errors(self.tracking_uri):
-            run = MlflowClient(self.tracking_uri).get_run(run_id)
-        stored = run.data.tags.get(f"verdict.{gate}")
+        """Return the verdict that a gate left on a run; None where it left none."""
+        with mlflow_client(self.tracking_uri) as client:
+            stored = client.get_run(run_id).data.tags.get(f"verdict.{gate}")
         return Verdict.model_validate_json(stored) if stored else None
 
     def record(self, run_id: str, name: str, shape: type[Kept]) -> Kept:
-        """The record that a run stored as `name`.json."""
+        """Return the record that a run stored as `name`.json."""
         with tempfile.TemporaryDirectory() as folder:
             path = self.download(run_id, f"{name}.json", Path(folder))
             try:
@@ -188,24 +172,40 @@ class Tracking(dg.ConfigurableResource[Any]):
                 ) from None
 
     def holds(self, run_id: str, name: str, digest: str) -> bool:
-        """Whether a run's artifact folder `name` has the bytes that `digest` was taken from."""
-        with mlflow_errors(self.tracking_uri):
-            return holds(MlflowClient(self.tracking_uri), run_id, name, digest)
+        """Return whether a run's artifact folder `name` has the bytes of `digest`."""
+        with mlflow_client(self.tracking_uri) as client:
+            if not client.list_artifacts(run_id, name):
+                return False
+        with tempfile.TemporaryDirectory() as folder:
+            return digest_folder(self.download(run_id, name, Path(folder))) == digest
 
     def download(self, run_id: str, name: str, to: Path) -> Path:
-        """Fetch the artifact folder `name` into `to`; returns where it is."""
-        with mlflow_errors(self.tracking_uri):
-            return Path(MlflowClient(self.tracking_uri).download_artifacts(run_id, name, str(to)))
+        """Fetch the artifact folder `name` into `to`; return where it is."""
+        with mlflow_client(self.tracking_uri) as client:
+            return Path(client.download_artifacts(run_id, name, str(to)))
 
-    def _experiment(self, client: MlflowClient, name: str) -> str:
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            return client.create_experiment(
-                name, f"{self.artifacts}/{name}" if self.artifacts else None
+    def _newest(self, experiment: str, status: str, tags: Mapping[str, str]) -> str | None:
+        conditions = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+        with mlflow_client(self.tracking_uri) as client:
+            runs = client.search_runs(
+                [self._experiment(client, experiment)],
+                " and ".join([*conditions, f"attributes.status = '{status}'"]),
+                max_results=1,
             )
-        if found.lifecycle_stage != "active":
+        return str(runs[0].info.run_id) if runs else None
+
+    def _end(self, run_id: str, status: str) -> None:
+        with mlflow_client(self.tracking_uri) as client:
+            client.set_terminated(run_id, status)
+
+    def _experiment(self, client: "MlflowClient", name: str) -> str:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            folder = f"{self.artifacts}/{name}" if self.artifacts else None
+            return str(client.create_experiment(name, folder))
+        if experiment.lifecycle_stage != "active":
             raise LoraAssetsError(
                 f"MLflow's experiment {name!r} is deleted",
                 "Restore it, or choose another with --mlflow-experiment.",
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
