@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lora_assets.assets.figures import plot
 from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.pages import progress_log, table
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.run_tags import origin
@@ -127,7 +128,7 @@ def adapter(
             work / "checkpoints",
             work / ARTIFACT,
             on_loss=lambda point: _log_loss(context, run, point),
-            on_progress=lambda done, total: _log_progress(context, done, total),
+            on_progress=progress_log(context, "trained", " steps", parts=10),
         )
         _warn_of_rows_left_out(context, metrics, parameters.max_seq_length)
         digest = digest_folder(work / ARTIFACT)
@@ -220,20 +221,12 @@ def _log_loss(context: dg.AssetExecutionContext, run: TrackedRun, point: LossPoi
         context.log.info(f"step {point.step}: eval loss {point.value:.4f}")
 
 
-def _log_progress(context: dg.AssetExecutionContext, done: int, total: int) -> None:
-    if done * 10 // total != (done - 1) * 10 // total:
-        context.log.info(f"trained {done} of {total} steps")
-
-
 def _metadata(trained: Adapter, logged: Mapping[str, Any], tracking: Tracking) -> Mapping[str, Any]:
     """What the asset's page shows."""
     return {
         "learning curve": plot(learning_curve(trained.metrics.curve)),
-        "parameters": dg.MetadataValue.table(
-            [
-                dg.TableRecord({"parameter": name, "value": str(value)})
-                for name, value in logged.items()
-            ]
+        "parameters": table(
+            {"parameter": name, "value": str(value)} for name, value in logged.items()
         ),
         "mlflow run": dg.MetadataValue.url(tracking.page(trained.mlflow_run_id)),
         "digest": trained.digest,

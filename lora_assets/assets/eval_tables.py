@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from lora_assets.assets.pages import table
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, Grade, Scores, Side
 from lora_assets.resources.tracking import TrackedRun
@@ -51,13 +52,9 @@ def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:
 def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
     """A row per count or rate, a column per side."""
     columns = {side: _measures(score) for side, score in counted.items()}
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {"measure": name, **{side: column[name] for side, column in columns.items()}}
-            )
-            for name in columns["candidate"]
-        ]
+    return table(
+        {"measure": name} | {side: column[name] for side, column in columns.items()}
+        for name in columns["candidate"]
     )
 
 
@@ -73,21 +70,17 @@ def examples_table(
         return abs(_advantage(letters[row])), _rank(letters[row]["candidate"])
 
     most = sorted(letters, key=order, reverse=True)[:SHOWN_EXAMPLES]
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "candidate is": _compared(letters[row]),
-                    "question": rows[row].question,
-                    "reference": rows[row].reference_answer,
-                    **{
-                        side: f"{letters[row][side]}: {given[row].text.strip()}"
-                        for side, given in answers.items()
-                    },
-                }
-            )
-            for row in most
-        ]
+    return table(
+        {
+            "candidate is": _compared(letters[row]),
+            "question": rows[row].question,
+            "reference": rows[row].reference_answer,
+            **{
+                side: f"{letters[row][side]}: {given[row].text.strip()}"
+                for side, given in answers.items()
+            },
+        }
+        for row in most
     )
 
 

@@ -3,9 +3,9 @@
 import dagster as dg
 
 from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.pages import show
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.run_tags import origin
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.kubernetes.step_pods import QUALITY_GATE
 from lora_assets.records.model_version import ModelVersion
@@ -42,14 +42,5 @@ def gate_result(
     registry.store_verdict(version, verdict)
     registry.set_alias("candidate", version)
     context.log.info(f"version {version.version} of {version.model} is candidate")
-    context.add_output_metadata(
-        {
-            "number": version.version,
-            "digest": version.digest,
-            "model version": version.version,
-            "registry page": dg.MetadataValue.url(registry.page(version)),
-            "mlflow run": dg.MetadataValue.url(tracking.page(version.run_id)),
-            **origin(context.run.tags),
-        }
-    )
+    show(context, version, registry, tracking, {})
     return version

@@ -8,10 +8,11 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 from pydantic import Field
 
 from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.pages import show, table
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.run_tags import PASSED_OVER, origin
+from lora_assets.assets.run_tags import PASSED_OVER
 from lora_assets.assets.served import bring, slot_table, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.automation.next_run import CAUSE_TAG
@@ -116,18 +117,12 @@ def live_deployment(
     version, replaced = promotion.version, promotion.replaced
     warn_of_gaps(context, fleet, slot)
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
-    context.add_output_metadata(
-        {
-            "previous": replaced.version if replaced else "none",
-            "replicas": slot_table(fleet, slot, version),
-            "aliases": _alias_table(registry),
-            "model version": version.version,
-            "registry page": dg.MetadataValue.url(registry.page(version)),
-            "mlflow run": dg.MetadataValue.url(tracking.page(version.run_id)),
-            "digest": version.digest,
-            **origin(context.run.tags),
-        }
-    )
+    shown = {
+        "previous": replaced.version if replaced else "none",
+        "replicas": slot_table(fleet, slot, version),
+        "aliases": _alias_table(registry),
+    }
+    show(context, version, registry, tracking, shown)
     yield dg.Output(version)
 
 
@@ -144,18 +139,14 @@ def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: 
 
 def _alias_table(registry: Registry) -> dg.TableMetadataValue:
     """What each alias points at after the promotion."""
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "alias": alias,
-                    "model version": version.version,
-                    "data version": version.data_version,
-                    "digest": version.digest[:12],
-                }
-            )
-            for alias, version in registry.aliases().items()
-        ]
+    return table(
+        {
+            "alias": alias,
+            "model version": version.version,
+            "data version": version.data_version,
+            "digest": version.digest[:12],
+        }
+        for alias, version in registry.aliases().items()
     )
 
 

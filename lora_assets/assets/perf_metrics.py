@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 from pydantic import Field
 
+from lora_assets.assets.comparison import ComparisonConfig, prepare
 from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
 from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.pages import progress_log, show
 from lora_assets.assets.partitions import data_versions
-from lora_assets.assets.perf_tables import limit_lines, load_page, numbers
+from lora_assets.assets.perf_tables import limit_lines, numbers, shown_of
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.run_tags import origin
-from lora_assets.assets.served import live_served, take_candidate_place
-from lora_assets.assets.verdicts import check_result, now, require_passed
+from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.performance import PerfThresholds
 from lora_assets.gates.performance import perf_gate as decide
 from lora_assets.gates.promotion import outlook, reasons_against
@@ -32,7 +32,7 @@ from lora_assets.records.load import (
 )
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, SLOT_PATTERN, Fleet
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import TrackedRun, Tracking
@@ -45,19 +45,9 @@ STORED_METRICS = "load_metrics"
 STORED_SAMPLES = "load_samples"
 
 
-class PerfConfig(dg.Config):
+class PerfConfig(ComparisonConfig):
     """How the load test is run, and what it is compared with."""
 
-    candidate_adapter: str | None = Field(
-        None,
-        pattern=SLOT_PATTERN,
-        description=f"Candidate adapter slot name; default: the fleet's ({CANDIDATE_SLOT})",
-    )
-    live_adapter: str | None = Field(
-        None,
-        pattern=SLOT_PATTERN,
-        description=f"Live adapter slot name; default: the fleet's ({LIVE_SLOT})",
-    )
     concurrency: int = Field(10, ge=1, description="Concurrent requests")
     max_tokens: int = Field(256, ge=1, description="Max tokens per request")
     max_samples: int = Field(0, ge=0, description="Max samples (0 = all)")
@@ -103,48 +93,41 @@ def perf_metrics(
     work_folder: WorkFolder,
 ) -> PerfMetrics:
     """Latency, TTFT, throughput and success of the candidate under concurrent streaming clients."""
-    candidate = staged_deployment
-    verdict = registry.verdicts(candidate).get("eval_gate")
-    require_passed(verdict, "eval_gate", candidate.digest, candidate.data_version)
-    slot = config.candidate_adapter or fleet.candidate_slot
-    live_slot = config.live_adapter or fleet.live_slot
-    if take_candidate_place(registry, fleet, slot, candidate, work_folder):
-        context.log.info(f"{candidate.serving_name} is back in {slot}")
-    live = live_served(registry, fleet, live_slot, work_folder)
-    told = config.measure_baseline
-    measure = fleet.shares_machine if told is None else told
+    comparison = prepare(
+        context,
+        config,
+        "eval_gate",
+        staged_deployment,
+        training_data,
+        data_bucket,
+        registry,
+        fleet,
+        work_folder,
+    )
+    candidate, live = comparison.candidate, comparison.live
+    asked_for = config.measure_baseline
+    measure = fleet.shares_machine if asked_for is None else asked_for
     baseline = None if measure else _stored_baseline(live, registry, tracking)
     measured_live = live if baseline is None else None
     if measured_live is not None and not measure:
         context.log.info(f"live version {measured_live.version} has no passed load test: measured")
-    rows = data_bucket.read_unchanged(training_data)["eval"]
-    prompts = [row.prompt_inference for row in rows[: config.max_samples or None]] * config.passes
-    tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
-    with tracking.run(
-        config.mlflow_experiment, f"perf-v{candidate.version}", context.run.run_id, tags
+    rows = comparison.rows[: config.max_samples or None]
+    prompts = [row.prompt_inference for row in rows] * config.passes
+    with comparison.tracked(
+        tracking, config.mlflow_experiment, "perf", context.run.run_id, "load test"
     ) as run:
-        run.dataset(training_data, "eval", "load test")
-        run.parameters(
-            {
-                **config.model_dump(),
-                "candidate_adapter": slot,
-                "live_adapter": live_slot,
-                "measure_baseline": measure,
-            }
-        )
+        run.parameters({**config.model_dump(), **comparison.slots, "measure_baseline": measure})
         # A candidate that is live already is its own baseline, and loaded once.
         versions = [candidate] if measured_live in (None, candidate) else [candidate, measured_live]
         models = [version.serving_name for version in versions]
-        loads, server = _measure(context, config, prompts, fleet, server_metrics, models)
+        loads, server = asyncio.run(
+            _measure(context, config, prompts, fleet, server_metrics, models)
+        )
         measured = {name: summarise(load.samples, load.duration) for name, load in loads.items()}
         if measured_live is not None:
             baseline = measured[measured_live.serving_name]
         metrics = PerfMetrics(
-            model_version=candidate.version,
-            digest=candidate.digest,
-            live_digest=live.digest if live else None,
-            data_version=candidate.data_version,
-            data_digest=training_data.digest,
+            **comparison.identity,
             candidate=measured[candidate.serving_name],
             baseline=baseline,
             baseline_source=_source(baseline, measured_live),
@@ -160,8 +143,7 @@ def perf_metrics(
         )
         figure = latency_distribution(_sides(samples), {})
         _keep(run, metrics, samples, figure)
-    shown = load_page(metrics, figure, candidate, registry, tracking)
-    context.add_output_metadata({**shown, **origin(context.run.tags)})
+    show(context, candidate, registry, tracking, shown_of(metrics, figure), run.run_id)
     return metrics
 
 
@@ -177,7 +159,8 @@ def perf_gate(
 ) -> dg.AssetCheckResult:
     """Absolute floors, and no regression against live; alias `perf-passed` or `perf-failed`."""
     verdict = decide(perf_metrics, config, now())
-    registry.conclude(perf_metrics.model_version, verdict, "perf-passed", "perf-failed")
+    version = registry.resolve(f"version:{perf_metrics.model_version}")
+    registry.conclude(version, verdict)
     tracking.store_verdict(perf_metrics.mlflow_run_id, verdict)
     samples = tracking.record(perf_metrics.mlflow_run_id, STORED_SAMPLES, LoadSamples)
     figure = latency_distribution(_sides(samples), limit_lines(verdict, perf_metrics))
@@ -185,12 +168,12 @@ def perf_gate(
         verdict,
         {
             "latency": plot(figure),
-            "if promoted now": _if_promoted(registry, perf_metrics.model_version),
+            "if promoted now": _if_promoted(registry, version),
         },
     )
 
 
-def _measure(
+async def _measure(
     context: dg.AssetExecutionContext,
     config: PerfConfig,
     prompts: Sequence[str],
@@ -198,14 +181,18 @@ def _measure(
     server_metrics: ServerMetrics,
     models: Sequence[str],
 ) -> tuple[Mapping[str, ModelLoad], tuple[ServerHistogram, ...]]:
-    """What the clients saw of each model, and the servers' own histograms over the same window."""
+    """Return what the clients saw of each model, and the servers' histograms over that window."""
+    progress = progress_log(context, "load test:", " requests", parts=4)
+    sizes = {"concurrency": config.concurrency, "max_tokens": config.max_tokens}
     # No load for a test that can't be measured.
     server_metrics.begin(fleet)
     # Before the window, in which the server counts every request.
     context.log.info(f"load test: warming up {', '.join(models)}")
-    asyncio.run(_warm_up(config, prompts, fleet, models))
+    async with fleet.client() as client:
+        await warm_up(client, models, prompts, **sizes)
     window = server_metrics.begin(fleet)
-    loads = asyncio.run(_load(context, config, prompts, fleet, models))
+    async with fleet.client() as client:
+        loads = await run_load_test(client, models, prompts, progress=progress, **sizes)
     return loads, server_metrics.end(fleet, window)
 
 
@@ -222,49 +209,14 @@ def _keep(run: TrackedRun, metrics: PerfMetrics, samples: LoadSamples, figure: "
     run.figure(figure, "latency")
 
 
-def _if_promoted(registry: Registry, number: int) -> str:
-    version, live = registry.resolve(f"version:{number}"), registry.aliases().get("live")
+def _if_promoted(registry: Registry, version: ModelVersion) -> str:
+    live = registry.aliases().get("live")
     reasons = reasons_against(version, live, registry.verdicts(version), "perf-passed", False)
     return outlook(live, reasons)
 
 
 def _sides(samples: LoadSamples) -> Mapping[str, Sequence[RequestSample]]:
     return {side: found for side, found in vars(samples).items() if found is not None}
-
-
-async def _warm_up(
-    config: PerfConfig, prompts: Sequence[str], fleet: Fleet, models: Sequence[str]
-) -> None:
-    async with fleet.client() as client:
-        await warm_up(
-            client,
-            models,
-            prompts,
-            concurrency=config.concurrency,
-            max_tokens=config.max_tokens,
-        )
-
-
-async def _load(
-    context: dg.AssetExecutionContext,
-    config: PerfConfig,
-    prompts: Sequence[str],
-    fleet: Fleet,
-    models: Sequence[str],
-) -> Mapping[str, ModelLoad]:
-    def progress(done: int, total: int) -> None:
-        if done == total or done % max(1, total // 4) == 0:
-            context.log.info(f"load test: {done} of {total} requests")
-
-    async with fleet.client() as client:
-        return await run_load_test(
-            client,
-            models,
-            prompts,
-            progress=progress,
-            concurrency=config.concurrency,
-            max_tokens=config.max_tokens,
-        )
 
 
 def _source(

@@ -1,16 +1,14 @@
 """A load test as numbers, as a table, as the lines of its picture, and as its asset's page."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from lora_assets.assets.figures import TIMES, Time, plot
+from lora_assets.assets.pages import table
 from lora_assets.records.load import LoadMetrics, PerfMetrics
-from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Verdict
-from lora_assets.resources.registry import Registry
-from lora_assets.resources.tracking import Tracking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +26,7 @@ def numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
     return found
 
 
-def load_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
+def metrics_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
     """A row per number, a column per side; a number that a side lacks is missing."""
     sides = {"candidate": metrics.candidate}
     if metrics.baseline is not None:
@@ -37,19 +35,13 @@ def load_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
         side: {n.removeprefix(f"{side}."): value for n, value in numbers(side, load).items()}
         for side, load in sides.items()
     }
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "measure": name,
-                    **{
-                        side: f"{column[name]:.4g}" if name in column else "missing"
-                        for side, column in columns.items()
-                    },
-                }
-            )
-            for name in dict.fromkeys(name for column in columns.values() for name in column)
-        ]
+    return table(
+        {"measure": name}
+        | {
+            side: f"{column[name]:.4g}" if name in column else "missing"
+            for side, column in columns.items()
+        }
+        for name in dict.fromkeys(name for column in columns.values() for name in column)
     )
 
 
@@ -68,24 +60,12 @@ def limit_lines(verdict: Verdict, metrics: PerfMetrics) -> Mapping[Time, Mapping
     return lines
 
 
-def load_page(
-    metrics: PerfMetrics,
-    figure: "Figure",
-    candidate: ModelVersion,
-    registry: Registry,
-    tracking: Tracking,
-) -> Mapping[str, dg.MetadataValue | str | int | float]:
-    """What the asset's page has of a load test."""
+def shown_of(metrics: PerfMetrics, figure: "Figure") -> Mapping[str, Any]:
+    """Return what the asset's page shows of a load test."""
     return {
         "baseline": metrics.baseline_source,
-        "load": load_table(metrics),
+        "load": metrics_table(metrics),
         "latency": plot(figure),
-        "mlflow run": dg.MetadataValue.url(tracking.page(metrics.mlflow_run_id)),
-        "model version": candidate.version,
-        "registry page": dg.MetadataValue.url(registry.page(candidate)),
-        "digest": candidate.digest,
-        "server histograms": dg.MetadataValue.table(
-            [dg.TableRecord(histogram.model_dump()) for histogram in metrics.server]
-        ),
+        "server histograms": table(histogram.model_dump() for histogram in metrics.server),
         **numbers("candidate", metrics.candidate),
     }

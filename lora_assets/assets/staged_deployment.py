@@ -4,9 +4,9 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.pages import show
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.run_tags import origin
 from lora_assets.assets.served import bring, refuse_live_slot, slot_table, warn_of_gaps
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
@@ -70,17 +70,9 @@ def staged_deployment(
     fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
     warn_of_gaps(context, fleet, slot)
     context.log.info(f"{version.serving_name} is loaded on {len(fleet.replicas)} replica(s)")
-    context.add_output_metadata(
-        {
-            "model version": version.version,
-            "serving name": version.serving_name,
-            "digest": version.digest,
-            "replicas": slot_table(fleet, slot, version),
-            "registry page": dg.MetadataValue.url(registry.page(version)),
-            "mlflow run": dg.MetadataValue.url(tracking.page(version.run_id)),
-            **origin(context.run.tags),
-        }
-    )
+    replicas = slot_table(fleet, slot, version)
+    shown = {"serving name": version.serving_name, "replicas": replicas}
+    show(context, version, registry, tracking, shown)
     return version
 
 
@@ -105,7 +97,5 @@ def smoke_test(
     ]
     replicas = [replica.url for replica in fleet.replicas]
     verdict = smoke.smoke_test(staged_deployment, replicas, answers, config, now())
-    registry.store_verdict(staged_deployment, verdict)
-    if verdict.passed:
-        registry.set_alias("staged", staged_deployment)
+    registry.conclude(staged_deployment, verdict)
     return check_result(verdict)

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.pages import table
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import origin
 from lora_assets.assets.verdicts import check_result, now
@@ -29,13 +30,9 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
         {
             "digest": data.digest,
             "source": dg.MetadataValue.url(data.source),
-            "splits": dg.MetadataValue.table(
-                [
-                    dg.TableRecord(
-                        {"split": name, "rows": split.rows, "negatives": split.negatives}
-                    )
-                    for name, split in data.splits.items()
-                ]
+            "splits": table(
+                {"split": name, "rows": split.rows, "negatives": split.negatives}
+                for name, split in data.splits.items()
             ),
             **origin(context.run.tags),
         }

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from lora_assets.assets.pages import table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import COMPARED_GATES
 from lora_assets.lifecycle import GateName
@@ -23,20 +24,18 @@ def check_result(
 
     A margin is how far a number lies inside its limit; negative, how far outside.
     """
-    rows = [
-        dg.TableRecord(
-            {
-                "check": check.name,
-                "measured": "missing" if check.measured is None else f"{check.measured:.4f}",
-                "must be": f"{check.comparison} {check.limit:.4f}",
-                "margin": "missing" if check.margin is None else f"{check.margin:+.4f}",
-                "verdict": "passed" if check.passed else "FAILED",
-            }
-        )
+    rows = (
+        {
+            "check": check.name,
+            "measured": "missing" if check.measured is None else f"{check.measured:.4f}",
+            "must be": f"{check.comparison} {check.limit:.4f}",
+            "margin": "missing" if check.margin is None else f"{check.margin:+.4f}",
+            "verdict": "passed" if check.passed else "FAILED",
+        }
         for check in verdict.checks
-    ]
+    )
     metadata: dict[str, dg.MetadataValue | str] = {
-        "checks": dg.MetadataValue.table(rows),
+        "checks": table(rows),
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
         "digest": dg.MetadataValue.text(verdict.digest),
     }

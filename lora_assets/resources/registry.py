@@ -10,7 +10,7 @@ from urllib.parse import quote
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.lifecycle import GateName
+from lora_assets.lifecycle import GATES, GateName
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import Verdict
@@ -153,13 +153,14 @@ class Registry(dg.ConfigurableResource[Any]):
         """Keep that all of the promotion is done."""
         self._keep(promotion.model_copy(update={"done": True}))
 
-    def conclude(self, number: int, verdict: Verdict, passed: Alias, failed: Alias) -> None:
+    def conclude(self, version: ModelVersion, verdict: Verdict) -> None:
         """Store a gate's verdict, and point the alias that it earns at the version."""
-        version = self.resolve(f"version:{number}")
         self.store_verdict(version, verdict)
-        earned, other = (passed, failed) if verdict.passed else (failed, passed)
-        self.set_alias(earned, version)
-        if self.aliases().get(other) == version:
+        gate = GATES[verdict.gate]
+        earned, other = (gate.passed, gate.failed)[:: 1 if verdict.passed else -1]
+        if earned is not None:
+            self.set_alias(earned, version)
+        if other is not None and self.aliases().get(other) == version:
             self.clear_alias(other)
 
     def verdicts(self, version: ModelVersion) -> Mapping[GateName, Verdict]:

@@ -1,7 +1,7 @@
 from typing import Literal
 
 from lora_assets.assets.figures import latency_distribution
-from lora_assets.assets.perf_tables import limit_lines, load_table
+from lora_assets.assets.perf_tables import limit_lines, metrics_table
 from lora_assets.gates.performance import PerfThresholds, perf_gate
 from lora_assets.records.load import LoadMetrics, Percentiles, PerfMetrics, RequestSample
 
@@ -55,7 +55,7 @@ def test_a_baseline_without_samples_is_a_line() -> None:
 
 
 def test_a_side_that_answered_nothing_lacks_its_times() -> None:
-    shown = {r.data["measure"]: r.data for r in load_table(perf(load(None), "measured")).records}
+    shown = {r.data["measure"]: r.data for r in metrics_table(perf(load(None), "measured")).records}
     assert shown["latency_p95"] == {
         "measure": "latency_p95",
         "candidate": "1",

@@ -125,5 +125,5 @@ def test_a_store_that_fails_is_named_and_never_an_empty_bucket(bucket: DataBucke
         broken = DataBucket(uri="s3://nowhere", s3_endpoint_url=f"http://127.0.0.1:{free_port()}")
         with pytest.raises(LoraAssetsError, match="s3://nowhere failed"):
             broken.versions()
-    with pytest.raises(LoraAssetsError, match="is no bucket"):
+    with pytest.raises(LoraAssetsError, match="does not name a bucket"):
         DataBucket(uri="gs://bucket").versions()

@@ -1,0 +1,92 @@
+"""How a candidate is compared with live: what `eval_grades` and `perf_metrics` begin with."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from lora_assets.assets.served import live_served, take_candidate_place
+from lora_assets.assets.verdicts import require_passed
+from lora_assets.lifecycle import GateName
+from lora_assets.records.dataset import Row, TrainingData
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.resources.data_bucket import DataBucket
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, SLOT_PATTERN, Fleet
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.tracking import TrackedRun, Tracking
+from lora_assets.resources.work_folder import WorkFolder
+
+
+class ComparisonConfig(dg.Config):
+    """Which slots the two adapters are in."""
+
+    candidate_adapter: str | None = Field(
+        None,
+        pattern=SLOT_PATTERN,
+        description=f"Candidate adapter slot name; default: the fleet's ({CANDIDATE_SLOT})",
+    )
+    live_adapter: str | None = Field(
+        None,
+        pattern=SLOT_PATTERN,
+        description=f"Live adapter slot name; default: the fleet's ({LIVE_SLOT})",
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate and live, both loaded; `live` is None on a first deployment."""
+
+    candidate: ModelVersion
+    live: ModelVersion | None
+    data: TrainingData
+    rows: Sequence[Row]
+    slots: Mapping[str, str]
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Return what was compared, on which data, as the records of both stages name it."""
+        return {
+            "model_version": self.candidate.version,
+            "digest": self.candidate.digest,
+            "live_digest": self.live.digest if self.live else None,
+            "data_version": self.candidate.data_version,
+            "data_digest": self.data.digest,
+        }
+
+    @contextmanager
+    def tracked(
+        self, tracking: Tracking, experiment: str, kind: str, key: str, purpose: str
+    ) -> Iterator[TrackedRun]:
+        """Open an MLflow run on the candidate, with its tags and its data set."""
+        candidate = self.candidate
+        tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
+        with tracking.run(experiment, f"{kind}-v{candidate.version}", key, tags) as run:
+            run.dataset(self.data, "eval", purpose)
+            yield run
+
+
+def prepare(
+    context: dg.AssetExecutionContext,
+    config: ComparisonConfig,
+    after: GateName,
+    candidate: ModelVersion,
+    data: TrainingData,
+    data_bucket: DataBucket,
+    registry: Registry,
+    fleet: Fleet,
+    work_folder: WorkFolder,
+) -> Comparison:
+    """Put both adapters in their slots, for a candidate that passed the gate `after`."""
+    verdict = registry.verdicts(candidate).get(after)
+    require_passed(verdict, after, candidate.digest, candidate.data_version)
+    rows = data_bucket.read_unchanged(data)["eval"]
+    slot = config.candidate_adapter or fleet.candidate_slot
+    live_slot = config.live_adapter or fleet.live_slot
+    if take_candidate_place(registry, fleet, slot, candidate, work_folder):
+        context.log.info(f"{candidate.serving_name} is back in {slot}")
+    live = live_served(registry, fleet, live_slot, work_folder)
+    slots = {"candidate_adapter": slot, "live_adapter": live_slot}
+    return Comparison(candidate, live, data, rows, slots)
