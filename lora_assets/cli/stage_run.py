@@ -9,6 +9,7 @@ import click
 from dagster import AssetCheckKey, AssetKey
 
 from lora_assets.assets.eval_grades import ANSWERED
+from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import launch_tags
 from lora_assets.cli.outputs import Name, Outputs
 from lora_assets.cli.stack import Stack, resource_config
@@ -127,7 +128,7 @@ def _remotely(
                 },
                 "resources": resource_config(stack.given, dagster.configured(location)),
             }
-            dagster.add_partition(location, work.data_version)
+            dagster.add_partition(location, str(data_versions.name), work.data_version)
             remote.launch(
                 lambda: dagster.launch(
                     location, job, step, run_config, {**tags, **work.tags, **origin}

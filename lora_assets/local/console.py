@@ -5,18 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-_STEP_WIDTH = 30
-
-
-def line(step: str, text: str) -> str:
-    """What a run says, after the step that says it."""
-    return f"  {step:<{_STEP_WIDTH}} {text}"
+from lora_assets.records.run_outcome import progress_line
 
 
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         meta: dict[str, Any] = record.dagster_meta  # type: ignore[attr-defined]
-        return line(meta.get("step_key") or "", _text(meta))
+        return progress_line(meta.get("step_key") or "", _text(meta))
 
 
 def _text(meta: dict[str, Any]) -> str:

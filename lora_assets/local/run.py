@@ -23,7 +23,7 @@ from lora_assets.local.dead_processes import (
     this_process,
 )
 from lora_assets.local.pool_wait import waiting_told
-from lora_assets.records.run_outcome import Gate, RunFailed, StepError, failure
+from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 from lora_assets.settings import Settings
 
 _DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
@@ -116,13 +116,13 @@ def typed_command(otherwise: str) -> str:
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:
-    gates: list[Gate] = []
+    gates: list[GateOutcome] = []
     errors: list[StepError] = []
     for event in result.all_events:
         if event.event_type_value == "ASSET_CHECK_EVALUATION":
             check = event.asset_check_evaluation_data
             text = check.description or ""
-            gates.append(Gate(name=check.check_name, passed=check.passed, description=text))
+            gates.append(GateOutcome(name=check.check_name, passed=check.passed, description=text))
         elif event.event_type_value == "STEP_FAILURE" and event.step_failure_data.error:
             error = event.step_failure_data.error
             cause = error.cause or error
@@ -134,4 +134,4 @@ def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:
                     whole=error.to_string(),
                 )
             )
-    return failure(gates, errors, f"run {result.run_id} failed")
+    return RunFailed.from_log(gates, errors, f"run {result.run_id} failed")

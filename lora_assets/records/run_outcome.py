@@ -1,28 +1,20 @@
-"""Why a run failed, in one line for each thing that stopped it."""
+"""What a run's log says of its outcome: gates, errors of steps, why it failed."""
 
 import errno
 import os
 from collections.abc import Sequence
+from typing import Self
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.lifecycle import GATES
 from lora_assets.records import Record
-from lora_assets.records.verdict import NEXT_STEPS
 
-_NO_ROOM = (os.strerror(errno.ENOSPC), "database or disk is full")
-"""What the operating system and SQLite say of a full disk."""
-
-
-class RunFailed(Exception):
-    """A run ended without success; `reasons` has a line for each thing that stopped it."""
-
-    def __init__(self, reasons: tuple[str, ...], gate: str | None) -> None:
-        self.reasons = reasons
-        self.gate = gate
-        super().__init__("; ".join(reasons))
+_DISK_FULL = (os.strerror(errno.ENOSPC), "database or disk is full")
+"""The words of the operating system and of SQLite for a full disk."""
 
 
-class Gate(Record):
-    """What a gate decided, as a run's log has it."""
+class GateOutcome(Record):
+    """A gate's decision."""
 
     name: str
     passed: bool
@@ -30,7 +22,7 @@ class Gate(Record):
 
 
 class StepError(Record):
-    """What stopped a step: the class and message of the cause, and the whole of it."""
+    """The error that stopped a step: class and message of its cause, and the whole of it."""
 
     step: str
     class_name: str
@@ -39,30 +31,46 @@ class StepError(Record):
 
     @property
     def reason(self) -> str:
-        """One line for a full disk or an error that is meant for a person; the whole of others."""
+        """Return one line for a full disk or an error meant for a person; else the whole error."""
         if self.class_name == LoraAssetsError.__name__:
             return f"{self.step}: {self.message.partition(': ')[2].strip()}"
         return f"{self.step}: {full_disk(self.whole) or self.whole.strip()}"
 
 
-def failure(gates: Sequence[Gate], errors: Sequence[StepError], otherwise: str) -> RunFailed:
-    """The first gate that failed; else every step's error; else what the run itself said."""
-    for gate in gates:
-        if not gate.passed:
-            reason = f"{gate.name} stopped it: {gate.description}. {NEXT_STEPS[gate.name]}"
-            return RunFailed((reason,), gate.name)
-    return RunFailed(tuple(error.reason for error in errors) or (otherwise,), None)
+class RunFailed(Exception):
+    """A run ended without success; `reasons` has a line for each thing that stopped it."""
+
+    def __init__(self, reasons: tuple[str, ...], gate: str | None = None) -> None:
+        self.reasons = reasons
+        self.gate = gate
+        super().__init__("; ".join(reasons))
+
+    @classmethod
+    def from_log(
+        cls, gates: Sequence[GateOutcome], errors: Sequence[StepError], otherwise: str
+    ) -> Self:
+        """Name the first gate that failed; else every step's error; else `otherwise`."""
+        for gate in gates:
+            if not gate.passed:
+                remedy = GATES[gate.name].remedy
+                return cls((f"{gate.name} stopped it: {gate.description}. {remedy}",), gate.name)
+        return cls(tuple(error.reason for error in errors) or (otherwise,))
+
+
+def progress_line(step: str, text: str) -> str:
+    """Return a line of a run's progress, after the step that it is about."""
+    return f"  {step:<30} {text}"
 
 
 def full_disk(trace: str) -> str | None:
-    """One line for an error that a full disk is at the bottom of; None for any other.
+    """Return one line for an error that a full disk caused, None for any other.
 
     `trace` is the error with its causes, as Python prints them.
     """
-    for said in trace.splitlines():
-        if any(words in said for words in _NO_ROOM):
+    for line in trace.splitlines():
+        if any(words in line for words in _DISK_FULL):
             return (
-                f"The disk is full ({said.strip()}). Free some space, then run this again; "
+                f"The disk is full ({line.strip()}). Free some space, then run this again; "
                 "it goes on where it was."
             )
     return None

@@ -13,28 +13,25 @@ from lora_assets.remote.webserver import Run
 
 
 def first(runs: Sequence[Run]) -> Run | None:
-    """The launched run that counts; None without any."""
+    """Return the launched run that counts; None without any."""
     return min(_launched(runs), key=lambda run: (run.created, run.run_id), default=None)
 
 
 def surplus(runs: Sequence[Run]) -> Sequence[Run]:
-    """The launched runs that don't count and have not ended."""
+    """Return the launched runs that don't count and have not ended."""
     counts = first(runs)
     return [run for run in _launched(runs) if run != counts and not run.ended]
 
 
 def current(runs: Sequence[Run]) -> Run | None:
-    """The run that counts, or the last of those that Dagster launched to try it again."""
-    run = first(runs)
-    while run is not None and run.tags.get("dagster/auto_retry_run_id"):
-        again = run.tags["dagster/auto_retry_run_id"]
-        found = next((each for each in runs if each.run_id == again), None)
-        if found is None:
-            return run
-        run = found
+    """Return the run that counts, or the last of those that Dagster launched to retry it."""
+    by_id = {run.run_id: run for run in runs}
+    run, again = None, first(runs)
+    while again is not None:
+        run, again = again, by_id.get(again.tags.get("dagster/auto_retry_run_id", ""))
     return run
 
 
 def _launched(runs: Sequence[Run]) -> Sequence[Run]:
-    """Without the runs that Dagster or a person made from another one: they carry its tags."""
+    """Leave out runs that Dagster or a person made from another one: they carry its tags."""
     return [run for run in runs if run.parent is None]

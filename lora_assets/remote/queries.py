@@ -1,10 +1,25 @@
 """What is asked of Dagster's webserver (GraphQL, Dagster 1.13)."""
 
-LOCATIONS = """
-query {
-  workspaceOrError {
-    __typename
-    ... on PythonError { message }
+from typing import NamedTuple
+
+
+class Query(NamedTuple):
+    """A document, and the one field that it asks for."""
+
+    field: str
+    document: str
+
+
+def _query(signature: str, call: str, selection: str = "") -> Query:
+    """Ask for one field, and for the message where it is an error."""
+    parts = f"__typename ... on Error {{ message }} {selection}"
+    return Query(call.partition("(")[0], f"{signature} {{ {call} {{ {parts} }} }}")
+
+
+LOCATIONS = _query(
+    "query",
+    "workspaceOrError",
+    """
     ... on Workspace {
       locationEntries {
         name
@@ -15,90 +30,62 @@ query {
         }
       }
     }
-  }
-}
-"""
+    """,
+)
 
-RESOURCES = """
-query ($repository: RepositorySelector!) {
-  allTopLevelResourceDetailsOrError(repositorySelector: $repository) {
-    __typename
-    ... on Error { message }
-    ... on ResourceDetailsList { results { name configuredValues { key value type } } }
-  }
-}
-"""
+RESOURCES = _query(
+    "query ($repository: RepositorySelector!)",
+    "allTopLevelResourceDetailsOrError(repositorySelector: $repository)",
+    "... on ResourceDetailsList { results { name configuredValues { key value type } } }",
+)
 
-ADD_PARTITION = """
-mutation ($repository: RepositorySelector!, $set: String!, $key: String!) {
-  addDynamicPartition(
-    repositorySelector: $repository, partitionsDefName: $set, partitionKey: $key
-  ) {
-    __typename
-    ... on Error { message }
-    ... on UnauthorizedError { message }
-  }
-}
-"""
+ADD_PARTITION = _query(
+    "mutation ($repository: RepositorySelector!, $set: String!, $key: String!)",
+    "addDynamicPartition("
+    "repositorySelector: $repository, partitionsDefName: $set, partitionKey: $key)",
+)
 
-LAUNCH = """
-mutation ($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on Error { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}
-"""
+LAUNCH = _query(
+    "mutation ($params: ExecutionParams!)",
+    "launchRun(executionParams: $params)",
+    "... on RunConfigValidationInvalid { errors { message } }",
+)
 
-RUNS = """
-query ($tags: [ExecutionTag!]!) {
-  runsOrError(filter: { tags: $tags }) {
-    __typename
-    ... on Error { message }
-    ... on Runs { results { runId status creationTime parentRunId tags { key value } } }
-  }
-}
-"""
+RUNS = _query(
+    "query ($tags: [ExecutionTag!]!)",
+    "runsOrError(filter: { tags: $tags })",
+    "... on Runs { results { runId status creationTime parentRunId tags { key value } } }",
+)
 
-EVENTS = """
-query ($run: ID!, $after: String) {
-  logsForRun(runId: $run, afterCursor: $after) {
-    __typename
-    ... on Error { message }
-    ... on EventConnection {
+_ENTRIES = """
+    metadataEntries {
+      label
+      ... on TextMetadataEntry { text }
+      ... on IntMetadataEntry { intRepr }
+    }
+"""
+EVENTS = _query(
+    "query ($run: ID!, $after: String)",
+    "logsForRun(runId: $run, afterCursor: $after)",
+    f"""
+    ... on EventConnection {{
       cursor
       hasMore
-      events {
+      events {{
         __typename
-        ... on MessageEvent { message level stepKey }
-        ... on ErrorEvent {
-          error { className message cause { className message } }
-        }
-        ... on MaterializationEvent { assetKey { path } metadataEntries { ...entry } }
-        ... on ObservationEvent { assetKey { path } metadataEntries { ...entry } }
-        ... on AssetCheckEvaluationEvent {
-          evaluation {
-            checkName success description assetKey { path } metadataEntries { ...entry }
-          }
-        }
-      }
-    }
-  }
-}
-fragment entry on MetadataEntry {
-  label
-  ... on TextMetadataEntry { text }
-  ... on IntMetadataEntry { intRepr }
-}
-"""
+        ... on MessageEvent {{ message level stepKey }}
+        ... on ErrorEvent {{ error {{ className message cause {{ className message }} }} }}
+        ... on MaterializationEvent {{ assetKey {{ path }} {_ENTRIES} }}
+        ... on ObservationEvent {{ assetKey {{ path }} {_ENTRIES} }}
+        ... on AssetCheckEvaluationEvent {{
+          evaluation {{ checkName success description assetKey {{ path }} {_ENTRIES} }}
+        }}
+      }}
+    }}
+    """,
+)
 
-TERMINATE = """
-mutation ($run: String!, $policy: TerminateRunPolicy!) {
-  terminateRun(runId: $run, terminatePolicy: $policy) {
-    __typename
-    ... on Error { message }
-    ... on TerminateRunFailure { message }
-  }
-}
-"""
+TERMINATE = _query(
+    "mutation ($run: String!, $policy: TerminateRunPolicy!)",
+    "terminateRun(runId: $run, terminatePolicy: $policy)",
+)

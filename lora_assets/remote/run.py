@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from threading import Event as Flag
 
 from lora_assets.errors import ConnectionLost
-from lora_assets.records.run_outcome import Gate, RunFailed, StepError, failure
+from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 from lora_assets.remote.attempts import current, surplus
 from lora_assets.remote.log import RunEvent
 from lora_assets.remote.webserver import PAUSES, DagsterWebserver, Run
@@ -17,7 +17,7 @@ POLL_SECONDS = 1.0
 
 @contextmanager
 def stop_signals() -> Iterator[Flag]:
-    """A flag that SIGTERM and SIGINT set, so that neither falls between a launch and its reply."""
+    """Yield a flag that SIGTERM and SIGINT set, so that none falls between launch and reply."""
     stop = Flag()
     handlers = {
         name: signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGTERM, signal.SIGINT)
@@ -41,13 +41,13 @@ class RemoteRun:
         self._reply_lost = False
 
     def find(self) -> Run | None:
-        """The run that was launched for this request, now or by an earlier attempt."""
+        """Return the run that was launched for this request, now or by an earlier attempt."""
         return current(self.dagster.runs(self.tags))
 
     def await_other(self, stop: Flag, seconds: float) -> Run | None:
         """Return the run that another step launches for this request; None after `seconds`.
 
-        Returns early when `stop` is set.
+        Return early when `stop` is set.
         """
         deadline = time.monotonic() + seconds
         while (run := self.find()) is None and (left := deadline - time.monotonic()) > 0:
@@ -56,19 +56,18 @@ class RemoteRun:
         return run
 
     def launch(self, launch: Callable[[], None], stop: Flag) -> None:
-        """Launch, unless to stop comes first; again when the reply was lost, and no run is there.
+        """Launch, unless `stop` is set; launch again when the reply was lost and no run appeared.
 
-        Where the request was carried out in spite of a lost reply, its run is there, or comes
-        later and is then one too many.
+        A request whose reply was lost may still be carried out: its run appears now, or later as
+        a surplus one.
         """
         for pause in (*PAUSES, None):
-            if stop.is_set() and not self._reply_lost:
-                raise RunFailed(("stopped before anything was launched",), None)
             if stop.is_set():
-                return
+                if self._reply_lost:
+                    return
+                raise RunFailed(("stopped before anything was launched",))
             try:
-                launch()
-                return
+                return launch()
             except ConnectionLost:
                 self._reply_lost = True
                 if self.find() is not None:
@@ -80,36 +79,35 @@ class RemoteRun:
     def follow(
         self, stop: Flag, on_run: Callable[[Run], None], is_last: Callable[[RunEvent], bool]
     ) -> None:
-        """Print what the run logs until it ends, or an event `is_last`.
+        """Print the run's log until the run ends, or until an event `is_last`.
 
-        Raises RunFailed for a run that failed, was terminated or deleted, and when `stop` is set:
-        then the run is terminated.
+        Raise RunFailed for a run that failed, was terminated or deleted. When `stop` is set,
+        terminate the run and raise it, too.
         """
-        followed, log, looked_again = "", _Log(), False
+        log, looked_again = _Log(""), False
         while True:
             if stop.is_set():
-                raise RunFailed((f"stopped; {self.terminate()}",), None)
+                raise RunFailed((f"stopped; {self.terminate()}",))
             runs = self.dagster.runs(self.tags)
             run = current(runs)
-            if run is None or (followed and followed not in [each.run_id for each in runs]):
-                raise RunFailed((f"run {followed} is gone: it was deleted in Dagster",), None)
-            if run.run_id != followed:
-                followed, log, looked_again = run.run_id, _Log(), False
+            if run is None or (log.run_id and log.run_id not in [each.run_id for each in runs]):
+                raise RunFailed((f"run {log.run_id} is gone: it was deleted in Dagster",))
+            if run.run_id != log.run_id:
+                log, looked_again = _Log(run.run_id), False
                 self.say(f"run {self.dagster.link(run.run_id)}")
                 on_run(run)
             for other in surplus(runs):
                 if other.status != "CANCELING":
                     self.say(f"terminating run {other.run_id}: the same request has {run.run_id}")
                     self.dagster.terminate(other.run_id)
-            for event in self._new(run.run_id, log):
+            for event in log.read(self.dagster):
                 if event.shown is not None:
                     self.say(event.shown)
                 if is_last(event):
                     return
-            # That Dagster will retry a failed run is written a moment after its end.
+            # Dagster writes that it will retry a failed run a moment after the run's end.
             if run.ended and (looked_again or run.status != "FAILURE"):
-                log.conclude(run, self.dagster.link(run.run_id))
-                return
+                return log.conclude(run, self.dagster.link(run.run_id))
             looked_again = run.ended
             stop.wait(POLL_SECONDS)
 
@@ -131,36 +129,35 @@ class RemoteRun:
             self.dagster.terminate(run.run_id, at_once=True)
         return f"marked {', '.join(links)} as canceled"
 
-    def _new(self, run_id: str, log: "_Log") -> Iterator[RunEvent]:
-        more = True
-        while more:
-            part = self.dagster.events(run_id, log.cursor)
-            log.cursor, more = part.cursor or None, part.more
-            for event in part.events:
-                log.add(event)
-                yield event
-
 
 class _Log:
-    """What a run's log has said of its outcome so far."""
+    """A run's log as far as it was read, and its outcome so far."""
 
-    def __init__(self) -> None:
-        self.cursor: str | None = None
-        self.gates: list[Gate] = []
-        self.errors: list[StepError] = []
-        self.last_words = ""
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self._cursor: str | None = None
+        self._gates: list[GateOutcome] = []
+        self._errors: list[StepError] = []
+        self._last_words = "failed"
 
-    def add(self, event: RunEvent) -> None:
-        if event.gate is not None:
-            self.gates.append(event.gate)
-        if event.error is not None and event.kind == "ExecutionStepFailureEvent":
-            self.errors.append(event.error)
-        if event.kind in ("RunFailureEvent", "RunCanceledEvent"):
-            self.last_words = event.message
+    def read(self, dagster: DagsterWebserver) -> Iterator[RunEvent]:
+        """Yield the events that the run has logged since the last time."""
+        more = True
+        while more:
+            part = dagster.events(self.run_id, self._cursor)
+            self._cursor, more = part.cursor or None, part.more
+            for event in part.events:
+                if event.gate is not None:
+                    self._gates.append(event.gate)
+                if event.error is not None and event.kind == "ExecutionStepFailureEvent":
+                    self._errors.append(event.error)
+                if event.kind == "RunFailureEvent":
+                    self._last_words = event.message or self._last_words
+                yield event
 
     def conclude(self, run: Run, link: str) -> None:
         """Raise RunFailed unless the run ended well."""
         if run.status == "CANCELED":
-            raise RunFailed((f"run {link} was terminated",), None)
+            raise RunFailed((f"run {link} was terminated",))
         if run.status == "FAILURE":
-            raise failure(self.gates, self.errors, f"run {link}: {self.last_words or 'failed'}")
+            raise RunFailed.from_log(self._gates, self._errors, f"run {link}: {self._last_words}")

@@ -1,21 +1,22 @@
-"""Dagster's webserver: launches runs, and tells how they go."""
+"""Dagster's webserver: launch runs, follow them, terminate them."""
 
 import json
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
-from lora_assets.assets.partitions import data_versions
 from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.lifecycle import Step
 from lora_assets.records import Record
-from lora_assets.remote import queries as queries
+from lora_assets.remote import queries
 from lora_assets.remote.log import RunEvent, event
+from lora_assets.remote.queries import Query
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between the attempts at a request; who is told of the loss may try again later."""
+"""Seconds between the attempts at a request, before the connection counts as lost."""
 
 PARTITION_TAG = "dagster/partition"
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
@@ -54,38 +55,38 @@ class Events(Record):
 class DagsterWebserver:
     """The webserver at `url`.
 
-    Every method raises ConnectionLost when there is no answer, after some attempts, and
-    LoraAssetsError when the answer is a refusal.
+    Every method raises ConnectionLost without an answer after some attempts, and LoraAssetsError
+    for a refusal, or for a host that doesn't exist.
     """
 
     def __init__(self, url: str, ui_url: str) -> None:
         self.url = url.rstrip("/")
         self._ui_url = ui_url.rstrip("/")
         self._client = httpx.Client(timeout=httpx.Timeout(30, connect=5))
+        self._has_answered = False
 
     def link(self, run_id: str) -> str:
-        """The run's page."""
+        """Return the address of the run's page."""
         return f"{self._ui_url}/runs/{run_id}"
 
     def locate(self, job: str) -> Location:
-        """The one code location that has `job`; one that failed to load is named."""
-        workspace = self._answer(queries.LOCATIONS, "workspaceOrError")
-        found: list[Location] = []
+        """Return the one code location that has `job`."""
+        having: list[Location] = []
         broken: list[str] = []
-        for entry in workspace["locationEntries"]:
+        for entry in self._answer(queries.LOCATIONS)["locationEntries"]:
             loaded = entry["locationOrLoadError"] or {}
             if loaded.get("__typename") == "PythonError":
                 chain = [loaded, *(link["error"] for link in loaded["errorChain"])]
                 broken.append(f"{entry['name']}: {_line(chain[-1]['message'])}")
-            found += [
+            having += [
                 Location(repositoryLocationName=entry["name"], repositoryName=repository["name"])
                 for repository in loaded.get("repositories", ())
                 if {"lifecycle", job} <= {each["name"] for each in repository["jobs"]}
             ]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(location.repositoryLocationName for location in found)
+        if len(having) == 1:
+            return having[0]
+        if having:
+            names = ", ".join(location.repositoryLocationName for location in having)
             raise LoraAssetsError(
                 f"Dagster at {self.url} has job {job} in several code locations ({names})",
                 "Leave lora_assets.definitions in one of them.",
@@ -93,7 +94,7 @@ class DagsterWebserver:
         if broken:
             raise LoraAssetsError(
                 f"A code location of Dagster at {self.url} failed to load ({'; '.join(broken)})",
-                "Mend it and reload it in Dagster.",
+                "Correct it and reload it in Dagster.",
             )
         raise LoraAssetsError(
             f"No code location of Dagster at {self.url} has job {job}",
@@ -101,10 +102,8 @@ class DagsterWebserver:
         )
 
     def configured(self, location: Location) -> Mapping[str, Mapping[str, Any]]:
-        """How each resource is configured there; a variable of the environment by its name."""
-        selector = location.model_dump()
-        key = "allTopLevelResourceDetailsOrError"
-        details = self._answer(queries.RESOURCES, key, repository=selector)
+        """Return each resource's configuration; variables of the environment by their names."""
+        details = self._answer(queries.RESOURCES, repository=location.model_dump())
         return {
             resource["name"]: {
                 value["key"]: {"env": value["value"]}
@@ -115,15 +114,14 @@ class DagsterWebserver:
             for resource in details["results"]
         }
 
-    def add_partition(self, location: Location, data_version: str) -> None:
-        """Make a data version known; fine when it is."""
+    def add_partition(self, location: Location, partitions: str, key: str) -> None:
+        """Add a key to a dynamic partition set, unless the set has it."""
         self._answer(
             queries.ADD_PARTITION,
-            "addDynamicPartition",
             fine=("DuplicateDynamicPartitionError",),
             repository=location.model_dump(),
-            set=str(data_versions.name),
-            key=data_version,
+            set=partitions,
+            key=key,
         )
 
     def launch(
@@ -134,7 +132,7 @@ class DagsterWebserver:
         run_config: Mapping[str, Any],
         tags: Mapping[str, str],
     ) -> None:
-        """Launch the step's part of a job, or all of it. Asked once: it is not idempotent."""
+        """Launch the step's part of a job, or all of it; once, since it is not idempotent."""
         selector: dict[str, Any] = {**location.model_dump(), "jobName": job}
         if step is not None:
             selector["assetSelection"] = [{"path": [asset]} for asset in step.assets]
@@ -144,15 +142,14 @@ class DagsterWebserver:
             ]
         params = {
             "selector": selector,
-            # Not as text: Dagster reads text as YAML 1.1, in which 1e-05 is no number.
+            # Not as text: Dagster reads text as YAML 1.1, in which 1e-05 is a string.
             "runConfigData": run_config,
             "executionMetadata": {"tags": _tags(tags)},
         }
-        self._answer(queries.LAUNCH, "launchRun", pauses=(), params=params)
+        self._answer(queries.LAUNCH, pauses=(), params=params)
 
     def runs(self, tags: Mapping[str, str]) -> Sequence[Run]:
-        """The runs that have all of these tags."""
-        found = self._answer(queries.RUNS, "runsOrError", tags=_tags(tags))
+        """Return the runs that have all of these tags."""
         return [
             Run(
                 run_id=run["runId"],
@@ -161,13 +158,12 @@ class DagsterWebserver:
                 parent=run["parentRunId"],
                 tags={tag["key"]: tag["value"] for tag in run["tags"]},
             )
-            for run in found["results"]
+            for run in self._answer(queries.RUNS, tags=_tags(tags))["results"]
         ]
 
     def events(self, run_id: str, after: str | None) -> Events:
-        """What a run has logged since `after`; nothing for a run that is gone."""
-        fine = ("RunNotFoundError",)
-        log = self._answer(queries.EVENTS, "logsForRun", fine=fine, run=run_id, after=after)
+        """Return what a run has logged since `after`; nothing for a run that was deleted."""
+        log = self._answer(queries.EVENTS, fine=("RunNotFoundError",), run=run_id, after=after)
         return Events(
             events=tuple(event(raw) for raw in log.get("events", ())),
             cursor=log.get("cursor", after or ""),
@@ -175,10 +171,9 @@ class DagsterWebserver:
         )
 
     def terminate(self, run_id: str, at_once: bool = False) -> None:
-        """Ask a run to end, or mark it as ended; fine when it has ended or is gone."""
+        """Ask a run to end, or mark it as ended, unless it has ended or was deleted."""
         self._answer(
             queries.TERMINATE,
-            "terminateRun",
             fine=("TerminateRunFailure", "RunNotFoundError"),
             run=run_id,
             policy="MARK_AS_CANCELED_IMMEDIATELY" if at_once else "SAFE_TERMINATE",
@@ -186,28 +181,25 @@ class DagsterWebserver:
 
     def _answer(
         self,
-        document: str,
-        field: str,
+        query: Query,
         *,
         fine: Sequence[str] = (),
         pauses: Sequence[float] = PAUSES,
         **variables: Any,
     ) -> dict[str, Any]:
-        reply = self._post({"query": document, "variables": variables}, pauses)
+        reply = self._post({"query": query.document, "variables": variables}, pauses)
         try:
             answer = reply.json()
             errors = [error["message"] for error in answer.get("errors", ())]
-            data = answer["data"][field] if not errors else None
+            data: dict[str, Any] | None = None if errors else answer["data"][query.field]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise LoraAssetsError(
                 f"{self.url} answers {reply.status_code}, but not as Dagster does",
                 "Correct DAGSTER_URL.",
             ) from None
         if data is not None and data["__typename"] not in fine:
-            if data["__typename"] == "RunConfigValidationInvalid":
-                errors = [error["message"] for error in data["errors"]]
-            elif "message" in data:
-                errors = [data["message"]]
+            refusals = data.get("errors", [data] if "message" in data else [])
+            errors = [refusal["message"] for refusal in refusals]
         if any("OperationalError" in error.partition(":")[0] for error in errors):
             raise ConnectionLost(
                 f"Dagster at {self.url} can't use its database ({_line(errors[0])})",
@@ -215,11 +207,10 @@ class DagsterWebserver:
             )
         if errors or data is None:
             raise LoraAssetsError(
-                f"Dagster at {self.url} refused {field} ({'; '.join(map(_line, errors))})",
+                f"Dagster at {self.url} refused {query.field} ({'; '.join(map(_line, errors))})",
                 "See that it runs the same version of lora-assets as this command.",
             )
-        found: dict[str, Any] = data
-        return found
+        return data
 
     def _post(self, body: Mapping[str, Any], pauses: Sequence[float]) -> httpx.Response:
         for pause in (*pauses, None):
@@ -231,9 +222,16 @@ class DagsterWebserver:
                     f"{self.url!r} is no URL of Dagster ({error})", "Correct DAGSTER_URL."
                 ) from None
             except httpx.TransportError as error:
+                if not self._has_answered and _is_unknown_host(error):
+                    raise LoraAssetsError(
+                        f"The host of Dagster's address {self.url} does not exist ({error})",
+                        "Set DAGSTER_URL to the address of Dagster's webserver.",
+                    ) from None
                 reply, lost = None, str(error) or type(error).__name__
-            if reply is not None and reply.status_code < 500:
-                return reply
+            if reply is not None:
+                self._has_answered = True
+                if reply.status_code < 500:
+                    return reply
             if pause is not None:
                 time.sleep(pause)
         # An error of Dagster's own comes with 500 too, but then Dagster says so itself.
@@ -249,6 +247,13 @@ def _tags(tags: Mapping[str, str]) -> list[Mapping[str, str]]:
     return [{"key": key, "value": value} for key, value in tags.items()]
 
 
+def _is_unknown_host(error: BaseException | None) -> bool:
+    """Whether the resolver knows that the host does not exist; it may also fail for a while."""
+    while error is not None and not isinstance(error, socket.gaierror):
+        error = error.__cause__ or error.__context__
+    return error is not None and error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+
+
 def _line(text: str) -> str:
-    """A message that may have a stack trace, as one line."""
+    """Return a message, which may have a stack trace, as one line."""
     return " ".join(text.split())[:500]

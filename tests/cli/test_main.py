@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lora_assets.records.verdict import NEXT_STEPS
+from lora_assets.lifecycle import GATES
 from tests.support.commands import Run
 from tests.support.stack import free_port, serving, stack_environment
 
@@ -195,7 +195,7 @@ def test_data_that_are_not_sound_stop_the_training_with_what_to_do(
     before = status(output, environment)
     message = output(environment, "train", "--data-version", unsound.name)
     assert message.startswith(f"error: data_is_sound stopped it: {cause} (must be ")
-    assert message.endswith(NEXT_STEPS["data_is_sound"])
+    assert message.endswith(GATES["data_is_sound"].remedy)
     assert "\n" not in message
     refused = output(environment, "train", "--data-version", unsound.name, "--step", "train")
     assert f"failed data_is_sound ({cause}" in refused

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from peft import LoraConfig
 
-from lora_assets.records.verdict import NEXT_STEPS
+from lora_assets.lifecycle import GATES
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.settings import EMBEDDED_BASE_NAME, Resources
 from tests.support.commands import Run, keep, register, spoil
@@ -82,7 +82,7 @@ def test_a_smoke_test_slower_than_the_run_allows_leaves_the_adapter_unstaged(
     home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
     message, _ = run({**served, **home}, "deploy", "--max-smoke-seconds", "0.00001")
     assert str(message).startswith("error: smoke_test stopped it: slowest answer of ")
-    assert str(message).endswith(NEXT_STEPS["smoke_test"])
+    assert str(message).endswith(GATES["smoke_test"].remedy)
     assert set(resources.registry.aliases()) == {"candidate"}
     ended, _ = run({**served, **home}, "deploy")
     assert ended == 0

@@ -1,0 +1,5 @@
+"""Fixtures of the tests here."""
+
+from tests.support.remote_dagster import dagster
+
+__all__ = ["dagster"]

@@ -1,0 +1,70 @@
+import socket
+
+import httpx
+import pytest
+
+from lora_assets.errors import ConnectionLost, LoraAssetsError
+from lora_assets.remote import webserver
+from lora_assets.remote.webserver import DagsterWebserver
+
+EMPTY = {"data": {"runsOrError": {"__typename": "Runs", "results": []}}}
+
+
+class Resolver(httpx.BaseTransport):
+    """Answer as Dagster while `fails_with` is None; else raise that resolver's error, as httpx."""
+
+    def __init__(self, fails_with: int | None) -> None:
+        self.fails_with = fails_with
+        self.requests = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        if self.fails_with is None:
+            return httpx.Response(200, json=EMPTY)
+        failed = socket.gaierror(self.fails_with, "it can't be resolved")
+        raise httpx.ConnectError(str(failed), request=request) from failed
+
+
+def reached_by(resolver: Resolver) -> DagsterWebserver:
+    dagster = DagsterWebserver("http://dagster.test", "")
+    dagster._client = httpx.Client(transport=resolver)
+    return dagster
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webserver.time, "sleep", lambda _: None)
+
+
+def test_a_host_that_does_not_exist_is_refused_by_the_real_resolver() -> None:
+    with pytest.raises(socket.gaierror) as unresolved:
+        socket.getaddrinfo("no-such-name.invalid", 80)
+    if unresolved.value.errno == socket.EAI_AGAIN:
+        pytest.skip("no resolver answers here")
+    with pytest.raises(LoraAssetsError, match=r"no-such-name.*does not exist.*Set DAGSTER_URL"):
+        DagsterWebserver("http://no-such-name.invalid:80", "").runs({})
+
+
+@pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_NODATA])
+def test_a_host_that_does_not_exist_is_refused_at_once(code: int) -> None:
+    resolver = Resolver(code)
+    with pytest.raises(LoraAssetsError, match=r"does not exist.*Set DAGSTER_URL") as refused:
+        reached_by(resolver).runs({})
+    assert not isinstance(refused.value, ConnectionLost)
+    assert resolver.requests == 1
+
+
+def test_a_resolver_that_fails_for_a_while_is_a_lost_connection() -> None:
+    resolver = Resolver(socket.EAI_AGAIN)
+    with pytest.raises(ConnectionLost, match="is lost"):
+        reached_by(resolver).runs({})
+    assert resolver.requests == 1 + len(webserver.PAUSES)
+
+
+def test_a_host_that_has_answered_before_is_a_lost_connection() -> None:
+    resolver = Resolver(None)
+    dagster = reached_by(resolver)
+    assert dagster.runs({}) == []
+    resolver.fails_with = socket.EAI_NONAME
+    with pytest.raises(ConnectionLost, match="is lost"):
+        dagster.runs({})
