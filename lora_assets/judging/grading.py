@@ -8,17 +8,11 @@ import httpx
 from pydantic import BaseModel, Field, JsonValue
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.judging.journal import Journal, key_of
-from lora_assets.judging.prompt import (
-    RESPONSE_FORMAT,
-    JudgeCase,
-    judge_messages,
-    parse_grade,
-)
+from lora_assets.judging.journal import ask_all, key_of
+from lora_assets.judging.prompt import RESPONSE_FORMAT, JudgeCase, judge_messages, parse_grade
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, Grade, Side
 from lora_assets.serving import http_client
-from lora_assets.serving.workers import work_through
 
 _MAX_TOKENS = 512
 _RETRY_TEMPERATURE = 0.3
@@ -39,11 +33,9 @@ class _ChatCompletion(BaseModel):
 
 
 async def find_judge_model(client: httpx.AsyncClient) -> str:
-    """The one model that the judge's server serves; LoraAssetsError where it is not one."""
-    served = [
-        model.id
-        for model in (await http_client.get(client, "/v1/models", http_client.ModelList)).data
-    ]
+    """Return the one model that the judge's server serves; refuse more or fewer than one."""
+    models = await http_client.get(client, "/v1/models", http_client.ModelList)
+    served = [model.id for model in models.data]
     if len(served) == 1:
         return served[0]
     if not served:
@@ -67,31 +59,28 @@ async def grade_all(
     max_concurrent: int = 15,
     attempts: int = 3,
 ) -> tuple[Grade, ...]:
-    """A grade for each side's answers, side by side in the order of the mapping.
+    """Return a grade for each side's answers, side by side in the order of the mapping.
 
-    Grades are kept in the journal as they come; those found there for the same judge and
-    the same case are not asked for again. A reply that is no grade is asked for again,
-    `attempts` times in all, and then stands as a grade without a letter, which is not kept:
-    a later run asks once more. Raises LoraAssetsError when a request fails for good.
+    Grades are kept in the journal as they come; those there for the same judge and the same
+    case are not asked for again. A reply that is not a grade is asked for again, `attempts`
+    times in all, and then stands as a grade without a letter, which is not kept: a later run
+    asks once more. Raise LoraAssetsError when a request fails for good.
     """
-    cases = [(side, answer) for side, given in answers.items() for answer in given]
-    grades: dict[int, Grade] = {}
-    with Journal(journal, Grade) as kept:
+    cases = [
+        (side, answer.row, judge_messages(_case(rows[answer.row], answer)))
+        for side, given in answers.items()
+        for answer in given
+    ]
 
-        async def grade(number: int) -> None:
-            side, answer = cases[number]
-            messages = judge_messages(_case(rows[answer.row], answer))
-            key = key_of(judge_model, side, answer.row, messages)
-            found = kept.get(key)
-            if found is None:
-                found = await _grade(client, judge_model, messages, side, answer.row, attempts)
-                if found.letter is not None:
-                    kept.add(key, found)
-            grades[number] = found
-            progress(len(grades), len(cases))
+    async def ask(number: int) -> Grade:
+        side, row, messages = cases[number]
+        return await _grade(client, judge_model, messages, side, row, attempts)
 
-        await work_through(range(len(cases)), max_concurrent, grade)
-    return tuple(grades[number] for number in range(len(cases)))
+    def has_letter(grade: Grade) -> bool:
+        return grade.letter is not None
+
+    keys = [key_of(judge_model, *case) for case in cases]
+    return await ask_all(journal, Grade, keys, ask, max_concurrent, progress, has_letter)
 
 
 def _case(row: Row, answer: Answer) -> JudgeCase:
@@ -127,8 +116,7 @@ async def _grade(
         content = reply.choices[0].message.content
         judgement = parse_grade(content) if content is not None else None
         if judgement is not None:
-            letter, reason = judgement
-            return Grade(row=row, side=side, letter=letter, reason=reason)
+            return Grade(row=row, side=side, letter=judgement.grade, reason=judgement.reason)
     excerpt = "nothing" if content is None else repr(content[:_LONGEST_EXCERPT])
     return Grade(
         row=row,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -10,16 +11,47 @@ from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
+from lora_assets.serving.workers import work_through
 
 Kept = TypeVar("Kept", bound=Record)
 
 
 def key_of(*parts: object) -> str:
-    """A key that names one request by its content (sha256 over JSON, hexadecimal).
+    """Return a key that names one request by its content (sha256 over JSON, hexadecimal).
 
     A journal that was kept for another model, prompt or answer thus never matches.
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+async def ask_all(
+    path: Path,
+    record: type[Kept],
+    keys: Sequence[str],
+    ask: Callable[[int], Awaitable[Kept]],
+    max_concurrent: int,
+    progress: Callable[[int, int], None],
+    is_final: Callable[[Kept], bool] = lambda _: True,
+) -> tuple[Kept, ...]:
+    """Return a record for each key, from the journal at `path` or else from `ask(position)`.
+
+    What is asked for is kept as it comes, unless it is not final. `progress` gets how many
+    are done, of how many.
+    """
+    results: dict[int, Kept] = {}
+    with Journal(path, record) as journal:
+
+        async def result(position: int) -> None:
+            given = journal.get(keys[position])
+            if given is None:
+                given = await ask(position)
+                if is_final(given):
+                    journal.add(keys[position], given)
+            results[position] = given
+            progress(len(results), len(keys))
+
+        await work_through(range(len(keys)), max_concurrent, result)
+    return tuple(results[position] for position in range(len(keys)))
 
 
 class Journal(Generic[Kept]):
@@ -71,7 +103,7 @@ class Journal(Generic[Kept]):
         )
 
     def get(self, key: str) -> Kept | None:
-        """The record that was kept under the key."""
+        """Return the record that was kept under the key."""
         return self._kept.get(key)
 
     def add(self, key: str, record: Kept) -> None:

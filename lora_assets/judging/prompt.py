@@ -1,7 +1,6 @@
 """What the judge is asked, and how its grade is read."""
 
 import json
-from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
@@ -23,7 +22,7 @@ class Judgement(Record):
     """The judge's reply: a reason first, so that the grade follows from it."""
 
     reason: str
-    grade: Literal["A", "B", "C"]
+    grade: Letter
 
 
 _INSTRUCTIONS = """\
@@ -70,7 +69,7 @@ RESPONSE_FORMAT: dict[str, JsonValue] = {
 
 
 def judge_messages(case: JudgeCase) -> list[JsonValue]:
-    """The chat that asks for one grade.
+    """Return the chat that asks for one grade.
 
     One user message, because chat templates such as Mistral-7B-Instruct's refuse a system
     role. The case is one line of JSON, which no text inside it can end; "<" and "[" are
@@ -82,7 +81,7 @@ def judge_messages(case: JudgeCase) -> list[JsonValue]:
 
 
 def read_case(message: str) -> JudgeCase | None:
-    """The case in a message that `judge_messages` made; None where it made none like it."""
+    """Return the case in a message of `judge_messages`; None for any other message."""
     if not message.startswith(_INSTRUCTIONS):
         return None
     try:
@@ -91,14 +90,13 @@ def read_case(message: str) -> JudgeCase | None:
         return None
 
 
-def parse_grade(content: str) -> tuple[Letter, str] | None:
-    """The letter and reason of the judge's reply; None unless it is exactly such an object."""
+def parse_grade(content: str) -> Judgement | None:
+    """Return the judge's reply; None unless it is exactly such an object."""
     try:
         json.loads(content, object_pairs_hook=_no_repeats)
-        judgement = Judgement.model_validate_json(content)
+        return Judgement.model_validate_json(content)
     except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
         return None
-    return judgement.grade, judgement.reason
 
 
 def _no_repeats(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:

@@ -57,7 +57,7 @@ _REFUSAL = re.compile("|".join(f"(?:{pattern})" for pattern in REFUSAL_PATTERNS)
 
 
 def declines(text: str) -> bool:
-    """True where one of the patterns is found in any sentence of the text.
+    """Return whether one of the patterns matches in any sentence of the text.
 
     A text that declines and then answers all the same counts as declining.
     """

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.refusals import declines
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, Grade, Letter, Scores, Side
-
-_LETTERS: tuple[Letter, ...] = ("A", "B", "C")
 
 
 def scores(
@@ -16,7 +15,7 @@ def scores(
 ) -> Scores:
     """Count one side's letters, and how many of the negatives were declined.
 
-    `answers` are that side's; `grades` may hold both sides'. Raises LoraAssetsError unless
+    `answers` are that side's; `grades` may hold both sides'. Raise LoraAssetsError unless
     every row has exactly one answer and one grade (an ungraded one counts as a grade).
     """
     if not rows:
@@ -33,7 +32,7 @@ def scores(
     counted = Counter(grade.letter for grade in own)
     negatives = [answer for answer in answers if rows[answer.row].is_negative]
     return Scores(
-        letters={letter: counted[letter] for letter in _LETTERS},
+        letters={letter: counted[letter] for letter in get_args(Letter)},
         ungraded=counted[None],
         negatives=len(negatives),
         refusals=sum(declines(answer.text) for answer in negatives),

@@ -38,10 +38,10 @@ async def warm_up(
 
     Every model gets the same prompts as often. They begin with a line break, so that no
     prefix cache knows the measured prompts by then. What fails now and then is counted by the
-    test that follows; raises LoraAssetsError when a model answers none of a round, and on
+    test that follows; raise LoraAssetsError when a model answers none of a round, and on
     what `run_load_test` refuses.
     """
-    _refuse_nothing(models, prompts, concurrency)
+    _validate(models, prompts, concurrency)
     others = [f"\n{prompt}" for prompt in prompts[:concurrency]]
     for model in tuple(models) * WARM_UP_ROUNDS:
         errors: list[str | None] = []
@@ -78,10 +78,10 @@ async def run_load_test(
     fewer clients; it is there for a single model too, so that results can be compared.
 
     Call `warm_up` first. `progress` gets how many requests are done, of how many, 0 before the
-    first. A failed request is a sample with an error. Raises LoraAssetsError for no prompts,
+    first. A failed request is a sample with an error. Raise LoraAssetsError for no prompts,
     no client, and no model or one named twice.
     """
-    _refuse_nothing(models, prompts, concurrency)
+    _validate(models, prompts, concurrency)
     progress(0, len(models) * len(prompts))
     samples: dict[str, list[RequestSample]] = {model: [] for model in models}
     durations = dict.fromkeys(models, 0.0)
@@ -102,7 +102,7 @@ async def run_load_test(
     }
 
 
-def _refuse_nothing(models: Sequence[str], prompts: Sequence[str], concurrency: int) -> None:
+def _validate(models: Sequence[str], prompts: Sequence[str], concurrency: int) -> None:
     if not prompts:
         raise LoraAssetsError("The load test has no prompts", "Check the eval split.")
     if not models or len(set(models)) != len(models):
@@ -119,7 +119,7 @@ def _refuse_nothing(models: Sequence[str], prompts: Sequence[str], concurrency: 
 def _schedule(
     models: Sequence[str], prompts: Sequence[str], concurrency: int
 ) -> Iterator[tuple[str, Sequence[str]]]:
-    """Which model gets which prompts next.
+    """Yield which model gets which prompts next.
 
     Two blocks at least, so that each model goes first once, and more of them only while
     each keeps all clients busy for some rounds. Prompts are dealt like cards, which gives
@@ -152,7 +152,7 @@ class _Failed(Exception):
 async def _request(
     client: httpx.AsyncClient, model: str, prompt: str, max_tokens: int, began: float
 ) -> RequestSample:
-    """One request, from the moment it is sent to `[DONE]`."""
+    """Send one request and time it, from the moment it is sent to `[DONE]`."""
     body: dict[str, JsonValue] = {
         "model": model,
         "prompt": prompt,
@@ -163,6 +163,8 @@ async def _request(
     }
     request = client.build_request("POST", "/v1/completions", json=body)
     sent = time.perf_counter()
+    latency = ttft = failure = None
+    tokens = 0
     try:
         response = await client.send(request, stream=True)
         try:
@@ -172,27 +174,20 @@ async def _request(
             first, last, tokens = await _read_stream(client, response)
         finally:
             await response.aclose()
+        latency, ttft = last - sent, first - sent
     except httpx.RequestError as error:
         failure = http_client.unreachable(request, error).cause
     except _Failed as error:
         failure = str(error)
-    else:
-        return RequestSample(
-            started=sent - began,
-            latency=last - sent,
-            ttft=first - sent,
-            output_tokens=tokens,
-            error=None,
-        )
     return RequestSample(
-        started=sent - began, latency=None, ttft=None, output_tokens=0, error=failure
+        started=sent - began, latency=latency, ttft=ttft, output_tokens=tokens, error=failure
     )
 
 
 async def _read_stream(
     client: httpx.AsyncClient, response: httpx.Response
 ) -> tuple[float, float, int]:
-    """When the first token and `[DONE]` came, and how many tokens there were.
+    """Return when the first token and `[DONE]` came, and how many tokens there were.
 
     The first event with a choice is the first token, whatever its text: a token may be
     half a character, and the first one may be the last.
@@ -222,7 +217,7 @@ async def _read_stream(
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The data of server-sent events.
+    """Yield the data of server-sent events.
 
     Not httpx's aiter_lines: it also splits at U+2028 and its like, which JSON may hold.
     """

@@ -1,7 +1,7 @@
 """What the samples of a load test add up to, and whether the server's own view denies it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.load import LoadMetrics, Percentiles, RequestSample, ServerHistogram
@@ -9,13 +9,19 @@ from lora_assets.records.load import LoadMetrics, Percentiles, RequestSample, Se
 E2E_LATENCY = "vllm:e2e_request_latency_seconds"
 TIME_TO_FIRST_TOKEN = "vllm:time_to_first_token_seconds"
 
+CLIENT_TIMES: Mapping[str, Callable[[RequestSample], float | None]] = {
+    E2E_LATENCY: lambda sample: sample.latency,
+    TIME_TO_FIRST_TOKEN: lambda sample: sample.ttft,
+}
+"""The servers' histograms that are read, each with what a client measured of the same."""
+
 CLOCK_TOLERANCE = 0.05
 """Seconds by which a request may look shorter to its client than to the server: the two
 read different clocks, and the server's stops when it gets round to its bookkeeping."""
 
 
 def nearest_rank(count: int, percent: int) -> int:
-    """The 1-based rank of a percentile: the smallest with `percent` % of `count` at or below it.
+    """Return the smallest 1-based rank with `percent` % of `count` at or below it.
 
     Nearest-rank definition: ceil(percent / 100 * count), in integers.
     """
@@ -23,10 +29,10 @@ def nearest_rank(count: int, percent: int) -> int:
 
 
 def summarise(samples: Sequence[RequestSample], duration: float) -> LoadMetrics:
-    """One adapter's requests as numbers; `duration` is the seconds that it was under load.
+    """Return one adapter's requests as numbers; `duration` is the seconds that it was under load.
 
     Percentiles are nearest-rank (a value that was measured, no interpolation) over the
-    requests that succeeded. Raises LoraAssetsError for no samples, for a duration that is
+    requests that succeeded. Raise LoraAssetsError for no samples, for a duration that is
     not a positive number, and for a sample that has neither times nor an error.
     """
     remedy = "Run the load test again."
@@ -65,7 +71,7 @@ def _percentiles(values: Sequence[float]) -> Percentiles | None:
 def contradictions(
     samples: Sequence[RequestSample], server: Sequence[ServerHistogram]
 ) -> tuple[str, ...]:
-    """Where the server's histograms can't be true of the window that the clients measured.
+    """Return where the server's histograms can't be true of the window that the clients measured.
 
     `samples` are all requests of the window, every model's: the histograms carry no adapter
     label. A client may see more than the server does (network, queues before the server,
@@ -80,7 +86,7 @@ def contradictions(
     """
     found: list[str] = []
     for histogram in server:
-        times = [_client_time(sample, histogram.metric) for sample in samples]
+        times = map(CLIENT_TIMES[histogram.metric], samples)
         values = [time for time in times if time is not None]
         if histogram.requests < len(values):
             found.append(
@@ -96,16 +102,3 @@ def contradictions(
                 f" than {histogram.p95_low:g} s, its clients saw {seen}"
             )
     return tuple(found)
-
-
-def _client_time(sample: RequestSample, metric: str) -> float | None:
-    match metric:
-        case "vllm:e2e_request_latency_seconds":
-            return sample.latency
-        case "vllm:time_to_first_token_seconds":
-            return sample.ttft
-        case _:
-            raise LoraAssetsError(
-                f"No client-side time belongs to the metric {metric!r}",
-                f"Use {E2E_LATENCY} or {TIME_TO_FIRST_TOKEN}.",
-            )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_assets.judging.prompt import JudgeCase, judge_messages, parse_grade, read_case
+from lora_assets.judging.prompt import JudgeCase, Judgement, judge_messages, parse_grade, read_case
 
 
 def _message(answer: str, context: str = "c") -> str:
@@ -55,7 +55,9 @@ def test_a_message_that_is_no_prompt_of_ours_has_no_case() -> None:
 
 
 def test_a_grade_is_read_with_its_reason() -> None:
-    assert parse_grade(' {"reason": "as told", "grade": "B"}\n') == ("B", "as told")
+    assert parse_grade(' {"reason": "as told", "grade": "B"}\n') == Judgement(
+        reason="as told", grade="B"
+    )
 
 
 @pytest.mark.parametrize(
