@@ -21,16 +21,17 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 from dagster._core.execution.backfill import BulkActionStatus
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from mlflow import MlflowClient
 
-from lora_assets.automation.next_run import CAUSE_TAG, GATE_OF, PHASES
+from lora_assets.automation.next_run import CAUSE_TAG
 from lora_assets.definitions import make_definitions
+from lora_assets.lifecycle import STAGES
 from lora_assets.local.run import open_instance
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.verdict import Check, Verdict
 from lora_assets.resources.data_bucket import PROCESSED
-from lora_assets.sensors.history import PHASE_TAG, gate_key
+from lora_assets.sensors.history import PHASE_TAG
 from lora_assets.settings import Resources, make_resources, read_settings
 from tests.support.backfills import requested
 
@@ -43,19 +44,19 @@ WARM_UP = 0.25
 
 def report_history(instance: dg.DagsterInstance, version: str, stopped: bool) -> None:
     """Every asset made and every gate passed, but for the eval gate of a version it stopped."""
-    for asset, gate in GATE_OF.items():
+    for asset, stage in STAGES.items():
         key = dg.AssetKey(asset)
         instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=version))
-        if gate is None:
+        if stage.gate is None:
             continue
         storage_ids = instance.event_log_storage.get_latest_storage_id_by_partition(
             key, dg.DagsterEventType.ASSET_MATERIALIZATION, {version}
         )
-        passed = not (stopped and gate == "eval_gate")
+        passed = not (stopped and stage.gate.name == "eval_gate")
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
                 asset_key=key,
-                check_name=gate_key(asset, gate).name,
+                check_name=stage.gate.name,
                 passed=passed,
                 partition=version,
                 target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
@@ -69,8 +70,9 @@ def report_history(instance: dg.DagsterInstance, version: str, stopped: bool) ->
 
 def report_runs(instance: dg.DagsterInstance, version: str) -> None:
     """The runs of both phases, as ended."""
-    for phase, assets in PHASES.items():
-        cause = f"{version}/{assets[0]}/0"
+    first = {stage.phase: stage.asset for stage in reversed(STAGES.values())}
+    for phase, asset in first.items():
+        cause = f"{version}/{asset}/0"
         instance.run_storage.add_run(
             dg.DagsterRun(
                 job_name="lifecycle",
@@ -79,7 +81,7 @@ def report_runs(instance: dg.DagsterInstance, version: str) -> None:
                 tags={
                     CAUSE_TAG: cause,
                     PHASE_TAG: phase,
-                    PARTITION_NAME_TAG: version,
+                    PARTITION_TAG: version,
                     "dagster/run_key": f"{cause}/1",
                 },
             )

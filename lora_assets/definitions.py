@@ -11,6 +11,7 @@ from lora_assets.assets.staged_deployment import smoke_test, staged_deployment
 from lora_assets.assets.training_data import data_is_sound, training_data
 from lora_assets.kubernetes.executor import make_executor
 from lora_assets.kubernetes.lost_pods import retry_lost_pods
+from lora_assets.lifecycle import JOBS
 from lora_assets.local.console import progress_logger
 from lora_assets.sensors.new_data_versions import new_data_versions
 from lora_assets.sensors.notices import notices
@@ -28,27 +29,18 @@ ASSETS = (
 )
 CHECKS = (data_is_sound, quality_gate, smoke_test, eval_gate, perf_gate)
 
-JOBS = tuple(
-    dg.define_asset_job(name, dg.AssetSelection.assets(*selected))
-    for name, selected in {
-        "lifecycle": ASSETS,
-        "train": (training_data, adapter, gate_result),
-        "deploy": (staged_deployment,),
-        "evaluate": (eval_grades,),
-        "performance": (perf_metrics,),
-        "promote": (live_deployment,),
-    }.items()
-)
-
 
 def make_definitions(settings: Settings) -> dg.Definitions:
-    """The graph on the stack that these settings describe."""
+    """Return the graph on the stack that these settings describe."""
+    jobs = [
+        dg.define_asset_job(job, dg.AssetSelection.assets(*assets)) for job, assets in JOBS.items()
+    ]
     in_pods = settings.executor == "k8s_job"
     steps = [op.name for op in (*(definition.op for definition in (*ASSETS, *CHECKS)), repair)]
     return dg.Definitions(
         assets=[retry_lost_pods(asset) for asset in ASSETS] if in_pods else ASSETS,
         asset_checks=[retry_lost_pods(check) for check in CHECKS] if in_pods else CHECKS,
-        jobs=[*JOBS, repair_replicas],
+        jobs=[*jobs, repair_replicas],
         sensors=[new_data_versions, notices, replica_repair],
         resources=vars(make_resources(_with_secrets_by_name(settings))),
         loggers={"console": progress_logger},
@@ -57,7 +49,7 @@ def make_definitions(settings: Settings) -> dg.Definitions:
 
 
 def _with_secrets_by_name(settings: Settings) -> Settings:
-    """Each secret as the name of its variable: Dagster's UI shows how resources are configured."""
+    """Replace each secret by its variable: Dagster's UI shows how resources are configured."""
     secrets = {
         "vllm_api_key": "VLLM_API_KEY",
         "judge_api_key": "JUDGE_API_KEY",

@@ -72,6 +72,7 @@ class Stage(Record):
 
 
 PROMOTION = "live_deployment"
+WHOLE_GRAPH = "lifecycle"
 
 # Without the asset: materialised anew, it would make everything after it count as outdated.
 _CHECK_DATA = Step(checks=("training_data:data_is_sound",))
@@ -174,14 +175,19 @@ STAGES: Mapping[str, Stage] = {stage.asset: stage for stage in _STAGES}
 
 GATES: Mapping[str, Gate] = {s.gate.name: s.gate for s in _STAGES if s.gate is not None}
 
-JOBS: Mapping[str, tuple[Stage, ...]] = {
-    job: tuple(stage for stage in _STAGES if stage.job == job)
-    for job in dict.fromkeys(stage.job for stage in _STAGES)
+JOBS: Mapping[str, tuple[str, ...]] = {
+    WHOLE_GRAPH: tuple(STAGES),
+    **{
+        stage.job: tuple(each.asset for each in _STAGES if each.job == stage.job)
+        for stage in _STAGES
+    },
 }
-"""The stages that each command line stage, each Argo workflow and each job of Dagster makes."""
+"""The assets that each job makes; but for the whole graph, each is a command and a workflow."""
 
 STEPS: Mapping[str, Mapping[str, Step]] = {
-    job: {name: step for stage in stages for name, step in stage.steps.items()}
-    for job, stages in JOBS.items()
+    stage.job: {
+        name: step for each in _STAGES if each.job == stage.job for name, step in each.steps.items()
+    }
+    for stage in _STAGES
 }
 """The steps of each job's Argo workflow, in order (specification, "Steps")."""

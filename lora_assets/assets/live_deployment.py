@@ -1,10 +1,9 @@
 """Stage 7: the adapter that production traffic gets."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
-from dagster._core.storage.tags import BACKFILL_ID_TAG
 from pydantic import Field
 
 from lora_assets.assets.ownership import OWNERS
@@ -18,36 +17,26 @@ from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.automation.next_run import CAUSE_TAG
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.gates.promotion import overtaken, reasons_against, version_order
+from lora_assets.gates.promotion import overtaken, reasons_against
 from lora_assets.kubernetes.step_pods import PROMOTE_ADAPTER
-from lora_assets.lifecycle import GateName
-from lora_assets.records.model_version import Alias, ModelVersion, Promotion
+from lora_assets.lifecycle import GATES
+from lora_assets.records.dataset import version_order
+from lora_assets.records.model_version import ModelVersion, Promotion
+from lora_assets.records.progress import BACKFILL_TAG
 from lora_assets.resources.fleet import LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 
-INTERMEDIATE: tuple[Alias, ...] = (
-    "staged",
-    "eval-passed",
-    "perf-passed",
-    "eval-failed",
-    "perf-failed",
+INTERMEDIATE = tuple(
+    alias for gate in GATES.values() for alias in (gate.passed, gate.failed) if alias is not None
 )
-"""Cleaned up by a promotion (specification, "What It Does", step 6)."""
+"""Aliases that a promotion removes (specification, "What It Does", step 6)."""
 
 FRESHNESS = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(days=7), fail_window=timedelta(days=14)
 )
 """No promotion in a week is worth a look, in two weeks something is stuck: data comes weekly."""
-
-
-EARNED_BY: Mapping[str, GateName] = {
-    "staged": "smoke_test",
-    "eval-passed": "eval_gate",
-    "perf-passed": "perf_gate",
-}
-"""The gate whose passing earns an alias (specification, "MLflow Alias Strategy")."""
 
 
 class PromoteConfig(dg.Config):
@@ -128,7 +117,7 @@ def live_deployment(
 
 def _unattended(context: dg.AssetExecutionContext) -> bool:
     """Whether this run is one of many that a sensor or a backfill launched."""
-    return bool({CAUSE_TAG, BACKFILL_ID_TAG} & set(context.run.tags))
+    return bool({CAUSE_TAG, BACKFILL_TAG} & set(context.run.tags))
 
 
 def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: str) -> bool:
@@ -159,9 +148,9 @@ def _source(registry: Registry, alias: str, data_version: str) -> ModelVersion:
     if holder is not None and holder.data_version == data_version:
         return holder
     own = registry.newest(data_version)
-    earned = EARNED_BY.get(alias)
-    if own is not None and earned is not None:
-        verdict = registry.verdicts(own).get(earned)
+    gate = next((gate.name for gate in GATES.values() if gate.passed == alias), None)
+    if own is not None and gate is not None:
+        verdict = registry.verdicts(own).get(gate)
         if verdict is not None and verdict.passed and verdict.digest == own.digest:
             return own
     holder = registry.resolve(f"alias:{alias}")

@@ -7,9 +7,8 @@ import dagster as dg
 
 from lora_assets.assets.pages import table
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.promotion import COMPARED_GATES
-from lora_assets.lifecycle import GateName
-from lora_assets.records.verdict import NEXT_STEPS, Verdict
+from lora_assets.lifecycle import GATES, GateName
+from lora_assets.records.verdict import Verdict
 
 
 def now() -> str:
@@ -39,7 +38,7 @@ def check_result(
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
         "digest": dg.MetadataValue.text(verdict.digest),
     }
-    if verdict.gate in COMPARED_GATES:
+    if GATES[verdict.gate].compares_with_live:
         metadata["compared with"] = verdict.compared_with or "nothing live"
     metadata |= evidence or {}
     if verdict.faults:
@@ -66,6 +65,6 @@ def require_passed(
         raise LoraAssetsError(
             f"{digest[:12]} of data version {data_version} failed {gate} "
             f"({'; '.join(verdict.failures)})",
-            NEXT_STEPS[gate],
+            GATES[gate].remedy,
         )
     return verdict

@@ -1,44 +1,25 @@
 """What a data version needs next: which assets, in which run, or why it waits."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Collection, Iterable, Sequence
 
-from lora_assets.gates.promotion import version_order
-from lora_assets.lifecycle import GateName
+from lora_assets.lifecycle import PROMOTION, STAGES, Phase, Stage
 from lora_assets.records import Record
+from lora_assets.records.dataset import version_order
 from lora_assets.records.progress import Progress
 
-Phase = Literal["train", "serve"]
-
-GATE_OF: Mapping[str, str | None] = {
-    "training_data": "data_is_sound",
-    "adapter": "quality_gate",
-    "gate_result": None,
-    "staged_deployment": "smoke_test",
-    "eval_grades": "eval_gate",
-    "perf_metrics": "perf_gate",
-    "live_deployment": None,
-}
-"""The graph, in its order: each asset needs the one before it, past that one's gate."""
-
-PHASES: Mapping[Phase, tuple[str, ...]] = {
-    "train": ("training_data", "adapter", "gate_result"),
-    "serve": ("staged_deployment", "eval_grades", "perf_metrics", "live_deployment"),
-}
-"""One run each: many versions train side by side, but the fleet has one candidate place."""
-
 CAUSE_TAG = "lora_assets/cause"
-"""The run tag of what was launched without a person; holds its NextRun's cause."""
+"""The tag of a run that the sensor launched: its NextRun's cause."""
 
-COMPARISON = ("eval_grades", "perf_metrics")
-COMPARING_GATES: tuple[GateName, ...] = ("eval_gate", "perf_gate")
-PROMOTION = "live_deployment"
+COMPARISON = tuple(
+    stage for stage in STAGES.values() if stage.gate is not None and stage.gate.compares_with_live
+)
+"""The stages to repeat when live changes."""
 
 MAX_ATTEMPTS = 3
-"""Runs on the same inputs that may end without a verdict before a person is needed."""
+"""Runs on the same inputs without a verdict, after which a person has to relaunch."""
 
 SECONDS_BETWEEN_ATTEMPTS = 30.0
-"""A server that was killed is back by then, and its runs don't fail in a row meanwhile."""
+"""Enough for a killed server to come back, so that its runs don't fail in a row."""
 
 
 class NextRun(Record):
@@ -67,44 +48,43 @@ class Attempts(Record):
 
 
 def stopped_by(progress: Progress) -> str | None:
-    """The gate that stopped a data version; None where none did."""
+    """Return the gate that stopped a data version; None if no gate did."""
     return next((gate for gate, passed in progress.verdicts.items() if not passed), None)
 
 
 def next_run(progress: Progress, live: str | None, automatic: bool) -> NextRun | None:
-    """What is to be made next of one data version; None where nothing is, or a gate stopped it.
+    """Return the run that a data version needs next; None if none is due or a gate stopped it.
 
     An asset is due when it is missing, when its gate has not decided on it, or when the asset
     before it is newer. `live` is the data version that is live. Promotion is due once per
-    data version, only if `automatic`, and not where it would replace a newer data version.
-    A version that was there before the sensor is left alone until somebody works on it.
+    data version, only if `automatic`, and never to replace a newer data version.
+    A version that was there before the sensor waits until somebody works on it.
     """
-    made = progress.made
-    if progress.noted is not None and not any(n > progress.noted for n in made.values()):
+    made, baseline = progress.made, progress.baseline_event_id
+    if baseline is not None and not any(event_id > baseline for event_id in made.values()):
         return None
-    due: list[str] = []
+    due: list[Stage] = []
     before = 0
     why = ""
-    for asset, gate in GATE_OF.items():
+    for asset, stage in STAGES.items():
         if asset == PROMOTION and (not automatic or asset in made or _is_older(progress, live)):
             break
-        found = made.get(asset)
         if not due:
-            why = _reason(asset, gate, found, before, progress)
+            why = _reason(stage, before, progress)
         if why:
-            due.append(asset)
-        elif gate is not None and not progress.verdicts[gate]:
+            due.append(stage)
+        elif stage.gate is not None and not progress.verdicts[stage.gate.name]:
             return None
         else:
-            before = found or 0
+            before = made[asset]
     if not due:
         return None
-    phase: Phase = "train" if due[0] in PHASES["train"] else "serve"
+    first = due[0]
     return NextRun(
         data_version=progress.data_version,
-        phase=phase,
-        assets=tuple(asset for asset in due if asset in PHASES[phase]),
-        cause=f"{progress.data_version}/{due[0]}/{before}",
+        phase=first.phase,
+        assets=tuple(stage.asset for stage in due if stage.phase == first.phase),
+        cause=f"{progress.data_version}/{first.asset}/{before}",
         why=why,
     )
 
@@ -115,9 +95,9 @@ def compare_again(
     live_digest: str | None,
     automatic: bool,
 ) -> NextRun | None:
-    """The comparison of a data version that waits for its promotion, where live was replaced.
+    """Return the new comparison of a version that waits for promotion; None if live is the same.
 
-    `compared_with` are the live digests that its stored verdicts rest on.
+    `compared_with` are the live digests of its stored verdicts.
     """
     lapsed = next((digest for digest in compared_with if digest != live_digest), live_digest)
     if lapsed == live_digest:
@@ -125,18 +105,18 @@ def compare_again(
     now = live_digest[:12] if live_digest else "nothing"
     return NextRun(
         data_version=progress.data_version,
-        phase="serve",
-        assets=(*COMPARISON, *([PROMOTION] if automatic else [])),
+        phase=COMPARISON[0].phase,
+        assets=(*(stage.asset for stage in COMPARISON), *([PROMOTION] if automatic else [])),
         cause=f"{progress.data_version}/compare-{now}/{progress.made['staged_deployment']}",
         why=f"live is now {now}, it was compared with {lapsed[:12] if lapsed else 'nothing'}",
     )
 
 
 def waiting_for_promotion(versions: Iterable[Progress], live: str | None) -> Sequence[Progress]:
-    """The data versions past every gate that never were live and are newer than it, newest first.
+    """Return the versions past every gate, never live and newer than `live`, newest first.
 
-    Only the first of them needs to be compared again when live changes: it goes live before
-    the others, or a gate stops it and the next one is first.
+    Only the first has to be compared again when live changes: it goes live before the others,
+    or a gate stops it and the next one is first.
     """
     waiting = [
         progress
@@ -148,28 +128,27 @@ def waiting_for_promotion(versions: Iterable[Progress], live: str | None) -> Seq
 
 
 def launches(wanted: Sequence[NextRun], serving: bool, most: int) -> Sequence[NextRun]:
-    """Which of the runs to launch now: at most `most`, one at a time in the serving phase.
+    """Return the runs to launch now: at most `most`, and one at a time in the serving phase.
 
-    `serving` says that a run of the serving phase is under way. The newest data version is
-    served first, so that live moves as seldom as can be; versions train in their own order.
+    `serving` says whether a run of the serving phase is under way. The newest data version is
+    served first, so that live changes as seldom as possible; versions train in their own order.
     """
     order = sorted(wanted, key=lambda run: version_order(run.data_version))
     serve = [run for run in order if run.phase == "serve"][-1:] if not serving else []
     return [*serve, *(run for run in order if run.phase == "train")][:most]
 
 
-def is_for_a_person(attempts: Attempts | None) -> bool:
-    """Whether a cause won't be launched again by itself."""
+def needs_manual_relaunch(attempts: Attempts | None) -> bool:
+    """Return whether only a person launches a run for this cause again."""
     if attempts is None or attempts.waits_for_dagster:
         return False
     return attempts.last_was_cancelled or attempts.launched >= MAX_ATTEMPTS
 
 
 def may_launch(attempts: Attempts | None, stopped_by_a_person: bool) -> str | None:
-    """Why a run may not be launched for a cause now; None when it may.
+    """Return why no run may be launched for a cause now; None if one may.
 
-    A person stopped a data version where the newest of all its runs was cancelled, whoever
-    launched that.
+    A person stopped a data version if its newest run, whoever launched it, was cancelled.
     """
     if stopped_by_a_person:
         return "was cancelled"
@@ -179,7 +158,7 @@ def may_launch(attempts: Attempts | None, stopped_by_a_person: bool) -> str | No
         return "is tried again by Dagster"
     if attempts.last_was_cancelled:
         return "was cancelled"
-    if attempts.launched >= MAX_ATTEMPTS:
+    if needs_manual_relaunch(attempts):
         return f"gave up after {attempts.launched} runs"
     if attempts.since_last < SECONDS_BETWEEN_ATTEMPTS:
         return "waits before the next attempt"
@@ -190,13 +169,12 @@ def _is_older(progress: Progress, live: str | None) -> bool:
     return live is not None and version_order(progress.data_version) < version_order(live)
 
 
-def _reason(
-    asset: str, gate: str | None, found: int | None, before: int, progress: Progress
-) -> str:
-    if found is None:
-        return f"{asset} is missing"
-    if found < before:
-        return f"{asset} is older than what it is made from"
-    if gate is not None and gate not in progress.verdicts:
-        return f"{gate} has not decided"
+def _reason(stage: Stage, before: int, progress: Progress) -> str:
+    event_id = progress.made.get(stage.asset)
+    if event_id is None:
+        return f"{stage.asset} is missing"
+    if event_id < before:
+        return f"{stage.asset} is older than what it is made from"
+    if stage.gate is not None and stage.gate.name not in progress.verdicts:
+        return f"{stage.gate.name} has not decided"
     return ""

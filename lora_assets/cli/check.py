@@ -14,7 +14,7 @@ from lora_assets.assets.staged_deployment import SmokeConfig
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.stack import PLACES, Stack, resource_config, stack_options
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.promotion import version_order
+from lora_assets.records.dataset import version_order
 from lora_assets.records.served import AdapterShape
 from lora_assets.records.training import LORA_PROFILES
 from lora_assets.remote.webserver import DagsterWebserver

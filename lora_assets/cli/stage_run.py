@@ -18,10 +18,11 @@ from lora_assets.lifecycle import STEPS, Step
 from lora_assets.local.run import materialise, open_instance, typed_command
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import RunFailed
 from lora_assets.remote.log import RunEvent
 from lora_assets.remote.run import RemoteRun, stop_signals
-from lora_assets.remote.webserver import PARTITION_TAG, DagsterWebserver, Run
+from lora_assets.remote.webserver import DagsterWebserver, Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

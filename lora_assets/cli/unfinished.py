@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import dagster as dg
 from dagster import AssetCheckKey, AssetKey, DagsterInstance
-from dagster._core.event_api import PartitionKeyFilter
 
 from lora_assets.assets.perf_metrics import perf_metrics
-from lora_assets.definitions import ASSETS, CHECKS
+from lora_assets.lifecycle import STAGES
+from lora_assets.sensors import history
 
 TIMED = {perf_metrics.key}
 """What is measured by the clock: on a busy machine the same adapter does worse, so that a gate on
@@ -27,33 +27,32 @@ class Unfinished:
 def evaluations(
     instance: DagsterInstance, data_version: str
 ) -> Mapping[AssetCheckKey, dg.AssetCheckEvaluation]:
-    """The newest evaluation of each gate on this data version, in the graph's order."""
-    keys = [key for check in CHECKS for key in check.check_keys]
-    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(
-        keys, PartitionKeyFilter(key=data_version)
+    """Return the newest evaluation of each gate on this data version, in the graph's order."""
+    keys = history.gate_keys(STAGES)
+    infos = instance.event_log_storage.get_asset_check_partition_info(
+        keys, partition_keys=[data_version]
     )
-    found: dict[AssetCheckKey, dg.AssetCheckEvaluation] = {}
-    for key in keys:
-        entry = latest[key].event if key in latest else None
-        event = entry.dagster_event if entry else None
-        if event and event.event_type_value == "ASSET_CHECK_EVALUATION":
-            found[key] = event.asset_check_evaluation_data
-    return found
+    run_ids = {info.check_key: info.latest_planned_run_id for info in infos}
+    of_runs = {run_id: history.evaluations(instance, run_id) for run_id in set(run_ids.values())}
+    return {
+        key: evaluation
+        for key in keys
+        if key in run_ids
+        for evaluation in of_runs[run_ids[key]]
+        if evaluation.asset_check_key == key
+    }
 
 
 def unfinished(instance: DagsterInstance, data_version: str) -> Unfinished:
-    """Hold the whole graph of one data version against its materialisations and verdicts."""
-    found = evaluations(instance, data_version)
-    passed = {key for key, evaluation in found.items() if evaluation.passed}
-    failed = [key for key in found if key not in passed]
-    made = {
-        asset.key
-        for asset in ASSETS
-        if data_version in instance.get_materialized_partitions(asset.key)
-    }
+    """Compare the whole graph with what one data version has made and passed."""
+    newest = evaluations(instance, data_version)
+    passed = {key for key, evaluation in newest.items() if evaluation.passed}
+    failed = [key for key in newest if key not in passed]
+    assets = {AssetKey(asset) for asset in STAGES}
+    made = {key for key in assets if data_version in instance.get_materialized_partitions(key)}
     again = TIMED & {key.asset_key for key in failed}
     return Unfinished(
-        assets=frozenset(again | {asset.key for asset in ASSETS} - made),
-        checks=frozenset(k for check in CHECKS for k in check.check_keys if k not in passed),
+        assets=frozenset(again | assets - made),
+        checks=frozenset(history.gate_keys(STAGES)) - passed,
         stopped_by=next((key.name for key in failed if key.asset_key not in TIMED), None),
     )

@@ -2,34 +2,20 @@
 
 from pydantic import Field
 
-from lora_assets.records import Record
+from lora_assets.records import Record, Share
 from lora_assets.records.grades import EvalGrades, Scores
-from lora_assets.records.verdict import Check, Comparison, Verdict
+from lora_assets.records.verdict import Check, Verdict
 
 
 class EvalThresholds(Record):
     """The specification's limits ("Evaluation Workflow", Decision Logic), and one on the judge."""
 
-    min_a_rate: float = Field(
-        0.70, ge=0, le=1, allow_inf_nan=False, description="Minimum A-rate, first deployment"
+    min_a_rate: Share = Field(0.70, description="Minimum A-rate, first deployment")
+    max_c_rate: Share = Field(0.10, description="Maximum C-rate, first deployment")
+    min_refusal_rate: Share = Field(0.90, description="Minimum refusal rate on negatives")
+    max_ungraded_rate: Share = Field(
+        0.01, description="Maximum share of answers that the judge gave no readable grade"
     )
-    max_c_rate: float = Field(
-        0.10, ge=0, le=1, allow_inf_nan=False, description="Maximum C-rate, first deployment"
-    )
-    min_refusal_rate: float = Field(
-        0.90, ge=0, le=1, allow_inf_nan=False, description="Minimum refusal rate on negatives"
-    )
-    max_ungraded_rate: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="Maximum share of answers that the judge gave no readable grade",
-    )
-
-
-def _check(name: str, measured: float | None, comparison: Comparison, limit: float) -> Check:
-    return Check(name=name, measured=measured, comparison=comparison, limit=limit)
 
 
 def _ungraded(side: str, scores: Scores, thresholds: EvalThresholds) -> tuple[str, ...]:
@@ -44,35 +30,32 @@ def _ungraded(side: str, scores: Scores, thresholds: EvalThresholds) -> tuple[st
     return ()
 
 
-def _absolute(candidate: Scores, thresholds: EvalThresholds) -> tuple[Check, ...]:
-    return (
-        _check("a_rate", candidate.a_rate, ">=", thresholds.min_a_rate),
-        _check("c_rate", candidate.c_rate, "<=", thresholds.max_c_rate),
-        _check("refusal_rate", candidate.refusal_rate, ">=", thresholds.min_refusal_rate),
-    )
-
-
-def _comparative(
-    candidate: Scores, live: Scores, thresholds: EvalThresholds
-) -> tuple[tuple[Check, ...], tuple[str, ...]]:
-    if live.a_rate is None or live.c_rate is None or live.refusal_rate is None:
-        return (), ("live: a rate is missing, so there is nothing to compare with",)
-    return (
-        _check("a_rate vs live", candidate.a_rate, ">=", live.a_rate),
-        _check("c_rate vs live", candidate.c_rate, "<=", live.c_rate),
-        _check("refusal_rate", candidate.refusal_rate, ">=", thresholds.min_refusal_rate),
-        _check("refusal_rate vs live", candidate.refusal_rate, ">=", live.refusal_rate),
-    ), ()
-
-
 def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -> Verdict:
-    """Decide on the candidate's grades: against live where something is live, else absolutely."""
-    faults = _ungraded("candidate", grades.candidate, thresholds)
-    if grades.live is None:
-        checks = _absolute(grades.candidate, thresholds)
+    """Decide on the candidate's grades: against live where something is live, else absolutely.
+
+    The refusal rate has to reach its floor in both cases.
+    """
+    candidate, live = grades.candidate, grades.live
+    faults = _ungraded("candidate", candidate, thresholds)
+    floor = Check.at_least("refusal_rate", candidate.refusal_rate, thresholds.min_refusal_rate)
+    checks: tuple[Check, ...] = ()
+    if live is None:
+        checks = (
+            Check.at_least("a_rate", candidate.a_rate, thresholds.min_a_rate),
+            Check.at_most("c_rate", candidate.c_rate, thresholds.max_c_rate),
+            floor,
+        )
     else:
-        checks, missing = _comparative(grades.candidate, grades.live, thresholds)
-        faults += _ungraded("live", grades.live, thresholds) + missing
+        faults += _ungraded("live", live, thresholds)
+        if live.a_rate is None or live.c_rate is None or live.refusal_rate is None:
+            faults += ("live: a rate is missing, so there is nothing to compare with",)
+        else:
+            checks = (
+                Check.at_least("a_rate vs live", candidate.a_rate, live.a_rate),
+                Check.at_most("c_rate vs live", candidate.c_rate, live.c_rate),
+                floor,
+                Check.at_least("refusal_rate vs live", candidate.refusal_rate, live.refusal_rate),
+            )
     return Verdict(
         gate="eval_gate",
         digest=grades.digest,

@@ -1,8 +1,8 @@
 """Perf gate: does the candidate hold up under load, and no worse than live does?"""
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
-from lora_assets.records import Record
+from lora_assets.records import Record, Share
 from lora_assets.records.load import LoadMetrics, PerfMetrics
 from lora_assets.records.verdict import Check, Verdict
 
@@ -10,23 +10,15 @@ from lora_assets.records.verdict import Check, Verdict
 class PerfThresholds(Record):
     """The specification's floors and regression factors ("Performance Workflow")."""
 
-    max_p95_latency: float = Field(
-        8.0, gt=0, allow_inf_nan=False, description="P95 latency ceiling (seconds)"
+    max_p95_latency: FiniteFloat = Field(8.0, gt=0, description="P95 latency ceiling (seconds)")
+    max_p95_ttft: FiniteFloat = Field(2.0, gt=0, description="P95 TTFT ceiling (seconds)")
+    min_throughput: FiniteFloat = Field(2.0, ge=0, description="Minimum throughput (req/s)")
+    min_success_rate: Share = Field(0.99, description="Minimum success rate")
+    latency_regression_factor: FiniteFloat = Field(
+        1.15, gt=0, description="Max latency regression vs baseline"
     )
-    max_p95_ttft: float = Field(
-        2.0, gt=0, allow_inf_nan=False, description="P95 TTFT ceiling (seconds)"
-    )
-    min_throughput: float = Field(
-        2.0, ge=0, allow_inf_nan=False, description="Minimum throughput (req/s)"
-    )
-    min_success_rate: float = Field(
-        0.99, ge=0, le=1, allow_inf_nan=False, description="Minimum success rate"
-    )
-    latency_regression_factor: float = Field(
-        1.15, gt=0, allow_inf_nan=False, description="Max latency regression vs baseline"
-    )
-    throughput_regression_factor: float = Field(
-        0.85, ge=0, allow_inf_nan=False, description="Min throughput retention vs baseline"
+    throughput_regression_factor: FiniteFloat = Field(
+        0.85, ge=0, description="Min throughput retention vs baseline"
     )
 
 
@@ -42,17 +34,9 @@ def _floors(candidate: LoadMetrics, t: PerfThresholds) -> tuple[Check, ...]:
         Check(name="p95_latency", measured=latency, comparison="<", limit=t.max_p95_latency),
         Check(name="p95_ttft", measured=ttft, comparison="<", limit=t.max_p95_ttft),
         Check(
-            name="throughput",
-            measured=candidate.throughput,
-            comparison=">",
-            limit=t.min_throughput,
+            name="throughput", measured=candidate.throughput, comparison=">", limit=t.min_throughput
         ),
-        Check(
-            name="success_rate",
-            measured=candidate.success_rate,
-            comparison=">=",
-            limit=t.min_success_rate,
-        ),
+        Check.at_least("success_rate", candidate.success_rate, t.min_success_rate),
     )
 
 
@@ -63,31 +47,15 @@ def _relative(
     base_latency, base_ttft = _p95(baseline)
     if base_latency is None or base_ttft is None:
         return (), ("baseline: live answered no request, so there is nothing to compare with",)
+    slowest_latency, slowest_ttft = (
+        value * t.latency_regression_factor for value in (base_latency, base_ttft)
+    )
+    throughput = baseline.throughput * t.throughput_regression_factor
     return (
-        Check(
-            name="p95_latency vs baseline",
-            measured=latency,
-            comparison="<=",
-            limit=base_latency * t.latency_regression_factor,
-        ),
-        Check(
-            name="p95_ttft vs baseline",
-            measured=ttft,
-            comparison="<=",
-            limit=base_ttft * t.latency_regression_factor,
-        ),
-        Check(
-            name="throughput vs baseline",
-            measured=candidate.throughput,
-            comparison=">=",
-            limit=baseline.throughput * t.throughput_regression_factor,
-        ),
-        Check(
-            name="success_rate vs baseline",
-            measured=candidate.success_rate,
-            comparison=">=",
-            limit=baseline.success_rate,
-        ),
+        Check.at_most("p95_latency vs baseline", latency, slowest_latency),
+        Check.at_most("p95_ttft vs baseline", ttft, slowest_ttft),
+        Check.at_least("throughput vs baseline", candidate.throughput, throughput),
+        Check.at_least("success_rate vs baseline", candidate.success_rate, baseline.success_rate),
     ), ()
 
 

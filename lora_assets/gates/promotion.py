@@ -1,29 +1,23 @@
 """Promotion: may this model version take the live traffic, on the evidence as it stands now?"""
 
-import re
 from collections.abc import Mapping, Sequence
 
-from lora_assets.lifecycle import GateName
+from lora_assets.lifecycle import GATES, Gate, GateName
+from lora_assets.records.dataset import version_order
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Verdict
 
-ALL_GATES: tuple[GateName, ...] = ("quality_gate", "smoke_test", "eval_gate", "perf_gate")
 
-REQUIRED_GATES: Mapping[str, tuple[GateName, ...]] = {
-    "eval-passed": ("quality_gate", "smoke_test", "eval_gate"),
-    "previous": (),
-}
-"""What a source alias asks for, where it is less than every gate: `eval-passed` skips the perf
-gate (specification, "Promote after evaluation only"), `previous` was live before (rollback)."""
+def required_gates(source_alias: str) -> tuple[Gate, ...]:
+    """Return the gates whose verdicts a promotion from `source_alias` asks for.
 
-COMPARED_GATES: tuple[GateName, ...] = ("eval_gate", "perf_gate")
-"""Gates that hold the candidate against live; their verdicts lapse when live changes."""
-
-
-def version_order(data_version: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key that reads runs of digits as numbers: 2 before 10, 2026-9 before 2026-11."""
-    parts = re.findall(r"\d+|\D+", data_version)
-    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts)
+    `previous` was live before, so that a rollback asks for none.
+    """
+    if source_alias == "previous":
+        return ()
+    return tuple(
+        gate for gate in GATES.values() if gate.required and source_alias not in gate.skipped_from
+    )
 
 
 def reasons_against(
@@ -33,21 +27,21 @@ def reasons_against(
     source_alias: str,
     allow_older: bool,
 ) -> tuple[str, ...]:
-    """Why `candidate` may not become live; empty when it may.
+    """Return why `candidate` may not become live; nothing when it may.
 
-    `verdicts` are the ones stored for the candidate, `live` is what is live at this moment.
+    `verdicts` are those stored for the candidate; `live` is the version that is live now.
     """
     reasons: list[str] = []
-    for gate in REQUIRED_GATES.get(source_alias, ALL_GATES):
-        verdict = verdicts.get(gate)
+    for gate in required_gates(source_alias):
+        verdict = verdicts.get(gate.name)
         if verdict is None:
-            reasons.append(f"{gate} has no verdict")
+            reasons.append(f"{gate.name} has no verdict")
         elif verdict.digest != candidate.digest:
             reasons.append(
-                f"{gate} judged adapter {verdict.digest[:12]}, not {candidate.digest[:12]}"
+                f"{gate.name} judged adapter {verdict.digest[:12]}, not {candidate.digest[:12]}"
             )
         elif not verdict.passed:
-            reasons.append(f"{gate} failed: {'; '.join(verdict.failures)}")
+            reasons.append(f"{gate.name} failed: {'; '.join(verdict.failures)}")
     return (*reasons, *overtaken(candidate, live, verdicts, source_alias, allow_older))
 
 
@@ -58,13 +52,14 @@ def overtaken(
     source_alias: str,
     allow_older: bool,
 ) -> tuple[str, ...]:
-    """What stands against `candidate` only because another version went live meanwhile."""
+    """Return what stands against `candidate` only because another version went live meanwhile."""
     live_digest = live.digest if live else None
     reasons = [
-        f"{gate} compared with {_name(verdict.compared_with)}, but live is now {_name(live_digest)}"
-        for gate in REQUIRED_GATES.get(source_alias, ALL_GATES)
-        if gate in COMPARED_GATES
-        and (verdict := verdicts.get(gate)) is not None
+        f"{gate.name} compared with {_name(verdict.compared_with)}, "
+        f"but live is now {_name(live_digest)}"
+        for gate in required_gates(source_alias)
+        if gate.compares_with_live
+        and (verdict := verdicts.get(gate.name)) is not None
         and verdict.digest == candidate.digest
         and verdict.passed
         and verdict.compared_with != live_digest
@@ -82,7 +77,7 @@ def overtaken(
 
 
 def outlook(live: ModelVersion | None, reasons: Sequence[str]) -> str:
-    """What a promotion would do now, `reasons` being those against it."""
+    """Return what a promotion would do now, given the `reasons` against it."""
     if reasons:
         return f"It would be refused: {'; '.join(reasons)}"
     if live is None:

@@ -1,6 +1,6 @@
 """Quality gate: did training end with a model that predicts the answers?"""
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from lora_assets.records import Record
 from lora_assets.records.training import Adapter
@@ -10,10 +10,10 @@ from lora_assets.records.verdict import Check, Verdict
 class QualityThresholds(Record):
     """The specification's limits on the validation split ("Quality Gate")."""
 
-    max_eval_loss: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="Highest eval loss (nats per answer token)"
+    max_eval_loss: FiniteFloat = Field(
+        1.0, ge=0, description="Highest eval loss (nats per answer token)"
     )
-    max_perplexity: float = Field(2.0, ge=1, allow_inf_nan=False, description="Highest perplexity")
+    max_perplexity: FiniteFloat = Field(2.0, ge=1, description="Highest perplexity")
 
 
 def quality_gate(adapter: Adapter, thresholds: QualityThresholds, decided_at: str) -> Verdict:
@@ -26,18 +26,8 @@ def quality_gate(adapter: Adapter, thresholds: QualityThresholds, decided_at: st
         data_digest=adapter.data_digest,
         thresholds=thresholds.model_dump(),
         checks=(
-            Check(
-                name="eval_loss",
-                measured=metrics.final_eval_loss,
-                comparison="<=",
-                limit=thresholds.max_eval_loss,
-            ),
-            Check(
-                name="perplexity",
-                measured=metrics.final_perplexity,
-                comparison="<=",
-                limit=thresholds.max_perplexity,
-            ),
+            Check.at_most("eval_loss", metrics.final_eval_loss, thresholds.max_eval_loss),
+            Check.at_most("perplexity", metrics.final_perplexity, thresholds.max_perplexity),
         ),
         evidence_run_id=adapter.mlflow_run_id,
         decided_at=decided_at,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
@@ -17,7 +17,7 @@ PROMPTS = (
     "RunInstances do in EC2? [/INST]",
 )
 """One request each (specification, "Successful Run": smoke test passing 3/3). Every slot answers
-them on every deployment, so they are also what shows a slot that kept another adapter's cache."""
+them on every deployment, so they also reveal a slot that kept another adapter's cache."""
 
 REQUESTS = len(PROMPTS)
 
@@ -27,8 +27,8 @@ MAX_TOKENS = 64
 class SmokeThresholds(Record):
     """How long an answer may take."""
 
-    max_smoke_seconds: float = Field(
-        30.0, gt=0, allow_inf_nan=False, description="Slowest smoke-test answer (seconds)"
+    max_smoke_seconds: FiniteFloat = Field(
+        30.0, gt=0, description="Slowest smoke-test answer (seconds)"
     )
 
 
@@ -51,19 +51,11 @@ def smoke_test(
     checks: list[Check] = []
     for replica in replicas:
         own = [answer for answer in answers if answer.replica == replica]
+        answered = sum(bool(answer.text.strip()) for answer in own)
+        slowest = max((answer.latency for answer in own), default=None)
         checks += [
-            Check(
-                name=f"non-empty answers of {replica}",
-                measured=float(sum(bool(answer.text.strip()) for answer in own)),
-                comparison=">=",
-                limit=REQUESTS,
-            ),
-            Check(
-                name=f"slowest answer of {replica}",
-                measured=max((answer.latency for answer in own), default=None),
-                comparison="<=",
-                limit=thresholds.max_smoke_seconds,
-            ),
+            Check.at_least(f"non-empty answers of {replica}", answered, REQUESTS),
+            Check.at_most(f"slowest answer of {replica}", slowest, thresholds.max_smoke_seconds),
         ]
     return Verdict(
         gate="smoke_test",

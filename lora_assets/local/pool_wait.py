@@ -6,11 +6,11 @@ from threading import Event, Thread
 
 import click
 from dagster import DagsterInstance
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from sqlalchemy.exc import SQLAlchemyError
 
 from lora_assets.assets.pools import SERVING, TRAINING
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
+from lora_assets.records.progress import PARTITION_TAG
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -52,5 +52,5 @@ def _named(instance: DagsterInstance, run_id: str) -> str:
     run = instance.get_run_by_id(run_id)
     if run is None:
         return f"run {run_id}"
-    data_version = run.tags.get(PARTITION_NAME_TAG, "none")
+    data_version = run.tags.get(PARTITION_TAG, "none")
     return f"{run.job_name} of data version {data_version} (run {run_id[:8]})"

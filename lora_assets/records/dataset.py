@@ -1,14 +1,22 @@
 """A data version: three splits of question-answering rows."""
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.records import Record
 
 SplitName = Literal["train", "val", "eval"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "eval")
+
+
+def version_order(data_version: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key that reads digits as numbers: 2 before 10, 2026-9 before 2026-11."""
+    parts = re.findall(r"\d+|\D+", data_version)
+    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts)
 
 
 class RowMetadata(Record):
@@ -70,3 +78,29 @@ class TrainingData(Record):
     digest: str
     source: str
     splits: Mapping[SplitName, SplitSummary]
+
+
+def parse_split(name: SplitName, content: bytes, source: str) -> tuple[Row, ...]:
+    """Return the rows of one split (JSON Lines, UTF-8).
+
+    Raise LoraAssetsError with split and line for content that is empty, truncated (the last
+    line does not end), not UTF-8, or has a row that breaks the schema.
+    """
+    where = f"{source}/{name}.jsonl"
+    rebuild = "Build the data version again under a new name; a data version never changes."
+    if not content.strip():
+        raise LoraAssetsError(f"{where} is empty", rebuild)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LoraAssetsError(f"{where} is not UTF-8 (byte {error.start})", rebuild) from None
+    if not text.endswith("\n"):
+        raise LoraAssetsError(f"{where} is truncated: its last line does not end", rebuild)
+    rows: list[Row] = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            rows.append(Row.model_validate_json(line))
+        except ValidationError as error:
+            fault = f"{where} line {number}: {validation_line(error)}"
+            raise LoraAssetsError(fault, rebuild) from None
+    return tuple(rows)

@@ -1,21 +1,23 @@
-"""How far a data version got in the graph."""
+"""How far a data version got in the graph, and the tags of the runs that took it there."""
 
 from collections.abc import Mapping
 
 from lora_assets.records import Record
 
+PARTITION_TAG = "dagster/partition"
+BACKFILL_TAG = "dagster/backfill"
+
 
 class Progress(Record):
-    """A data version's newest results, as Dagster's history has them.
+    """A data version's newest results in Dagster's history.
 
-    `made` maps an asset to the number of its newest materialisation (numbers grow with
-    time, over all assets and notes). `verdicts` maps a gate to its decision on that
-    materialisation; one that has not decided on it yet is absent. `noted` is the number of
-    the note that the version was there before the sensor was switched on, None for one that
-    came later.
+    `made` maps an asset to the event id of its newest materialisation; event ids grow with time.
+    `verdicts` maps a gate to its decision on that materialisation, if it has decided on it.
+    `baseline_event_id` is the observation that the version was there before the sensor was
+    switched on; None for a version that came later.
     """
 
     data_version: str
     made: Mapping[str, int]
     verdicts: Mapping[str, bool]
-    noted: int | None
+    baseline_event_id: int | None

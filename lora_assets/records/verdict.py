@@ -9,15 +9,6 @@ from lora_assets.records import Record
 
 Comparison = Literal["<=", "<", ">=", ">"]
 
-NEXT_STEPS: Mapping[str, str] = {
-    "data_is_sound": "Mend the data and give it a new data version.",
-    "quality_gate": "Train again with other parameters, or from better data.",
-    "smoke_test": "Look at the replicas' logs, then deploy the version again.",
-    "eval_gate": "Read the examples on eval_grades' page; train from better data.",
-    "perf_gate": "Look at the latencies on perf_metrics' page; measure again on a quiet fleet.",
-}
-"""What to do after a gate failed."""
-
 
 class Check(Record):
     """One number held against one limit.
@@ -56,7 +47,7 @@ class Check(Record):
 
     @property
     def margin(self) -> float | None:
-        """How far `measured` lies inside its limit; negative: how far outside. None as measured."""
+        """Return how far inside its limit `measured` lies: negative outside, None if missing."""
         if self.measured is None:
             return None
         return self.limit - self.measured if "<" in self.comparison else self.measured - self.limit
@@ -67,11 +58,11 @@ class Check(Record):
 
 
 class Verdict(Record):
-    """A gate's decision, and everything that it rests on.
+    """A gate's decision, with everything that it rests on.
 
-    `digest` is the adapter's (the data's for `data_is_sound`); `compared_with` the digest
-    of the live adapter that it was held against, None where there was none; `faults` name
-    what kept the gate from deciding at all. `decided_at` is ISO 8601 in UTC.
+    `digest` is the adapter's (the data's for `data_is_sound`). `compared_with` is the digest of
+    the live adapter that it was compared with, None where nothing was live. `faults` name what
+    kept the gate from deciding. `decided_at` is ISO 8601 in UTC.
     """
 
     gate: GateName
@@ -88,10 +79,10 @@ class Verdict(Record):
 
     @property
     def passed(self) -> bool:
-        """True when something was checked, nothing was faulty and every check passed."""
+        """Return True if there are checks, each of them passed, and there is no fault."""
         return bool(self.checks) and not self.faults and all(c.passed for c in self.checks)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Why it did not pass, one line each; empty when it did."""
+        """Return each reason why it did not pass as one line; nothing when it did."""
         return (*self.faults, *(str(check) for check in self.checks if not check.passed))

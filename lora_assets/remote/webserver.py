@@ -18,7 +18,6 @@ from lora_assets.remote.queries import Query
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts at a request, before the connection counts as lost."""
 
-PARTITION_TAG = "dagster/partition"
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 

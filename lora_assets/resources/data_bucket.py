@@ -8,9 +8,15 @@ from typing import Any
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.data import parse_split
-from lora_assets.gates.promotion import version_order
-from lora_assets.records.dataset import SPLITS, Row, SplitName, SplitSummary, TrainingData
+from lora_assets.records.dataset import (
+    SPLITS,
+    Row,
+    SplitName,
+    SplitSummary,
+    TrainingData,
+    parse_split,
+    version_order,
+)
 from lora_assets.resources.object_store import ObjectStore
 
 PROCESSED = "data/processed"

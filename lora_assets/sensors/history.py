@@ -1,141 +1,153 @@
-"""Dagster's own history of all data versions, in a few queries whatever their number."""
+"""Dagster's history of all data versions, in a few queries however many there are."""
 
 from collections.abc import Collection, Mapping, Sequence
 from time import time
 
 import dagster as dg
+
+# Dagster has no public filter for backfills, and without one every tick would read all that ever
+# were. dagster#26731, which would have begun a public API for backfills, was closed.
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG
 
 from lora_assets.assets.run_tags import PASSED_OVER
-from lora_assets.automation.next_run import CAUSE_TAG, GATE_OF, Attempts, Phase
-from lora_assets.records.progress import Progress
+from lora_assets.automation.next_run import CAUSE_TAG, Attempts
+from lora_assets.lifecycle import STAGES, Phase
+from lora_assets.records.progress import BACKFILL_TAG, PARTITION_TAG, Progress
 
 PHASE_TAG = "lora_assets/phase"
 
 SECONDS_TO_LAUNCH = 600.0
-"""From a run's record to its place in the queue: an instant, however busy the machine."""
+"""A run takes an instant from its record to the queue, however busy the machine."""
 
-_DECISIONS = {
-    AssetCheckExecutionRecordStatus.SUCCEEDED: True,
-    AssetCheckExecutionRecordStatus.FAILED: False,
-}
+_UNDER_WAY = [
+    status
+    for status in dg.DagsterRunStatus
+    if status.value not in ("SUCCESS", "FAILURE", "CANCELED", "MANAGED")
+]
 
 
-def gate_key(asset: str, gate: str) -> dg.AssetCheckKey:
-    """The asset check that is a gate."""
-    return dg.AssetCheckKey(dg.AssetKey(asset), gate)
+def gate_keys(assets: Collection[str]) -> Sequence[dg.AssetCheckKey]:
+    """Return the keys of the asset checks that are the gates of `assets`."""
+    gates = {asset: STAGES[asset].gate for asset in assets}
+    return [
+        dg.AssetCheckKey(dg.AssetKey(asset), gate.name)
+        for asset, gate in gates.items()
+        if gate is not None
+    ]
 
 
 def unfinished_runs(instance: dg.DagsterInstance) -> Sequence[Mapping[str, str]]:
-    """The tags of every run that is queued or under way.
+    """Return the tags of every run that is queued or under way.
 
-    One that was made, but not launched since, never will be: what made it was killed in between.
+    A run that was recorded, but not launched for a while, never will be: its launcher was killed.
     """
-    found = instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-    made_after = time() - SECONDS_TO_LAUNCH
+    launched_after = time() - SECONDS_TO_LAUNCH
     return [
         record.dagster_run.tags
-        for record in found
+        for record in instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY))
         if record.dagster_run.status != dg.DagsterRunStatus.NOT_STARTED
-        or record.create_timestamp.timestamp() > made_after
+        or record.create_timestamp.timestamp() > launched_after
     ]
 
 
 def backfilled(
     instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None
 ) -> set[str]:
-    """The data versions that a backfill under way is still to run, or runs."""
-    statuses = [
-        BulkActionStatus.REQUESTED,
-        BulkActionStatus.CANCELING,
-        BulkActionStatus.FAILING,
-    ]
-    found: set[str] = set()
+    """Return the data versions that a backfill under way runs, or has yet to run."""
+    statuses = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+    versions: set[str] = set()
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=statuses)):
-        found |= set(backfill.partition_names or ())
+        versions |= set(backfill.partition_names or ())
         if backfill.is_asset_backfill and repository is not None:
             data = backfill.get_asset_backfill_data(repository.asset_graph)
             targets = data.target_subset.partitions_subsets_by_asset_key.values()
-            found |= {key for target in targets for key in target.get_partition_keys()}
-    return found
+            versions |= {key for target in targets for key in target.get_partition_keys()}
+    return versions
 
 
 def busy(runs: Sequence[Mapping[str, str]]) -> set[str]:
-    """The data versions that a run is working on."""
-    return {tags[PARTITION_NAME_TAG] for tags in runs if PARTITION_NAME_TAG in tags}
+    """Return the data versions that a run is working on."""
+    return {tags[PARTITION_TAG] for tags in runs if PARTITION_TAG in tags}
 
 
 def is_running(runs: Sequence[Mapping[str, str]], phase: Phase) -> bool:
-    """Whether a run of the phase, launched by the sensor, is under way."""
+    """Return whether a run of the phase that the sensor launched is under way."""
     return any(tags.get(PHASE_TAG) == phase for tags in runs)
 
 
 def read_progress(
     instance: dg.DagsterInstance, data_versions: Collection[str]
 ) -> Sequence[Progress]:
-    """How far each data version got: one query per asset and gate."""
+    """Return how far each data version got, by one query per asset and gate."""
     storage = instance.event_log_storage
     made = {
         asset: storage.get_latest_storage_id_by_partition(
             dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION
         )
-        for asset in GATE_OF
+        for asset in STAGES
     }
-    noted = storage.get_latest_storage_id_by_partition(
+    baseline = storage.get_latest_storage_id_by_partition(
         dg.AssetKey("training_data"), dg.DagsterEventType.ASSET_OBSERVATION
     )
-    gates = [gate_key(asset, gate) for asset, gate in GATE_OF.items() if gate is not None]
     verdicts: dict[str, dict[str, bool]] = {}
-    for info in storage.get_asset_check_partition_info(gates):
-        decision = _DECISIONS.get(info.latest_execution_status)
-        if decision is not None and info.is_current and info.partition_key is not None:
-            verdicts.setdefault(info.partition_key, {})[info.check_key.name] = decision
+    for info in storage.get_asset_check_partition_info(gate_keys(STAGES)):
+        status = info.latest_execution_status.value
+        decided = status in ("SUCCEEDED", "FAILED") and info.is_current
+        if decided and info.partition_key is not None:
+            verdicts.setdefault(info.partition_key, {})[info.check_key.name] = status == "SUCCEEDED"
     return [
         Progress(
             data_version=version,
             made={asset: ids[version] for asset, ids in made.items() if version in ids},
             verdicts=verdicts.get(version, {}),
-            noted=noted.get(version),
+            baseline_event_id=baseline.get(version),
         )
         for version in data_versions
     ]
 
 
+def evaluations(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.AssetCheckEvaluation]:
+    """Return what the gates of a run decided, in its order."""
+    records = instance.get_records_for_run(
+        run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ).records
+    events = [record.event_log_entry.get_dagster_event() for record in records]
+    return [event.asset_check_evaluation_data for event in events]
+
+
 def cancelled(instance: dg.DagsterInstance, data_versions: Collection[str]) -> set[str]:
-    """Those of the data versions whose newest run, whoever launched it, was cancelled."""
+    """Return those of the data versions whose newest run, whoever launched it, was cancelled."""
     if not data_versions:
         return set()
-    of_them = {PARTITION_NAME_TAG: list(data_versions)}
-    ended = dg.RunsFilter(tags=of_them, statuses=[dg.DagsterRunStatus.CANCELED])
-    once = {run.tags[PARTITION_NAME_TAG] for run in instance.get_runs(ended)}
+    status = dg.DagsterRunStatus.CANCELED
+    of_these = {PARTITION_TAG: list(data_versions)}
+    ended = instance.get_runs(dg.RunsFilter(tags=of_these, statuses=[status]))
+    once = {run.tags[PARTITION_TAG] for run in ended}
     if not once:
         return set()
     newest: dict[str, dg.DagsterRunStatus] = {}
-    for run in instance.get_runs(dg.RunsFilter(tags={PARTITION_NAME_TAG: list(once)})):
-        newest.setdefault(run.tags[PARTITION_NAME_TAG], run.status)
-    return {version for version in once if newest[version] == dg.DagsterRunStatus.CANCELED}
+    for run in instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: list(once)})):
+        newest.setdefault(run.tags[PARTITION_TAG], run.status)
+    return {version for version in once if newest[version] == status}
 
 
-def asked_for(instance: dg.DagsterInstance, data_versions: Collection[str]) -> set[str]:
-    """Those whose promotion a backfill was to make, and passed over."""
+def to_be_promoted(instance: dg.DagsterInstance, data_versions: Collection[str]) -> set[str]:
+    """Return those of the data versions that a backfill was to promote, and passed over."""
     if not data_versions:
         return set()
-    tags = {PARTITION_NAME_TAG: list(data_versions), **PASSED_OVER}
+    tags = {PARTITION_TAG: list(data_versions), **PASSED_OVER}
     runs = instance.get_runs(dg.RunsFilter(tags=tags))
-    return {run.tags[PARTITION_NAME_TAG] for run in runs if BACKFILL_ID_TAG in run.tags}
+    return {run.tags[PARTITION_TAG] for run in runs if BACKFILL_TAG in run.tags}
 
 
 def attempts(instance: dg.DagsterInstance, causes: Collection[str]) -> Mapping[str, Attempts]:
-    """The runs that were launched for these causes."""
+    """Return the runs that were launched for these causes."""
     if not causes:
         return {}
     newest_first = instance.get_run_records(dg.RunsFilter(tags={CAUSE_TAG: list(causes)}))
-    found: dict[str, list[dg.RunRecord]] = {}
+    by_cause: dict[str, list[dg.RunRecord]] = {}
     for record in newest_first:
-        found.setdefault(record.dagster_run.tags[CAUSE_TAG], []).append(record)
+        by_cause.setdefault(record.dagster_run.tags[CAUSE_TAG], []).append(record)
     return {
         cause: Attempts(
             launched=len(records),
@@ -143,5 +155,5 @@ def attempts(instance: dg.DagsterInstance, causes: Collection[str]) -> Mapping[s
             last_was_cancelled=records[0].dagster_run.status == dg.DagsterRunStatus.CANCELED,
             waits_for_dagster=records[0].dagster_run.is_complete_and_waiting_to_retry,
         )
-        for cause, records in found.items()
+        for cause, records in by_cause.items()
     }

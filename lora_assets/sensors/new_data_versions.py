@@ -8,18 +8,17 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.automation.next_run import (
     CAUSE_TAG,
-    COMPARING_GATES,
-    GATE_OF,
-    PROMOTION,
+    COMPARISON,
     NextRun,
     compare_again,
-    is_for_a_person,
     launches,
     may_launch,
+    needs_manual_relaunch,
     next_run,
     stopped_by,
     waiting_for_promotion,
 )
+from lora_assets.lifecycle import PROMOTION, WHOLE_GRAPH
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.records.progress import Progress
 from lora_assets.resources.automation import Automation
@@ -28,10 +27,10 @@ from lora_assets.resources.registry import Registry
 from lora_assets.sensors import history
 
 SECONDS_BETWEEN_TICKS = 4
-"""Less than the 5 s of the daemon's own loop: with 5 it passes over every other one."""
+"""Less than the 5 s of the daemon's own loop: with 5, every other loop has no tick."""
 
 LAUNCHES_PER_TICK = 20
-"""So that a tick stays short when a thousand versions come at once; the next one goes on."""
+"""Keeps a tick short when a thousand versions come at once; the next one goes on."""
 
 PROMOTED = {PROMOTION: {"config": {"source_alias": "perf-passed"}}}
 
@@ -39,7 +38,7 @@ NOTE = "There before the sensor was switched on: start it yourself, by hand or i
 SHOWN_WAITING = 5
 
 
-@dg.sensor(job_name="lifecycle", minimum_interval_seconds=SECONDS_BETWEEN_TICKS)
+@dg.sensor(job_name=WHOLE_GRAPH, minimum_interval_seconds=SECONDS_BETWEEN_TICKS)
 def new_data_versions(
     context: dg.SensorEvaluationContext,
     data_bucket: DataBucket,
@@ -48,9 +47,9 @@ def new_data_versions(
 ) -> dg.SensorResult:
     """Make complete data versions partitions, and launch what each of them needs next.
 
-    Every tick starts from what the bucket, Dagster's history and the registry say, and keeps
-    nothing: one that is repeated, crashes or runs late finds the same work, under the same
-    run keys. On its first tick it only notes what is there.
+    Every tick starts from the bucket, Dagster's history and the registry, and keeps no state:
+    one that is repeated, crashes or runs late comes to the same work, under the same run keys.
+    The first tick only records the versions that are there already.
     """
     versions = data_bucket.versions()
     unknown = set(versions) - set(context.instance.get_dynamic_partitions(str(data_versions.name)))
@@ -58,12 +57,15 @@ def new_data_versions(
     if context.cursor is None:
         return dg.SensorResult(
             skip_reason=f"Switched on. {len(versions)} data versions are there already.",
-            asset_events=[_note(version) for version in versions],
+            asset_events=[
+                dg.AssetObservation("training_data", partition=version, metadata={"note": NOTE})
+                for version in versions
+            ],
             dynamic_partitions_requests=partitions,
             cursor="switched on",
         )
     fail_runs_of_dead_processes(context.instance)
-    # Before the history: what ends in between is then looked at by the next tick.
+    # Before the history: what ends in between is left to the next tick.
     runs = history.unfinished_runs(context.instance)
     taken = history.busy(runs) | history.backfilled(context.instance, context.repository_def)
     progress = history.read_progress(context.instance, versions)
@@ -91,11 +93,11 @@ def new_data_versions(
 def _wanted(
     instance: dg.DagsterInstance, free: Sequence[Progress], registry: Registry, automatic: bool
 ) -> Sequence[NextRun]:
-    """What each data version needs next.
+    """Return the run that each data version needs next.
 
-    Of those past their gates only the newest that can go on is compared again, or promoted:
-    the others are older than live then, or have to be compared with it. What a person's backfill
-    was to promote goes before what waits for a person.
+    Of those past their gates, only the newest that can go on is compared again or promoted: the
+    others are then older than live, or have to be compared with it. A version that a person's
+    backfill was to promote goes before those that wait for a person.
     """
     live = registry.aliases().get("live")
     live_version = live.data_version if live else None
@@ -106,46 +108,40 @@ def _wanted(
     }
     waiting = waiting_for_promotion(free, live_version)
     names = [each.data_version for each in waiting]
-    promoted = set(names) if automatic else history.asked_for(instance, names)
+    promoted = set(names) if automatic else history.to_be_promoted(instance, names)
     for name in names:
         wanted.pop(name, None)
     for each in sorted(waiting, key=lambda each: each.data_version not in promoted):
         may_promote = each.data_version in promoted
         version = registry.newest(each.data_version)
         verdicts = registry.verdicts(version) if version else {}
-        compared_with = [
-            verdicts[gate].compared_with for gate in COMPARING_GATES if gate in verdicts
-        ]
+        gates = [stage.gate.name for stage in COMPARISON if stage.gate is not None]
+        compared_with = [verdicts[gate].compared_with for gate in gates if gate in verdicts]
         if not compared_with:
-            # Removed or registered by hand. It can't be promoted, which must not keep the others.
+            # Removed or registered by hand: it can't be promoted, and must not block the others.
             continue
-        # One that went live in a run that died before it said so has only that left to do.
         run = None
+        # A version that is live already only lacks its materialisation: its run died before.
         if version != live:
-            now = live.digest if live else None
-            run = compare_again(each, compared_with, now, may_promote)
+            live_digest = live.digest if live else None
+            run = compare_again(each, compared_with, live_digest, may_promote)
         run = run or next_run(each, live_version, may_promote)
         if run is None:
             break
-        stopped = history.cancelled(instance, [each.data_version])
-        if stopped or is_for_a_person(history.attempts(instance, [run.cause]).get(run.cause)):
+        tried = history.attempts(instance, [run.cause]).get(run.cause)
+        if needs_manual_relaunch(tried) or history.cancelled(instance, [each.data_version]):
             continue
         wanted[each.data_version] = run
         break
     return list(wanted.values())
 
 
-def _note(data_version: str) -> dg.AssetObservation:
-    return dg.AssetObservation("training_data", partition=data_version, metadata={"note": NOTE})
-
-
 def _request(run: NextRun, launched: int) -> dg.RunRequest:
-    gates = [(asset, GATE_OF[asset]) for asset in run.assets]
     return dg.RunRequest(
         run_key=f"{run.cause}/{launched + 1}",
         partition_key=run.data_version,
         asset_selection=[dg.AssetKey(asset) for asset in run.assets],
-        asset_check_keys=[history.gate_key(asset, gate) for asset, gate in gates if gate],
+        asset_check_keys=history.gate_keys(run.assets),
         run_config={"ops": PROMOTED} if PROMOTION in run.assets else {},
         tags={
             CAUSE_TAG: run.cause,

@@ -7,10 +7,10 @@ import dagster as dg
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.assets.served import bring, slot_table
-from lora_assets.automation.next_run import PROMOTION
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.kubernetes.step_pods import LOAD_ADAPTER
+from lora_assets.lifecycle import PROMOTION
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
@@ -19,15 +19,15 @@ from lora_assets.serving.drift import KEPT, Drift, drifts
 SECONDS_BETWEEN_TICKS = 30
 
 SECONDS_AFTER_A_FAILED_REPAIR = 600
-"""Until the same repair is tried again: a replica that stays broken is no run and no notice each
-tick, all night."""
+"""Before the same repair is tried again: a replica that stays broken must not cause a run and a
+notice at each tick, all night."""
 
 LONGEST_REASON = 200
-"""Characters of a tag."""
+"""Characters, in a tag."""
 
 
 def find_drift(registry: Registry, fleet: Fleet) -> tuple[Drift, ...]:
-    """What the replicas serve now, held against the aliases as they are now."""
+    """Return the differences between the aliases and what the replicas serve, as of now."""
     served = [replica.served() for replica in fleet.replicas]
     return drifts(registry.aliases(), fleet.live_slot, fleet.candidate_slot, served)
 
@@ -36,9 +36,9 @@ def find_drift(registry: Registry, fleet: Fleet) -> tuple[Drift, ...]:
 def repair(
     context: dg.OpExecutionContext, registry: Registry, fleet: Fleet, work_folder: WorkFolder
 ) -> None:
-    """Bring back what is missing, and note on the live version's page who serves it now.
+    """Load what is missing, and record on the live version's page which replicas serve it.
 
-    A promotion that was cut short is left to its own next run.
+    A promotion that was cut short is left to the next promotion.
     """
     if registry.promotion() is not None:
         context.log.warning("A promotion is not finished: promote or roll back again first")
@@ -74,7 +74,7 @@ def repair(
 
 @dg.job
 def repair_replicas() -> None:
-    """Have every ready replica serve what the aliases say."""
+    """Make every ready replica serve what the aliases say."""
     repair()
 
 
@@ -91,17 +91,17 @@ def replica_repair(
         return dg.SkipReason("Every replica serves what the aliases say.")
     if registry.last_promotion() != promotion:
         return dg.SkipReason("A promotion came in between; the next tick looks again.")
-    found = "; ".join(map(str, drift))
-    why = found[:LONGEST_REASON]
+    differences = "; ".join(map(str, drift))
+    why = differences[:LONGEST_REASON]
     waits_for = _waits_for(context.instance, why)
     if waits_for is not None:
-        return dg.SkipReason(f"{waits_for}. Found: {found}")
-    context.log.info(found)
+        return dg.SkipReason(f"{waits_for}. Found: {differences}")
+    context.log.info(differences)
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={WHY: why, **AHEAD_OF_TRAINING})])
 
 
 def _waits_for(instance: dg.DagsterInstance, why: str) -> str | None:
-    """What keeps a repair from being started now; None where nothing does."""
+    """Return why no repair may start now; None if one may."""
     newest = instance.get_run_records(dg.RunsFilter(job_name=repair_replicas.name), limit=1)
     for record in newest:
         run = record.dagster_run

@@ -9,7 +9,7 @@ import pytest
 
 from lora_assets.assets.live_deployment import INTERMEDIATE, live_deployment
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.promotion import ALL_GATES
+from lora_assets.gates.promotion import required_gates
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
@@ -236,8 +236,8 @@ def test_a_backfill_ends_at_the_newest_version_that_earned_it_whatever_the_order
     assert live.data_version == "10"
     eleven = resources.registry.newest("11")
     assert eleven is not None
-    for gate in ALL_GATES:
-        resources.registry.store_verdict(eleven, passed_verdict(gate, eleven, live))
+    for gate in required_gates("staged"):
+        resources.registry.store_verdict(eleven, passed_verdict(gate.name, eleven, live))
     assert promote_in_backfill(resources, "11").asset_materializations_for_node("live_deployment")
     assert promote_in_backfill(resources, "9").success
     assert resources.registry.aliases()["live"] == eleven

@@ -10,9 +10,10 @@ from threading import Event, Thread
 import dagster as dg
 import pytest
 
-from lora_assets.automation.next_run import CAUSE_TAG, PROMOTION, stopped_by
+from lora_assets.automation.next_run import CAUSE_TAG, stopped_by
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.promotion import version_order
+from lora_assets.lifecycle import PROMOTION
+from lora_assets.records.dataset import version_order
 from lora_assets.sensors.history import read_progress
 from tests.support.dagster_processes import Running
 from tests.support.data_versions import drop

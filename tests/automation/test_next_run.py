@@ -3,31 +3,32 @@
 import pytest
 
 from lora_assets.automation.next_run import (
-    GATE_OF,
     MAX_ATTEMPTS,
     SECONDS_BETWEEN_ATTEMPTS,
     Attempts,
     compare_again,
-    is_for_a_person,
     launches,
     may_launch,
+    needs_manual_relaunch,
     next_run,
     stopped_by,
     waiting_for_promotion,
 )
+from lora_assets.lifecycle import STAGES
 from lora_assets.records.progress import Progress
 
 pytestmark = pytest.mark.e2e
 
-ORDER = list(GATE_OF)
+ORDER = list(STAGES)
+GATED = {asset: stage.gate.name for asset, stage in STAGES.items() if stage.gate is not None}
 
 
 def after(last: str | None, version: str = "2", **changes: object) -> Progress:
     """A data version of which everything up to and with `last` is made and passed."""
     assets = ORDER[: ORDER.index(last) + 1] if last else []
-    passed = {gate: True for asset in assets if (gate := GATE_OF[asset]) is not None}
+    passed = {gate.name: True for asset in assets if (gate := STAGES[asset].gate) is not None}
     made = {asset: number for number, asset in enumerate(assets, start=10)}
-    found = Progress(data_version=version, made=made, verdicts=passed, noted=None)
+    found = Progress(data_version=version, made=made, verdicts=passed, baseline_event_id=None)
     return found.model_copy(update=changes)
 
 
@@ -53,10 +54,10 @@ def test_a_finished_version_needs_nothing() -> None:
     assert needs(after("perf_metrics"), automatic=False) is None
 
 
-@pytest.mark.parametrize("asset", [asset for asset in ORDER if GATE_OF[asset]])
+@pytest.mark.parametrize("asset", GATED)
 def test_a_failed_gate_stops_its_version_and_an_undecided_one_is_run_again(asset: str) -> None:
     passed = after(asset)
-    gate = str(GATE_OF[asset])
+    gate = GATED[asset]
     failed = after(asset, verdicts={**passed.verdicts, gate: False})
     assert needs(failed) is None
     assert stopped_by(failed) == gate
@@ -96,10 +97,10 @@ def test_a_version_that_was_live_once_is_not_promoted_again_by_itself() -> None:
 
 
 def test_what_was_there_before_the_sensor_is_left_alone_until_somebody_works_on_it() -> None:
-    assert needs(after(None, noted=5)) is None
-    assert needs(after("adapter", noted=50)) is None
-    assert needs(after("adapter", noted=5)) == ["gate_result"]
-    assert waiting_for_promotion([after("perf_metrics", noted=50)], None) == []
+    assert needs(after(None, baseline_event_id=5)) is None
+    assert needs(after("adapter", baseline_event_id=50)) is None
+    assert needs(after("adapter", baseline_event_id=5)) == ["gate_result"]
+    assert waiting_for_promotion([after("perf_metrics", baseline_event_id=50)], None) == []
 
 
 def test_only_versions_past_every_gate_and_newer_than_live_wait_newest_first() -> None:
@@ -159,7 +160,7 @@ def test_a_run_is_tried_again_some_time_later_and_not_for_ever() -> None:
             last_was_cancelled=cancelled,
             waits_for_dagster=False,
         )
-        assert is_for_a_person(made) == (cancelled or launched >= MAX_ATTEMPTS)
+        assert needs_manual_relaunch(made) == (cancelled or launched >= MAX_ATTEMPTS)
         return may_launch(made, stopped_by_a_person=False)
 
     assert why(1, late) is None
@@ -173,4 +174,4 @@ def test_a_run_that_dagster_tries_again_is_left_to_it() -> None:
         launched=MAX_ATTEMPTS, since_last=3600, last_was_cancelled=False, waits_for_dagster=True
     )
     assert "tried again by Dagster" in str(may_launch(lost, stopped_by_a_person=False))
-    assert not is_for_a_person(lost)
+    assert not needs_manual_relaunch(lost)

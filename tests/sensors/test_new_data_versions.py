@@ -9,13 +9,14 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus
 
 from lora_assets.assets.run_tags import PASSED_OVER
-from lora_assets.automation.next_run import CAUSE_TAG, GATE_OF, MAX_ATTEMPTS
+from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS
+from lora_assets.lifecycle import STAGES
 from lora_assets.local.dead_processes import PROCESS_TAG, this_process
 from lora_assets.sensors import history
 from tests.support.automated import Automated
 from tests.support.backfills import requested
 
-ORDER = list(GATE_OF)
+ORDER = list(STAGES)
 TRAIN, SERVE = ORDER[:3], ORDER[3:]
 
 

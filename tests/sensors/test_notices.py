@@ -152,7 +152,7 @@ def test_the_last_failure_of_a_cause_says_that_a_person_is_needed(
         ticks.tick()
     *earlier, last = ["It is launched again by itself" in text for text in receiver.texts]
     assert (earlier, last) == ([True] * (MAX_ATTEMPTS - 1), False)
-    assert "mend the cause, then launch it" in receiver.texts[-1]
+    assert "remove the cause, then launch it" in receiver.texts[-1]
 
 
 @pytest.mark.parametrize("repaired", [True, False])

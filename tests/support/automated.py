@@ -7,9 +7,8 @@ from typing import ClassVar
 import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
-from lora_assets.automation.next_run import GATE_OF
 from lora_assets.definitions import make_definitions
-from lora_assets.lifecycle import GateName
+from lora_assets.lifecycle import STAGES, GateName
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Verdict
 from lora_assets.resources.registry import Registry
@@ -128,18 +127,18 @@ def _stand_in(
     asset: str, failed: str | None
 ) -> Sequence[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """An asset that leaves the real one's trace in Dagster's history, and nothing else."""
-    names = list(GATE_OF)
+    names = list(STAGES)
     before = names[max(0, names.index(asset) - 1)]
 
     @dg.asset(name=asset, deps=[before] if before != asset else [], partitions_def=data_versions)
     def made() -> None: ...
 
-    gate = GATE_OF[asset]
+    gate = STAGES[asset].gate
     if gate is None:
         return [made]
 
-    @dg.asset_check(asset=made, name=gate, blocking=True, partitions_def=data_versions)
+    @dg.asset_check(asset=made, name=gate.name, blocking=True, partitions_def=data_versions)
     def decided() -> dg.AssetCheckResult:
-        return dg.AssetCheckResult(passed=gate != failed)
+        return dg.AssetCheckResult(passed=gate.name != failed)
 
     return [made, decided]

@@ -6,7 +6,7 @@ from time import time
 import dagster as dg
 from dagster._core.execution.backfill import PartitionBackfill
 
-from lora_assets.automation.next_run import GATE_OF
+from lora_assets.lifecycle import STAGES
 
 
 def requested(
@@ -20,7 +20,7 @@ def requested(
         backfill_id=backfill_id,
         asset_graph=definitions.resolve_asset_graph(),
         partition_names=data_versions,
-        asset_selection=[dg.AssetKey(asset) for asset in GATE_OF],
+        asset_selection=[dg.AssetKey(asset) for asset in STAGES],
         backfill_timestamp=time(),
         tags={},
         dynamic_partitions_store=instance,

@@ -19,8 +19,9 @@ from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 from dagster._core.scheduler.instigation import SensorInstigatorData
 
 from lora_assets.assets.run_tags import WHY
-from lora_assets.automation.next_run import CAUSE_TAG, GATE_OF, MAX_ATTEMPTS, next_run
+from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS, next_run
 from lora_assets.embedded.child import is_healthy, start_child
+from lora_assets.lifecycle import STAGES
 from lora_assets.local.run import open_instance
 from lora_assets.sensors.history import read_progress, unfinished_runs
 from lora_assets.settings import Resources, Settings, make_resources, read_settings
@@ -126,7 +127,7 @@ class Running:
             "{ ... on LaunchBackfillSuccess { backfillId } } }"
         )
         given = {
-            "assetSelection": [{"path": [asset]} for asset in GATE_OF],
+            "assetSelection": [{"path": [asset]} for asset in STAGES],
             "partitionNames": data_versions,
             "tags": [{"key": WHY, "value": why}],
         }

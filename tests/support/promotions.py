@@ -12,7 +12,7 @@ from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.assets.training_data import training_data
 from lora_assets.embedded.data_set.versions import contents
-from lora_assets.gates.promotion import ALL_GATES
+from lora_assets.gates.promotion import required_gates
 from lora_assets.records.load import PerfMetrics
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
@@ -78,8 +78,8 @@ def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion
     registry = resources.registry
     version = registry.register(trained(resources, folder, data_version))
     live = registry.aliases().get("live")
-    for gate in ALL_GATES:
-        registry.store_verdict(version, passed_verdict(gate, version, live))
+    for gate in required_gates("staged"):
+        registry.store_verdict(version, passed_verdict(gate.name, version, live))
     registry.set_alias("staged", version)
     registry.set_alias("perf-passed", version)
     return version
