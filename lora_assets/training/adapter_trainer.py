@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from lora_assets.training import checkpoints
 from lora_assets.training.rows import EncodedRow, collate, eval_batches, plan_batches
 
 CURVE_POINTS = 50
-"""About how many readings of the training loss a run gives."""
+"""About how many values of the training loss a run reports."""
 
 
 class AdapterTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose batches are planned beforehand and whose eval loss is exact.
 
     To the Trainer the whole run is one pass over the planned batches, so that a resumed run
-    sees the very batches that it would have seen: the Trainer's own samplers draw each
-    epoch from the global random state, which a resumed process doesn't have. Its own
+    sees the batches that it would have seen: the Trainer's own samplers draw each epoch from
+    the global random state, which a resumed process doesn't have. The Trainer's own
     evaluation averages over batches; this one is a mean over all answer tokens.
     """
 
@@ -87,56 +88,56 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
 
+@dataclass(eq=False)
 class _Report(TrainerCallback):  # type: ignore[misc]
-    """Decides when to evaluate and save, passes losses and progress on, seals checkpoints."""
+    """Decides when to evaluate and save; reports losses and progress; seals checkpoints."""
 
-    def __init__(
-        self,
-        work: Path,
-        tokens_per_update: list[int],
-        evaluations: int,
-        on_loss: Callable[[LossPoint], None],
-        on_progress: Callable[[int, int], None],
-    ) -> None:
-        self._work = work
-        self._tokens_per_update = tokens_per_update
-        self._updates = len(tokens_per_update)
-        self._stops = {
-            max(1, round(self._updates * part / evaluations)) for part in range(1, evaluations + 1)
-        }
-        self._on_loss = on_loss
-        self._on_progress = on_progress
-        self._started = 0.0
-        self.effort = {"trained_tokens": 0, "trained_seconds": 0.0}
+    work: Path
+    tokens_per_update: list[int]
+    evaluations: int
+    on_loss: Callable[[LossPoint], None]
+    on_progress: Callable[[int, int], None]
+    effort: dict[str, float] = field(
+        default_factory=lambda: {"trained_tokens": 0, "trained_seconds": 0.0}
+    )
+    _started: float = 0.0
+
+    @property
+    def _updates(self) -> int:
+        return len(self.tokens_per_update)
+
+    def _is_stop(self, step: int) -> bool:
+        parts = range(1, self.evaluations + 1)
+        return step in {max(1, round(self._updates * part / self.evaluations)) for part in parts}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for entry in state.log_history:
             if "trained_tokens" in entry:
                 self.effort = {name: entry[name] for name in self.effort}
-        self._on_progress(state.global_step, self._updates)
+        self.on_progress(state.global_step, self._updates)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._started = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.effort["trained_seconds"] += time.perf_counter() - self._started
-        self.effort["trained_tokens"] += self._tokens_per_update[state.global_step - 1]
-        if state.global_step in self._stops:
+        self.effort["trained_tokens"] += self.tokens_per_update[state.global_step - 1]
+        if self._is_stop(state.global_step):
             control.should_log = control.should_evaluate = control.should_save = True
-        self._on_progress(state.global_step, self._updates)
+        self.on_progress(state.global_step, self._updates)
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for point in loss_points(state.log_history[-1]):
-            self._on_loss(point)
+            self.on_loss(point)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
-        checkpoints.seal(checkpoints.folder(self._work, step))
-        checkpoints.keep_only(self._work, {step, best(state.log_history)[0]})
+        checkpoints.seal(checkpoints.folder(self.work, step))
+        checkpoints.keep_only(self.work, {step, best(state.log_history)[0]})
 
 
 def loss_points(entry: dict[str, Any]) -> list[LossPoint]:
-    """The losses that one entry of the Trainer's log holds: one, or none."""
+    """Return the losses that one entry of the Trainer's log holds: one, or none."""
     names = {"loss": "train_loss", "eval_loss": "eval_loss"}
     return [
         LossPoint.model_validate({"step": entry["step"], "name": name, "value": entry[key]})
@@ -146,7 +147,7 @@ def loss_points(entry: dict[str, Any]) -> list[LossPoint]:
 
 
 def best(log: Sequence[dict[str, Any]]) -> tuple[int, float]:
-    """Step and value of the lowest eval loss in the Trainer's log, the first of equals."""
+    """Return step and value of the lowest eval loss in the Trainer's log, the first of equals."""
     evaluations = [(entry["eval_loss"], entry["step"]) for entry in log if "eval_loss" in entry]
     loss, step = min(evaluations)
     return step, loss

@@ -1,4 +1,4 @@
-"""A run's checkpoints, of which only complete ones count, and the adapter made from the best."""
+"""A run's checkpoints, of which only complete ones count, and the adapter from the best."""
 
 import errno
 import json
@@ -16,12 +16,12 @@ from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 PREFIX = "checkpoint-"
 FULL = 1 << 20
-"""A disk with fewer free bytes than this is taken to be full."""
+"""A disk with fewer free bytes than this counts as full."""
 
 
 @contextmanager
-def full_disk_named(work: Path) -> Iterator[None]:
-    """Turn what a full disk makes the libraries raise into one LoraAssetsError."""
+def disk_full_as_error(work: Path) -> Iterator[None]:
+    """Raise LoraAssetsError for whatever the libraries raise because the disk is full."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -35,7 +35,7 @@ def full_disk_named(work: Path) -> Iterator[None]:
 
 
 def folder(work: Path, step: int) -> Path:
-    """Where the Trainer puts the checkpoint of `step`."""
+    """Return the folder in which the Trainer saves the checkpoint of `step`."""
     return work / f"{PREFIX}{step}"
 
 
@@ -44,20 +44,20 @@ def _marker(checkpoint: Path) -> Path:
 
 
 def seal(checkpoint: Path) -> None:
-    """Mark a checkpoint as complete: its digest is written beside it."""
+    """Mark a checkpoint as complete by writing its digest beside it."""
     _marker(checkpoint).write_text(digest_folder(checkpoint))
 
 
 def newest_complete(work: Path) -> Path | None:
-    """The newest checkpoint that is all there; half-written or damaged ones are removed."""
-    complete = None
+    """Return the newest complete checkpoint; remove half-written or damaged ones."""
+    newest = None
     for checkpoint in _all(work):
         marker = _marker(checkpoint)
         if marker.is_file() and marker.read_text() == digest_folder(checkpoint):
-            complete = checkpoint
+            newest = checkpoint
         else:
             _remove(checkpoint)
-    return complete
+    return newest
 
 
 def keep_only(work: Path, steps: set[int]) -> None:
@@ -71,8 +71,8 @@ def publish(checkpoint: Path, output: Path, base_model_name: str) -> None:
     """Make the adapter folder `output` from a checkpoint: configuration and weights, no more.
 
     The configuration names `base_model_name` instead of a path, and is written so that the
-    same adapter always has the same bytes. `output` is there whole or not at all; an
-    adapter that is there already is replaced.
+    same adapter always has the same bytes. `output` appears whole or not at all, and replaces
+    an adapter that was there.
     """
     aside = output.with_name(f".{output.name}.new")
     replaced = output.with_name(f".{output.name}.old")

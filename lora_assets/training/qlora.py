@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.training import LORA_PROFILES, LoraProfile, TrainingParameters
+from lora_assets.records.training import LORA_PROFILES, TrainingParameters
 
 
 def device() -> torch.device:
-    """The GPU where there is one, otherwise the CPU.
+    """Return the GPU where there is one, otherwise the CPU.
 
-    Raises LoraAssetsError with several GPUs visible: a run uses one.
+    Raise LoraAssetsError with several GPUs visible: a run uses one.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -33,11 +33,9 @@ def device() -> torch.device:
 
 
 def load_tokenizer(base_model: Path | str) -> Any:
-    """The base model's tokenizer; raises LoraAssetsError where it has no end-of-sequence token."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(_existing(base_model))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _unloadable(base_model, error) from error
+    """Return the base model's tokenizer; raise LoraAssetsError without an end-of-sequence token."""
+    with _loading(base_model) as name:
+        tokenizer = AutoTokenizer.from_pretrained(name)
     if tokenizer.eos_token_id is None:
         raise LoraAssetsError(
             f"The tokenizer of base model {base_model} has no end-of-sequence token",
@@ -47,25 +45,29 @@ def load_tokenizer(base_model: Path | str) -> Any:
 
 
 def load_model(base_model: Path | str, parameters: TrainingParameters) -> Any:
-    """The base model with a fresh LoRA of the parameters' profile, as a peft model.
+    """Return the base model with a fresh LoRA of the parameters' profile, as a peft model.
 
-    Compute is bf16 on a GPU and fp32 on the CPU; the LoRA weights are fp32. Raises
+    Compute is bf16 on a GPU and fp32 on the CPU; the LoRA weights are fp32. Raise
     LoraAssetsError when the model can't be loaded, has too few positions for
     `max_seq_length`, or lacks a projection that the profile changes.
     """
     target = device()
     dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
-    try:
-        with _no_progress_bar():
-            base = AutoModelForCausalLM.from_pretrained(
-                _existing(base_model),
-                dtype=dtype,
-                device_map={"": str(target)},
-                quantization_config=_quantization(parameters, dtype),
-                use_safetensors=True,
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _unloadable(base_model, error) from error
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    logging.disable_progress_bar()
+    with _loading(base_model) as name:
+        base = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            device_map={"": str(target)},
+            quantization_config=nf4 if parameters.quantization == "nf4" else None,
+            use_safetensors=True,
+        )
     positions = base.config.max_position_embeddings
     if parameters.max_seq_length > positions:
         raise LoraAssetsError(
@@ -74,25 +76,27 @@ def load_model(base_model: Path | str, parameters: TrainingParameters) -> Any:
             f"Lower max-seq-length to {positions}.",
         )
     profile = LORA_PROFILES[parameters.lora_config]
-    _check_targets(base, profile, base_model)
+    # peft itself accepts a model that has only one of the targets.
+    projections = {name.rpartition(".")[2] for name, _ in base.named_modules()}
+    if missing := [name for name in profile.target_modules if name not in projections]:
+        raise LoraAssetsError(
+            f"Base model {base_model} has no {', '.join(missing)} for the LoRA profile to change",
+            "Use a Mistral or Llama model, or another profile.",
+        )
     if parameters.quantization == "nf4":
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
         _keep_trainable_layout(base)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=profile.rank,
+        lora_alpha=profile.alpha,
+        lora_dropout=profile.dropout,
+        target_modules=list(profile.target_modules),
+    )
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 by a name that it calls deprecated.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return get_peft_model(base, _lora_config(profile))
-
-
-def _quantization(parameters: TrainingParameters, compute: torch.dtype) -> Any:
-    if parameters.quantization == "none":
-        return None
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
+        return get_peft_model(base, lora)
 
 
 def _keep_trainable_layout(base: Any) -> None:
@@ -104,48 +108,18 @@ def _keep_trainable_layout(base: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _lora_config(profile: LoraProfile) -> Any:
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=profile.rank,
-        lora_alpha=profile.alpha,
-        lora_dropout=profile.dropout,
-        target_modules=list(profile.target_modules),
-    )
-
-
-def _check_targets(base: Any, profile: LoraProfile, base_model: Path | str) -> None:
-    # peft itself is content when a single one of the targets is found.
-    found = {name.rpartition(".")[2] for name, _ in base.named_modules()}
-    if missing := [name for name in profile.target_modules if name not in found]:
-        raise LoraAssetsError(
-            f"Base model {base_model} has no {', '.join(missing)} for the LoRA profile to change",
-            "Use a Mistral or Llama model, or another profile.",
-        )
-
-
-def _existing(base_model: Path | str) -> str:
+@contextmanager
+def _loading(base_model: Path | str) -> Iterator[str]:
+    """Yield what to load the base model by; what it raises becomes one LoraAssetsError."""
     if isinstance(base_model, Path) and not base_model.is_dir():
         raise LoraAssetsError(
             f"There is no base model folder {base_model}", "Give the folder of a base model."
         )
-    return str(base_model)
-
-
-def _unloadable(base_model: Path | str, error: Exception) -> LoraAssetsError:
-    reason = str(error).strip().splitlines()[0].rstrip(".")
-    return LoraAssetsError(
-        f"Base model {base_model} can't be loaded: {reason}",
-        "Give a folder or a Hugging Face name of a causal language model in safetensors.",
-    )
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+        yield str(base_model)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise LoraAssetsError(
+            f"Base model {base_model} can't be loaded: {reason}",
+            "Give a folder or a Hugging Face name of a causal language model in safetensors.",
+        ) from error

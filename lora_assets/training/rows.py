@@ -1,7 +1,8 @@
-"""Rows as token batches: what is fed to the model, and which tokens the loss counts."""
+"""Rows as token batches, and which of their tokens the loss counts."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ class EncodedRow(NamedTuple):
 
 
 def encode(row: Row, tokenizer: Any) -> EncodedRow:
-    """Tokenise a row such that its prompt's tokens are exactly those that inference will send.
+    """Tokenise a row such that its prompt's tokens are exactly those that inference sends.
 
     The answer's tokens are taken from the whole text where the prompt is a prefix of it in
     tokens too; where a token would span the boundary, the answer is tokenised by itself.
@@ -43,9 +44,9 @@ def encode(row: Row, tokenizer: Any) -> EncodedRow:
 def encode_split(
     name: str, rows: Sequence[Row], tokenizer: Any, max_seq_length: int
 ) -> tuple[list[EncodedRow], tuple[int, ...]]:
-    """The rows that fit `max_seq_length` tokens, and the indexes of those that don't.
+    """Return the rows that fit `max_seq_length` tokens, and the indexes of those that don't.
 
-    A row is never cut. Raises LoraAssetsError when nothing is left to train or measure on.
+    A row is never cut. Raise LoraAssetsError when no row is left to train or measure on.
     """
     encoded = [encode(row, tokenizer) for row in rows]
     if not encoded:
@@ -63,11 +64,11 @@ def encode_split(
 
 
 def collate(rows: Sequence[EncodedRow]) -> dict[str, Any]:
-    """A batch for a causal language model's forward pass.
+    """Return a batch for a causal language model's forward pass.
 
     `input_ids` is (batch, width); `labels` and `shift_labels` are the same (batch,
     `logits_to_keep`) tensor: the next token at each of the last `logits_to_keep` positions,
-    IGNORED where it is no answer token. Logits before the first answer are never computed.
+    IGNORED where that isn't an answer token. Logits before the first answer are never computed.
 
     There is no attention mask: padding lies to the right of every token, where causal
     attention can't see it, and without a mask the fast attention kernels apply.
@@ -93,9 +94,9 @@ def collate(rows: Sequence[EncodedRow]) -> dict[str, Any]:
 def plan_batches(
     rows: Sequence[EncodedRow], batch_size: int, epochs: int, seed: int
 ) -> list[list[int]]:
-    """The row indexes of every batch of the whole run: a function of its arguments alone.
+    """Return the row indexes of every batch of the whole run: a function of its arguments alone.
 
-    Each row comes once per epoch. Rows of like length share a batch, so that little is
+    Each row comes once per epoch. Rows of similar length share a batch, so that little is
     padded; the batches of an epoch come in random order and differ by at most one row in size.
     """
     shuffler = random.Random(seed)
@@ -109,22 +110,15 @@ def plan_batches(
             for start in range(0, len(order), pool)
             for index in sorted(order[start : start + pool], key=lambda i: len(rows[i].tokens))
         ]
-        batches = list(_even_parts(by_length, -(-len(by_length) // batch_size)))
+        size, longer = divmod(len(order), count := -(-len(order) // batch_size))
+        ends = list(accumulate(size + (batch < longer) for batch in range(count)))
+        batches = [by_length[start:end] for start, end in pairwise((0, *ends))]
         shuffler.shuffle(batches)
         plan.extend(batches)
     return plan
 
 
 def eval_batches(rows: Sequence[EncodedRow], batch_size: int) -> list[list[EncodedRow]]:
-    """All rows once, shortest first, in batches of at most `batch_size`."""
+    """Return all rows once, shortest first, in batches of at most `batch_size`."""
     ordered = sorted(rows, key=lambda row: len(row.tokens))
     return [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
-
-
-def _even_parts(items: list[int], parts: int) -> Iterator[list[int]]:
-    size, longer = divmod(len(items), parts)
-    start = 0
-    for part in range(parts):
-        end = start + size + (part < longer)
-        yield items[start:end]
-        start = end

@@ -1,4 +1,4 @@
-"""One training run, from rows to an adapter folder; killed and run again, it goes on."""
+"""One training run, from rows to an adapter folder; a killed run goes on when run again."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,16 +28,16 @@ def train(
     """Train a LoRA on the base model and leave its best checkpoint in `output`.
 
     `work` holds the checkpoints and must belong to these rows, parameters and base model
-    alone: a run that finds a complete checkpoint there goes on from it. They are removed on
-    success. `output` becomes a folder of adapter_config.json, which names
-    `base_model_name`, and adapter_model.safetensors; one that is there already is replaced.
+    alone: a run resumes from a complete checkpoint there. They are removed on success.
+    `output` becomes a folder of adapter_config.json, which names `base_model_name`, and
+    adapter_model.safetensors; one that exists is replaced.
 
-    `on_loss` gets every loss of this process as it comes, `on_progress` the updates done
-    and their total. A callback that raises ends the run, which can be taken up again.
+    Call `on_loss` with every loss of this process, `on_progress` with the updates done and
+    their total. A callback that raises ends the run, which can be resumed.
 
-    Same inputs, machine and number of threads: same bytes. Raises LoraAssetsError on rows,
-    parameters or a base model that can't be trained with, on a loss that is not finite, and
-    on a full disk; `output` is not touched then.
+    Same inputs, machine and number of threads: same bytes. Raise LoraAssetsError for rows,
+    parameters or a base model that can't be trained with, for a loss that isn't finite, and
+    for a full disk; `output` is not touched then.
     """
     tokenizer = load_tokenizer(base_model)
     limit = parameters.max_seq_length
@@ -49,7 +49,7 @@ def train(
         model, parameters, work, encoded_train, encoded_val, on_loss, on_progress
     )
     resume_from = checkpoints.newest_complete(work)
-    with checkpoints.full_disk_named(work):
+    with checkpoints.disk_full_as_error(work):
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
         log = trainer.state.log_history
         step, loss = best(log)

@@ -63,7 +63,7 @@ def make_model(
         spoil(model)
         folder = tmp_path_factory.mktemp("base")
         model.save_pretrained(folder)
-        with as_file(files("lora_assets") / "base_model") as shipped:
+        with as_file(files("lora_assets.embedded") / "base_model") as shipped:
             AutoTokenizer.from_pretrained(shipped).save_pretrained(folder)
         return folder
 
