@@ -112,13 +112,15 @@ check: $(VENV)/installed
 	$(VENV)/bin/zizmor --offline --quiet --min-severity medium .github/workflows
 
 # Each Workflow of argo/ as a WorkflowTemplate, for those who call it by reference.
+ARGO_TEMPLATES ?= argo/templates
 argo-templates:
+	mkdir -p $(ARGO_TEMPLATES)
 	for name in $(basename $(notdir $(wildcard argo/*.yaml))); do \
-		{ echo "# Made from ../$$name.yaml by 'make argo-templates'; change it there."; \
+		{ echo "# Made from argo/$$name.yaml by 'make argo-templates'; change it there."; \
 		  sed -e 's/^kind: Workflow$$/kind: WorkflowTemplate/' \
 		      -e "s/^  generateName: .*/  name: $$name/" \
 		      -e "s|argo submit $$name.yaml|argo submit --from workflowtemplate/$$name|" \
-		      argo/$$name.yaml; } > argo/templates/$$name.yaml; \
+		      argo/$$name.yaml; } > $(ARGO_TEMPLATES)/$$name.yaml; \
 	done
 
 ui: $(VENV)/installed

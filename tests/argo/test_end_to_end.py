@@ -1,7 +1,7 @@
-"""The five workflows as they stand in the YAML, on a real Dagster and the embedded stack.
+"""Run the workflows of argo/ on a real Dagster and the embedded stack (`make test-argo`).
 
-`make test-argo` runs this; the name keeps it out of `make test`. Each test goes on from what the
-one before it left, as the workflows do: from a data version to live traffic.
+Each test starts from the state that the one before it left, as the workflows do: from a data
+version to live traffic.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.argo.test_workflows import TEMPLATES, WORKFLOWS
+from tests.support.argo_workflows import TEMPLATES, WORKFLOWS, defaults_of
 from tests.support.doubles.argo_controller import ArgoWorkflow, Node
 from tests.support.doubles.flaky_network import FlakyNetwork
 from tests.support.remote_dagster import RemoteDagster, await_true
@@ -44,7 +44,7 @@ class Cluster:
         return ArgoWorkflow(WORKFLOWS[name], TEMPLATES, self.environment, folder)
 
     def submit(self, workflow: ArgoWorkflow, **parameters: str) -> Node:
-        declared = {p["name"] for p in workflow.manifest["spec"]["arguments"]["parameters"]}
+        declared = defaults_of(workflow.manifest)
         addresses = {k: v for k, v in self.addresses.items() if k.replace("_", "-") in declared}
         return workflow.submit(**addresses, **parameters)
 

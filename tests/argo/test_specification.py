@@ -1,10 +1,9 @@
-"""The workflows held against the specification's own tables."""
+"""The workflows have the parameters, steps and resources of the specification's tables."""
 
 import pytest
 
-from tests.argo.test_workflows import STAGES, WORKFLOWS
 from tests.support.argo_specification import ResourceRow, read
-from tests.support.argo_validation import templates_of
+from tests.support.argo_workflows import STAGES, WORKFLOWS, templates_of
 
 SPECIFIED = read()
 FOLLOWING = ResourceRow(
@@ -32,14 +31,6 @@ def test_the_specification_has_tables_for_all_five() -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_workflow_has_the_parameters_of_its_table_with_their_defaults(name: str) -> None:
-    given = WORKFLOWS[name]["spec"]["arguments"]["parameters"]
-    assert {parameter["name"]: parameter["value"] for parameter in given} == dict(
-        SPECIFIED[name].parameters
-    )
-
-
-@pytest.mark.parametrize("name", STAGES)
 def test_a_workflow_has_the_steps_of_its_table_in_their_order(name: str) -> None:
     groups = templates_of(WORKFLOWS[name])[name]["steps"]
     assert tuple(step["name"] for group in groups for step in group) == SPECIFIED[name].steps
@@ -63,18 +54,6 @@ def test_a_step_asks_for_the_light_row_and_never_for_a_gpu(name: str) -> None:
         "limits": FOLLOWING.limits,
     }
     assert not {"nodeSelector", "tolerations", "affinity"} & step.keys()
-
-
-def test_the_pipeline_has_every_parameter_but_for_those_that_it_decides() -> None:
-    decided = {"adapter-source", "slot-name", "source-alias", "model-name", "mlflow-experiment"}
-    expected = {
-        parameter: default
-        for tables in SPECIFIED.values()
-        for parameter, default in tables.parameters.items()
-        if parameter not in decided
-    }
-    given = WORKFLOWS["lora-pipeline"]["spec"]["arguments"]["parameters"]
-    assert {parameter["name"]: parameter["value"] for parameter in given} == expected
 
 
 def test_the_pipeline_stops_after_a_failed_quality_gate_and_promotes_past_both_others() -> None:

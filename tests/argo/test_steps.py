@@ -1,6 +1,6 @@
-"""The workflows' steps as they stand in the YAML, run by a double of Argo's controller.
+"""Run the workflows of argo/ by a double of Argo's controller.
 
-What they run is a stand-in for lora-assets that notes its arguments and ends as it is told to.
+Their steps call a stand-in for lora-assets that records its arguments and exits as planned.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.argo.test_workflows import STAGES, TEMPLATES, WORKFLOWS
+from tests.support.argo_workflows import STAGES, TEMPLATES, WORKFLOWS, defaults_of, templates_of
 from tests.support.doubles.argo_controller import ArgoWorkflow
 
 STAND_IN = """
@@ -86,12 +86,11 @@ def test_every_step_gets_the_defaults_and_nothing_for_an_empty_one(
 ) -> None:
     ended = stand_in.workflow(name, {}).submit()
     assert ended.phase == "Succeeded", ended.message
-    declared = WORKFLOWS[name]["spec"]["arguments"]["parameters"]
     for call in stand_in.calls:
         stage, step, *options = call["argv"]
-        assert stage == WORKFLOWS[name]["spec"]["templates"][1]["container"]["args"][2]
+        assert stage == templates_of(WORKFLOWS[name])["step"]["container"]["args"][2]
         assert step.startswith("--step=")
-        expected = {f"--{p['name']}={p['value']}" for p in declared if p["value"]}
+        expected = {f"--{n}={v}" for n, v in defaults_of(WORKFLOWS[name]).items() if v}
         if step in ("--step=smoke-test", "--step=set-staged-alias"):
             expected ^= {"--adapter-source=alias:candidate", "--adapter-source=version:"}
         assert set(options) == expected
@@ -234,8 +233,7 @@ def _pipeline_plan(**changes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def test_the_pipeline_checks_all_that_it_is_given_before_anything_else(stand_in: StandIn) -> None:
-    declared = WORKFLOWS["lora-pipeline"]["spec"]["arguments"]["parameters"]
-    given = {parameter["name"]: f"the {parameter['name']}" for parameter in declared}
+    given = {name: f"the {name}" for name in defaults_of(WORKFLOWS["lora-pipeline"])}
     workflow = stand_in.workflow("lora-pipeline", {"check check": {"exit_codes": [1]}})
     assert workflow.submit(**given).phase == "Failed"
     assert stand_in.steps == ["check", "terminate"]

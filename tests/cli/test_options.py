@@ -1,4 +1,4 @@
-"""The options of each stage's command held against the specification's own tables."""
+"""Parameters: the specification's tables, the workflows of argo/ and the code agree."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,19 +13,31 @@ from lora_assets.assets.live_deployment import PromoteConfig
 from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.staged_deployment import DeployConfig
 from lora_assets.cli import stages
+from lora_assets.cli.check import check
 from lora_assets.cli.stack import PLACES
 from lora_assets.settings import make_resources, read_settings
 from tests.support.argo_specification import read
+from tests.support.argo_workflows import WORKFLOWS, defaults_of
 
-SPECIFIED = read()
+SPECIFIED = {name: tables.parameters for name, tables in read().items()}
+SET_BY_THE_PIPELINE = {
+    *("adapter-source", "slot-name", "source-alias", "model-name", "mlflow-experiment"),
+}
+SPECIFIED["lora-pipeline"] = {
+    parameter: default
+    for parameters in SPECIFIED.values()
+    for parameter, default in parameters.items()
+    if parameter not in SET_BY_THE_PIPELINE
+}
 CLUSTER = read_settings({"LORA_ASSETS_STACK": "cluster"})
-COMMANDS: Mapping[str, tuple[click.Command, tuple[type[BaseModel], ...]]] = {
+COMMANDS: dict[str, tuple[click.Command, tuple[type[BaseModel], ...]]] = {
     "train-validate-lora": (stages.train, (TrainingConfig, QualityConfig)),
     "deploy-lora-adapter": (stages.deploy, (DeployConfig,)),
     "evaluate-lora-adapter": (stages.evaluate, (EvalConfig, EvalGateConfig)),
     "performance-test-lora": (stages.performance, (PerfConfig, PerfGateConfig)),
     "promote-lora-adapter": (stages.promote, (PromoteConfig,)),
 }
+COMMANDS["lora-pipeline"] = (check, tuple(c for _, configs in COMMANDS.values() for c in configs))
 """By workflow: its command, and what configures the command's run."""
 
 STACKS_OWN: Mapping[str, Any] = {
@@ -50,11 +62,12 @@ def default(option: click.Option, configs: tuple[type[BaseModel], ...]) -> Any:
     return STACKS_OWN[name] if given is None else given
 
 
-@pytest.mark.parametrize("workflow", COMMANDS)
-def test_every_parameter_of_the_specification_is_an_option_with_its_default(workflow: str) -> None:
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_a_parameter_has_the_specifications_default_in_the_file_and_the_code(workflow: str) -> None:
+    assert defaults_of(WORKFLOWS[workflow]) == SPECIFIED[workflow]
     command, configs = COMMANDS[workflow]
     options = {each.opts[0]: each for each in command.params if isinstance(each, click.Option)}
-    for parameter, expected in SPECIFIED[workflow].parameters.items():
+    for parameter, expected in SPECIFIED[workflow].items():
         found = default(options[f"--{parameter}"], configs)
         if expected or parameter == "judge-model":
             assert type(found)(expected) == found, parameter

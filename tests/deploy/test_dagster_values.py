@@ -28,8 +28,10 @@ from tests.support.doubles.dagster_chart import (
     launcher_config,
     merged,
 )
+from tests.support.doubles.dagster_chart_objects import objects
 from tests.support.doubles.kubernetes_api import KubernetesApi
 from tests.support.manifests import (
+    DATA,
     DEPLOY,
     REPOSITORY,
     code_location,
@@ -235,11 +237,32 @@ def test_a_deployment_adds_to_a_steps_pod_or_replaces_a_part_of_it(tmp_path: Pat
         assert replaced[part] == own[part]
 
 
-def test_the_claims_that_steps_mount_are_there() -> None:
-    for claim in ("lora-assets-training", "lora-assets-evaluation"):
-        assert find("PersistentVolumeClaim", claim, "dagster")
-
-
 def test_the_database_may_be_reached_where_it_is_an_existing_one() -> None:
     (rule,) = find("NetworkPolicy", "existing-postgresql")["spec"]["egress"]
     assert rule["ports"] == [{"protocol": "TCP", "port": EXISTING["postgresql"]["service"]["port"]}]
+
+
+def test_the_double_names_and_labels_objects_as_the_real_chart_does() -> None:
+    """Compared with what Helm 3 rendered from the chart, for the values of that time."""
+    facts = json.loads((DATA / "chart-objects.json").read_text())["objects"]
+    changed = {
+        "dagsterWebserver": {"nameOverride": "dagster-webserver"},
+        "dagster-user-deployments": {
+            "deployments": [
+                {
+                    **code_location(),
+                    "dagsterApiGrpcArgs": ["--python-module", "lora_assets.definitions"],
+                }
+            ]
+        },
+    }
+    made = objects(merged(dagster_values(), changed), "1.12.19")
+    assert by_name(json.loads(json.dumps(made))) == by_name(facts)
+
+
+def by_name(made: Sequence[Mapping[str, Any]]) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+    """Index objects; what the database's own init container runs is of no interest."""
+    for each in made:
+        if each["kind"] == "StatefulSet":
+            each["containers"][0]["words"].clear()
+    return {(each["kind"], each["name"]): each for each in made}

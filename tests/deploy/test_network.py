@@ -6,11 +6,13 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from tests.support.manifests import Object, find, of_kind
+from tests.support.doubles.dagster_chart_objects import objects
+from tests.support.manifests import Object, dagster_values, find, of_kind
 
 NAMESPACES: Mapping[str, Mapping[str, str]] = {
     "an-app": {"lora-assets/vllm-client": "true"},
     **{name: {} for name in ("another-app", "ml-models", "dagster", "ai-platform", "kube-system")},
+    "s3": {},
 }
 
 
@@ -47,11 +49,15 @@ STATUS = of("CronJob", "fleet-status")
 ARGO_STEP = pod("ml-models", **{"workflows.argoproj.io/workflow": "train-abc"})
 # As dagster-k8s labels them.
 STEP = pod("dagster", **{"app.kubernetes.io/name": "dagster", "dagster/op": "adapter"})
-# As Dagster's chart labels them.
-WEBSERVER = pod("dagster", component="dagster-webserver")
-DAEMON = pod("dagster", component="dagster-daemon")
-CODE = pod("dagster", component="user-deployments")
-POSTGRESQL = pod("dagster", app="postgresql")
+CHART = {
+    each["name"]: pod("dagster", **each["labels"])
+    for each in objects(dagster_values())
+    if "labels" in each
+}
+WEBSERVER = CHART["dagster-webserver"]
+DAEMON = CHART["dagster-daemon"]
+CODE = CHART["dagster-dagster-user-deployments-lora-assets"]
+POSTGRESQL = CHART["dagster-postgresql"]
 MLFLOW = of("Deployment", "mlflow")
 PROMETHEUS = pod("ai-platform", **{"app.kubernetes.io/name": "prometheus"})
 DNS = pod("kube-system", **{"k8s-app": "kube-dns"})
@@ -59,7 +65,8 @@ CLIENT = pod("an-app", app="chat")
 STRANGER = pod("another-app", app="chat")
 IN_ML_MODELS = pod("ml-models", app="notebook")
 INTERNET = Peer(ip="203.0.113.7")
-EXISTING_POSTGRESQL = Peer(ip="10.0.3.4")
+EXISTING_POSTGRESQL = OWN_S3 = Peer(ip="10.0.3.4")
+S3_IN_THE_CLUSTER = pod("s3", app="minio")
 
 ALLOWED = {
     "steps of Dagster to vLLM": (STEP, VLLM, 8000),
@@ -69,6 +76,10 @@ ALLOWED = {
     "steps to S3": (STEP, INTERNET, 443),
     "steps to PostgreSQL": (STEP, POSTGRESQL, 5432),
     "steps to an existing PostgreSQL": (STEP, EXISTING_POSTGRESQL, 5432),
+    "steps to an own S3": (STEP, OWN_S3, 9000),
+    "sensors to an S3 in the cluster": (CODE, S3_IN_THE_CLUSTER, 9000),
+    "Argo's steps to an own S3": (ARGO_STEP, OWN_S3, 9000),
+    "Argo's steps to an S3 in the cluster": (ARGO_STEP, S3_IN_THE_CLUSTER, 9000),
     "the daemon to the code location": (DAEMON, CODE, 3030),
     "the daemon to the Kubernetes API": (DAEMON, INTERNET, 443),
     "names in dagster": (STEP, DNS, 53),
@@ -101,6 +112,8 @@ REFUSED = {
     "clients to another port": (CLIENT, VLLM, 9000),
     "vLLM to Dagster": (VLLM, WEBSERVER, 80),
     "vLLM to PostgreSQL": (VLLM, POSTGRESQL, 5432),
+    "the judge to an own S3": (JUDGE, OWN_S3, 9000),
+    "Argo's steps to an S3 on the internet": (ARGO_STEP, INTERNET, 9000),
     "steps to a PostgreSQL elsewhere": (STEP, INTERNET, 5432),
     "vLLM to the judge": (VLLM, JUDGE, 8000),
     "vLLM to other services": (VLLM, INTERNET, 22),

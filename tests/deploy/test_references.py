@@ -1,12 +1,14 @@
-"""What one manifest names, another one has."""
+"""Whatever one manifest names, another one, a chart or the guide makes."""
 
 import re
 
 import pytest
 
+from lora_assets.kubernetes.step_pods import EVALUATION_CLAIM, TRAIN, TRAINING_CLAIM
+from tests.support.argo_workflows import STAGES
 from tests.support.manifests import (
     FOLDERS,
-    MANIFESTS,
+    PODS,
     REPOSITORY,
     WITH_PODS,
     Manifest,
@@ -21,7 +23,7 @@ GUIDE = (REPOSITORY / "docs" / "cluster.md").read_text()
 
 
 def selected(selector: Object, namespace: str | None) -> list[Manifest]:
-    """The workloads whose pods have these labels."""
+    """Return the workloads whose pods have these labels."""
     return [
         manifest
         for manifest in WITH_PODS
@@ -57,12 +59,23 @@ def test_the_budget_is_for_the_replicas() -> None:
     assert [m.name for m in selected(labels, budget.namespace)] == ["vllm"]
 
 
-@pytest.mark.parametrize("manifest", WITH_PODS, ids=str)
-def test_what_is_mounted_is_a_volume_and_every_volume_is_mounted(manifest: Manifest) -> None:
+@pytest.mark.parametrize("manifest", PODS, ids=str)
+def test_volumes_are_mounted_limited_and_their_claims_made(manifest: Manifest) -> None:
     assert manifest.pod is not None
-    volumes = {volume["name"] for volume in manifest.pod["spec"]["volumes"]}
+    volumes = {volume["name"]: volume for volume in manifest.pod["spec"]["volumes"]}
     mounts = {mount["name"] for c in manifest.containers for mount in c["volumeMounts"]}
-    assert mounts == volumes
+    assert mounts == volumes.keys()
+    for volume in volumes.values():
+        if "emptyDir" in volume:
+            assert volume["emptyDir"]["sizeLimit"]
+        else:
+            claim = volume["persistentVolumeClaim"]["claimName"]
+            assert find("PersistentVolumeClaim", claim, manifest.namespace)
+
+
+def test_the_claims_of_dagsters_steps_are_made() -> None:
+    for claim in (TRAINING_CLAIM, EVALUATION_CLAIM):
+        assert find("PersistentVolumeClaim", claim, "dagster")
 
 
 def test_service_accounts_are_there() -> None:
@@ -72,7 +85,7 @@ def test_service_accounts_are_there() -> None:
     used |= {("dagster", values["dagster-user-deployments"]["serviceAccount"]["name"])}
     used |= {
         (m.namespace, m.pod["spec"]["serviceAccountName"])
-        for m in WITH_PODS
+        for m in PODS
         if m.pod and "serviceAccountName" in m.pod["spec"]
     }
     used |= {
@@ -96,25 +109,70 @@ def test_a_binding_binds_a_role_of_its_namespace() -> None:
     assert sorted(bound) == sorted(roles)
 
 
-def test_the_guide_creates_every_secret_that_is_asked_for() -> None:
+S3_CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3"}
+
+
+def created() -> dict[tuple[str, str], set[str]]:
+    """Return the keys of each Secret that the guide creates, by namespace and name."""
+    commands = re.findall(
+        r"kubectl -n (\S+) create secret generic (\S+)((?:[\s\\]+--from-literal=\S+)+)", GUIDE
+    )
+    return {
+        (namespace, name): set(re.findall(r"--from-literal=([A-Za-z0-9_]+)=", keys))
+        for namespace, name, keys in commands
+    }
+
+
+def test_the_guide_creates_every_secret_that_a_container_reads() -> None:
+    containers = [
+        *((m.namespace, c) for m in PODS for c in m.containers),
+        ("dagster", code_location()),
+        ("dagster", {"env": TRAIN["dagster-k8s/config"]["container_config"]["env"]}),
+    ]
     asked = {
         (namespace, ref["name"], ref["key"])
-        for namespace, container in [
-            *((m.namespace, c) for m in MANIFESTS for c in m.containers),
-            ("dagster", code_location()),
-        ]
+        for namespace, container in containers
         for variable in container.get("env", ())
-        if (ref := variable.get("valueFrom", {}).get("secretKeyRef"))
+        for source in [variable.get("valueFrom") or variable.get("value_from") or {}]
+        if (ref := source.get("secretKeyRef") or source.get("secret_key_ref"))
     }
-    created = re.findall(
-        r"kubectl -n (\S+) create secret generic (\S+)[\s\\]+--from-literal=([A-Za-z_]+)=", GUIDE
-    )
-    assert asked <= set(created)
+    assert ("dagster", "hf-token", "token") in asked
+    for namespace, name, key in asked:
+        assert key in created()[str(namespace), name], (namespace, name)
+
+
+def test_everything_that_may_read_the_bucket_takes_an_optional_key_for_it() -> None:
+    optional = {"secretRef": {"name": "s3-credentials", "optional": True}}
+    readers = {
+        f"{m} {container.get('name', 'step')}"
+        for m in PODS
+        for container in m.containers
+        if optional in container.get("envFrom", ())
+    }
+    assert readers == {
+        "vllm/deployment.yaml: Deployment vllm restore",
+        "mlflow/deployment.yaml: Deployment mlflow mlflow",
+        "monitoring/fleet-status.yaml: CronJob fleet-status status",
+        "argo/lora-pipeline.yaml: Workflow lora-pipeline-check step",
+        *(f"argo/{stage}.yaml: Workflow {stage}-step step" for stage in STAGES),
+    }
+    keys = {
+        v["name"]: v["valueFrom"]["secretKeyRef"]
+        for v in code_location()["env"]
+        if v["name"] in S3_CREDENTIALS
+    }
+    assert keys == {
+        name: {"name": "s3-credentials", "key": name, "optional": True} for name in S3_CREDENTIALS
+    }
+    assert created()["ml-models", "s3-credentials"] == {*S3_CREDENTIALS, "AWS_DEFAULT_REGION"}
+    assert created()["dagster", "s3-credentials"] == S3_CREDENTIALS
 
 
 def test_the_guide_applies_every_folder_and_makes_namespaces_before_what_goes_into_them() -> None:
     applied = re.findall(r"kubectl apply -[kf] ([a-z0-9./-]+)", GUIDE)
-    assert all((REPOSITORY / path).exists() for path in applied)
+    made = {"argo/templates/"}  # By `make argo-templates`, in the line before.
+    assert all((REPOSITORY / path).exists() for path in set(applied) - made)
+    assert "$ make argo-templates\n$ kubectl apply -f argo/templates/" in GUIDE
     apart = {"deploy/judge/base", "deploy/judge/llama-70b"}  # A base; the other judge.
     assert {f"deploy/{folder}" for folder in FOLDERS} - apart <= set(applied)
     for later in ("argo/argo-workflows", "$ kubectl apply -k", "$ kubectl -n ml-models"):

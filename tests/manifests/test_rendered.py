@@ -9,14 +9,9 @@ from functools import cache
 import pytest
 import yaml
 
-from tests.support.manifests import CUSTOM, DEPLOY, Manifest, resources, validate
+from tests.support.manifests import APPLIED, CUSTOM, DEPLOY, Manifest, resources, validate
 
 pytestmark = pytest.mark.e2e
-
-APPLIED = (
-    *("access", "mlflow", "dagster", "dagster/existing-postgresql", "vllm"),
-    *("judge/mistral-7b", "judge/llama-70b", "monitoring"),
-)
 
 
 def command() -> Sequence[str]:

@@ -1,20 +1,17 @@
-"""What Argo's controller refuses in a Workflow, or takes without a word and fails on later.
+"""Find what Argo's controller refuses in a Workflow, or accepts and fails on later.
 
-Hera's models know the names and types of all fields. The rest is checked here, for what this
-project uses: `steps` templates, container templates, plain `{{...}}` references.
+Hera's models know the names and types of all fields. The rest is checked here, for the features
+that this project uses: `steps` templates, container templates, plain `{{...}}` references.
+What every pod must have is tested with the other manifests, in tests/deploy.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-import yaml
 from hera.workflows import models
 from pydantic import ValidationError
 
-Manifest = Mapping[str, Any]
+from tests.support.argo_workflows import Manifest, callee, references, templates_of
 
 RETRY_EXPRESSION = "asInt(lastRetry.exitCode) == 75"
 """EX_TEMPFAIL, a lost connection: all that is worth another attempt."""
@@ -25,35 +22,8 @@ EXIT_STEP = "terminate"
 _SECRET = re.compile(r"secret|token(?!s)|password|api[-_]?key", re.IGNORECASE)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """A manifest as Argo reads it; YAML's anchors are gone."""
-    # A round through JSON: what two aliases share must not change together.
-    loaded: dict[str, Any] = json.loads(json.dumps(yaml.safe_load(path.read_text())))
-    return loaded
-
-
-def references(part: object) -> set[str]:
-    """What stands between double braces anywhere in `part`."""
-    return set(re.findall(r"\{\{\s*(.*?)\s*\}\}", json.dumps(part)))
-
-
-def templates_of(manifest: Manifest) -> Mapping[str, Manifest]:
-    """The templates of a Workflow or WorkflowTemplate by name."""
-    return {template["name"]: template for template in manifest["spec"]["templates"]}
-
-
-def callee(step: Manifest, manifest: Manifest, library: Mapping[str, Manifest]) -> Manifest | None:
-    """The template that a step calls, in its own manifest or by reference; None if missing."""
-    if "template" in step:
-        return templates_of(manifest).get(step["template"])
-    reference = step["templateRef"]
-    if reference["name"] not in library:
-        return None
-    return templates_of(library[reference["name"]]).get(reference["template"])
-
-
 def problems(manifest: Manifest, library: Mapping[str, Manifest]) -> list[str]:
-    """A line for each thing that is wrong; `library` has the WorkflowTemplates by name."""
+    """Return a line for each fault; `library` has the WorkflowTemplates by name."""
     model = getattr(models, manifest["kind"])
     try:
         model.model_validate(manifest, extra="forbid")
@@ -169,23 +139,11 @@ def _of_container(template: Manifest) -> Iterator[str]:
     for field in ("activeDeadlineSeconds", "serviceAccountName"):
         if field not in template:
             yield f"has no {field} of its own, which a templateRef would not bring along"
-    if not re.search(r":\d+\.\d+\.\d+$", container["image"]):
-        yield f"image {container['image']} has no version"
-    for kind in ("requests", "limits"):
-        for resource in ("cpu", "memory"):
-            if resource not in container.get("resources", {}).get(kind, {}):
-                yield f"has no {kind} of {resource}"
-    security = container.get("securityContext", {})
-    # Argo's own containers get the pod's user: their image names none, which is root.
-    if (
-        not template.get("securityContext", {}).get("runAsNonRoot")
-        or not template["securityContext"].get("runAsUser")
-        or not security.get("readOnlyRootFilesystem")
-        or security.get("allowPrivilegeEscalation") is not False
-        or security.get("capabilities") != {"drop": ["ALL"]}
-    ):
-        yield "may run as root, write to its root file system or gain privileges"
-    yield from _of_volumes(template)
+    user = template.get("securityContext", {}).get("runAsUser")
+    if not user:
+        # Argo's own containers get the pod's user: their image names none, which is root.
+        yield "has no runAsUser for the pod, so that Argo's own containers run as root"
+    yield from _of_outputs(template)
     for variable in container.get("env", []):
         if _SECRET.search(variable["name"]) and "value" in variable:
             yield f"variable {variable['name']} has a secret as its plain value"
@@ -196,15 +154,8 @@ def _of_container(template: Manifest) -> Iterator[str]:
         yield "a parameter would be read as shell"
 
 
-def _of_volumes(template: Manifest) -> Iterator[str]:
-    volumes = {volume["name"]: volume for volume in template.get("volumes", [])}
-    for volume in volumes.values():
-        if "sizeLimit" not in volume["emptyDir"]:
-            yield f"volume {volume['name']} has no sizeLimit"
+def _of_outputs(template: Manifest) -> Iterator[str]:
     mounts = template["container"].get("volumeMounts", [])
-    for mount in mounts:
-        if mount["name"] not in volumes:
-            yield f"mounts volume {mount['name']}, which is not there"
     for output in template.get("outputs", {}).get("parameters", []):
         path = output["valueFrom"]["path"]
         if not any(path.startswith(f"{mount['mountPath']}/") for mount in mounts):

@@ -1,4 +1,4 @@
-"""What lies in deploy/, read for the tests."""
+"""The manifests of deploy/, and the pods of argo/, read for the tests."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,13 +9,18 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
+from tests.support.argo_workflows import WORKFLOWS
+
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
-FOLDERS = (
-    *("access", "mlflow", "dagster", "dagster/existing-postgresql", "vllm"),
-    *("judge/base", "judge/mistral-7b", "judge/llama-70b"),
-    "monitoring",
+DATA = Path(__file__).parent / "data"
+APPLIED = (
+    *("access", "access/own-s3", "mlflow", "dagster", "dagster/existing-postgresql", "vllm"),
+    *("judge/mistral-7b", "judge/llama-70b", "monitoring"),
 )
+"""The folders that `kubectl apply -k` takes."""
+
+FOLDERS = (*APPLIED, "judge/base")
 KUBERNETES = "1.37"
 CUSTOM = ("monitoring.coreos.com", "kustomize.config.k8s.io")
 """Groups that Kubernetes' own schemas don't have."""
@@ -25,7 +30,7 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Manifest:
-    """One object of a file, or of what kustomize made."""
+    """One object of a file, or of kustomize's output."""
 
     where: str
     content: Object
@@ -65,7 +70,7 @@ def kustomization(folder: str) -> Object:
 
 
 def resources(folder: str) -> Iterator[Manifest]:
-    """The objects of a folder's own files, before kustomize changes anything."""
+    """Read the objects of a folder's own files, before kustomize changes anything."""
     for name in kustomization(folder)["resources"]:
         if name.endswith(".yaml"):
             text = (DEPLOY / folder / name).read_text()
@@ -77,8 +82,31 @@ MANIFESTS = tuple(manifest for folder in FOLDERS for manifest in resources(folde
 WITH_PODS = tuple(manifest for manifest in MANIFESTS if manifest.pod)
 
 
+def argo_pods() -> Iterator[Manifest]:
+    """Make a pod of each container template of argo/, as Argo's controller does."""
+    for name, workflow in WORKFLOWS.items():
+        namespace = workflow["metadata"]["namespace"]
+        for template in workflow["spec"]["templates"]:
+            if "container" in template:
+                pod = {
+                    "metadata": {"labels": {"workflows.argoproj.io/workflow": f"{name}-x7k2p"}},
+                    "spec": {
+                        "serviceAccountName": template["serviceAccountName"],
+                        "securityContext": template["securityContext"],
+                        "volumes": template["volumes"],
+                        "containers": [template["container"]],
+                    },
+                }
+                metadata = {"name": f"{name}-{template['name']}", "namespace": namespace}
+                content = {"kind": "Workflow", "metadata": metadata, "spec": {"template": pod}}
+                yield Manifest(f"argo/{name}.yaml", content)
+
+
+PODS = (*WITH_PODS, *argo_pods())
+
+
 def find(kind: str, name: str, namespace: str | None = None) -> Object:
-    """The one object of that kind and name."""
+    """Return the one object of that kind and name."""
     (found,) = (
         manifest.content
         for manifest in MANIFESTS
@@ -93,7 +121,7 @@ def of_kind(kind: str) -> list[Manifest]:
 
 
 def validate(content: Object) -> None:
-    """Hold an object against Kubernetes' schema; a field that it doesn't have is refused."""
+    """Validate an object against Kubernetes' schema and refuse unknown fields."""
     kubernetes_validate.validate(json.loads(json.dumps(content)), KUBERNETES, strict=True)
 
 

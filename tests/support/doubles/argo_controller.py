@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-from tests.support.argo_validation import Manifest, callee, references, templates_of
+from tests.support.argo_workflows import Manifest, callee, references, templates_of
 
 Phase = Literal["Succeeded", "Failed", "Error", "Skipped"]
 

@@ -1,0 +1,167 @@
+"""Every host, Service, port, workload, label and image that a file names is made by something."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from tests.support.argo_workflows import ARGO
+from tests.support.doubles.dagster_chart import NAMESPACE, merged
+from tests.support.doubles.dagster_chart_objects import objects
+from tests.support.manifests import (
+    APPLIED,
+    DEPLOY,
+    MANIFESTS,
+    PODS,
+    REPOSITORY,
+    code_location,
+    dagster_values,
+    kustomization,
+    of_kind,
+)
+
+CHART = objects(dagster_values())
+PAGES = [REPOSITORY / "docs" / name for name in ("argo.md", "cluster.md", "kubernetes.md")]
+FILES = [*ARGO.glob("*.yaml"), *DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.json"), *PAGES]
+TEXTS = {str(path.relative_to(REPOSITORY)): path.read_text() for path in FILES}
+
+RENAMED = {
+    ("Service", "judge"): ("judge-vllm-service", "judge-large-vllm"),
+    ("Deployment", "judge"): ("judge-vllm", "judge-large-vllm"),
+}
+"""What the overlays of the judge call it; tests/manifests renders them."""
+
+OF_OTHER_CHARTS = {
+    # kube-prometheus-stack: its release, and the name of the chart.
+    ("Service", "ai-platform", "monitoring-kube-prometheus-prometheus"): {9090},
+}
+EXAMPLES = {"minio.s3:9000", "seaweedfs-s3.s3:8333", "rook-ceph-rgw-store.rook-ceph:80"}
+"""S3 servers of the page's table, which a team has or has not."""
+
+
+def made() -> Mapping[tuple[str, str, str], set[int]]:
+    """Return the ports of every Service, and no ports of every workload, by kind and name."""
+    found: dict[tuple[str, str, str], set[int]] = {**OF_OTHER_CHARTS}
+    for manifest in MANIFESTS:
+        ports = {port["port"] for port in manifest.content.get("spec", {}).get("ports", ())}
+        for name in RENAMED.get((manifest.kind, manifest.name), (manifest.name,)):
+            found.setdefault((manifest.kind, str(manifest.namespace), name), set()).update(ports)
+    for each in CHART:
+        found[each["kind"], NAMESPACE, each["name"]] = set(each.get("ports", {}).values())
+    return found
+
+
+def hosts() -> Iterator[tuple[str, str, str, int]]:
+    """Yield each `http://service.namespace:port` with the file that it stands in."""
+    for where, text in TEXTS.items():
+        for host in re.findall(r"http://([a-z][a-z0-9-]+\.[a-z0-9-]+:\d+)", text):
+            if host not in EXAMPLES:
+                service, namespace, port = re.split("[.:]", host)
+                yield where, service, namespace, int(port)
+
+
+@pytest.mark.parametrize(("where", "service", "namespace", "port"), sorted(set(hosts())))
+def test_a_url_names_a_service_and_a_port_of_it(
+    where: str, service: str, namespace: str, port: int
+) -> None:
+    assert port in made()["Service", namespace, service], where
+
+
+def test_the_workflows_call_the_service_that_the_chart_makes() -> None:
+    """Without `nameOverride` it is another one, and every step waited for an hour."""
+    url = ("dagster-webserver", "dagster", 80)
+    assert {host[1:] for host in hosts() if host[0].startswith("argo/")} >= {url}
+    values = merged(dagster_values(), {"dagsterWebserver": {"nameOverride": "dagster-webserver"}})
+    names = {each["name"] for each in objects(values) if each["kind"] == "Service"}
+    assert "dagster-webserver" not in names
+    assert "dagster-dagster-webserver" in names
+
+
+@pytest.mark.parametrize("where", [str(page.relative_to(REPOSITORY)) for page in PAGES])
+def test_a_command_of_the_guide_names_an_object_that_is_there(where: str) -> None:
+    kinds = {"svc": "Service", "deploy": "Deployment", "cronjob": "CronJob"}
+    for line in re.findall(r"^.*kubectl -n .*$", TEXTS[where], re.M):
+        namespace = re.findall(r"kubectl -n (\S+)", line)[0]
+        for kind, name, port in re.findall(
+            r"\b(svc|deploy|cronjob)/([a-z-]+)(?: \d+:(\d+))?", line
+        ):
+            ports = made()[kinds[kind], namespace, name]
+            assert not port or int(port) in ports, line
+
+
+def pod_labels() -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield namespace and labels of every pod: ours, the chart's, and those of other charts."""
+    for manifest in PODS:
+        assert manifest.pod is not None
+        yield str(manifest.namespace), manifest.pod["metadata"]["labels"]
+    for each in CHART:
+        if "labels" in each:
+            yield NAMESPACE, each["labels"]
+    yield "ai-platform", {"app.kubernetes.io/name": "prometheus"}
+
+
+def selectors() -> Iterator[tuple[str, str, Mapping[str, object]]]:
+    """Yield each pod selector of a network policy, with the namespace that it looks into."""
+    for policy in of_kind("NetworkPolicy"):
+        spec, own = policy.content["spec"], str(policy.namespace)
+        yield str(policy), own, spec["podSelector"]
+        for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
+            for peer in (*rule.get("from", ()), *rule.get("to", ())):
+                labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+                namespace = labels.get("kubernetes.io/metadata.name", own)
+                yield str(policy), namespace, peer.get("podSelector", {})
+
+
+@pytest.mark.parametrize(("where", "namespace", "selector"), [s for s in selectors() if s[2]])
+def test_a_network_policy_selects_pods_that_something_makes(
+    where: str, namespace: str, selector: Mapping[str, object]
+) -> None:
+    labels = [each for of, each in pod_labels() if of == namespace]
+    wanted = selector.get("matchLabels", {})
+    expressions = selector.get("matchExpressions", [])
+    assert isinstance(wanted, dict)
+    assert isinstance(expressions, list)
+    for key, value in wanted.items():
+        assert any(each.get(key) == value for each in labels), where
+    for expression in expressions:
+        for value in expression.get("values", [None]):
+            assert any(
+                expression["key"] in each and value in (None, each[expression["key"]])
+                for each in labels
+            ), (where, value)
+
+
+def images() -> set[str]:
+    """Return every image that the files name, and those of Dagster's chart."""
+    renamed = {
+        image["name"]: f"{image['newName']}:{image['newTag']}"
+        for folder in APPLIED
+        for image in kustomization(folder).get("images", ())
+    }
+    used = {container["image"] for pod in PODS for container in pod.containers}
+    of_chart = {c["image"] for each in CHART for c in each.get("containers", ())}
+    (step_pods,) = (v["value"] for v in code_location()["env"] if v["name"].endswith("STEP_PODS"))
+    steps = {each["container_config"]["image"] for each in json.loads(step_pods).values()}
+    recipes = (path.read_text() for path in DEPLOY.glob("images/*/Dockerfile"))
+    bases = {name for text in recipes for name in re.findall(r"^FROM (\S+[:/]\S+)", text, re.M)}
+    typed = re.findall(r"--image (\S+)", TEXTS["docs/cluster.md"])
+    return {*(renamed.get(image, image) for image in used), *of_chart, *steps, *bases, *typed}
+
+
+def test_the_guide_lists_every_image_that_a_cluster_pulls() -> None:
+    _, _, section = TEXTS["docs/cluster.md"].partition("## Behind a closed network")
+    listed = re.findall(r"^\| `(\S+)` \|", section, re.M)
+    assert sorted(listed) == sorted(images())
+    assert {"docker.io/busybox:1.28", "docker.io/library/postgres:14.6"} <= set(listed)
+
+
+def test_our_images_have_the_packages_version_and_all_others_a_tag() -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    for image in images() - {"curlimages/curl"}:
+        name, _, tag = image.rpartition(":")
+        assert name, image
+        assert tag != "latest", image
+        if re.search(r"/vllm-(deployment|training)-tools$", name):
+            assert tag == version, image
