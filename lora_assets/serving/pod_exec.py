@@ -17,7 +17,7 @@ from kubernetes.config import ConfigException, load_incluster_config, load_kube_
 from kubernetes.stream import stream, ws_client
 from urllib3.exceptions import HTTPError
 from websocket import WebSocketBadStatusException, WebSocketException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.serving import adapter_files

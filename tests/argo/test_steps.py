@@ -18,6 +18,8 @@ import pytest
 from tests.support.argo_workflows import STAGES, TEMPLATES, WORKFLOWS, defaults_of, templates_of
 from tests.support.doubles.argo_controller import ArgoWorkflow
 
+pytestmark = pytest.mark.integration
+
 STAND_IN = """
     import json, os, pathlib, signal, sys
     folder = pathlib.Path(os.environ["STAND_IN"])

@@ -15,6 +15,8 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.local.run import materialise
 from lora_assets.records.run_outcome import RunFailed
 
+pytestmark = pytest.mark.integration
+
 COMMAND = (sys.executable, "-m", "lora_assets.cli.main")
 SPACE = 32 << 20
 ROOM_FOR_DATABASES = 1100 << 10
@@ -83,8 +85,8 @@ def test_a_full_disk_loses_nothing_and_training_goes_on_once_there_is_room(
 ) -> None:
     built = small_disk.run("data", "build", "--data-version", "1", "--services", "sqs")
     assert built.returncode == 0
-    train = ("train", "--data-version", "1", "--num-epochs", "1", "--max-eval-loss", "9")
-    train += ("--max-perplexity", "9999")
+    train = ["train", "--data-version", "1", "--num-epochs", "1", "--max-eval-loss", "9"]
+    train += ["--max-perplexity", "9999"]
     for free in (0, ROOM_FOR_DATABASES):
         small_disk.leave(free)
         error = the_error(small_disk.run(*train))

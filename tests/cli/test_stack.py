@@ -1,5 +1,7 @@
 """The parameters that say where something is: in the settings, the resources and a run."""
 
+from typing import Any
+
 import pytest
 
 from lora_assets.cli.stack import PLACES, Stack, resource_config
@@ -20,7 +22,7 @@ def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(name: str) -> N
 
 
 def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() -> None:
-    configured = {
+    configured: dict[str, dict[str, Any]] = {
         "fleet": {"vllm_url": "http://a", "adapters_dir": "/a", "api_key": {"env": "VLLM_API_KEY"}},
         "registry": {"tracking_uri": "http://mlflow", "model_name": "m"},
         "tracking": {"tracking_uri": "http://mlflow", "artifacts": ""},

@@ -45,7 +45,7 @@ STEP_PODS = "LORA_ASSETS_STEP_PODS"
 STORAGES = ("schedule_storage", "run_storage", "event_log_storage")
 
 
-def processed(kind: type, config: Mapping[str, Any]) -> Mapping[str, Any]:
+def processed(kind: Any, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The configuration as the class gets it; the errors that Dagster finds fail the test."""
     from dagster._config import Field, resolve_to_config_type
 
@@ -53,6 +53,7 @@ def processed(kind: type, config: Mapping[str, Any]) -> Mapping[str, Any]:
     field = schema if isinstance(schema, (Field, ConfigType)) else resolve_to_config_type(schema)
     found = process_config(field, config)
     assert found.success, [error.message for error in found.errors or ()]
+    assert found.value is not None
     return found.value
 
 
@@ -150,7 +151,7 @@ def made_job(folder: Path, step: Sequence[Mapping[str, Any]] = ()) -> Mapping[st
     )
     assert context.namespace == "dagster"
     for said in step:
-        of_step = UserDefinedDagsterK8sConfig.from_dict(said)  # type: ignore[no-untyped-call]
+        of_step = UserDefinedDagsterK8sConfig.from_dict(said)
         context = context.merge(K8sContainerContext(run_k8s_config=of_step))
     made = construct_dagster_k8s_job(
         context.get_k8s_job_config("image", launcher),

@@ -71,7 +71,7 @@ def test_the_dashboard_is_one_that_grafanas_sidecar_loads() -> None:
     (variable,) = DASHBOARD["templating"]["list"]
     for panel in panels():
         assert panel["datasource"]["uid"] == f"${{{variable['name']}}}"
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24

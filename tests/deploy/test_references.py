@@ -81,7 +81,7 @@ def test_the_claims_of_dagsters_steps_are_made() -> None:
 def test_service_accounts_are_there() -> None:
     made = {(m.namespace, m.name) for m in of_kind("ServiceAccount")}
     values = dagster_values()
-    used = {("dagster", values["serviceAccount"]["name"])}
+    used: set[tuple[str | None, str]] = {("dagster", values["serviceAccount"]["name"])}
     used |= {("dagster", values["dagster-user-deployments"]["serviceAccount"]["name"])}
     used |= {
         (m.namespace, m.pod["spec"]["serviceAccountName"])

@@ -51,6 +51,7 @@ def asked_of_the_server(requests: Iterable[str]) -> set[Right]:
     return found
 
 
+@pytest.mark.integration
 def test_the_fleet_role_has_what_discovery_and_deployment_ask_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

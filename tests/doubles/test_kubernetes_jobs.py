@@ -11,6 +11,8 @@ from kubernetes.config import new_client_from_config
 
 from tests.support.doubles.kubernetes_api import Jobs, KubernetesApi, Node
 
+pytestmark = pytest.mark.integration
+
 IMAGE = "registry.test/python:3"
 CLAIM, MOUNT = "work", "/var/lib/work"
 

@@ -146,8 +146,8 @@ def dagster_url(deployment: Image, neighbours: Neighbours) -> Iterator[str]:
     """Dagster's webserver, over a code location in a container of the deployment image."""
     port, code_port = free_port(), free_port()
     environment = {"DAGSTER_HOME": str(neighbours.dagster_home)}
-    code = ("dagster", "api", "grpc", "-m", "lora_assets.definitions")
-    code += ("--host", "127.0.0.1", "--port", str(code_port))
+    code = ["dagster", "api", "grpc", "-m", "lora_assets.definitions"]
+    code += ["--host", "127.0.0.1", "--port", str(code_port)]
     workspace = f"load_from: [{{grpc_server: {{host: 127.0.0.1, port: {code_port}}}}}]"
     (neighbours.dagster_home / "workspace.yaml").write_text(workspace)
     command = [sys.executable, "-m", "dagster_webserver", "--host", "127.0.0.1"]

@@ -1,7 +1,7 @@
 """Which executor a code location has, and what its deployment may change in step pods."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -39,11 +39,11 @@ def test_another_executor_is_refused_with_those_that_there_are() -> None:
 
 
 def test_only_steps_with_a_pod_of_their_own_are_retried() -> None:
-    in_pods = global_job(LORA_ASSETS_EXECUTOR="k8s_job").nodes
+    in_pods: Sequence[Any] = global_job(LORA_ASSETS_EXECUTOR="k8s_job").nodes
     assert {node.name for node in in_pods} == {d.op.name for d in (*ASSETS, *CHECKS)}
     assert all(node.definition.retry_policy for node in in_pods)
     for executor in ("in_process", "multiprocess"):
-        nodes = global_job(LORA_ASSETS_EXECUTOR=executor).nodes
+        nodes: Sequence[Any] = global_job(LORA_ASSETS_EXECUTOR=executor).nodes
         assert not any(node.definition.retry_policy for node in nodes)
 
 

@@ -326,7 +326,7 @@ def test_the_run_works_where_the_parameters_say_and_no_secret_is_shown(
     dagster: RemoteDagster, staged: ModelVersion, adapter_folders: tuple[Path, ...], run: Run_,
     request_key: str,
 ) -> None:  # fmt: skip
-    named = dagster.environment | {"MODEL_NAME": OTHER_MODEL}
+    named = {**dagster.environment, "MODEL_NAME": OTHER_MODEL}
     registry = make_resources(read_settings(named)).registry
     other = registry.register(trained(dagster.resources, adapter_folders[1], "1"))
     registry.set_alias("staged", other)

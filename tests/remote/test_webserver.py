@@ -33,7 +33,7 @@ def reached_by(resolver: Resolver) -> DagsterWebserver:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webserver.time, "sleep", lambda _: None)
+    monkeypatch.setattr("lora_assets.remote.webserver.time.sleep", lambda _: None)
 
 
 def test_a_host_that_does_not_exist_is_refused_by_the_real_resolver() -> None:

@@ -16,6 +16,8 @@ from tests.support.automated import Automated
 from tests.support.remote_dagster import await_true, is_listening
 from tests.support.stack import free_port
 
+pytestmark = pytest.mark.integration
+
 BUCKET, KEY, SECRET = "my-vllm-data", "key", "secret"
 VERSIONS = 340
 """Their 1,020 objects are more than one page of an S3 listing (1,000 keys)."""

@@ -58,7 +58,9 @@ def start(engine: Engine, root: Path) -> Iterator[Start]:
             app: FastAPI = create_app(engine, ServerOptions(adapters_dir=folder))
             if not slots:
                 app.user_middleware = [
-                    m for m in app.user_middleware if m.cls is not SlotMiddleware
+                    m
+                    for m in app.user_middleware
+                    if m.cls is not SlotMiddleware  # type: ignore[comparison-overlap]
                 ]
             return stack.enter_context(listening(app))
 

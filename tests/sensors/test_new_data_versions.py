@@ -210,7 +210,7 @@ def test_a_version_that_a_backfill_has_is_left_to_it(on: Automated) -> None:
     on.put("2")
     on.instance.add_dynamic_partitions("data_version", ["1", "2"])
     on.instance.add_backfill(requested(on.instance, on.definitions, "backfill", ["2"]))
-    assert on.instance.get_backfill("backfill").status == BulkActionStatus.REQUESTED  # type: ignore[union-attr]
+    assert on.instance.get_backfill("backfill").status == BulkActionStatus.REQUESTED
     assert on.wanted() == {"1": TRAIN}
 
 

@@ -1,6 +1,7 @@
 """Every failure is posted once, with what to do next, also over a webhook that is down."""
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import dagster as dg
 import pytest
@@ -46,7 +47,7 @@ class Ticks:
             resources={"webhook": self.webhook.get_resource_definition()},
             code_location_origin=location("ours"),
         )
-        (result,) = notices(context)
+        (result,) = cast(tuple[Any], notices(context))
         self.cursor = result.cursor
         return str(result.skip_reason)
 

@@ -103,7 +103,7 @@ def test_what_went_missing_is_named_and_brought_back(
     resources.fleet.replicas[0].complete(SLOTS["live"], "a", 1)
     shown = instance.fetch_observations(dg.AssetKey("live_deployment"), limit=1).records
     assert shown[0].partition_key == live.data_version
-    (row,) = shown[0].asset_observation.metadata["replicas"].value.records  # type: ignore[union-attr]
+    (row,) = shown[0].asset_observation.metadata["replicas"].value.records
     assert (row.data["replica"], row.data["digest"]) == (url, live.digest[:12])
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from lora_assets.serving.plugin_files import FILES, MIDDLEWARE, OLD_PATH, PLUGIN, place_plugin
 
+pytestmark = pytest.mark.integration
+
 PACKAGE = Path(sys.modules["lora_assets"].__path__[0])
 
 VLLM = {

@@ -15,6 +15,8 @@ from lora_assets.serving.pod_exec import PodFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from tests.support.doubles.kubernetes_api import KubernetesApi, Pod
 
+pytestmark = pytest.mark.integration
+
 ADAPTERS = "/mnt/adapters"
 CONFIG = {"r": 8, "base_model_name_or_path": "base", "target_modules": ["q_proj"]}
 V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"

@@ -23,6 +23,7 @@ def test_a_version_is_three_splits_of_valid_rows(tmp_path: Path) -> None:
         assert [Row.model_validate_json(line) for line in content.splitlines()]
 
 
+@pytest.mark.integration
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     code = (
         "import pathlib; from lora_assets.embedded.data_set.versions import build;"
@@ -53,6 +54,7 @@ def test_a_version_that_is_no_plain_name_is_refused(tmp_path: Path, version: str
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_build_killed_half_way_leaves_no_version_and_can_be_repeated(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, signal; from lora_assets.datasets import versions;"

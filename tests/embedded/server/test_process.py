@@ -20,6 +20,8 @@ from lora_assets.embedded.server.process import serve
 from lora_assets.errors import LoraAssetsError
 from tests.support.stack import START_SECONDS
 
+pytestmark = pytest.mark.integration
+
 
 @contextmanager
 def server_process(

@@ -271,6 +271,7 @@ def script(root: Path, *arguments: str, stream: bytes = b"") -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.integration
 def test_as_a_script_it_does_the_same_and_answers_in_json(tmp_path: Path) -> None:
     digest = digest_of(ONE)
     assert script(tmp_path, "receive", digest, stream=STREAM) is None
@@ -286,6 +287,7 @@ def test_as_a_script_it_does_the_same_and_answers_in_json(tmp_path: Path) -> Non
     assert contents(tmp_path) == {"digests": {}, "names": {}, "slots": {}}
 
 
+@pytest.mark.integration
 def test_as_a_script_it_says_what_the_system_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     failed = script(tmp_path / "file", "receive", digest_of(ONE), stream=STREAM)
