@@ -175,19 +175,12 @@ STAGES: Mapping[str, Stage] = {stage.asset: stage for stage in _STAGES}
 
 GATES: Mapping[str, Gate] = {s.gate.name: s.gate for s in _STAGES if s.gate is not None}
 
-JOBS: Mapping[str, tuple[str, ...]] = {
-    WHOLE_GRAPH: tuple(STAGES),
-    **{
-        stage.job: tuple(each.asset for each in _STAGES if each.job == stage.job)
-        for stage in _STAGES
-    },
-}
+JOBS: dict[str, tuple[str, ...]] = {WHOLE_GRAPH: tuple(STAGES)}
 """The assets that each job makes; but for the whole graph, each is a command and a workflow."""
 
-STEPS: Mapping[str, Mapping[str, Step]] = {
-    stage.job: {
-        name: step for each in _STAGES if each.job == stage.job for name, step in each.steps.items()
-    }
-    for stage in _STAGES
-}
+STEPS: dict[str, dict[str, Step]] = {}
 """The steps of each job's Argo workflow, in order (specification, "Steps")."""
+
+for _stage in _STAGES:
+    JOBS[_stage.job] = (*JOBS.get(_stage.job, ()), _stage.asset)
+    STEPS.setdefault(_stage.job, {}).update(_stage.steps)

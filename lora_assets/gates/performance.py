@@ -28,45 +28,30 @@ def _p95(metrics: LoadMetrics) -> tuple[float | None, float | None]:
     return latency, ttft
 
 
-def _floors(candidate: LoadMetrics, t: PerfThresholds) -> tuple[Check, ...]:
-    latency, ttft = _p95(candidate)
-    return (
-        Check(name="p95_latency", measured=latency, comparison="<", limit=t.max_p95_latency),
-        Check(name="p95_ttft", measured=ttft, comparison="<", limit=t.max_p95_ttft),
-        Check(
-            name="throughput", measured=candidate.throughput, comparison=">", limit=t.min_throughput
-        ),
-        Check.at_least("success_rate", candidate.success_rate, t.min_success_rate),
-    )
-
-
-def _relative(
-    candidate: LoadMetrics, baseline: LoadMetrics, t: PerfThresholds
-) -> tuple[tuple[Check, ...], tuple[str, ...]]:
-    latency, ttft = _p95(candidate)
-    base_latency, base_ttft = _p95(baseline)
-    if base_latency is None or base_ttft is None:
-        return (), ("baseline: live answered no request, so there is nothing to compare with",)
-    slowest_latency, slowest_ttft = (
-        value * t.latency_regression_factor for value in (base_latency, base_ttft)
-    )
-    throughput = baseline.throughput * t.throughput_regression_factor
-    return (
-        Check.at_most("p95_latency vs baseline", latency, slowest_latency),
-        Check.at_most("p95_ttft vs baseline", ttft, slowest_ttft),
-        Check.at_least("throughput vs baseline", candidate.throughput, throughput),
-        Check.at_least("success_rate vs baseline", candidate.success_rate, baseline.success_rate),
-    ), ()
-
-
 def perf_gate(metrics: PerfMetrics, thresholds: PerfThresholds, decided_at: str) -> Verdict:
     """Decide on a load test: absolute floors always, relative limits where there is a baseline."""
-    checks = _floors(metrics.candidate, thresholds)
+    candidate, baseline, t = metrics.candidate, metrics.baseline, thresholds
+    latency, ttft = _p95(candidate)
+    throughput, success_rate = candidate.throughput, candidate.success_rate
     faults = metrics.contradictions
-    if metrics.baseline is not None:
-        relative, missing = _relative(metrics.candidate, metrics.baseline, thresholds)
-        checks += relative
-        faults += missing
+    checks: tuple[Check, ...] = (
+        Check(name="p95_latency", measured=latency, comparison="<", limit=t.max_p95_latency),
+        Check(name="p95_ttft", measured=ttft, comparison="<", limit=t.max_p95_ttft),
+        Check(name="throughput", measured=throughput, comparison=">", limit=t.min_throughput),
+        Check.at_least("success_rate", success_rate, t.min_success_rate),
+    )
+    if baseline is not None:
+        base_latency, base_ttft = _p95(baseline)
+        if base_latency is None or base_ttft is None:
+            faults += ("baseline: live answered no request, so there is nothing to compare with",)
+        else:
+            slower, lower = t.latency_regression_factor, t.throughput_regression_factor
+            checks += (
+                Check.at_most("p95_latency vs baseline", latency, base_latency * slower),
+                Check.at_most("p95_ttft vs baseline", ttft, base_ttft * slower),
+                Check.at_least("throughput vs baseline", throughput, baseline.throughput * lower),
+                Check.at_least("success_rate vs baseline", success_rate, baseline.success_rate),
+            )
     return Verdict(
         gate="perf_gate",
         digest=metrics.digest,

@@ -1,9 +1,9 @@
-"""What one training run is told, and what it reports."""
+"""The parameters of a training run, and what it reports."""
 
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from lora_assets.records import Record
 
@@ -35,9 +35,7 @@ class TrainingParameters(Record):
     lora_config: Profile = Field(
         "standard", description=f"LoRA configuration profile: {', '.join(LORA_PROFILES)}"
     )
-    learning_rate: float = Field(
-        2e-4, gt=0, le=1, allow_inf_nan=False, description="Peak learning rate"
-    )
+    learning_rate: FiniteFloat = Field(2e-4, gt=0, le=1, description="Peak learning rate")
     num_epochs: int = Field(1, ge=1, description="Training epochs")
     batch_size: int = Field(4, ge=1, description="Sequences per device and step")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Steps per optimizer update")
@@ -46,8 +44,8 @@ class TrainingParameters(Record):
         "nf4",
         description="How the frozen base model is held: nf4 (4 bits, QLoRA) or none (unquantised)",
     )
-    warmup_ratio: float = Field(
-        0.03, ge=0, lt=1, allow_inf_nan=False, description="Share of the updates spent warming up"
+    warmup_ratio: FiniteFloat = Field(
+        0.03, ge=0, lt=1, description="Share of the updates spent warming up"
     )
     evaluations: int = Field(4, ge=1, description="Evaluations (and checkpoints) per run")
     seed: int = Field(42, ge=0, description="Seed of initialisation, order and dropout")

@@ -1,6 +1,7 @@
 """A gate's decision with its evidence."""
 
 import math
+import operator
 from collections.abc import Mapping
 from typing import Literal, Self
 
@@ -35,15 +36,8 @@ class Check(Record):
     def passed(self) -> bool:
         if self.measured is None or not math.isfinite(self.measured):
             return False
-        match self.comparison:
-            case "<=":
-                return self.measured <= self.limit
-            case "<":
-                return self.measured < self.limit
-            case ">=":
-                return self.measured >= self.limit
-            case ">":
-                return self.measured > self.limit
+        holds = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
+        return bool(holds[self.comparison](self.measured, self.limit))
 
     @property
     def margin(self) -> float | None:

@@ -11,7 +11,7 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from lora_assets.assets.run_tags import PASSED_OVER
 from lora_assets.automation.next_run import CAUSE_TAG, Attempts
-from lora_assets.lifecycle import STAGES, Phase
+from lora_assets.lifecycle import STAGES
 from lora_assets.records.progress import BACKFILL_TAG, PARTITION_TAG, Progress
 
 PHASE_TAG = "lora_assets/phase"
@@ -65,16 +65,6 @@ def backfilled(
     return versions
 
 
-def busy(runs: Sequence[Mapping[str, str]]) -> set[str]:
-    """Return the data versions that a run is working on."""
-    return {tags[PARTITION_TAG] for tags in runs if PARTITION_TAG in tags}
-
-
-def is_running(runs: Sequence[Mapping[str, str]], phase: Phase) -> bool:
-    """Return whether a run of the phase that the sensor launched is under way."""
-    return any(tags.get(PHASE_TAG) == phase for tags in runs)
-
-
 def read_progress(
     instance: dg.DagsterInstance, data_versions: Collection[str]
 ) -> Sequence[Progress]:
@@ -106,13 +96,18 @@ def read_progress(
     ]
 
 
+def events(
+    instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType
+) -> Sequence[dg.DagsterEvent]:
+    """Return the events of one kind in a run, in its order."""
+    records = instance.get_records_for_run(run_id, of_type=kind).records
+    return [record.event_log_entry.get_dagster_event() for record in records]
+
+
 def evaluations(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.AssetCheckEvaluation]:
     """Return what the gates of a run decided, in its order."""
-    records = instance.get_records_for_run(
-        run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    ).records
-    events = [record.event_log_entry.get_dagster_event() for record in records]
-    return [event.asset_check_evaluation_data for event in events]
+    decided = events(instance, run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    return [event.asset_check_evaluation_data for event in decided]
 
 
 def cancelled(instance: dg.DagsterInstance, data_versions: Collection[str]) -> set[str]:

@@ -20,7 +20,7 @@ from lora_assets.automation.next_run import (
 )
 from lora_assets.lifecycle import PROMOTION, WHOLE_GRAPH
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
-from lora_assets.records.progress import Progress
+from lora_assets.records.progress import PARTITION_TAG, Progress
 from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.registry import Registry
@@ -67,7 +67,8 @@ def new_data_versions(
     fail_runs_of_dead_processes(context.instance)
     # Before the history: what ends in between is left to the next tick.
     runs = history.unfinished_runs(context.instance)
-    taken = history.busy(runs) | history.backfilled(context.instance, context.repository_def)
+    taken = {tags[PARTITION_TAG] for tags in runs if PARTITION_TAG in tags}
+    taken |= history.backfilled(context.instance, context.repository_def)
     progress = history.read_progress(context.instance, versions)
     free = [each for each in progress if each.data_version not in taken]
     wanted = _wanted(context.instance, free, registry, automation.automatic_promotion)
@@ -78,15 +79,15 @@ def new_data_versions(
         for run in wanted
     }
     ready = [run for run in wanted if held[run.data_version] is None]
-    serving = history.is_running(runs, "serve")
+    serving = any(tags.get(history.PHASE_TAG) == "serve" for tags in runs)
     requests = [
         _request(run, tried[run.cause].launched if run.cause in tried else 0)
         for run in launches(ready, serving, LAUNCHES_PER_TICK)
     ]
-    if requests:
-        return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=partitions)
     return dg.SensorResult(
-        skip_reason=_summary(progress, len(taken), held), dynamic_partitions_requests=partitions
+        run_requests=requests,
+        skip_reason=None if requests else _summary(progress, len(taken), held),
+        dynamic_partitions_requests=partitions,
     )
 
 
@@ -101,21 +102,17 @@ def _wanted(
     """
     live = registry.aliases().get("live")
     live_version = live.data_version if live else None
-    wanted = {
-        each.data_version: run
-        for each in free
-        if (run := next_run(each, live_version, automatic)) is not None
-    }
     waiting = waiting_for_promotion(free, live_version)
-    names = [each.data_version for each in waiting]
-    promoted = set(names) if automatic else history.to_be_promoted(instance, names)
-    for name in names:
-        wanted.pop(name, None)
+    names = {each.data_version for each in waiting}
+    others = [each for each in free if each.data_version not in names]
+    runs = [next_run(each, live_version, automatic) for each in others]
+    wanted = [run for run in runs if run is not None]
+    promoted = names if automatic else history.to_be_promoted(instance, names)
+    gates = [stage.gate.name for stage in COMPARISON if stage.gate is not None]
     for each in sorted(waiting, key=lambda each: each.data_version not in promoted):
         may_promote = each.data_version in promoted
         version = registry.newest(each.data_version)
         verdicts = registry.verdicts(version) if version else {}
-        gates = [stage.gate.name for stage in COMPARISON if stage.gate is not None]
         compared_with = [verdicts[gate].compared_with for gate in gates if gate in verdicts]
         if not compared_with:
             # Removed or registered by hand: it can't be promoted, and must not block the others.
@@ -127,13 +124,12 @@ def _wanted(
             run = compare_again(each, compared_with, live_digest, may_promote)
         run = run or next_run(each, live_version, may_promote)
         if run is None:
-            break
+            return wanted
         tried = history.attempts(instance, [run.cause]).get(run.cause)
         if needs_manual_relaunch(tried) or history.cancelled(instance, [each.data_version]):
             continue
-        wanted[each.data_version] = run
-        break
-    return list(wanted.values())
+        return [*wanted, run]
+    return wanted
 
 
 def _request(run: NextRun, launched: int) -> dg.RunRequest:

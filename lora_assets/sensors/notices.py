@@ -35,13 +35,11 @@ def notices(
     see the runs of the command line. Here the cursor moves on only past what was posted. A
     webhook that is down fails the tick, and Dagster tries it again.
     """
-    seen = json.loads(context.cursor) if context.cursor else _newest(context.instance)
     if not context.cursor or not webhook.url:
-        cursor = json.dumps(_newest(context.instance) if not webhook.url else seen)
-        yield dg.SensorResult(
-            skip_reason="On." if webhook.url else "LORA_ASSETS_WEBHOOK is not set.", cursor=cursor
-        )
+        reason = "On." if webhook.url else "LORA_ASSETS_WEBHOOK is not set."
+        yield dg.SensorResult(skip_reason=reason, cursor=json.dumps(_newest(context.instance)))
         return
+    seen = json.loads(context.cursor)
     posted = 0
     for kind in _KINDS:
         filter_ = dg.RunStatusChangeRecordsFilter(kind, after_storage_id=seen[kind.value])
@@ -60,9 +58,8 @@ def notices(
                     # What was posted must not be posted again, so its cursor is kept first.
                     if not posted:
                         raise
-                    yield dg.SensorResult(
-                        skip_reason="The webhook is down.", cursor=json.dumps(seen)
-                    )
+                    reason, cursor = "The webhook is down.", json.dumps(seen)
+                    yield dg.SensorResult(skip_reason=reason, cursor=cursor)
                     return
                 posted += 1
             seen[kind.value] = record.storage_id
@@ -105,8 +102,14 @@ def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, str
         if not evaluation.passed:
             gate = evaluation.check_name
             return f"{gate} failed: {evaluation.description}", GATES[gate].remedy
+    cause = run.tags.get(CAUSE_TAG)
+    if cause is None:
+        remedy = "Look at the run, then launch it again."
+    elif needs_manual_relaunch(history.attempts(instance, [cause]).get(cause)):
+        remedy = "It is not launched again by itself: remove the cause, then launch it."
+    else:
+        remedy = f"It is launched again by itself, {MAX_ATTEMPTS} times in all."
     step, message = _error(instance, run)
-    remedy = _remedy(instance, run)
     if step == PROMOTION:
         # Live is the old version or half way to the new one: promoting again is right in both.
         return f"the promotion failed: {message}", f"Promoted again it goes on. {remedy}"
@@ -115,11 +118,7 @@ def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, str
 
 def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, str]:
     """Return the step that failed and its error; else the step that was under way."""
-    failures = instance.get_records_for_run(
-        run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE
-    ).records
-    for record in failures:
-        event = record.event_log_entry.get_dagster_event()
+    for event in history.events(instance, run.run_id, dg.DagsterEventType.STEP_FAILURE):
         error = event.step_failure_data.error
         cause = (error.cause or error) if error is not None else None
         if cause is None:
@@ -127,18 +126,6 @@ def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, str]:
         ours = cause.cls_name == LoraAssetsError.__name__
         message = cause.message.partition(": ")[2] if ours else cause.message
         return str(event.step_key), message.strip()
-    started = instance.get_records_for_run(
-        run.run_id, of_type=dg.DagsterEventType.STEP_START
-    ).records
-    step = started[-1].event_log_entry.step_key if started else None
+    started = history.events(instance, run.run_id, dg.DagsterEventType.STEP_START)
+    step = started[-1].step_key if started else None
     return step or f"the run {run.job_name}", "its process was lost, or could not start"
-
-
-def _remedy(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Return what becomes of a run that ended without a verdict."""
-    cause = run.tags.get(CAUSE_TAG)
-    if cause is None:
-        return "Look at the run, then launch it again."
-    if needs_manual_relaunch(history.attempts(instance, [cause]).get(cause)):
-        return "It is not launched again by itself: remove the cause, then launch it."
-    return f"It is launched again by itself, {MAX_ATTEMPTS} times in all."

@@ -50,16 +50,23 @@ def decide(
 def test_without_a_baseline_the_four_floors_decide() -> None:
     verdict = decide(load())
     assert verdict.passed
-    assert len(verdict.checks) == 4
+    names = [check.name for check in verdict.checks]
+    assert names == ["p95_latency", "p95_ttft", "throughput", "success_rate"]
 
 
 @pytest.mark.parametrize(
-    "candidate",
-    [load(latency=8.0), load(ttft=2.0), load(throughput=2.0), load(success=0.989)],
-    ids=["latency is below", "ttft is below", "throughput is above", "success is at least"],
+    ("candidate", "failure"),
+    [
+        (load(latency=8.0), "p95_latency 8 (must be < 8)"),
+        (load(ttft=2.0), "p95_ttft 2 (must be < 2)"),
+        (load(throughput=2.0), "throughput 2 (must be > 2)"),
+        (load(success=0.989), "success_rate 0.989 (must be >= 0.99)"),
+    ],
 )
-def test_each_floor_alone_stops_and_strict_ones_are_strict(candidate: LoadMetrics) -> None:
-    assert len(decide(candidate).failures) == 1
+def test_each_floor_alone_stops_and_strict_ones_are_strict(
+    candidate: LoadMetrics, failure: str
+) -> None:
+    assert decide(candidate).failures == (failure,)
 
 
 def test_a_candidate_at_the_regression_limits_passes() -> None:
@@ -67,14 +74,18 @@ def test_a_candidate_at_the_regression_limits_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    "candidate",
-    [load(latency=4.61), load(ttft=0.58), load(throughput=3.39), load(success=0.995)],
-    ids=["latency", "ttft", "throughput", "success"],
+    ("candidate", "failure"),
+    [
+        (load(latency=4.61), "p95_latency vs baseline 4.61 (must be <= 4.6)"),
+        (load(ttft=0.58), "p95_ttft vs baseline 0.58 (must be <= 0.575)"),
+        (load(throughput=3.39), "throughput vs baseline 3.39 (must be >= 3.4)"),
+        (load(success=0.995), "success_rate vs baseline 0.995 (must be >= 1)"),
+    ],
 )
-def test_each_regression_against_the_baseline_alone_stops(candidate: LoadMetrics) -> None:
-    verdict = decide(candidate, load())
-    assert len(verdict.failures) == 1
-    assert "vs baseline" in verdict.failures[0]
+def test_each_regression_against_the_baseline_alone_stops(
+    candidate: LoadMetrics, failure: str
+) -> None:
+    assert decide(candidate, load()).failures == (failure,)
 
 
 def test_no_successful_request_is_a_missing_number_and_never_a_pass() -> None:
@@ -83,9 +94,8 @@ def test_no_successful_request_is_a_missing_number_and_never_a_pass() -> None:
 
 
 def test_a_server_that_denies_the_clients_numbers_fails_the_gate_by_name() -> None:
-    verdict = decide(load(), contradictions=("ttft: the server says otherwise",))
-    assert not verdict.passed
-    assert verdict.failures == ("ttft: the server says otherwise",)
+    contradictions = ("ttft: the server says otherwise",)
+    assert decide(load(), contradictions=contradictions).failures == contradictions
 
 
 def test_factors_are_parameters_of_the_run() -> None:

@@ -30,11 +30,7 @@ def verdict(
         compared_with=compared_with and compared_with * 64,
         data_version="2",
         data_digest="e" * 64,
-        judge=None,
-        thresholds={},
-        checks=(Check(name="number", measured=measured, comparison=">=", limit=1.0),),
-        faults=(),
-        evidence_run_id=None,
+        checks=(Check.at_least("number", measured, 1.0),),
         decided_at="2026-01-01T00:00:00+00:00",
     )
 
@@ -52,15 +48,14 @@ def test_a_candidate_with_every_verdict_may_become_live() -> None:
 
 @pytest.mark.parametrize("gate", GATES)
 def test_a_missing_a_failed_or_a_foreign_verdict_stands_against_it(gate: GateName) -> None:
-    for broken in (None, verdict(gate, measured=0.0), verdict(gate, digest="x")):
-        verdicts = all_passed()
-        if broken is None:
-            del verdicts[gate]
-        else:
-            verdicts[gate] = broken
-        reasons = reasons_against(CANDIDATE, LIVE, verdicts, "perf-passed", False)
-        assert len(reasons) == 1
-        assert gate in reasons[0]
+    others = {name: verdict for name, verdict in all_passed().items() if name != gate}
+    for changed, reason in (
+        ({}, f"{gate} has no verdict"),
+        ({gate: verdict(gate, measured=0.0)}, f"{gate} failed: number 0 (must be >= 1)"),
+        ({gate: verdict(gate, digest="x")}, f"{gate} judged adapter {'x' * 12}, not {'c' * 12}"),
+    ):
+        verdicts = others | changed
+        assert reasons_against(CANDIDATE, LIVE, verdicts, "perf-passed", False) == (reason,)
 
 
 @pytest.mark.parametrize("gate", ["eval_gate", "perf_gate"])
@@ -68,17 +63,18 @@ def test_a_missing_a_failed_or_a_foreign_verdict_stands_against_it(gate: GateNam
 def test_a_comparison_with_what_is_no_longer_live_has_lapsed(
     gate: GateName, compared_with: str | None
 ) -> None:
-    verdicts = all_passed()
-    verdicts[gate] = verdict(gate, compared_with=compared_with)
+    verdicts = all_passed() | {gate: verdict(gate, compared_with=compared_with)}
     (reason,) = reasons_against(CANDIDATE, LIVE, verdicts, "staged", False)
-    assert "live is now" in reason
+    before = compared_with * 12 if compared_with else "nothing"
+    assert reason == f"{gate} compared with {before}, but live is now {'l' * 12}"
 
 
 def test_eval_passed_asks_for_no_load_test_but_for_everything_else() -> None:
     verdicts = all_passed()
     del verdicts["perf_gate"]
     assert reasons_against(CANDIDATE, LIVE, verdicts, "eval-passed", False) == ()
-    assert reasons_against(CANDIDATE, LIVE, verdicts, "staged", False)
+    staged = reasons_against(CANDIDATE, LIVE, verdicts, "staged", False)
+    assert staged == ("perf_gate has no verdict",)
 
 
 def test_an_older_data_version_replaces_a_newer_one_only_when_asked() -> None:
