@@ -20,8 +20,9 @@ from playwright.sync_api import Page, expect
 
 from benchmarks.sensor_tick import fill
 from lora_assets.definitions import make_definitions
-from lora_assets.local.run import open_instance
-from lora_assets.settings import make_resources, read_settings
+from lora_assets.local.instance import open_instance
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support import browser
 from tests.support.cluster_parts import postgresql
 from tests.support.dagster_ui import await_ui, dagster_ui
@@ -60,7 +61,7 @@ def measure(environment: Mapping[str, str], versions: int) -> None:
         "a gate's verdict": gate,
     }
     settings = read_settings(environment)
-    with open_instance(settings) as instance:
+    with open_instance(settings.dagster_home, managed=True) as instance:
         definitions = make_definitions(settings)
         fill(make_resources(settings), definitions, instance, settings.home, versions)
     with dagster_ui(environment) as ui:

@@ -30,7 +30,8 @@ from lora_assets.assets.served import bring
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.settings import Resources, make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
 
 
 @contextmanager

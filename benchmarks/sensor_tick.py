@@ -26,13 +26,14 @@ from mlflow import MlflowClient
 from lora_assets.automation.next_run import CAUSE_TAG
 from lora_assets.definitions import make_definitions
 from lora_assets.lifecycle import STAGES
-from lora_assets.local.run import open_instance
+from lora_assets.local.instance import open_instance
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.verdict import Check, Verdict
 from lora_assets.resources.data_bucket import PROCESSED
 from lora_assets.sensors.history import PHASE_TAG
-from lora_assets.settings import Resources, make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
 from tests.support.backfills import requested
 
 MAX_TICK = 2.0
@@ -170,7 +171,7 @@ def main() -> None:
         settings = read_settings({"LORA_ASSETS_HOME": home})
         resources = make_resources(settings)
         definitions = make_definitions(settings)
-        with open_instance(settings) as instance:
+        with open_instance(settings.dagster_home, managed=True) as instance:
             fill(resources, definitions, instance, Path(home), options.versions)
             process = psutil.Process()
             seconds: list[float] = []

@@ -16,7 +16,8 @@ from lora_assets.local.console import progress_logger
 from lora_assets.sensors.new_data_versions import new_data_versions
 from lora_assets.sensors.notices import notices
 from lora_assets.sensors.replica_repair import repair, repair_replicas, replica_repair
-from lora_assets.settings import Settings, make_resources, read_settings
+from lora_assets.settings import Settings, read_settings
+from lora_assets.stack_resources import make_resources, secrets_by_name
 
 ASSETS = (
     training_data,
@@ -42,21 +43,10 @@ def make_definitions(settings: Settings) -> dg.Definitions:
         asset_checks=[retry_lost_pods(check) for check in CHECKS] if in_pods else CHECKS,
         jobs=[*jobs, repair_replicas],
         sensors=[new_data_versions, notices, replica_repair],
-        resources=vars(make_resources(_with_secrets_by_name(settings))),
+        resources=vars(make_resources(secrets_by_name(settings))),
         loggers={"console": progress_logger},
         executor=make_executor(settings.executor, settings.step_pods, steps),
     )
-
-
-def _with_secrets_by_name(settings: Settings) -> Settings:
-    """Replace each secret by its variable: Dagster's UI shows how resources are configured."""
-    secrets = {
-        "vllm_api_key": "VLLM_API_KEY",
-        "judge_api_key": "JUDGE_API_KEY",
-        "webhook": "LORA_ASSETS_WEBHOOK",
-    }
-    given = {key: name for key, name in secrets.items() if getattr(settings, key)}
-    return settings.model_copy(update={key: dg.EnvVar(name) for key, name in given.items()})
 
 
 defs = make_definitions(read_settings())

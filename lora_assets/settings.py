@@ -1,25 +1,23 @@
-"""Which stack to run on: the settings that the environment gives, and the resources they make."""
+"""The settings: what the environment says of the stack to work on."""
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from lora_assets.errors import LoraAssetsError
-from lora_assets.records import Record
-from lora_assets.resources.automation import Automation
-from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
-from lora_assets.resources.judge import Judge
-from lora_assets.resources.record_io import RecordIOManager
-from lora_assets.resources.registry import Registry
-from lora_assets.resources.server_metrics import ServerMetrics
-from lora_assets.resources.tracking import Tracking
-from lora_assets.resources.trainer import Trainer
-from lora_assets.resources.webhook import Webhook
-from lora_assets.resources.work_folder import WorkFolder
+from pydantic import BeforeValidator, Json, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from lora_assets.errors import LoraAssetsError, validation_line
+from lora_assets.kubernetes.executor import Executor
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.setting import Setting, setting
 
 BASE_MODEL = Path(__file__).parent / "embedded" / "base_model"
 EMBEDDED_BASE_NAME = "embedded-base"
@@ -27,234 +25,277 @@ EMBEDDED_MLFLOW_UI = "http://127.0.0.1:5000"
 """Where 'make ui' serves MLflow's database (see Procfile)."""
 CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
 
-Executor = Literal["in_process", "multiprocess", "k8s_job"]
-"""Where the steps of a run are: in the run's process, in one each, or in a pod each."""
 
+class Settings(BaseSettings):
+    """The settings. A default may depend on the settings declared before it."""
 
-class Settings(Record):
-    """Where everything is. Embedded: all of it under `home`; cluster: the specification's URLs."""
+    model_config = SettingsConfigDict(frozen=True, case_sensitive=True, extra="ignore")
 
-    home: Path
-    dagster_home: Path
-    embedded: bool
-    model_name: str
-    mlflow_tracking_uri: str
-    mlflow_artifacts: str
-    mlflow_ui_url: str
-    s3_data_bucket: str
-    s3_endpoint_url: str
-    vllm_url: str
-    vllm_api_key: str
-    replica_urls: tuple[str, ...]
-    adapters_dir: Path
-    vllm_python: str
-    vllm_max_lora_rank: int
-    vllm_service: str
-    vllm_pod_selector: str
-    vllm_container: str
-    vllm_deployment: str
-    vllm_namespace: str
-    live_slot: str
-    candidate_slot: str
-    judge_url: str
-    judge_model: str
-    judge_api_key: str
-    prometheus_url: str
-    base_model: str
-    base_model_name: str
-    dagster_url: str
-    dagster_ui_url: str
-    request: str
-    argo_workflow: str
-    outputs: Path | None
-    executor: Executor
-    step_pods: Mapping[str, Any]
-    promotion: Literal["automatic", "manual"]
-    webhook: str
+    stack: Literal["embedded", "cluster"] = setting(
+        "LORA_ASSETS_STACK",
+        "Whose defaults to take: `embedded` or `cluster`",
+        "embedded",
+        cluster="cluster",
+    )
+    home: Annotated[Path, BeforeValidator(lambda path: Path(path).absolute())] = setting(
+        "LORA_ASSETS_HOME", "Folder of everything that is kept on this machine", ".lora-assets"
+    )
+    dagster_home: Path = setting(
+        "DAGSTER_HOME",
+        "Dagster's folder; in the cluster it can be one with a dagster.yaml of its own",
+        "{home}/dagster",
+    )
+    model_name: str = setting(
+        "MODEL_NAME",
+        "MLflow registered model name",
+        "mistral-7b-lora",
+        "registry.model_name",
+        option="model_name",
+    )
+    mlflow_tracking_uri: str = setting(
+        "MLFLOW_TRACKING_URI",
+        "MLflow server URL",
+        "sqlite:///{home}/mlflow.db",
+        "registry.tracking_uri",
+        "tracking.tracking_uri",
+        cluster="http://mlflow.ai-platform:80",
+        option="mlflow_tracking_uri",
+    )
+    mlflow_artifacts: str = setting(
+        "MLFLOW_ARTIFACTS",
+        "Where new MLflow experiments keep artifacts; empty: where the server says",
+        "{home_uri}/mlflow-artifacts",
+        "tracking.artifacts",
+        cluster="",
+    )
+    mlflow_ui_url: str = setting(
+        "MLFLOW_UI_URL",
+        "MLflow's URL for a browser; empty: the tracking server, or where `make ui` serves it",
+    )
+    s3_data_bucket: str = setting(
+        "S3_DATA_BUCKET",
+        "Bucket for training and eval data",
+        "{home_uri}/bucket",
+        "data_bucket.uri",
+        "io_manager.uri",
+        cluster="s3://my-vllm-data",
+        option="s3_data_bucket",
+    )
+    s3_endpoint_url: str = setting(
+        "AWS_ENDPOINT_URL_S3",
+        "URL of an S3 server; empty: AWS",
+        "",
+        "data_bucket.s3_endpoint_url",
+        "io_manager.s3_endpoint_url",
+    )
+    base_model: str = setting(
+        "BASE_MODEL",
+        "Base model: a folder, or a name on the Hugging Face hub",
+        str(BASE_MODEL),
+        "trainer.base_model",
+        "fleet.base_model",
+        cluster=CLUSTER_BASE_MODEL,
+    )
+    base_model_name: str = setting(
+        "BASE_MODEL_NAME",
+        "Base model's name, as adapters and servers know it",
+        EMBEDDED_BASE_NAME,
+        "trainer.base_model_name",
+        cluster=CLUSTER_BASE_MODEL,
+    )
+    vllm_url: str = setting(
+        "VLLM_URL",
+        "vLLM server URL",
+        "http://127.0.0.1:8000",
+        "fleet.vllm_url",
+        cluster="http://vllm-service.ml-models:8000",
+        option="vllm_url",
+    )
+    replica_urls: Annotated[
+        list[str],
+        NoDecode,
+        BeforeValidator(lambda urls: [url.strip() for url in urls.split(",") if url.strip()]),
+    ] = setting(
+        "VLLM_REPLICAS", "URLs of the replicas, separated by commas", "", "fleet.replica_urls"
+    )
+    vllm_service: str = setting(
+        "VLLM_SERVICE",
+        "`namespace/service` whose EndpointSlices name the replicas",
+        "",
+        "fleet.service",
+    )
+    vllm_pod_selector: str = setting(
+        "VLLM_POD_SELECTOR",
+        "`namespace/labels` of the pods that are the replicas",
+        "",
+        "fleet.pod_selector",
+    )
+    vllm_deployment: str = setting(
+        "VLLM_DEPLOYMENT",
+        "Kubernetes Deployment whose pods are the vLLM replicas; empty: `VLLM_URL` alone",
+        "",
+        "fleet.deployment",
+        cluster="vllm",
+        option="deployment",
+    )
+    vllm_namespace: str = setting(
+        "VLLM_NAMESPACE",
+        "Kubernetes namespace of that Deployment",
+        "ml-models",
+        "fleet.namespace",
+        option="namespace",
+    )
+    vllm_container: str = setting(
+        "VLLM_CONTAINER",
+        "Container of vLLM in its pod; empty: the pod's default one",
+        "",
+        "fleet.container",
+    )
+    vllm_max_lora_rank: int = setting(
+        "VLLM_MAX_LORA_RANK", "vLLM's `--max-lora-rank`", "32", "fleet.max_lora_rank"
+    )
+    vllm_python: str = setting(
+        "VLLM_PYTHON", "Python that has vLLM, to serve by it instead of the embedded server"
+    )
+    vllm_api_key: str = setting("VLLM_API_KEY", "vLLM's API key", "", "fleet.api_key", secret=True)
+    adapters_dir: str = setting(
+        "ADAPTERS_DIR",
+        "Folder of the adapters that a replica serves",
+        "{home}/adapters",
+        "fleet.adapters_dir",
+        cluster="/mnt/adapters",
+    )
+    live_slot: str = setting(
+        "LIVE_SLOT", "Name that clients ask for: the live adapter", LIVE_SLOT, "fleet.live_slot"
+    )
+    candidate_slot: str = setting(
+        "CANDIDATE_SLOT",
+        "Name by which the adapter under test is served",
+        CANDIDATE_SLOT,
+        "fleet.candidate_slot",
+    )
+    judge_url: str = setting(
+        "JUDGE_URL",
+        "Judge URL",
+        "http://127.0.0.1:{judge_port}/judge",
+        "judge.judge_url",
+        cluster="http://judge-vllm-service.ml-models:8000",
+        option="judge_url",
+    )
+    judge_model: str = setting(
+        "JUDGE_MODEL",
+        "Judge model name (empty: auto-detect)",
+        "",
+        "judge.judge_model",
+        option="judge_model",
+    )
+    judge_api_key: str = setting(
+        "JUDGE_API_KEY", "Judge's API key", "", "judge.api_key", secret=True
+    )
+    prometheus_url: str = setting(
+        "PROMETHEUS_URL",
+        "Prometheus URL (empty: each replica's /metrics)",
+        "",
+        "server_metrics.prometheus_url",
+        cluster="http://monitoring-kube-prometheus-prometheus.ai-platform:9090",
+        option="prometheus_url",
+    )
+    dagster_url: str = setting(
+        "DAGSTER_URL", "Dagster whose runs the stages are; empty: they run in this process"
+    )
+    dagster_ui_url: str = setting(
+        "DAGSTER_UI_URL", "Dagster's URL for a browser; empty: `DAGSTER_URL`", "", "webhook.ui_url"
+    )
+    request: str = setting(
+        "LORA_ASSETS_REQUEST",
+        "A name of the caller's for what it asks of `DAGSTER_URL`; "
+        "the same name again follows the same run",
+    )
+    argo_workflow: str = setting(
+        "LORA_ASSETS_ARGO_WORKFLOW",
+        "`namespace/name` of the Argo workflow behind a command, for its runs' tags and pages",
+    )
+    outputs: Annotated[Path | None, BeforeValidator(lambda folder: folder or None)] = setting(
+        "LORA_ASSETS_OUTPUTS",
+        "Folder for the files `run-id`, `data-version`, `model-version`, `digest`, `result`",
+    )
+    executor: Executor = setting(
+        "LORA_ASSETS_EXECUTOR",
+        "Where steps run: `in_process`, `multiprocess` or `k8s_job` (docs/kubernetes.md)",
+        "in_process",
+    )
+    step_pods: Json[dict[str, Any]] = setting(
+        "LORA_ASSETS_STEP_PODS", "What differs in the steps' pods, as JSON", "{{}}"
+    )
+    promotion: Literal["manual", "automatic"] = setting(
+        "LORA_ASSETS_PROMOTION", "Who promotes: `manual` or `automatic`", "manual"
+    )
+    webhook: str = setting(
+        "LORA_ASSETS_WEBHOOK",
+        "Slack-compatible URL for notices; empty: none are sent",
+        "",
+        "webhook.url",
+        secret=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what `read_settings` read."""
+        return (init_settings,)
+
+    @field_validator("dagster_home")
+    @classmethod
+    def _own_dagster_home(cls, folder: Path, info: ValidationInfo) -> Path:
+        is_given = info.data["stack"] == "cluster" and folder != Path()
+        return folder.absolute() if is_given else Path(info.data["home"]) / "dagster"
+
+    @field_validator("dagster_ui_url")
+    @classmethod
+    def _dagster_for_a_browser(cls, url: str, info: ValidationInfo) -> str:
+        return url or str(info.data["dagster_url"])
 
     @property
-    def dagster_is_ours(self) -> bool:
-        """Whether Dagster's folder, with its dagster.yaml, is kept by us under `home`."""
+    def embedded(self) -> bool:
+        """Return whether this is the embedded stack."""
+        return self.stack == "embedded"
+
+    @property
+    def manages_dagster_home(self) -> bool:
+        """Return whether Dagster's folder, with its dagster.yaml, is kept under `home`."""
         return self.dagster_home == self.home / "dagster"
 
     @property
     def mlflow_ui(self) -> str:
-        """Where a browser finds MLflow's pages: as set, or the server itself, or 'make ui'."""
+        """Return where a browser finds MLflow's pages."""
         is_server = self.mlflow_tracking_uri.startswith(("http://", "https://"))
         return self.mlflow_ui_url or (self.mlflow_tracking_uri if is_server else EMBEDDED_MLFLOW_UI)
 
 
+SETTINGS: Mapping[str, Setting] = {
+    name: field.default_factory
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.default_factory, Setting)
+}
+
+
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of LORA_ASSETS_STACK (embedded or cluster), each overridable by its variable.
+    """Return the settings of the stack that LORA_ASSETS_STACK names.
 
-    A setting's variable is its name in capitals, as in VLLM_URL or MLFLOW_TRACKING_URI;
-    LORA_ASSETS_HOME is the folder for everything that is kept here, LORA_ASSETS_EXECUTOR is
-    where steps run, and LORA_ASSETS_STEP_PODS (JSON) what differs in their pods. In the
-    cluster, DAGSTER_HOME holds the deployment's own dagster.yaml, which is taken as it is.
+    Raises LoraAssetsError for a variable whose value is not possible.
     """
-    home = Path(environ.get("LORA_ASSETS_HOME", ".lora-assets")).absolute()
-    embedded = _one_of(environ, "LORA_ASSETS_STACK", ("embedded", "cluster")) == "embedded"
-    vllm_python = environ.get("VLLM_PYTHON", "")
-    defaults = _embedded(home, bool(vllm_python)) if embedded else _cluster()
-    dagster_home = home / "dagster"
-    if not embedded and environ.get("DAGSTER_HOME"):
-        dagster_home = Path(environ["DAGSTER_HOME"]).absolute()
-    values = {name: environ.get(name.upper(), default) for name, default in defaults.items()}
-    replicas = [url.strip() for url in environ.get("VLLM_REPLICAS", "").split(",") if url.strip()]
-    return Settings.model_validate(
-        {
-            "home": home,
-            "dagster_home": dagster_home,
-            "embedded": embedded,
-            "model_name": environ.get("MODEL_NAME", "mistral-7b-lora"),
-            "s3_endpoint_url": environ.get("AWS_ENDPOINT_URL_S3", ""),
-            "vllm_api_key": environ.get("VLLM_API_KEY", ""),
-            "judge_api_key": environ.get("JUDGE_API_KEY", ""),
-            "judge_model": environ.get("JUDGE_MODEL", ""),
-            "replica_urls": replicas,
-            "vllm_max_lora_rank": environ.get("VLLM_MAX_LORA_RANK", 32),
-            "vllm_python": vllm_python,
-            "vllm_service": environ.get("VLLM_SERVICE", ""),
-            "vllm_pod_selector": environ.get("VLLM_POD_SELECTOR", ""),
-            "vllm_container": environ.get("VLLM_CONTAINER", ""),
-            "vllm_namespace": environ.get("VLLM_NAMESPACE", "ml-models"),
-            "live_slot": environ.get("LIVE_SLOT", LIVE_SLOT),
-            "candidate_slot": environ.get("CANDIDATE_SLOT", CANDIDATE_SLOT),
-            "dagster_url": environ.get("DAGSTER_URL", ""),
-            "dagster_ui_url": environ.get("DAGSTER_UI_URL") or environ.get("DAGSTER_URL", ""),
-            "request": environ.get("LORA_ASSETS_REQUEST", ""),
-            "argo_workflow": environ.get("LORA_ASSETS_ARGO_WORKFLOW", ""),
-            "outputs": environ.get("LORA_ASSETS_OUTPUTS") or None,
-            "executor": _one_of(environ, "LORA_ASSETS_EXECUTOR", get_args(Executor)),
-            "step_pods": _step_pods(environ.get("LORA_ASSETS_STEP_PODS", "{}")),
-            "promotion": _one_of(environ, "LORA_ASSETS_PROMOTION", ("manual", "automatic")),
-            "webhook": environ.get("LORA_ASSETS_WEBHOOK", ""),
-            **values,
-        }
-    )
-
-
-def _one_of(environ: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
-    """The variable's value, which is one of `choices`; the first of them where it is not set."""
-    value = environ.get(name, choices[0])
-    if value not in choices:
-        raise LoraAssetsError(f"{name} is {value!r}", f"Set it to one of {', '.join(choices)}.")
-    return value
-
-
-def _step_pods(text: str) -> Mapping[str, Any]:
+    source = EnvSettingsSource(Settings)
+    source.env_vars = environ
     try:
-        step_pods = json.loads(text)
-    except ValueError as error:
+        return Settings(**source())
+    except ValidationError as error:
+        variable = str(error.errors()[0]["loc"][0])
         raise LoraAssetsError(
-            f"LORA_ASSETS_STEP_PODS is no JSON ({error})", "Correct it, or leave it out."
+            f"{validation_line(error)}, not {environ.get(variable)!r}", f"Correct {variable}."
         ) from None
-    if not isinstance(step_pods, dict):
-        raise LoraAssetsError(
-            "LORA_ASSETS_STEP_PODS is no JSON object",
-            'Write {"<step>": {"pod_spec_config": …}, …}.',
-        )
-    return step_pods
-
-
-def _embedded(home: Path, real_vllm: bool) -> dict[str, str]:
-    return {
-        "mlflow_tracking_uri": f"sqlite:///{home / 'mlflow.db'}",
-        "mlflow_artifacts": (home / "mlflow-artifacts").as_uri(),
-        "mlflow_ui_url": "",
-        "s3_data_bucket": (home / "bucket").as_uri(),
-        "vllm_url": "http://127.0.0.1:8000",
-        # vLLM has no judge beside it, as the embedded server has.
-        "judge_url": f"http://127.0.0.1:{8001 if real_vllm else 8000}/judge",
-        "vllm_deployment": "",
-        "prometheus_url": "",
-        "adapters_dir": str(home / "adapters"),
-        "base_model": str(BASE_MODEL),
-        "base_model_name": EMBEDDED_BASE_NAME,
-    }
-
-
-def _cluster() -> dict[str, str]:
-    """The defaults of the specification's parameter tables."""
-    return {
-        "mlflow_tracking_uri": "http://mlflow.ai-platform:80",
-        "mlflow_artifacts": "",
-        "mlflow_ui_url": "",
-        "s3_data_bucket": "s3://my-vllm-data",
-        "vllm_url": "http://vllm-service.ml-models:8000",
-        "vllm_deployment": "vllm",
-        "judge_url": "http://judge-vllm-service.ml-models:8000",
-        "prometheus_url": "http://monitoring-kube-prometheus-prometheus.ai-platform:9090",
-        "adapters_dir": "/mnt/adapters",
-        "base_model": CLUSTER_BASE_MODEL,
-        "base_model_name": CLUSTER_BASE_MODEL,
-    }
-
-
-@dataclass(frozen=True)
-class Resources:
-    """The clients of a stack, under the names that assets ask for them by."""
-
-    data_bucket: DataBucket
-    io_manager: RecordIOManager
-    tracking: Tracking
-    registry: Registry
-    trainer: Trainer
-    fleet: Fleet
-    judge: Judge
-    server_metrics: ServerMetrics
-    work_folder: WorkFolder
-    automation: Automation
-    webhook: Webhook
-
-
-def make_resources(settings: Settings) -> Resources:
-    """The clients that these settings describe."""
-    return Resources(
-        data_bucket=DataBucket(
-            uri=settings.s3_data_bucket, s3_endpoint_url=settings.s3_endpoint_url
-        ),
-        io_manager=RecordIOManager(
-            uri=settings.s3_data_bucket, s3_endpoint_url=settings.s3_endpoint_url
-        ),
-        tracking=Tracking(
-            tracking_uri=settings.mlflow_tracking_uri,
-            artifacts=settings.mlflow_artifacts,
-            ui_url=settings.mlflow_ui,
-        ),
-        registry=Registry(
-            tracking_uri=settings.mlflow_tracking_uri,
-            model_name=settings.model_name,
-            ui_url=settings.mlflow_ui,
-        ),
-        trainer=Trainer(
-            base_model=settings.base_model,
-            base_model_name=settings.base_model_name,
-            embedded=settings.embedded,
-        ),
-        fleet=Fleet(
-            vllm_url=settings.vllm_url,
-            adapters_dir=str(settings.adapters_dir),
-            replica_urls=list(settings.replica_urls),
-            base_model=settings.base_model,
-            max_lora_rank=settings.vllm_max_lora_rank,
-            service=settings.vllm_service,
-            pod_selector=settings.vllm_pod_selector,
-            container=settings.vllm_container,
-            deployment=settings.vllm_deployment,
-            namespace=settings.vllm_namespace,
-            live_slot=settings.live_slot,
-            candidate_slot=settings.candidate_slot,
-            api_key=settings.vllm_api_key,
-            shares_machine=settings.embedded,
-        ),
-        judge=Judge(
-            judge_url=settings.judge_url,
-            judge_model=settings.judge_model,
-            api_key=settings.judge_api_key,
-        ),
-        server_metrics=ServerMetrics(prometheus_url=settings.prometheus_url),
-        work_folder=WorkFolder(path=str(settings.home / "work")),
-        automation=Automation(automatic_promotion=settings.promotion == "automatic"),
-        webhook=Webhook(url=settings.webhook, ui_url=settings.dagster_ui_url),
-    )

@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig
 
-from lora_assets.settings import (
-    Resources,
-    make_resources,
-    read_settings,
-)
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
 from tests.support.random_adapters import save_adapter
 from tests.support.stack import free_port, serving, stack_environment
 

@@ -1,27 +1,84 @@
+"""The settings: their defaults by stack, their variables, and the README's table of them."""
+
+import re
+from pathlib import Path
+
 import pytest
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.settings import EMBEDDED_MLFLOW_UI, read_settings
+from lora_assets.setting import Setting
+from lora_assets.settings import BASE_MODEL, EMBEDDED_MLFLOW_UI, SETTINGS, Settings, read_settings
+
+README = Path(__file__).parent.parent / "README.md"
+CLUSTER = {"LORA_ASSETS_STACK": "cluster"}
 
 
 @pytest.mark.parametrize(
-    ("environ", "found"),
+    ("environ", "expected"),
     [
         ({}, EMBEDDED_MLFLOW_UI),
         ({"MLFLOW_TRACKING_URI": "http://mlflow.example"}, "http://mlflow.example"),
-        ({"LORA_ASSETS_STACK": "cluster"}, "http://mlflow.ai-platform:80"),
-        (
-            {"LORA_ASSETS_STACK": "cluster", "MLFLOW_UI_URL": "https://mlflow.example"},
-            "https://mlflow.example",
-        ),
+        (CLUSTER, "http://mlflow.ai-platform:80"),
+        (CLUSTER | {"MLFLOW_UI_URL": "https://mlflow.example"}, "https://mlflow.example"),
     ],
 )
 def test_links_lead_to_the_tracking_server_unless_it_is_seen_from_elsewhere(
-    environ: dict[str, str], found: str
+    environ: dict[str, str], expected: str
 ) -> None:
-    assert read_settings(environ).mlflow_ui == found
+    assert read_settings(environ).mlflow_ui == expected
 
 
-def test_a_stack_that_is_none_is_refused() -> None:
-    with pytest.raises(LoraAssetsError, match="LORA_ASSETS_STACK is 'clster'"):
-        read_settings({"LORA_ASSETS_STACK": "clster"})
+@pytest.mark.parametrize(
+    ("environ", "name", "expected"),
+    [
+        ({}, "dagster_home", Path("/h/dagster")),
+        ({"DAGSTER_HOME": "/d"}, "dagster_home", Path("/h/dagster")),
+        (CLUSTER | {"DAGSTER_HOME": "/d"}, "dagster_home", Path("/d")),
+        (CLUSTER | {"DAGSTER_HOME": ""}, "dagster_home", Path("/h/dagster")),
+        ({"DAGSTER_URL": "http://d"}, "dagster_ui_url", "http://d"),
+        ({"DAGSTER_URL": "http://d", "DAGSTER_UI_URL": "http://u"}, "dagster_ui_url", "http://u"),
+        ({"VLLM_PYTHON": "/v"}, "judge_url", "http://127.0.0.1:8001/judge"),
+        ({"VLLM_REPLICAS": "http://a, http://b/,"}, "replica_urls", ["http://a", "http://b/"]),
+        ({"LORA_ASSETS_OUTPUTS": ""}, "outputs", None),
+        (CLUSTER | {"VLLM_DEPLOYMENT": ""}, "vllm_deployment", ""),
+    ],
+)
+def test_a_default_follows_the_settings_that_it_depends_on(
+    environ: dict[str, str], name: str, expected: object
+) -> None:
+    assert getattr(read_settings({"LORA_ASSETS_HOME": "/h", **environ}), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "cause"),
+    [
+        ("LORA_ASSETS_STACK", "clster", "Input should be 'embedded' or 'cluster', not 'clster'"),
+        ("VLLM_MAX_LORA_RANK", "high", "Input should be a valid integer.*, not 'high'"),
+    ],
+)
+def test_an_impossible_value_is_refused_by_its_variable(
+    variable: str, value: str, cause: str
+) -> None:
+    with pytest.raises(LoraAssetsError, match=f"^{variable}: {cause}. Correct {variable}.$"):
+        read_settings({variable: value})
+
+
+def test_every_setting_stands_in_the_readme_with_its_defaults() -> None:
+    assert SETTINGS.keys() == Settings.model_fields.keys()
+    _, _, after = README.read_text().partition("| variable | ")
+    table, _, _ = after.partition("\n\n")
+    rows = table.splitlines()[2:]
+    assert rows == [row(setting) for setting in SETTINGS.values()]
+
+
+def row(setting: Setting) -> str:
+    defaults = [shown(setting.embedded), shown(setting.cluster)]
+    return f"| `{setting.variable}` | {setting.help} | {defaults[0]} | {defaults[1]} |"
+
+
+def shown(default: str) -> str:
+    """A default as the README has it, which names no folder of this machine."""
+    text = default.replace(str(BASE_MODEL), "<the package>/embedded/base_model")
+    text = re.sub(r"\{home(_uri)?\}", "<home>", text)
+    text = text.format(judge_port=8000)
+    return f"`{text}`" if text else ""

@@ -1,7 +1,6 @@
 """check: what a pipeline could only fail with later, found before its training takes a GPU."""
 
 import asyncio
-import os
 from typing import Any
 
 import click
@@ -12,7 +11,7 @@ from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.served import refuse_live_slot, require_in_slot
 from lora_assets.assets.staged_deployment import SmokeConfig
 from lora_assets.cli.config_options import chosen, config_options
-from lora_assets.cli.stack import PLACES, Stack, resource_config, stack_options
+from lora_assets.cli.stack import OPTIONS, Stack, resource_config, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import version_order
 from lora_assets.records.served import AdapterShape
@@ -20,7 +19,8 @@ from lora_assets.records.training import LORA_PROFILES
 from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.resources.judge import Judge
 from lora_assets.serving import http_client
-from lora_assets.settings import Resources
+from lora_assets.settings import SETTINGS
+from lora_assets.stack_resources import Resources
 
 _CONFIGS = (
     *(TrainingConfig, QualityConfig, SmokeConfig),
@@ -30,7 +30,7 @@ _CONFIGS = (
 
 @click.command()
 @click.option("--data-version", default="1", show_default=True, help="Training data version")
-@stack_options(*PLACES)
+@stack_options(*OPTIONS)
 @config_options(*_CONFIGS)
 def check(data_version: str, **options: Any) -> None:
     """Check the parameters of all stages, and that what they work with is there.
@@ -71,13 +71,14 @@ def _resources(stack: Stack) -> Resources:
     dagster = DagsterWebserver(stack.settings.dagster_url, stack.settings.dagster_ui_url)
     configured = dagster.configured(dagster.locate("lifecycle"))
     changed = resource_config(stack.given, configured)
+    values = {SETTINGS[name].variable: value for name, value in stack.settings}
     made: dict[str, Any] = {}
     for name, client in vars(stack.resources).items():
         config = changed[name]["config"] if name in changed else configured[name]
-        # Of a secret, Dagster tells its variable alone.
+        # Dagster shows only the variable of a secret.
         made[name] = type(client)(
             **{
-                field: os.environ.get(value["env"], "") if isinstance(value, dict) else value
+                field: values[value["env"]] if isinstance(value, dict) else value
                 for field, value in config.items()
             }
         )

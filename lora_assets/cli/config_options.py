@@ -7,7 +7,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import click
 from pydantic import BaseModel, ValidationError
 
-from lora_assets.errors import LoraAssetsError
+from lora_assets.errors import LoraAssetsError, validation_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,21 +34,22 @@ def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
 
 
 def chosen(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given for `model`'s fields; raises for a value that can't be."""
+    """Return the options given for the fields of `model`; raise for an impossible value."""
     given = {name: options[name] for name in model.model_fields if options.get(name) is not None}
     try:
         model(**given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = f"--{str(first['loc'][0]).replace('_', '-')}"
+        name = str(error.errors()[0]["loc"][0])
+        option = f"--{name.replace('_', '-')}"
         raise LoraAssetsError(
-            f"{option} {first['input']} is not possible: {first['msg']}", f"Correct {option}."
+            f"{option} {given[name]} is not possible ({validation_line(error)})",
+            f"Correct {option}.",
         ) from None
     return given
 
 
 def _plain_type(annotation: Any) -> Any:
-    """The one type beside None."""
+    """Return the type that a field has apart from None."""
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = (a for a in get_args(annotation) if a is not type(None))
     return annotation

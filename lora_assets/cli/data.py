@@ -8,7 +8,7 @@ import click
 from lora_assets.cli.stack import Stack
 from lora_assets.embedded.data_set.versions import build as build_version
 from lora_assets.embedded.data_set.versions import contents
-from lora_assets.local.run import add_partitions, open_instance
+from lora_assets.local.instance import add_partitions
 
 
 @click.group()
@@ -39,5 +39,5 @@ def list_versions() -> None:
     """Make every complete data version in the bucket a partition, and name them."""
     stack = Stack({})
     versions = stack.resources.data_bucket.versions()
-    add_partitions(open_instance(stack.settings), versions)
+    add_partitions(stack.open_instance(), versions)
     click.echo(f"data versions: {', '.join(versions) or 'none yet'}")

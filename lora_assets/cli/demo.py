@@ -13,13 +13,13 @@ from dagster import AssetKey, DagsterInstance
 
 from lora_assets.cli.demo_report import print_answers, print_next_steps, print_table
 from lora_assets.cli.serve import require_free_port
-from lora_assets.cli.stack import Stack
+from lora_assets.cli.stack import Stack, typed_command
 from lora_assets.cli.unfinished import unfinished
 from lora_assets.definitions import make_definitions
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
-from lora_assets.local.run import materialise, open_instance
+from lora_assets.local.run import run_in_process
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.run_outcome import RunFailed
@@ -79,7 +79,7 @@ def demo() -> None:
     for version in VERSIONS:
         build(version.name, version.services, bucket, version.spoiled)
     with _server(stack):
-        instance = open_instance(stack.settings)
+        instance = stack.open_instance()
         for version in VERSIONS:
             _take_through(stack, instance, version)
         print_table(stack, instance, [version.name for version in VERSIONS])
@@ -135,7 +135,9 @@ def _run_what_is_left(
     ops = {"perf_metrics": {"passes": PASSES}}
     compares = AssetKey("perf_metrics") in left.assets and live is not None
     try:
-        materialise(instance, job, version.name, ops if compares else {})
+        run_in_process(
+            instance, job, version.name, ops if compares else {}, why=typed_command(job.name)
+        )
     except RunFailed as failed:
         if failed.gate is None:
             raise

@@ -1,4 +1,4 @@
-"""The entry point: every command, and the one line that bad input gets."""
+"""The entry point: every command, and the one line for each of its errors."""
 
 import atexit
 import gc
@@ -12,7 +12,7 @@ import click
 from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 
-_PLACES: Mapping[str, str] = {
+_MODULES: Mapping[str, str] = {
     "check": "check",
     "train": "stages",
     "deploy": "stages",
@@ -30,19 +30,19 @@ _PLACES: Mapping[str, str] = {
 
 
 class _Commands(click.Group):
-    """Imports a command when it is called: `status` need not wait for torch."""
+    """Import a command only when it is called: `status` need not wait for torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_PLACES)
+        return list(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         from importlib import import_module
 
-        place = _PLACES.get(cmd_name)
-        if place is None:
+        module_name = _MODULES.get(cmd_name)
+        if module_name is None:
             return None
         with heavy_imports():
-            module = import_module(f"lora_assets.cli.{place}")
+            module = import_module(f"lora_assets.cli.{module_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -54,13 +54,13 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run a command; exit 1 with one line per cause when it could not do its work.
+    """Run a command; exit with 1 and one line per cause when it fails.
 
-    A connection to Dagster that is lost ends with 75 (EX_TEMPFAIL): it alone is worth a retry.
+    A lost connection to Dagster exits with 75 (EX_TEMPFAIL): only that is worth a retry.
     """
     from lora_assets.records.run_outcome import RunFailed, full_disk
 
-    # The interpreter's last look for garbage takes seconds, and the system takes all anyway.
+    # The last garbage collection takes seconds, and the system takes the memory anyway.
     atexit.register(gc.freeze)
     try:
         sys.exit(cli.main(standalone_mode=False))
@@ -87,15 +87,15 @@ def main() -> None:
 
 
 def _refused_by_system(error: Exception) -> str | None:
-    """The operating system's refusal, in one line; None for another error."""
+    """Return what the operating system refused, as one line; None for another error."""
     if not isinstance(error, OSError):
         return None
     named = f"{error.filename}: " if error.filename else ""
-    return f"{named}{error.strerror or error}. Mend that file or folder, then run this again."
+    return f"{named}{error.strerror or error}. Correct that file or folder, then run this again."
 
 
 def _database_failure(error: BaseException | None) -> str | None:
-    """What a database said, in one line, where that is at the bottom of an error."""
+    """Return what a database said, as one line; None for another error."""
     from sqlalchemy.exc import OperationalError
 
     while error is not None:
@@ -103,7 +103,7 @@ def _database_failure(error: BaseException | None) -> str | None:
             reason = " ".join(str(error.orig).split())
             return (
                 f"Dagster's or MLflow's database can't be used ({reason}): start it, or free "
-                "space where it lies, then run this again."
+                "space on its disk, then run this again."
             )
         error = error.__cause__
     return None

@@ -26,7 +26,7 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
     if plugin_dir is not None:
         place_plugin(plugin_dir)
     stack = Stack(options)
-    folder = SharedFolder(str(stack.settings.adapters_dir))
+    folder = SharedFolder(stack.settings.adapters_dir)
     restored = restore_adapters(stack, folder)
     for name, digest in restored.items():
         click.echo(f"{name}: {digest[:12]}")

@@ -32,14 +32,14 @@ def serve(host: str | None, port: int | None) -> None:
     url = urlsplit(stack.settings.vllm_url)
     host, port = host or url.hostname or "127.0.0.1", port or url.port or 8000
     require_free_port(host, port)
-    folder = SharedFolder(str(stack.settings.adapters_dir))
+    folder = SharedFolder(stack.settings.adapters_dir)
     restored = restore_adapters(stack, folder)
     options = ServerOptions(
         host=host,
         port=port,
         base_model=Path(stack.settings.base_model),
         served_model_name=stack.settings.base_model_name,
-        adapters_dir=stack.settings.adapters_dir,
+        adapters_dir=Path(stack.settings.adapters_dir),
         lora_modules={name: Path(folder.path) / digest for name, digest in restored.items()},
         api_key=stack.settings.vllm_api_key or None,
     )

@@ -5,71 +5,31 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from dagster import DagsterInstance
 from filelock import FileLock
 from sqlalchemy import make_url
 
-from lora_assets.records import Record
+from lora_assets.local.instance import open_instance
 from lora_assets.resources.registry import Registry
-from lora_assets.settings import make_resources, read_settings
+from lora_assets.settings import SETTINGS, read_settings
+from lora_assets.stack_resources import make_resources
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-
-class Place(Record):
-    """A parameter that says where something is: the setting and the resources' fields it gives."""
-
-    setting: str
-    gives: tuple[str, ...]
-    help: str
-
-
-PLACES: Mapping[str, Place] = {
-    "model_name": Place(
-        setting="model_name", gives=("registry.model_name",), help="MLflow registered model name"
-    ),
-    "mlflow_tracking_uri": Place(
-        setting="mlflow_tracking_uri",
-        gives=("registry.tracking_uri", "tracking.tracking_uri"),
-        help="MLflow server URL",
-    ),
-    "s3_data_bucket": Place(
-        setting="s3_data_bucket",
-        gives=("data_bucket.uri", "io_manager.uri"),
-        help="Bucket for training and eval data",
-    ),
-    "vllm_url": Place(setting="vllm_url", gives=("fleet.vllm_url",), help="vLLM server URL"),
-    "deployment": Place(
-        setting="vllm_deployment",
-        gives=("fleet.deployment",),
-        help="Kubernetes deployment whose pods are the vLLM replicas",
-    ),
-    "namespace": Place(
-        setting="vllm_namespace",
-        gives=("fleet.namespace",),
-        help="Kubernetes namespace of that deployment",
-    ),
-    "judge_url": Place(setting="judge_url", gives=("judge.judge_url",), help="Judge URL"),
-    "judge_model": Place(
-        setting="judge_model",
-        gives=("judge.judge_model",),
-        help="Judge model name (empty: auto-detect)",
-    ),
-    "prometheus_url": Place(
-        setting="prometheus_url",
-        gives=("server_metrics.prometheus_url",),
-        help="Prometheus URL (empty: each replica's /metrics)",
-    ),
+OPTIONS: Mapping[str, str] = {
+    setting.option: name for name, setting in SETTINGS.items() if setting.option
 }
-"""The specification's parameters that say where something is."""
+"""Each option that says where something is, with the setting that it overrides."""
 
 
 def stack_options(*names: str) -> Callable[[Command], Command]:
-    """Add the options that say where something is; their defaults are the environment's."""
+    """Add options that say where something is; each defaults to the environment's setting."""
 
     def decorate(command: Command) -> Command:
         for name in reversed(names):
-            option, place = f"--{name.replace('_', '-')}", PLACES[name]
-            shown = f"{place.help}  [default: that of {place.setting.upper()}]"
+            setting = SETTINGS[OPTIONS[name]]
+            shown = f"{setting.help}  [default: that of {setting.variable}]"
+            option = f"--{name.replace('_', '-')}"
             command = click.option(option, name, default=None, help=shown)(command)
         return command
 
@@ -80,16 +40,26 @@ class Stack:
     """The stack's settings and resources, with what the options override."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.given = {name: options[name] for name in PLACES if options.get(name) is not None}
-        given = {PLACES[name].setting: value for name, value in self.given.items()}
+        self.given = {name: options[name] for name in OPTIONS if options.get(name) is not None}
+        given = {OPTIONS[name]: value for name, value in self.given.items()}
         # What a command runs itself, it runs in its own process.
         self.settings = read_settings().model_copy(update={**given, "executor": "in_process"})
         self.resources = make_resources(self.settings)
-        _make_database(self.resources.registry)
+        _create_database(self.resources.registry)
+
+    def open_instance(self) -> DagsterInstance:
+        """Return Dagster's storage for runs in this process."""
+        return open_instance(self.settings.dagster_home, managed=self.settings.manages_dagster_home)
 
 
-def _make_database(registry: Registry) -> None:
-    """Let one command make a registry that is a file: two at once fail on each other's tables."""
+def typed_command(otherwise: str) -> str:
+    """Return the command that a person or Argo gave, as in "lora-assets train"."""
+    command = click.get_current_context(silent=True)
+    return command.command_path if command else otherwise
+
+
+def _create_database(registry: Registry) -> None:
+    """Let one command create a registry's SQLite file: two at once fail on each other's tables."""
     if not registry.tracking_uri.startswith("sqlite:"):
         return
     path = Path(make_url(registry.tracking_uri).database or "")
@@ -102,15 +72,14 @@ def _make_database(registry: Registry) -> None:
 def resource_config(
     given: Mapping[str, str], configured: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Mapping[str, Any]]:
-    """A run's configuration of the resources that `given` changes.
+    """Return a run's configuration of the resources that the options `given` change.
 
-    It holds the other fields as they are `configured`, since Dagster takes nothing over from
-    its definitions; a secret is the name of its variable there, and stays that.
+    It holds their other fields as they are `configured`, since Dagster takes nothing over from
+    its definitions. A secret stays the name of its variable.
     """
     changed: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
-        for place in PLACES[name].gives:
-            resource, _, field = place.partition(".")
+        for resource, _, field in (each.partition(".") for each in SETTINGS[OPTIONS[name]].gives):
             if configured[resource].get(field) != value:
                 changed.setdefault(resource, {})[field] = value
     return {

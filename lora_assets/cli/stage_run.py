@@ -12,10 +12,10 @@ from lora_assets.assets.eval_grades import ANSWERED
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import launch_tags
 from lora_assets.cli.outputs import Name, Outputs
-from lora_assets.cli.stack import Stack, resource_config
+from lora_assets.cli.stack import Stack, resource_config, typed_command
 from lora_assets.definitions import make_definitions
 from lora_assets.lifecycle import STEPS, Step
-from lora_assets.local.run import materialise, open_instance, typed_command
+from lora_assets.local.run import run_in_process
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.progress import PARTITION_TAG
@@ -25,6 +25,10 @@ from lora_assets.remote.run import RemoteRun, stop_signals
 from lora_assets.remote.webserver import DagsterWebserver, Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+SECONDS_FOR_THE_FIRST_SIDE = 20.0
+"""How long inference-live waits for inference-candidate, which starts beside it, to launch the
+run that they share. On a busy machine its imports and its reading of the data take seconds."""
 
 REQUEST_TAG = "lora_assets/request"
 SELECTION_TAG = "lora_assets/selection"
@@ -36,9 +40,9 @@ _OUTPUT_TAGS: Mapping[str, Name] = {
 
 
 class Work(Record):
-    """What a run is to do: on which data version, with which configuration of its ops.
+    """The data version to run on, and the configuration of the run's ops.
 
-    `version` is the adapter that it is about, where there is one before the run.
+    `version` is the adapter that the run is about, where there is one before the run.
     """
 
     data_version: str
@@ -47,7 +51,7 @@ class Work(Record):
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """What a run is labelled with, so that a later attempt need not ask again."""
+        """Return the run's tags, so that a later attempt need not ask again."""
         tags = {PARTITION_TAG: self.data_version}
         if self.version is not None:
             tags["lora_assets/model_version"] = str(self.version.version)
@@ -57,9 +61,8 @@ class Work(Record):
 
 def step_option(stage: str) -> Callable[[Command], Command]:
     """Add --step, with the steps of a stage."""
-    return click.option(
-        "--step", type=click.Choice(list(STEPS[stage])), default=None, help="One step of it only"
-    )
+    steps = click.Choice(list(STEPS[stage]))
+    return click.option("--step", type=steps, default=None, help="Run only this step of the stage")
 
 
 def run_stage(
@@ -67,17 +70,17 @@ def run_stage(
 ) -> None:
     """Run a stage or its step, on the Dagster of DAGSTER_URL where that is set.
 
-    `find_work` is asked only before a launch, and raises where a run could not succeed: an
-    attempt that is made again finds its run, though the alias that it began with is gone.
+    `find_work` is asked only before a launch, and raises where a run could not succeed. A later
+    attempt finds its run even if the alias that the first one started from is gone.
     """
     step = STEPS[stage][step_name] if step_name is not None else None
     job = step.job if step is not None else stage
     outputs = Outputs(stack.settings.outputs)
     try:
         if stack.settings.dagster_url:
-            _remotely(stack, job, step, find_work, outputs)
+            _run_remotely(stack, job, step, find_work, outputs)
         else:
-            _in_process(stack, job, step, find_work(), outputs)
+            _run_here(stack, job, step, find_work(), outputs)
     except RunFailed as failed:
         if failed.gate is not None:
             outputs.write("result", "failed")
@@ -86,16 +89,15 @@ def run_stage(
     click.echo(f"{stage}{f' {step_name}' if step_name else ''}: done", err=True)
 
 
-def leave(stack: Stack, work: Work) -> None:
-    """Leave the outputs of a step that passed and needed no run."""
+def write_outputs(stack: Stack, work: Work) -> None:
+    """Write the outputs of a step that passed and needed no run."""
     outputs = Outputs(stack.settings.outputs)
     _write(outputs, work.tags)
     outputs.write("result", "passed")
 
 
-def _in_process(stack: Stack, job: str, step: Step | None, work: Work, outputs: Outputs) -> None:
+def _run_here(stack: Stack, job: str, step: Step | None, work: Work, outputs: Outputs) -> None:
     click.echo(f"{job}: data version {work.data_version}", err=True)
-    instance = open_instance(stack.settings)
     definition = make_definitions(stack.settings).resolve_job_def(job)
     if step is not None:
         definition = definition.get_subset(
@@ -103,11 +105,18 @@ def _in_process(stack: Stack, job: str, step: Step | None, work: Work, outputs: 
             asset_check_selection={AssetCheckKey.from_user_string(c) for c in step.checks},
         )
     _write(outputs, work.tags)
-    ops = step.ops(work.ops) if step is not None else work.ops
-    materialise(instance, definition, work.data_version, ops, outputs)
+    run_in_process(
+        stack.open_instance(),
+        definition,
+        work.data_version,
+        step.ops(work.ops) if step is not None else work.ops,
+        why=typed_command(job),
+        on_run=lambda run_id: outputs.write("run-id", run_id),
+        on_metadata=outputs.take,
+    )
 
 
-def _remotely(
+def _run_remotely(
     stack: Stack, job: str, step: Step | None, find_work: Callable[[], Work], outputs: Outputs
 ) -> None:
     dagster = DagsterWebserver(stack.settings.dagster_url, stack.settings.dagster_ui_url)
@@ -118,15 +127,13 @@ def _remotely(
     remote = RemoteRun(dagster, tags, lambda line: click.echo(line, err=True))
     # From here on: an attempt that is stopped has to find the run of the one before first.
     with stop_signals() as stop:
-        if remote.find() is None:
+        if _find(remote, stop, step, bool(stack.settings.request)) is None:
             location = dagster.locate(job)
             work = find_work()
             origin = launch_tags(typed_command(job), stack.settings.argo_workflow)
+            ops = step.ops(work.ops) if step is not None else work.ops
             run_config = {
-                "ops": {
-                    op: {"config": config}
-                    for op, config in (step.ops(work.ops) if step else work.ops).items()
-                },
+                "ops": {op: {"config": config} for op, config in ops.items()},
                 "resources": resource_config(stack.given, dagster.configured(location)),
             }
             dagster.add_partition(location, str(data_versions.name), work.data_version)
@@ -137,6 +144,17 @@ def _remotely(
                 stop,
             )
         _follow(remote, stop, step, outputs)
+
+
+def _find(remote: RemoteRun, stop: Flag, step: Step | None, is_shared: bool) -> Run | None:
+    """Return the request's run, if there is one.
+
+    Of two steps that start side by side and share a run, the one that waits for live's answers
+    gives the other time to launch it. Only steps of the same named request share one.
+    """
+    if is_shared and step is not None and step.until == "live":
+        return remote.await_other(stop, SECONDS_FOR_THE_FIRST_SIDE)
+    return remote.find()
 
 
 def _follow(remote: RemoteRun, stop: Flag, step: Step | None, outputs: Outputs) -> None:

@@ -13,7 +13,7 @@ from lora_assets.assets.staged_deployment import DeployConfig, SmokeConfig
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.stack import Stack, stack_options
-from lora_assets.cli.stage_run import Work, leave, run_stage, step_option
+from lora_assets.cli.stage_run import Work, run_stage, step_option, write_outputs
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.run_outcome import RunFailed
@@ -156,4 +156,4 @@ def _require_staged(stack: Stack, version: ModelVersion) -> None:
             f"not at version {version.version}",
             "Deploy that version again; something else has moved the alias since.",
         )
-    leave(stack, Work(data_version=version.data_version, ops={}, version=version))
+    write_outputs(stack, Work(data_version=version.data_version, ops={}, version=version))

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.settings import Executor
+
+Executor = Literal["in_process", "multiprocess", "k8s_job"]
+"""Where the steps of a run are: in the run's process, in one each, or in a pod each."""
 
 PER_STEP = "per_step_k8s_config"
 """The executor's own field: by step, what is laid over the step's op tags."""

@@ -1,10 +1,10 @@
 """What a run in this process waits for."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
-import click
 from dagster import DagsterInstance
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -16,18 +16,22 @@ SECONDS_BETWEEN_LOOKS = 2.0
 
 
 @contextmanager
-def waiting_told(instance: DagsterInstance, run_id: str) -> Iterator[None]:
-    """While the block runs `run_id`, say for whom it waits, and free what dead processes hold."""
+def report_waiting(instance: DagsterInstance, run_id: str) -> Iterator[None]:
+    """While the block runs `run_id`, report which runs it waits for.
+
+    Slots that dead processes hold are freed.
+    """
     done = Event()
 
     def watch() -> None:
-        told: set[str] = set()
-        # A database that fails ends the run as well, which tells of it.
+        reported: set[str] = set()
+        # A database that fails ends the run as well, with its own error.
         with suppress(SQLAlchemyError):
             while not done.wait(SECONDS_BETWEEN_LOOKS):
-                for holder in _holders(instance, run_id) - told:
-                    told.add(holder)
-                    click.echo(f"  waiting for {_named(instance, holder)}", err=True)
+                for holder in _holders(instance, run_id) - reported:
+                    reported.add(holder)
+                    text = f"  waiting for {_named(instance, holder)}"
+                    print(text, file=sys.stderr, flush=True)
 
     watcher = Thread(target=watch)
     watcher.start()
@@ -39,7 +43,7 @@ def waiting_told(instance: DagsterInstance, run_id: str) -> Iterator[None]:
 
 
 def _holders(instance: DagsterInstance, run_id: str) -> set[str]:
-    """The runs that hold what a run waits for, those of dead processes not among them."""
+    """Return the runs that hold what a run waits for, but for those of dead processes."""
     for pool in (TRAINING, SERVING):
         if run_id in instance.event_log_storage.get_concurrency_info(pool).pending_run_ids:
             fail_runs_of_dead_processes(instance)
@@ -48,7 +52,7 @@ def _holders(instance: DagsterInstance, run_id: str) -> set[str]:
 
 
 def _named(instance: DagsterInstance, run_id: str) -> str:
-    """A run as a person knows it."""
+    """Return a run's job, data version and id."""
     run = instance.get_run_by_id(run_id)
     if run is None:
         return f"run {run_id}"

@@ -1,17 +1,19 @@
 """The base model that adapters are trained on, and the stack's own training defaults."""
 
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from pydantic import ValidationError
 
-from lora_assets.errors import LoraAssetsError
+from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.heavy_imports import heavy_imports
 from lora_assets.records.dataset import Row, SplitName
 from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
+    LORA_PROFILES,
     LossPoint,
     TrainingMetrics,
     TrainingParameters,
@@ -30,16 +32,19 @@ class Trainer(dg.ConfigurableResource[Any]):
     embedded: bool
 
     def parameters(self, overrides: Mapping[str, Any]) -> TrainingParameters:
-        """The stack's defaults with what a run overrides; raises for a value that can't be."""
+        """The stack's defaults with what a run overrides; raise for one that is not possible."""
         defaults = EMBEDDED_PARAMETERS if self.embedded else TrainingParameters()
         try:
             return TrainingParameters.model_validate({**defaults.model_dump(), **overrides})
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(map(str, first["loc"]))
+            name = str(error.errors()[0]["loc"][0])
+            value = overrides[name]
+            remedy = f"Correct {name}."
+            if name == "lora_config":
+                (nearest,) = get_close_matches(str(value), LORA_PROFILES, n=1, cutoff=0)
+                remedy = f"The nearest LoRA profile is {nearest!r}."
             raise LoraAssetsError(
-                f"{field} = {first['input']!r} is not possible ({first['msg']})",
-                f"Correct {field}.",
+                f"{name} = {value!r} is not possible ({validation_line(error)})", remedy
             ) from None
 
     def train(

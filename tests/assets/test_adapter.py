@@ -18,7 +18,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row, RowMetadata, SplitName
 from lora_assets.records.training import Adapter
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from lora_assets.settings import Resources, make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
 from tests.support.commands import spoil
 
 OVERRIDES = {"lora_config": "minimal", "num_epochs": 1, "max_seq_length": 200}

@@ -14,7 +14,7 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from lora_assets.settings import Resources
+from lora_assets.stack_resources import Resources
 from tests.support.promotions import aliases, promote, stage
 from tests.support.stack import free_port, passed_verdict
 

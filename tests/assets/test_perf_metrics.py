@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lora_assets.records.load import PerfMetrics
 from lora_assets.resources.fleet import Fleet
-from lora_assets.settings import Resources
+from lora_assets.stack_resources import Resources
 from tests.support.promotions import stage, take_through
 from tests.support.stack import passed_verdict
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_assets.settings import Resources
+from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register
 from tests.support.remote_dagster import small_data
 

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from lora_assets.assets.partitions import data_versions
-from lora_assets.local.run import materialise
+from lora_assets.local.run import run_in_process
 from lora_assets.records.run_outcome import RunFailed
 
 pytestmark = pytest.mark.integration
@@ -105,7 +105,7 @@ def test_a_full_disk_that_a_step_meets_is_one_line() -> None:
     jobs = [dg.define_asset_job("write", [thesis])]
     write = dg.Definitions([thesis], jobs=jobs).resolve_job_def("write")
     with dg.DagsterInstance.ephemeral() as instance, pytest.raises(RunFailed) as failed:
-        materialise(instance, write, "1", {})
+        run_in_process(instance, write, "1", {})
     (reason,) = failed.value.reasons
     assert reason.startswith("thesis: The disk is full (OSError: [Errno 28]")
     assert reason.endswith("Free some space, then run this again; it goes on where it was.")

@@ -14,8 +14,9 @@ from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.staged_deployment import DeployConfig
 from lora_assets.cli import stages
 from lora_assets.cli.check import check
-from lora_assets.cli.stack import PLACES
-from lora_assets.settings import make_resources, read_settings
+from lora_assets.cli.stack import OPTIONS
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support.argo_specification import read
 from tests.support.argo_workflows import WORKFLOWS, defaults_of
 
@@ -55,8 +56,8 @@ def default(option: click.Option, configs: tuple[type[BaseModel], ...]) -> Any:
     name = str(option.name)
     if option.default is not None:
         return option.default
-    if name in PLACES:
-        return getattr(CLUSTER, PLACES[name].setting)
+    if name in OPTIONS:
+        return getattr(CLUSTER, OPTIONS[name])
     fields = {name: field for config in configs for name, field in config.model_fields.items()}
     given = fields[name].default
     return STACKS_OWN[name] if given is None else given

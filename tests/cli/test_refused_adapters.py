@@ -12,7 +12,8 @@ from peft import LoraConfig
 
 from lora_assets.lifecycle import GATES
 from lora_assets.serving.adapter_files import WEIGHTS
-from lora_assets.settings import EMBEDDED_BASE_NAME, Resources
+from lora_assets.settings import EMBEDDED_BASE_NAME
+from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, keep, register, spoil
 from tests.support.random_adapters import save_adapter
 

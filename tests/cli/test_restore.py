@@ -10,7 +10,8 @@ from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, slots
 from lora_assets.serving.vllm_plugin.slots import named_folder
-from lora_assets.settings import make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support.commands import Run, register, spoil
 
 EMPTY: Mapping[str, Mapping[str, str]] = {"digests": {}, "names": {}, "slots": {}}

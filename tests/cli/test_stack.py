@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from lora_assets.cli.stack import PLACES, Stack, resource_config
-from lora_assets.settings import make_resources, read_settings
+from lora_assets.cli.stack import OPTIONS, Stack, resource_config
+from lora_assets.settings import SETTINGS, read_settings
+from lora_assets.stack_resources import make_resources
 
 
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(name: str) -> None:
     before = vars(make_resources(read_settings()))
     after = vars(Stack({name: "elsewhere"}).resources)
@@ -18,7 +19,7 @@ def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(name: str) -> N
         for field, value in dict(client).items()
         if value != dict(before[resource])[field]
     }
-    assert changed == set(PLACES[name].gives)
+    assert changed == set(SETTINGS[OPTIONS[name]].gives)
 
 
 def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() -> None:

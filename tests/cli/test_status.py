@@ -12,7 +12,7 @@ from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
-from lora_assets.settings import Resources
+from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register, spoil
 from tests.support.stack import free_port, passed_verdict
 

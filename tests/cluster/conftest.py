@@ -9,13 +9,8 @@ import pytest
 
 from lora_assets.cli.main import main
 from lora_assets.resources.object_store import s3_client
-from lora_assets.settings import (
-    BASE_MODEL,
-    EMBEDDED_BASE_NAME,
-    Resources,
-    make_resources,
-    read_settings,
-)
+from lora_assets.settings import BASE_MODEL, EMBEDDED_BASE_NAME, read_settings
+from lora_assets.stack_resources import Resources, make_resources
 from tests.support import cluster_parts
 from tests.support.cluster_parts import Part
 from tests.support.stack import free_port

@@ -14,7 +14,8 @@ from lora_assets.records.training import LORA_PROFILES
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.pod_exec import PodFolder
 from lora_assets.serving.preflight import PLACES
-from lora_assets.settings import make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod
 from tests.support.manifests import (
     PODS,

@@ -14,7 +14,8 @@ from kubernetes.config import new_client_from_config
 
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.kubernetes.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
-from lora_assets.settings import make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support.dagster_services import (
     instance_settings,
     serving_dagster,

@@ -16,7 +16,8 @@ import dagster as dg
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
 from lora_assets.local.console import progress_logger
-from lora_assets.local.run import materialise, open_instance
+from lora_assets.local.instance import open_instance
+from lora_assets.local.run import run_in_process
 from lora_assets.settings import read_settings
 
 data_version, started, ended = sys.argv[1:]
@@ -29,7 +30,8 @@ def adapter():
 
 job = dg.define_asset_job("train", [adapter])
 made = dg.Definitions([adapter], jobs=[job], loggers={"console": progress_logger})
-materialise(open_instance(read_settings()), made.resolve_job_def("train"), data_version, {})
+instance = open_instance(read_settings().dagster_home, managed=True)
+run_in_process(instance, made.resolve_job_def("train"), data_version, {})
 """
 
 

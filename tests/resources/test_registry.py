@@ -7,7 +7,8 @@ import pytest
 from mlflow import MlflowClient
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.settings import make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support.stack import trained
 
 

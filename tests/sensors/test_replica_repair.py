@@ -21,7 +21,7 @@ from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS
-from lora_assets.settings import Resources
+from lora_assets.stack_resources import Resources
 from tests.support.doubles.broken_vllm import listening
 from tests.support.repairs import repair, requested, skipped, tick
 from tests.support.stack import free_port, trained

@@ -12,7 +12,8 @@ from lora_assets.lifecycle import STAGES, GateName
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Verdict
 from lora_assets.resources.registry import Registry
-from lora_assets.settings import Resources, make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
 from tests.support.stack import passed_verdict
 
 

@@ -9,7 +9,7 @@ import pytest
 from lora_assets.cli.main import main
 from lora_assets.records import Record
 from lora_assets.records.model_version import Alias, ModelVersion
-from lora_assets.settings import Resources
+from lora_assets.stack_resources import Resources
 from tests.support.stack import trained
 
 

@@ -22,9 +22,10 @@ from lora_assets.assets.run_tags import WHY
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS, next_run
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.lifecycle import STAGES
-from lora_assets.local.run import open_instance
+from lora_assets.local.instance import open_instance
 from lora_assets.sensors.history import read_progress, unfinished_runs
-from lora_assets.settings import Resources, Settings, make_resources, read_settings
+from lora_assets.settings import Settings, read_settings
+from lora_assets.stack_resources import Resources, make_resources
 from tests.support.doubles.webhook_receiver import WebhookReceiver
 from tests.support.stack import free_port, stack_environment
 
@@ -61,7 +62,7 @@ class Running:
         self.environment = {**os.environ, **own}
         self.settings = read_settings(own)
         self.resources = make_resources(self.settings)
-        self.instance = open_instance(self.settings)
+        self.instance = open_instance(self.settings.dagster_home, managed=True)
         self.resources.registry.aliases()
         workspace = self.home / "workspace.yaml"
         workspace.write_text(

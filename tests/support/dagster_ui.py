@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from lora_assets.embedded.child import is_healthy, start_child
-from lora_assets.local.run import open_instance
+from lora_assets.local.instance import open_instance
 from lora_assets.settings import read_settings
 from tests.support.stack import free_port
 
@@ -33,7 +33,7 @@ class DagsterUi:
 def dagster_ui(environment: Mapping[str, str]) -> Iterator[DagsterUi]:
     """A UI for as long as the block; it is there when `await_ui` returns."""
     settings = read_settings(environment)
-    open_instance(settings)
+    open_instance(settings.dagster_home, managed=True)
     port = free_port()
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE)]
     command += ["--host", "127.0.0.1", "--port", str(port)]

@@ -13,7 +13,7 @@ import dagster as dg
 import httpx
 from kubernetes.client import CoreV1Api
 
-from lora_assets.settings import Resources
+from lora_assets.stack_resources import Resources
 from tests.support.dagster_services import (
     LOCATION,
     until,

@@ -16,7 +16,7 @@ from lora_assets.gates.promotion import required_gates
 from lora_assets.records.load import PerfMetrics
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
-from lora_assets.settings import Resources
+from lora_assets.stack_resources import Resources
 from tests.support.stack import passed_verdict, trained
 
 ROWS = 6

@@ -23,7 +23,8 @@ import lora_assets.local
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.records.dataset import SPLITS
 from lora_assets.remote.webserver import DagsterWebserver, Run
-from lora_assets.settings import Resources, make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
 from tests.support.stack import free_port
 
 SECRET = "the-api-key-of-the-fleet"

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from lora_assets.sensors.replica_repair import repair_replicas, replica_repair
-from lora_assets.settings import Resources
+from lora_assets.stack_resources import Resources
 
 
 def tick(resources: Resources, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:

@@ -21,7 +21,8 @@ from lora_assets.gates import smoke
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.replica import Completion
 from lora_assets.serving.same_weights import same_logprobs
-from lora_assets.settings import Resources, make_resources, read_settings
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
 from tests.support.stack import free_port, stack_environment
 
 ADAPTERS = 6

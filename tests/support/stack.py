@@ -13,10 +13,8 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.records.verdict import Check, Verdict
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from lora_assets.settings import (
-    EMBEDDED_BASE_NAME,
-    Resources,
-)
+from lora_assets.settings import EMBEDDED_BASE_NAME
+from lora_assets.stack_resources import Resources
 
 START_SECONDS = 120
 

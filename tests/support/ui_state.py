@@ -6,7 +6,8 @@ from typing import Any
 
 from lora_assets.definitions import make_definitions
 from lora_assets.embedded.data_set.versions import build
-from lora_assets.local.run import materialise, open_instance
+from lora_assets.local.instance import open_instance
+from lora_assets.local.run import run_in_process
 from lora_assets.settings import read_settings
 
 UNTOUCHED = ("3", "4", "5")
@@ -34,21 +35,22 @@ def make_data(environment: Mapping[str, str]) -> None:
             (folder / f"{split}.jsonl").write_bytes(b"".join(lines[:count]))
     broken = home / "bucket" / "data" / "processed" / BROKEN / "eval.jsonl"
     broken.write_bytes(broken.read_bytes()[:-10])
-    instance = open_instance(read_settings(environment))
+    settings = read_settings(environment)
+    instance = open_instance(settings.dagster_home, managed=True)
     instance.add_dynamic_partitions("data_version", ["1", "2", *UNTOUCHED])
 
 
 def run_graph(environment: Mapping[str, str]) -> None:
     """Version 1 through the whole graph; version 2, trained longer, to its evaluation."""
     settings = read_settings(environment)
-    instance = open_instance(settings)
+    instance = open_instance(settings.dagster_home, managed=True)
     definitions = make_definitions(settings)
 
     def run(job: str, data_version: str, **config: Mapping[str, Any]) -> None:
         selected = definitions.resolve_job_def(job)
         names = {node.name for node in selected.graph.nodes}
         ops = {name: value for name, value in {**LAX, **config}.items() if name in names}
-        materialise(instance, selected, data_version, ops)
+        run_in_process(instance, selected, data_version, ops)
 
     run("lifecycle", "1", adapter={"num_epochs": 1})
     run("train", "2", adapter={"num_epochs": 2})

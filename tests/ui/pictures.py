@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, Page, expect
 from lora_assets.cli.demo import VERSIONS
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
-from lora_assets.local.run import open_instance
+from lora_assets.local.instance import open_instance
 from lora_assets.settings import read_settings
 from tests.support import browser
 from tests.support.dagster_ui import await_ui, dagster_ui
@@ -36,7 +36,8 @@ def main() -> None:
     try:
         for name, service in MORE_VERSIONS.items():
             build(name, [service], bucket)
-        open_instance(settings).add_dynamic_partitions("data_version", list(MORE_VERSIONS))
+        instance = open_instance(settings.dagster_home, managed=True)
+        instance.add_dynamic_partitions("data_version", list(MORE_VERSIONS))
         with dagster_ui(environment) as ui:
             await_ui(ui)
             with browser.open_page(ui.url) as page:

@@ -1,0 +1,47 @@
+"""One setting: its variable, its default on each stack, and what takes its value."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting's variable, its default on each stack, and what follows from it.
+
+    `gives` are the fields of resources that take its value, as "<resource>.<field>".
+    `option` is the command-line option that overrides it.
+    """
+
+    variable: str
+    help: str
+    embedded: str
+    cluster: str
+    gives: tuple[str, ...]
+    option: str | None
+    secret: bool
+
+    def __call__(self, earlier: dict[str, Any]) -> str:
+        """Return the default, given the settings declared before this one."""
+        default = self.embedded if earlier.get("stack", "embedded") == "embedded" else self.cluster
+        home: Path | None = earlier.get("home")
+        # vLLM has no judge beside it, as the embedded server has.
+        judge_port = 8001 if earlier.get("vllm_python") else 8000
+        return default.format(home=home, home_uri=home and home.as_uri(), judge_port=judge_port)
+
+
+def setting(
+    variable: str,
+    help: str,
+    default: str = "",
+    *gives: str,
+    cluster: str | None = None,
+    option: str | None = None,
+    secret: bool = False,
+) -> Any:
+    """Declare a setting; without `cluster` its default is the same on both stacks."""
+    cluster = default if cluster is None else cluster
+    declared = Setting(variable, help, default, cluster, gives, option, secret)
+    return Field(default_factory=declared, validation_alias=variable)

@@ -1,0 +1,64 @@
+"""The resources that the settings make."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import dagster as dg
+
+from lora_assets.resources.automation import Automation
+from lora_assets.resources.data_bucket import DataBucket
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.judge import Judge
+from lora_assets.resources.record_io import RecordIOManager
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.server_metrics import ServerMetrics
+from lora_assets.resources.tracking import Tracking
+from lora_assets.resources.trainer import Trainer
+from lora_assets.resources.webhook import Webhook
+from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.settings import SETTINGS, Settings
+
+
+def secrets_by_name(settings: Settings) -> Settings:
+    """Return the settings with each secret as the name of its variable.
+
+    Dagster's UI shows how resources are configured.
+    """
+    secrets = {
+        name: dg.EnvVar(setting.variable)
+        for name, setting in SETTINGS.items()
+        if setting.secret and getattr(settings, name)
+    }
+    return settings.model_copy(update=secrets)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The clients of a stack, under the names that assets ask for them by."""
+
+    data_bucket: DataBucket
+    io_manager: RecordIOManager
+    tracking: Tracking
+    registry: Registry
+    trainer: Trainer
+    fleet: Fleet
+    judge: Judge
+    server_metrics: ServerMetrics
+    work_folder: WorkFolder
+    automation: Automation
+    webhook: Webhook
+
+
+def make_resources(settings: Settings) -> Resources:
+    """Return the clients that these settings describe."""
+    fields: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, setting in SETTINGS.items():
+        for resource, _, field in (given.partition(".") for given in setting.gives):
+            fields[resource][field] = getattr(settings, name)
+    fields["tracking"]["ui_url"] = fields["registry"]["ui_url"] = settings.mlflow_ui
+    fields["trainer"]["embedded"] = fields["fleet"]["shares_machine"] = settings.embedded
+    fields["work_folder"]["path"] = str(settings.home / "work")
+    fields["automation"]["automatic_promotion"] = settings.promotion == "automatic"
+    kinds = get_type_hints(Resources)
+    return Resources(**{name: kind(**fields[name]) for name, kind in kinds.items()})
