@@ -83,20 +83,23 @@ def stand_in(tmp_path: Path) -> StandIn:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_every_step_gets_the_defaults_and_nothing_for_an_empty_one(
-    name: str, stand_in: StandIn
+@pytest.mark.parametrize("of", ["the defaults", "a submit"])
+def test_every_step_gets_every_parameter_but_an_empty_one(
+    name: str, of: str, stand_in: StandIn
 ) -> None:
-    ended = stand_in.workflow(name, {}).submit()
+    given = dict(defaults_of(WORKFLOWS[name]))
+    if of == "a submit":
+        given = {parameter: f"the {parameter}" for parameter in given}
+    ended = stand_in.workflow(name, {}).submit(**given)
     assert ended.phase == "Succeeded", ended.message
     for call in stand_in.calls:
         stage, step, *options = call["argv"]
         assert stage == templates_of(WORKFLOWS[name])["step"]["container"]["args"][2]
         assert step.startswith("--step=")
-        expected = {f"--{n}={v}" for n, v in defaults_of(WORKFLOWS[name]).items() if v}
+        expected = {f"--{parameter}={value}" for parameter, value in given.items() if value}
         if step in ("--step=smoke-test", "--step=set-staged-alias"):
-            expected ^= {"--adapter-source=alias:candidate", "--adapter-source=version:"}
-        assert set(options) == expected
-        assert len(options) == len(expected)
+            expected ^= {f"--adapter-source={given['adapter-source']}", "--adapter-source=version:"}
+        assert sorted(options) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -244,16 +247,24 @@ def test_the_pipeline_checks_all_that_it_is_given_before_anything_else(stand_in:
 
 
 def test_the_pipeline_takes_what_it_trained_to_live(stand_in: StandIn) -> None:
-    workflow = stand_in.workflow("lora-pipeline", _pipeline_plan())
-    ended = workflow.submit(num_epochs="5", candidate_adapter="other-slot")
+    """Each of the five gets the pipeline's own value of every parameter that it has."""
+    given = {name: f"the {name}" for name in defaults_of(WORKFLOWS["lora-pipeline"])}
+    ended = stand_in.workflow("lora-pipeline", _pipeline_plan()).submit(**given)
     assert ended.phase == "Succeeded", ended.message
     assert ended.outputs["result"] == "passed"
-    by_step = {tuple(call["argv"][:2]): call["argv"] for call in stand_in.calls}
-    assert len(by_step) == 1 + 3 + 3 + 5 + 3 + 1
-    assert "--num-epochs=5" in by_step["train", "--step=train"]
-    loading = by_step["deploy", "--step=load-adapter"]
-    assert {"--adapter-source=version:7", "--slot-name=other-slot"} <= set(loading)
-    assert "--source-alias=perf-passed" in by_step["promote", "--step=promote-adapter"]
+    assert len(stand_in.calls) == 1 + 3 + 3 + 5 + 3 + 1
+    chosen = {
+        "adapter-source": {"version:7", "version:"},
+        "slot-name": {given["candidate-adapter"]},
+        "source-alias": {"perf-passed"},
+        "model-name": {"mistral-7b-lora"},
+        "mlflow-experiment": {"vllm-lora-evaluation", "vllm-lora-performance"},
+    }
+    for call in stand_in.calls:
+        for option in call["argv"]:
+            name, equals, value = option.removeprefix("--").partition("=")
+            if equals and name != "step":
+                assert value in chosen.get(name, {given.get(name)}), option
 
 
 def test_the_pipeline_ends_gracefully_after_a_failed_quality_gate(stand_in: StandIn) -> None:
