@@ -37,6 +37,7 @@ def test_argo_knows_every_field_of_a_workflow(name: str) -> None:
     assert WORKFLOWS[name]["metadata"]["generateName"] == f"{name}-"
 
 
+@pytest.mark.integration
 def test_make_writes_each_workflow_as_a_template(tmp_path: Path) -> None:
     command = ["make", "--silent", "argo-templates", f"ARGO_TEMPLATES={tmp_path}"]
     subprocess.run(command, cwd=ARGO.parent, check=True)

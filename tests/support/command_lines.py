@@ -23,7 +23,7 @@ PARSERS: Mapping[str, Callable[[], click.Command]] = {
     "dagster-webserver": create_dagster_webserver_cli,
     "mlflow": lambda: mlflow_cli,
 }
-PAGES = (*sorted((REPOSITORY / "docs").rglob("*.md")), REPOSITORY / "README.md")
+PAGES = (*sorted((REPOSITORY / "docs").rglob("*.md")), *sorted(REPOSITORY.glob("*.md")))
 
 
 def parse(words: Sequence[str]) -> click.Context:
