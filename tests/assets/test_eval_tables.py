@@ -1,23 +1,10 @@
 from collections.abc import Mapping
 
-import dagster as dg
-
 from lora_assets.assets.eval_tables import SHOWN_EXAMPLES, examples_table, rates, scores_table
-from lora_assets.records.dataset import Row, RowMetadata
 from lora_assets.records.grades import Answer, Grade, Letter, Scores, Side
+from tests.support.rows import make_row
 
 LETTERS: Mapping[str, Letter | None] = {"A": "A", "B": "B", "C": "C", "-": None}
-
-
-def row(number: int) -> Row:
-    return Row(
-        context="context",
-        question=f"question {number}",
-        reference_answer="reference",
-        prompt_training="prompt answer",
-        prompt_inference="prompt",
-        metadata=RowMetadata(question_type="factual"),
-    )
 
 
 def table(**letters: str) -> list[dict[str, object]]:
@@ -33,7 +20,7 @@ def table(**letters: str) -> list[dict[str, object]]:
         for side, given in sides.items()
         for i, letter in enumerate(given)
     ]
-    shown = examples_table([row(i) for i in range(count)], answers, grades)
+    shown = examples_table([make_row(i) for i in range(count)], answers, grades)
     return [dict(record.data) for record in shown.records]
 
 
@@ -62,10 +49,15 @@ def test_scores_stand_side_by_side_and_a_missing_rate_is_named() -> None:
         "candidate": Scores(letters={"A": 3, "B": 0, "C": 1}, ungraded=0, negatives=0, refusals=0),
         "live": Scores(letters={"A": 1, "B": 1, "C": 2}, ungraded=0, negatives=2, refusals=1),
     }
-    shown = {r.data["measure"]: r.data for r in scores_table(counted).records}
-    assert shown["A-rate"] == {"measure": "A-rate", "candidate": "75.0%", "live": "25.0%"}
-    assert shown["refusal rate"]["candidate"] == "missing"
-    assert shown["refusals"]["live"] == "1 of 2"
+    assert [tuple(record.data.values()) for record in scores_table(counted).records] == [
+        ("A-rate", "75.0%", "25.0%"),
+        ("C-rate", "25.0%", "50.0%"),
+        ("refusal rate", "missing", "50.0%"),
+        ("graded A", "3", "1"),
+        ("graded B", "0", "1"),
+        ("graded C", "1", "2"),
+        ("ungraded", "0", "0"),
+        ("refusals", "0 of 0", "1 of 2"),
+    ]
     assert "candidate_refusal_rate" not in rates(counted)
     assert rates(counted)["live_a_rate"] == 0.25
-    assert isinstance(scores_table(counted), dg.TableMetadataValue)

@@ -3,36 +3,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.answers import answer_all
-from lora_assets.records.dataset import Row, RowMetadata
-from lora_assets.records.grades import Answer
-from lora_assets.serving import http_client
+from tests.support.asgi import with_client
+from tests.support.rows import make_row
 
 Behaviour = Callable[[str, int], JSONResponse]
 
-
-def _row(number: int) -> Row:
-    return Row(
-        context="A: Does a.",
-        question=f"Question {number}?",
-        reference_answer="Does a.",
-        prompt_training=f"Q{number} Does a.",
-        prompt_inference=f"Q{number}",
-        metadata=RowMetadata(question_type="factual"),
-    )
+ROWS = [make_row(number) for number in range(20)]
+EXPECTED = [f"answer to Q{number}" for number in range(20)]
 
 
 def completion(text: str, finish_reason: str | None = "stop") -> JSONResponse:
     return JSONResponse({"choices": [{"text": text, "finish_reason": finish_reason}]})
-
-
-ROWS = [_row(number) for number in range(20)]
 
 
 class CompletionsDouble:
@@ -42,9 +29,9 @@ class CompletionsDouble:
         self.asked: list[dict[str, Any]] = []
         self.most_at_once = 0
         at_once = 0
-        app = FastAPI()
+        self.app = FastAPI()
 
-        @app.post("/v1/completions")
+        @self.app.post("/v1/completions")
         async def complete(body: dict[str, Any]) -> JSONResponse:
             nonlocal at_once
             self.asked.append(body)
@@ -55,35 +42,24 @@ class CompletionsDouble:
             at_once -= 1
             return behave(body["prompt"], tries)
 
-        self.transport = httpx.ASGITransport(app)
-
     def answer(self, journal: Path, model: str = "m", max_concurrent: int = 15) -> list[str]:
-        async def ask() -> tuple[Answer, ...]:
-            async with httpx.AsyncClient(transport=self.transport, base_url="http://x") as client:
-                return await answer_all(
-                    client,
-                    model,
-                    ROWS,
-                    journal=journal,
-                    progress=lambda done, total: None,
-                    max_concurrent=max_concurrent,
-                )
-
-        answers = asyncio.run(ask())
+        answers = with_client(
+            self.app,
+            lambda client: answer_all(
+                client,
+                model,
+                ROWS,
+                journal=journal,
+                progress=lambda done, total: None,
+                max_concurrent=max_concurrent,
+            ),
+        )
         assert [answer.row for answer in answers] == list(range(len(ROWS)))
         return [answer.text for answer in answers]
 
 
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_client, "RETRY_PAUSES", (0.0, 0.0))
-
-
 def _echo(prompt: str, tries: int) -> JSONResponse:
     return completion(f"answer to {prompt}")
-
-
-EXPECTED = [f"answer to Q{number}" for number in range(20)]
 
 
 def test_every_row_is_asked_greedily_once_and_no_more_at_a_time_than_allowed(
@@ -106,20 +82,17 @@ def test_a_request_that_fails_twice_is_answered_at_the_third_try(tmp_path: Path)
     assert CompletionsDouble(flaky).answer(tmp_path / "journal") == EXPECTED
 
 
-def test_a_server_that_always_fails_is_a_named_failure_and_no_empty_answer(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("status", "said", "tries"), [(500, "got 500: out of memory", 3), (400, "too long", 1)]
+)
+def test_only_what_may_pass_is_repeated_and_a_failure_is_never_an_empty_answer(
+    tmp_path: Path, status: int, said: str, tries: int
 ) -> None:
-    server = CompletionsDouble(lambda prompt, tries: JSONResponse({"error": "down"}, 500))
-    with pytest.raises(LoraAssetsError, match="got 500: down"):
+    error = JSONResponse({"error": said.rpartition(": ")[2]}, status)
+    server = CompletionsDouble(lambda prompt, tries: error)
+    with pytest.raises(LoraAssetsError, match=said):
         server.answer(tmp_path / "journal", max_concurrent=1)
-    assert len(server.asked) == 3
-
-
-def test_a_refused_request_is_not_repeated(tmp_path: Path) -> None:
-    server = CompletionsDouble(lambda prompt, tries: JSONResponse({"error": "too long"}, 400))
-    with pytest.raises(LoraAssetsError, match="too long"):
-        server.answer(tmp_path / "journal", max_concurrent=1)
-    assert len(server.asked) == 1
+    assert len(server.asked) == tries
 
 
 def test_an_empty_text_is_an_answer(tmp_path: Path) -> None:
@@ -143,7 +116,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     def dies(prompt: str, tries: int) -> JSONResponse:
         return _echo(prompt, tries) if int(prompt[1:]) < 12 else JSONResponse({}, 500)
 
-    with pytest.raises(LoraAssetsError):
+    with pytest.raises(LoraAssetsError, match="got 500"):
         CompletionsDouble(dies).answer(journal, max_concurrent=1)
     half_a_line = journal.read_bytes()[:40]
     with journal.open("ab") as file:

@@ -1,4 +1,3 @@
-import asyncio
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,25 +12,21 @@ from lora_assets.embedded.judge_app import LEXICAL_JUDGE, create_judge_app
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.grading import find_judge_model, grade_all
 from lora_assets.judging.prompt import JudgeCase, judge_messages, read_case
-from lora_assets.records.dataset import Row, RowMetadata
 from lora_assets.records.grades import Answer, Grade, Side
-from lora_assets.serving import http_client
+from tests.support.asgi import with_client
+from tests.support.rows import make_row
 
 GOOD = json.dumps({"reason": "fine", "grade": "A"})
-
-
-def _row(number: int) -> Row:
-    return Row(
+ROWS = [
+    make_row(
+        number,
+        "negative" if number == 3 else "factual",
         context=f"Op{number}: Does the {number}th thing with great care.",
         question=f"What does Op{number} do?",
         reference_answer=f"Does the {number}th thing with great care.",
-        prompt_training="Q A",
-        prompt_inference="Q",
-        metadata=RowMetadata(question_type="negative" if number == 3 else "factual"),
     )
-
-
-ROWS = [_row(number) for number in range(4)]
+    for number in range(4)
+]
 CANDIDATE = [
     Answer(row=number, text=text, latency=0.1)
     for number, text in enumerate(
@@ -60,28 +55,20 @@ class JudgeDouble:
             return {"choices": [{"message": {"role": "assistant", "content": content}}]}
 
 
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_client, "RETRY_PAUSES", (0.0, 0.0))
-
-
 def _grade(
     app: FastAPI, journal: Path, answers: Mapping[Side, list[Answer]] | None = None
 ) -> tuple[Grade, ...]:
-    async def grade() -> tuple[Grade, ...]:
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://judge"
-        ) as client:
-            return await grade_all(
-                client,
-                LEXICAL_JUDGE,
-                ROWS,
-                answers or {"candidate": CANDIDATE},
-                journal=journal,
-                progress=lambda done, total: None,
-            )
-
-    return asyncio.run(grade())
+    return with_client(
+        app,
+        lambda client: grade_all(
+            client,
+            LEXICAL_JUDGE,
+            ROWS,
+            answers or {"candidate": CANDIDATE},
+            journal=journal,
+            progress=lambda done, total: None,
+        ),
+    )
 
 
 def test_both_sides_are_graded_by_the_lexical_judge_over_its_chat_api(tmp_path: Path) -> None:
@@ -146,22 +133,12 @@ def _find(names: list[str]) -> str:
     async def models() -> Any:
         return {"data": [{"id": name} for name in names]}
 
-    return _find_in(app)
-
-
-def _find_in(app: FastAPI) -> str:
-    async def find() -> str:
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://judge"
-        ) as client:
-            return await find_judge_model(client)
-
-    return asyncio.run(find())
+    return with_client(app, find_judge_model)
 
 
 def test_the_judge_model_is_found_where_there_is_just_one() -> None:
     assert _find(["llama"]) == "llama"
-    assert _find_in(create_judge_app()) == LEXICAL_JUDGE
+    assert with_client(create_judge_app(), find_judge_model) == LEXICAL_JUDGE
     with pytest.raises(LoraAssetsError, match="serves no model"):
         _find([])
     with pytest.raises(LoraAssetsError, match=r"llama, mistral.*--judge-model"):
@@ -169,12 +146,9 @@ def test_the_judge_model_is_found_where_there_is_just_one() -> None:
 
 
 def _post(body: dict[str, Any]) -> httpx.Response:
-    async def post() -> httpx.Response:
-        transport = httpx.ASGITransport(create_judge_app())
-        async with httpx.AsyncClient(transport=transport, base_url="http://judge") as client:
-            return await client.post("/v1/chat/completions", json=body)
-
-    return asyncio.run(post())
+    return with_client(
+        create_judge_app(), lambda client: client.post("/v1/chat/completions", json=body)
+    )
 
 
 CASE = judge_messages(

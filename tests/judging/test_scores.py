@@ -2,26 +2,16 @@ import pytest
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.scores import scores
-from lora_assets.records.dataset import Row, RowMetadata
 from lora_assets.records.grades import Answer, Grade, Letter, Side
-
-
-def _row(question_type: str) -> Row:
-    return Row(
-        context="A: Does a.",
-        question="What does A do?",
-        reference_answer="Does a.",
-        prompt_training="Q Does a.",
-        prompt_inference="Q",
-        metadata=RowMetadata(question_type=question_type),
-    )
+from tests.support.rows import make_row
 
 
 def _grade(row: int, letter: Letter | None, side: Side = "candidate") -> Grade:
     return Grade(row=row, side=side, letter=letter, reason="")
 
 
-ROWS = [_row("factual"), _row("negative"), _row("negative"), _row("conceptual")]
+TYPES = ("factual", "negative", "negative", "conceptual")
+ROWS = [make_row(number, question_type) for number, question_type in enumerate(TYPES)]
 ANSWERS = [
     Answer(row=row, text=text, latency=0.1)
     for row, text in enumerate(["Does a.", "I don't know.", "Does b.", "not in the list"])

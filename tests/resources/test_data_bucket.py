@@ -32,17 +32,10 @@ def s3(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     folder = tmp_path / "s3" / BUCKET
     folder.mkdir(parents=True)
     port = free_port()
+    rclone = str(Path(sys.executable).with_name("rclone"))
     options = ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
-    server = start_child(
-        [
-            str(Path(sys.executable).with_name("rclone")),
-            "serve",
-            "s3",
-            str(folder.parent),
-            *options,
-        ],
-        {"HOME": str(tmp_path)},
-    )
+    command = [rclone, "serve", "s3", str(folder.parent), *options]
+    server = start_child(command, {"HOME": str(tmp_path)})
     try:
         await_true(lambda: is_listening(port))
         yield f"http://127.0.0.1:{port}", folder

@@ -7,6 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.tracking import Tracking
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.stack import trained
@@ -24,5 +27,18 @@ def test_a_version_that_was_registered_by_hand_stands_in_no_others_way(
     version = registry.register(trained(resources, adapter_folders[0], "1"))
     assert version.version == 2
     assert registry.newest("1") == version
+    client.set_registered_model_alias(registry.model_name, "champion", "1")
+    registry.set_alias("candidate", version)
+    assert registry.aliases() == {"candidate": version}
     with pytest.raises(LoraAssetsError, match="not registered by lora-assets"):
         registry.resolve("version:1")
+
+
+def test_a_run_and_a_model_version_have_pages_in_mlflows_ui() -> None:
+    tracking = Tracking(tracking_uri="sqlite:///x", ui_url="http://mlflow.example/")
+    assert tracking.page("r1") == "http://mlflow.example/#/runs/r1"
+    registry = Registry(tracking_uri="x", model_name="a b", ui_url="http://mlflow.example")
+    version = ModelVersion(
+        model="a b", version=7, digest="c", data_version="1", data_digest="d", run_id="r1"
+    )
+    assert registry.page(version) == "http://mlflow.example/#/models/a%20b/versions/7"
