@@ -1,4 +1,4 @@
-from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.graph import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.definitions import ASSETS, CHECKS
 

@@ -7,9 +7,8 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.figures import plot
-from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import progress_log, table
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.run_tags import origin
 from lora_assets.assets.verdicts import check_result, now, require_passed
@@ -41,7 +40,7 @@ RECORD = "trained"
 
 
 def _override(name: str) -> Any:
-    """A field that is None until a run sets it; its text says what stands in for it."""
+    """Return a field that is None until a run sets it; its text says what stands in for it."""
     field = TrainingParameters.model_fields[name]
     default, embedded = field.default, getattr(EMBEDDED_PARAMETERS, name)
     shown = default if embedded == default else f"{default}, embedded {embedded}"
@@ -64,7 +63,7 @@ class TrainingConfig(dg.Config):
     mlflow_experiment: str = Field("vllm-lora-training", description="MLflow experiment name")
 
     def overrides(self) -> Mapping[str, Any]:
-        """The training parameters that this run sets."""
+        """Return the training parameters that this run sets."""
         return self.model_dump(exclude_none=True, exclude={"mlflow_experiment"})
 
 
@@ -72,15 +71,7 @@ class QualityConfig(QualityThresholds, dg.Config):
     """The quality gate's thresholds, as parameters of the run."""
 
 
-@dg.asset(
-    partitions_def=data_versions,
-    group_name="training",
-    owners=OWNERS,
-    kinds={"pytorch", "mlflow"},
-    pool=TRAINING,
-    code_version=CODE_VERSION,
-    op_tags=TRAIN,
-)
+@stage_asset("training", {"pytorch", "mlflow"}, TRAIN, pool=TRAINING, code_version=CODE_VERSION)
 def adapter(
     context: dg.AssetExecutionContext,
     config: TrainingConfig,
@@ -111,9 +102,7 @@ def adapter(
         context, tracking, config.mlflow_experiment, work.name, training_data.data_version
     )
     if before is not None:
-        context.add_output_metadata(
-            {**_metadata(before, logged, tracking), **origin(context.run.tags)}
-        )
+        _show(context, before, logged, tracking)
         return before
     tags = {"data.version": training_data.data_version, "data.source": training_data.source}
     name = f"data-v{training_data.data_version}-{parameters.lora_config}"
@@ -147,18 +136,11 @@ def adapter(
         )
         run.record(trained, RECORD)
     context.log.info(f"trained adapter {digest[:12]} in {metrics.steps} steps")
-    context.add_output_metadata(
-        {**_metadata(trained, logged, tracking), **origin(context.run.tags)}
-    )
+    _show(context, trained, logged, tracking)
     return trained
 
 
-@dg.asset_check(
-    asset=adapter,
-    blocking=True,
-    partitions_def=data_versions,
-    op_tags=QUALITY_GATE,
-)
+@dg.asset_check(**GATE, asset=adapter, op_tags=QUALITY_GATE)
 def quality_gate(
     config: QualityConfig, adapter: Adapter, tracking: Tracking
 ) -> dg.AssetCheckResult:
@@ -175,7 +157,7 @@ def _trained_before(
     key: str,
     data_version: str,
 ) -> Adapter | None:
-    """What a run with this key left; None where there is none, or its adapter is damaged."""
+    """Return what a run with this key left; None without one, or where its adapter is damaged."""
     run_id = tracking.finished(experiment, key, {"data.version": data_version})
     if run_id is None:
         return None
@@ -191,7 +173,7 @@ def _trained_before(
 
 
 def _logged(base_model: str, parameters: TrainingParameters) -> Mapping[str, Any]:
-    """Every parameter of the training, those of its LoRA profile among them."""
+    """Return every parameter of the training, those of its LoRA profile among them."""
     profile = LORA_PROFILES[parameters.lora_config]
     return {
         "base_model": base_model,
@@ -221,27 +203,28 @@ def _log_loss(context: dg.AssetExecutionContext, run: TrackedRun, point: LossPoi
         context.log.info(f"step {point.step}: eval loss {point.value:.4f}")
 
 
-def _metadata(trained: Adapter, logged: Mapping[str, Any], tracking: Tracking) -> Mapping[str, Any]:
-    """What the asset's page shows."""
-    return {
-        "learning curve": plot(learning_curve(trained.metrics.curve)),
-        "parameters": table(
-            {"parameter": name, "value": str(value)} for name, value in logged.items()
-        ),
-        "mlflow run": dg.MetadataValue.url(tracking.page(trained.mlflow_run_id)),
-        "digest": trained.digest,
-        "rows left out": dg.MetadataValue.json(dict(trained.metrics.rows_left_out)),
-        **_final(trained.metrics),
-    }
+def _show(
+    context: dg.AssetExecutionContext,
+    trained: Adapter,
+    logged: Mapping[str, Any],
+    tracking: Tracking,
+) -> None:
+    parameters = ({"parameter": name, "value": str(value)} for name, value in logged.items())
+    context.add_output_metadata(
+        {
+            "learning curve": plot(learning_curve(trained.metrics.curve)),
+            "parameters": table(parameters),
+            "mlflow run": dg.MetadataValue.url(tracking.page(trained.mlflow_run_id)),
+            "digest": trained.digest,
+            "rows left out": dg.MetadataValue.json(dict(trained.metrics.rows_left_out)),
+            **_final(trained.metrics),
+            **origin(context.run.tags),
+        }
+    )
 
 
 def _final(metrics: TrainingMetrics) -> Mapping[str, float]:
-    """The numbers that the run ends with; one that is missing stays missing."""
-    final = {
-        "final_eval_loss": metrics.final_eval_loss,
-        "final_perplexity": metrics.final_perplexity,
-        "tokens_per_second": metrics.tokens_per_second,
-        "steps": float(metrics.steps),
-        "best_step": float(metrics.best_step),
-    }
-    return {name: value for name, value in final.items() if value is not None}
+    """Return the numbers that the run ends with; one that is missing stays missing."""
+    names = ("final_eval_loss", "final_perplexity", "tokens_per_second", "steps", "best_step")
+    final = {name: getattr(metrics, name) for name in names}
+    return {name: float(value) for name, value in final.items() if value is not None}

@@ -9,9 +9,8 @@ from pydantic import Field
 
 from lora_assets.assets.comparison import ComparisonConfig, prepare
 from lora_assets.assets.eval_tables import examples_table, log_grades, rates, scores_table
-from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import progress_log, show
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.evaluation import EvalThresholds
@@ -47,15 +46,7 @@ class EvalGateConfig(EvalThresholds, dg.Config):
     """The eval gate's thresholds, as parameters of the run."""
 
 
-@dg.asset(
-    partitions_def=data_versions,
-    group_name="evaluation",
-    owners=OWNERS,
-    kinds={"vllm", "mlflow"},
-    pool=SERVING,
-    code_version="1",
-    op_tags=JUDGE_ANSWERS,
-)
+@stage_asset("evaluation", {"vllm", "mlflow"}, JUDGE_ANSWERS, pool=SERVING)
 def eval_grades(
     context: dg.AssetExecutionContext,
     config: EvalConfig,
@@ -120,13 +111,7 @@ def eval_grades(
     )
 
 
-@dg.asset_check(
-    asset=eval_grades,
-    blocking=True,
-    partitions_def=data_versions,
-    pool=SERVING,
-    op_tags=COMPARE_DECISION,
-)
+@dg.asset_check(**GATE, asset=eval_grades, pool=SERVING, op_tags=COMPARE_DECISION)
 def eval_gate(
     config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, tracking: Tracking
 ) -> dg.AssetCheckResult:

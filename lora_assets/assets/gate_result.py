@@ -2,9 +2,8 @@
 
 import dagster as dg
 
-from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.graph import stage_asset
 from lora_assets.assets.pages import show
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.kubernetes.step_pods import QUALITY_GATE
@@ -16,15 +15,7 @@ from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving import adapter_files
 
 
-@dg.asset(
-    partitions_def=data_versions,
-    group_name="training",
-    owners=OWNERS,
-    kinds={"mlflow"},
-    pool=SERVING,
-    code_version="1",
-    op_tags=QUALITY_GATE,
-)
+@stage_asset("training", {"mlflow"}, QUALITY_GATE, pool=SERVING)
 def gate_result(
     context: dg.AssetExecutionContext,
     adapter: Adapter,

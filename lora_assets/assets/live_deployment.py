@@ -6,9 +6,8 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.graph import stage_asset
 from lora_assets.assets.pages import show, table
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import PASSED_OVER
@@ -53,17 +52,14 @@ class PromoteConfig(dg.Config):
     )
 
 
-@dg.asset(
-    partitions_def=data_versions,
+@stage_asset(
+    "serving",
+    {"vllm", "mlflow"},
+    PROMOTE_ADAPTER,
+    pool=SERVING,
     deps=[staged_deployment, perf_metrics],
     output_required=False,
-    group_name="serving",
-    owners=OWNERS,
     freshness_policy=FRESHNESS,
-    kinds={"vllm", "mlflow"},
-    pool=SERVING,
-    code_version="1",
-    op_tags=PROMOTE_ADAPTER,
 )
 def live_deployment(
     context: dg.AssetExecutionContext,

@@ -10,9 +10,8 @@ from pydantic import Field
 from lora_assets.assets.comparison import ComparisonConfig, prepare
 from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
-from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import progress_log, show
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_tables import limit_lines, numbers, shown_of
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now
@@ -70,16 +69,7 @@ class PerfGateConfig(PerfThresholds, dg.Config):
     """The perf gate's thresholds, as parameters of the run."""
 
 
-@dg.asset(
-    partitions_def=data_versions,
-    deps=[eval_grades],
-    group_name="evaluation",
-    owners=OWNERS,
-    kinds={"vllm", "mlflow"},
-    pool=SERVING,
-    code_version="1",
-    op_tags=RUN_LOAD_TEST,
-)
+@stage_asset("evaluation", {"vllm", "mlflow"}, RUN_LOAD_TEST, pool=SERVING, deps=[eval_grades])
 def perf_metrics(
     context: dg.AssetExecutionContext,
     config: PerfConfig,
@@ -147,13 +137,7 @@ def perf_metrics(
     return metrics
 
 
-@dg.asset_check(
-    asset=perf_metrics,
-    blocking=True,
-    partitions_def=data_versions,
-    pool=SERVING,
-    op_tags=PERF_DECISION,
-)
+@dg.asset_check(**GATE, asset=perf_metrics, pool=SERVING, op_tags=PERF_DECISION)
 def perf_gate(
     config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry, tracking: Tracking
 ) -> dg.AssetCheckResult:

@@ -3,9 +3,8 @@
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import show
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import bring, refuse_live_slot, slot_table, warn_of_gaps
 from lora_assets.assets.verdicts import check_result, now
@@ -38,15 +37,7 @@ class SmokeConfig(smoke.SmokeThresholds, dg.Config):
     """The smoke test's threshold, as a parameter of the run."""
 
 
-@dg.asset(
-    partitions_def=data_versions,
-    group_name="serving",
-    owners=OWNERS,
-    kinds={"vllm"},
-    pool=SERVING,
-    code_version="1",
-    op_tags=LOAD_ADAPTER,
-)
+@stage_asset("serving", {"vllm"}, LOAD_ADAPTER, pool=SERVING)
 def staged_deployment(
     context: dg.AssetExecutionContext,
     config: DeployConfig,
@@ -76,13 +67,7 @@ def staged_deployment(
     return version
 
 
-@dg.asset_check(
-    asset=staged_deployment,
-    blocking=True,
-    partitions_def=data_versions,
-    pool=SERVING,
-    op_tags=SMOKE_TEST,
-)
+@dg.asset_check(**GATE, asset=staged_deployment, pool=SERVING, op_tags=SMOKE_TEST)
 def smoke_test(
     config: SmokeConfig, staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
 ) -> dg.AssetCheckResult:

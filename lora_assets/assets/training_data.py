@@ -2,9 +2,8 @@
 
 import dagster as dg
 
-from lora_assets.assets.ownership import OWNERS
+from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import table
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import origin
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.data import data_is_sound as decide
@@ -13,14 +12,7 @@ from lora_assets.records.dataset import TrainingData
 from lora_assets.resources.data_bucket import DataBucket
 
 
-@dg.asset(
-    partitions_def=data_versions,
-    group_name="data",
-    owners=OWNERS,
-    kinds={"s3"},
-    code_version="1",
-    op_tags=DOWNLOAD_DATA,
-)
+@stage_asset("data", {"s3"}, DOWNLOAD_DATA)
 def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) -> TrainingData:
     """The validated, digested splits of one immutable data version."""
     data, _ = data_bucket.read(context.partition_key)
@@ -40,12 +32,7 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
     return data
 
 
-@dg.asset_check(
-    asset=training_data,
-    blocking=True,
-    partitions_def=data_versions,
-    op_tags=DOWNLOAD_DATA,
-)
+@dg.asset_check(**GATE, asset=training_data, op_tags=DOWNLOAD_DATA)
 def data_is_sound(training_data: TrainingData, data_bucket: DataBucket) -> dg.AssetCheckResult:
     """Rows and negatives in every split, and no row twice."""
     splits = data_bucket.read_unchanged(training_data)

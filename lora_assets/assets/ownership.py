@@ -1,3 +1,0 @@
-"""Who answers for the graph, as Dagster shows it on every asset."""
-
-OWNERS = ["team:ml-platform"]
