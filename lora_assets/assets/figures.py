@@ -62,7 +62,7 @@ def latency_distribution(
 
 def _curve(axes: "Axes", side: str, samples: Sequence[RequestSample], time: Time) -> None:
     """The share of all requests that took at most so long."""
-    found = [sample.latency if time == "latency" else sample.ttft for sample in samples]
-    times = sorted(seconds for seconds in found if seconds is not None)
-    shares = [(rank + 1) / len(samples) for rank in range(len(times))]
-    axes.step(times, shares, where="post", label=side)
+    times = [sample.latency if time == "latency" else sample.ttft for sample in samples]
+    measured = sorted(seconds for seconds in times if seconds is not None)
+    shares = [(rank + 1) / len(samples) for rank in range(len(measured))]
+    axes.step(measured, shares, where="post", label=side)

@@ -58,7 +58,7 @@ class PerfConfig(ComparisonConfig):
     )
     measure_baseline: bool | None = Field(
         None,
-        description="Load-test live in the same run, turn about, instead of taking the stored "
+        description="Load-test live in the same run, alternately, instead of taking the stored "
         "metrics of its own last test; default: if the fleet shares its machine with "
         "trainings (the embedded stack); done anyway where live did not pass that test",
     )
@@ -200,7 +200,7 @@ def _if_promoted(registry: Registry, version: ModelVersion) -> str:
 
 
 def _sides(samples: LoadSamples) -> Mapping[str, Sequence[RequestSample]]:
-    return {side: found for side, found in vars(samples).items() if found is not None}
+    return {side: own for side, own in vars(samples).items() if own is not None}
 
 
 def _source(

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
     """One side's metrics under the names that MLflow keeps them by."""
-    found = {
+    values = {
         f"{side}.throughput": metrics.throughput,
         f"{side}.success_rate": metrics.success_rate,
     }
     for name, percentiles in (("latency", metrics.latency), ("ttft", metrics.ttft)):
         if percentiles is not None:
-            found |= {f"{side}.{name}_{p}": v for p, v in percentiles.model_dump().items()}
-    return found
+            values |= {f"{side}.{name}_{p}": v for p, v in percentiles.model_dump().items()}
+    return values
 
 
 def metrics_table(metrics: PerfMetrics) -> dg.TableMetadataValue:

@@ -4,5 +4,5 @@ TRAINING = "training"
 """One training run per GPU."""
 
 SERVING = "serving"
-"""Aliases are last-writer-wins, the fleet has one candidate place, and a load test tolerates no
-neighbour: whatever touches one of them waits for the other."""
+"""Aliases are last-writer-wins, the fleet has one candidate slot, and a load test needs the fleet
+for itself: whatever touches one of them waits for the other."""

@@ -1,4 +1,4 @@
-"""What the judge is asked, and how its grade is read."""
+"""The judge's question, and the reading of its grade."""
 
 import json
 
@@ -55,15 +55,7 @@ RESPONSE_FORMAT: dict[str, JsonValue] = {
     "json_schema": {
         "name": "judgement",
         "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {
-                "reason": {"type": "string"},
-                "grade": {"type": "string", "enum": ["A", "B", "C"]},
-            },
-            "required": ["reason", "grade"],
-            "additionalProperties": False,
-        },
+        "schema": Judgement.model_json_schema(),
     },
 }
 

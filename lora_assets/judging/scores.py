@@ -22,11 +22,11 @@ def scores(
         raise LoraAssetsError("The eval split has no rows", "Build the data version again.")
     own = [grade for grade in grades if grade.side == side]
     expected = Counter(range(len(rows)))
-    for what, found in (("answer", answers), ("grade", own)):
-        if Counter(record.row for record in found) != expected:
+    for what, given in (("answer", answers), ("grade", own)):
+        if Counter(record.row for record in given) != expected:
             raise LoraAssetsError(
                 f"The {side}'s {what}s don't match the eval split:"
-                f" {len(found)} for {len(rows)} rows, one {what} per row is needed",
+                f" {len(given)} for {len(rows)} rows, one {what} per row is needed",
                 "Run the evaluation again.",
             )
     counted = Counter(grade.letter for grade in own)

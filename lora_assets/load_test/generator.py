@@ -34,7 +34,7 @@ async def warm_up(
     concurrency: int = 10,
     max_tokens: int = 256,
 ) -> None:
-    """Put each model under the load of the test for WARM_UP_ROUNDS rounds, turn about.
+    """Put each model under the load of the test for WARM_UP_ROUNDS rounds, one after another.
 
     Every model gets the same prompts as often. They begin with a line break, so that no
     prefix cache knows the measured prompts by then. What fails now and then is counted by the
@@ -69,8 +69,8 @@ async def run_load_test(
 ) -> Mapping[str, ModelLoad]:
     """Send each prompt to each model once, greedily and streaming, `concurrency` at a time.
 
-    Turn about: the prompts are dealt into blocks, and each block goes to every model before
-    the next one does, in an order that turns around (A B, B A, A B, ...). Within a block one
+    The models alternate: prompts are dealt into blocks, and each block goes to every model
+    before the next one does, in an order that turns around (A B, B A, A B, ...). Within a block one
     model has all the clients: mixed, requests would share the server's batches, each would
     get part of the throughput, and a slow candidate would slow live down and look no worse
     than it. Blocks are short against what changes on a machine, and turning the order around

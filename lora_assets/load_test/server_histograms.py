@@ -15,10 +15,10 @@ Buckets = Mapping[float, float]
 
 
 def server_histogram(metric: str, replicas: Sequence[tuple[str, str]]) -> ServerHistogram:
-    """In which bucket the P95 of the window falls, over all replicas and labels.
+    """Return in which bucket the P95 of the window falls, over all replicas and labels.
 
     `replicas` has the text of each one's /metrics before and after the window (Prometheus
-    exposition format). Raises LoraAssetsError when a text can't be read, the metric is
+    exposition format). Raise LoraAssetsError when a text can't be read, the metric is
     missing, a counter went back (the server was restarted), the buckets of two replicas,
     labels or readings differ, or no request was counted.
     """
@@ -33,7 +33,7 @@ def server_histogram(metric: str, replicas: Sequence[tuple[str, str]]) -> Server
 
 
 def locate_p95(metric: str, buckets: Buckets) -> ServerHistogram:
-    """The P95's bucket in a histogram: counts of the window at or below each upper bound.
+    """Return the P95's bucket in a histogram: counts of the window at or below each upper bound.
 
     Nearest rank, as for the clients' samples. Seconds, so the first bucket begins at 0.
     """
@@ -57,7 +57,7 @@ def locate_p95(metric: str, buckets: Buckets) -> ServerHistogram:
 
 
 def _window(metric: str, before: str, after: str) -> dict[float, float]:
-    """Counts per bound that one replica added between two readings, over all labels."""
+    """Return the counts per bound that one replica added between two readings, over all labels."""
     old, old_births = _series(metric, before)
     new, new_births = _series(metric, after)
     if len({frozenset(series) for series in (*old.values(), *new.values())}) > 1:
@@ -75,7 +75,7 @@ def _window(metric: str, before: str, after: str) -> dict[float, float]:
 
 
 def _series(metric: str, text: str) -> tuple[dict[Labels, dict[float, float]], dict[Labels, float]]:
-    """Each label set's cumulative buckets, and when it was created where that is told."""
+    """Return each label set's cumulative buckets, and its time of creation where it is given."""
     buckets: dict[Labels, dict[float, float]] = defaultdict(dict)
     births: dict[Labels, float] = {}
     reported = False

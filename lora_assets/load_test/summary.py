@@ -84,12 +84,12 @@ def contradictions(
       as answered (warm-up, failed, or foreign). Where the server saw exactly the test's
       requests this reads: the client's P95 lies below the server's P95 bucket.
     """
-    found: list[str] = []
+    faults: list[str] = []
     for histogram in server:
         times = map(CLIENT_TIMES[histogram.metric], samples)
         values = [time for time in times if time is not None]
         if histogram.requests < len(values):
-            found.append(
+            faults.append(
                 f"{histogram.metric}: the server counted {histogram.requests} requests,"
                 f" its clients {len(values)}"
             )
@@ -97,8 +97,8 @@ def contradictions(
         above = histogram.requests - nearest_rank(histogram.requests, 95) + 1
         seen = sum(time > histogram.p95_low - CLOCK_TOLERANCE for time in values)
         if above > seen + histogram.requests - len(values):
-            found.append(
+            faults.append(
                 f"{histogram.metric}: the server says that at least {above} requests took more"
                 f" than {histogram.p95_low:g} s, its clients saw {seen}"
             )
-    return tuple(found)
+    return tuple(faults)

@@ -13,6 +13,20 @@ SplitName = Literal["train", "val", "eval"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "eval")
 
 
+def is_version_name(name: str) -> bool:
+    """Return whether a data version can have this name: it is a folder's, so it has no way out."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+
+
+def require_version_name(name: str) -> None:
+    """Refuse a name that no data version can have."""
+    if not is_version_name(name):
+        raise LoraAssetsError(
+            f"{name!r} can't be the name of a data version",
+            "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+        )
+
+
 def version_order(data_version: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key that reads digits as numbers: 2 before 10, 2026-9 before 2026-11."""
     parts = re.findall(r"\d+|\D+", data_version)

@@ -1,7 +1,6 @@
 """The data versions: immutable folders `data/processed/<version>/` with three splits."""
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,14 @@ from lora_assets.records.dataset import (
     SplitName,
     SplitSummary,
     TrainingData,
+    is_version_name,
     parse_split,
+    require_version_name,
     version_order,
 )
 from lora_assets.resources.object_store import ObjectStore
 
 PROCESSED = "data/processed"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class DataBucket(dg.ConfigurableResource[Any]):
@@ -34,24 +34,24 @@ class DataBucket(dg.ConfigurableResource[Any]):
         return ObjectStore(self.uri, self.s3_endpoint_url)
 
     def versions(self) -> tuple[str, ...]:
-        """The data versions that have all three splits, in their own order, by one listing.
+        """Return the data versions that have all three splits, in their own order, by one listing.
 
         An object in S3 is there whole or not at all; a folder that `data build` makes too.
         """
-        found: dict[str, set[str]] = {}
+        files: dict[str, set[str]] = {}
         for key in self.store.keys(PROCESSED):
             version, _, name = key.partition("/")
-            found.setdefault(version, set()).add(name)
+            files.setdefault(version, set()).add(name)
         wanted = {f"{split}.jsonl" for split in SPLITS}
-        complete = [name for name, files in found.items() if wanted <= files]
-        return tuple(sorted(filter(_NAME.fullmatch, complete), key=version_order))
+        complete = [name for name, present in files.items() if wanted <= present]
+        return tuple(sorted(filter(is_version_name, complete), key=version_order))
 
     def source(self, data_version: str) -> str:
-        """The URI of a data version's folder."""
+        """Return the URI of a data version's folder."""
         return self.store.address(f"{PROCESSED}/{data_version}")
 
     def read(self, data_version: str) -> tuple[TrainingData, Mapping[SplitName, Sequence[Row]]]:
-        """All rows of a data version, and what identifies them."""
+        """Return all rows of a data version, and what identifies them."""
         contents = {split: self._content(data_version, split) for split in SPLITS}
         source = self.source(data_version)
         splits = {name: parse_split(name, content, source) for name, content in contents.items()}
@@ -67,7 +67,7 @@ class DataBucket(dg.ConfigurableResource[Any]):
         return data, splits
 
     def read_unchanged(self, data: TrainingData) -> Mapping[SplitName, Sequence[Row]]:
-        """The rows of a data version that was read before; refused if its bytes have changed."""
+        """Return the rows of a data version that was read before; refuse changed bytes."""
         now, splits = self.read(data.data_version)
         if now.digest != data.digest:
             raise LoraAssetsError(
@@ -78,12 +78,12 @@ class DataBucket(dg.ConfigurableResource[Any]):
         return splits
 
     def add(self, data_version: str, contents: Mapping[SplitName, bytes]) -> str:
-        """Store a new data version, split by split; returns the URI of its folder.
+        """Store a new data version, split by split; return the URI of its folder.
 
-        Adding the same again is fine, and finishes what was cut off: a data version without
-        all of its splits is none. One that has another content already is left as it is.
+        Adding the same again is fine, and finishes what was cut off: a data version counts once
+        all of its splits are there. One that has another content already is left as it is.
         """
-        _check_name(data_version)
+        require_version_name(data_version)
         there = {split: self.store.get(_key(data_version, split)) for split in contents}
         if any(content not in (None, contents[split]) for split, content in there.items()):
             raise LoraAssetsError(
@@ -96,7 +96,7 @@ class DataBucket(dg.ConfigurableResource[Any]):
         return self.source(data_version)
 
     def _content(self, data_version: str, split: SplitName) -> bytes:
-        _check_name(data_version)
+        require_version_name(data_version)
         content = self.store.get(_key(data_version, split))
         if content is None:
             raise LoraAssetsError(
@@ -105,14 +105,6 @@ class DataBucket(dg.ConfigurableResource[Any]):
                 "'lora-assets data build'.",
             )
         return content
-
-
-def _check_name(data_version: str) -> None:
-    if not _NAME.fullmatch(data_version):
-        raise LoraAssetsError(
-            f"{data_version!r} is no data version",
-            "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
-        )
 
 
 def _key(data_version: str, split: SplitName) -> str:

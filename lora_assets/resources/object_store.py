@@ -16,7 +16,7 @@ from lora_assets.heavy_imports import heavy_imports
 
 @cache
 def s3_client(endpoint_url: str) -> Any:
-    """This process's client of an endpoint (empty: AWS itself), with the credentials it found.
+    """Return this process's client of an endpoint (empty: AWS itself).
 
     Making one takes longer than most requests, and keeps memory; so does importing its library.
     """

@@ -39,5 +39,5 @@ class Webhook(dg.ConfigurableResource[Any]):
     def _failed(self, reason: str) -> LoraAssetsError:
         return LoraAssetsError(
             f"The webhook did not take a notice ({reason})",
-            "Correct LORA_ASSETS_WEBHOOK or mend what it leads to; the notice is posted then.",
+            "Correct LORA_ASSETS_WEBHOOK or repair what it leads to; the notice is posted then.",
         )

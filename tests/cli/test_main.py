@@ -113,7 +113,7 @@ def test_each_step_of_the_specification_runs_by_itself(
     ("arguments", "cause"),
     [
         (("train", "--data-version", "nope"), "Data version nope has no file:"),
-        (("train", "--data-version", "../1"), "'../1' is no data version"),
+        (("train", "--data-version", "../1"), "'../1' can't be the name of a data version"),
         (("train", "--data-version", "1", "--lora-config", "huge"), "lora_config = 'huge'"),
         (("train", "--data-version", "1", "--learning-rate", "0"), "learning_rate = 0.0"),
         (("train", "--data-version", "1", "--learning-rate", "nan"), "learning_rate = nan"),

@@ -1,7 +1,6 @@
 """Data versions of the embedded data set, as immutable folders in the data bucket."""
 
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -9,9 +8,7 @@ from pathlib import Path
 
 from lora_assets.embedded.data_set.questions import make_splits
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.dataset import SplitName
-
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+from lora_assets.records.dataset import SplitName, require_version_name
 
 
 def build(data_version: str, services: Sequence[str], bucket: Path, spoiled: bool = False) -> Path:
@@ -26,11 +23,7 @@ def build(data_version: str, services: Sequence[str], bucket: Path, spoiled: boo
     unknown or too small, for an existing version with other content, and where the bucket
     can't be written.
     """
-    if not _VERSION.fullmatch(data_version):
-        raise LoraAssetsError(
-            f"Data version {data_version!r} is not a plain name",
-            "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
-        )
+    require_version_name(data_version)
     files = {f"{split}.jsonl": text for split, text in contents(services, spoiled).items()}
     folder = bucket / "data" / "processed" / data_version
     try:
