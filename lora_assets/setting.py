@@ -15,13 +15,13 @@ class Setting:
     `option` is the command-line option that overrides it.
     """
 
-    variable: str
     help: str
     embedded: str
     cluster: str
     gives: tuple[str, ...]
     option: str | None
     secret: bool
+    variable: str = ""
 
     def __call__(self, earlier: dict[str, Any]) -> str:
         """Return the default, given the settings declared before this one."""
@@ -33,15 +33,18 @@ class Setting:
 
 
 def setting(
-    variable: str,
     help: str,
     default: str = "",
     *gives: str,
     cluster: str | None = None,
     option: str | None = None,
     secret: bool = False,
+    variable: str | None = None,
 ) -> Any:
-    """Declare a setting; without `cluster` its default is the same on both stacks."""
+    """Declare a setting; without `cluster` its default is the same on both stacks.
+
+    Its variable is its name in capitals, unless `variable` is given.
+    """
     cluster = default if cluster is None else cluster
-    declared = Setting(variable, help, default, cluster, gives, option, secret)
+    declared = Setting(help, default, cluster, gives, option, secret)
     return Field(default_factory=declared, validation_alias=variable)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,31 +30,30 @@ CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
 class Settings(BaseSettings):
     """The settings. A default may depend on the settings declared before it."""
 
-    model_config = SettingsConfigDict(frozen=True, case_sensitive=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, case_sensitive=True, alias_generator=str.upper)
 
     stack: Literal["embedded", "cluster"] = setting(
-        "LORA_ASSETS_STACK",
         "Whose defaults to take: `embedded` or `cluster`",
         "embedded",
         cluster="cluster",
+        variable="LORA_ASSETS_STACK",
     )
     home: Annotated[Path, BeforeValidator(lambda path: Path(path).absolute())] = setting(
-        "LORA_ASSETS_HOME", "Folder of everything that is kept on this machine", ".lora-assets"
+        "Folder of everything that is kept on this machine",
+        ".lora-assets",
+        variable="LORA_ASSETS_HOME",
     )
     dagster_home: Path = setting(
-        "DAGSTER_HOME",
         "Dagster's folder; in the cluster it can be one with a dagster.yaml of its own",
         "{home}/dagster",
     )
     model_name: str = setting(
-        "MODEL_NAME",
         "MLflow registered model name",
         "mistral-7b-lora",
         "registry.model_name",
         option="model_name",
     )
     mlflow_tracking_uri: str = setting(
-        "MLFLOW_TRACKING_URI",
         "MLflow server URL",
         "sqlite:///{home}/mlflow.db",
         "registry.tracking_uri",
@@ -62,18 +62,15 @@ class Settings(BaseSettings):
         option="mlflow_tracking_uri",
     )
     mlflow_artifacts: str = setting(
-        "MLFLOW_ARTIFACTS",
         "Where new MLflow experiments keep artifacts; empty: where the server says",
         "{home_uri}/mlflow-artifacts",
         "tracking.artifacts",
         cluster="",
     )
     mlflow_ui_url: str = setting(
-        "MLFLOW_UI_URL",
-        "MLflow's URL for a browser; empty: the tracking server, or where `make ui` serves it",
+        "MLflow's URL for a browser; empty: the tracking server, or where `make ui` serves it"
     )
     s3_data_bucket: str = setting(
-        "S3_DATA_BUCKET",
         "Bucket for training and eval data",
         "{home_uri}/bucket",
         "data_bucket.uri",
@@ -82,14 +79,13 @@ class Settings(BaseSettings):
         option="s3_data_bucket",
     )
     s3_endpoint_url: str = setting(
-        "AWS_ENDPOINT_URL_S3",
         "URL of an S3 server; empty: AWS",
         "",
         "data_bucket.s3_endpoint_url",
         "io_manager.s3_endpoint_url",
+        variable="AWS_ENDPOINT_URL_S3",
     )
     base_model: str = setting(
-        "BASE_MODEL",
         "Base model: a folder, or a name on the Hugging Face hub",
         str(BASE_MODEL),
         "trainer.base_model",
@@ -97,14 +93,12 @@ class Settings(BaseSettings):
         cluster=CLUSTER_BASE_MODEL,
     )
     base_model_name: str = setting(
-        "BASE_MODEL_NAME",
         "Base model's name, as adapters and servers know it",
         EMBEDDED_BASE_NAME,
         "trainer.base_model_name",
         cluster=CLUSTER_BASE_MODEL,
     )
     vllm_url: str = setting(
-        "VLLM_URL",
         "vLLM server URL",
         "http://127.0.0.1:8000",
         "fleet.vllm_url",
@@ -116,22 +110,18 @@ class Settings(BaseSettings):
         NoDecode,
         BeforeValidator(lambda urls: [url.strip() for url in urls.split(",") if url.strip()]),
     ] = setting(
-        "VLLM_REPLICAS", "URLs of the replicas, separated by commas", "", "fleet.replica_urls"
+        "URLs of the replicas, separated by commas",
+        "",
+        "fleet.replica_urls",
+        variable="VLLM_REPLICAS",
     )
     vllm_service: str = setting(
-        "VLLM_SERVICE",
-        "`namespace/service` whose EndpointSlices name the replicas",
-        "",
-        "fleet.service",
+        "`namespace/service` whose EndpointSlices name the replicas", "", "fleet.service"
     )
     vllm_pod_selector: str = setting(
-        "VLLM_POD_SELECTOR",
-        "`namespace/labels` of the pods that are the replicas",
-        "",
-        "fleet.pod_selector",
+        "`namespace/labels` of the pods that are the replicas", "", "fleet.pod_selector"
     )
     vllm_deployment: str = setting(
-        "VLLM_DEPLOYMENT",
         "Kubernetes Deployment whose pods are the vLLM replicas; empty: `VLLM_URL` alone",
         "",
         "fleet.deployment",
@@ -139,43 +129,32 @@ class Settings(BaseSettings):
         option="deployment",
     )
     vllm_namespace: str = setting(
-        "VLLM_NAMESPACE",
         "Kubernetes namespace of that Deployment",
         "ml-models",
         "fleet.namespace",
         option="namespace",
     )
     vllm_container: str = setting(
-        "VLLM_CONTAINER",
-        "Container of vLLM in its pod; empty: the pod's default one",
-        "",
-        "fleet.container",
+        "Container of vLLM in its pod; empty: the pod's default one", "", "fleet.container"
     )
-    vllm_max_lora_rank: int = setting(
-        "VLLM_MAX_LORA_RANK", "vLLM's `--max-lora-rank`", "32", "fleet.max_lora_rank"
-    )
+    vllm_max_lora_rank: int = setting("vLLM's `--max-lora-rank`", "32", "fleet.max_lora_rank")
     vllm_python: str = setting(
-        "VLLM_PYTHON", "Python that has vLLM, to serve by it instead of the embedded server"
+        "Python that has vLLM, to serve by it instead of the embedded server"
     )
-    vllm_api_key: str = setting("VLLM_API_KEY", "vLLM's API key", "", "fleet.api_key", secret=True)
+    vllm_api_key: str = setting("vLLM's API key", "", "fleet.api_key", secret=True)
     adapters_dir: str = setting(
-        "ADAPTERS_DIR",
         "Folder of the adapters that a replica serves",
         "{home}/adapters",
         "fleet.adapters_dir",
         cluster="/mnt/adapters",
     )
     live_slot: str = setting(
-        "LIVE_SLOT", "Name that clients ask for: the live adapter", LIVE_SLOT, "fleet.live_slot"
+        "Name that clients ask for: the live adapter", LIVE_SLOT, "fleet.live_slot"
     )
     candidate_slot: str = setting(
-        "CANDIDATE_SLOT",
-        "Name by which the adapter under test is served",
-        CANDIDATE_SLOT,
-        "fleet.candidate_slot",
+        "Name by which the adapter under test is served", CANDIDATE_SLOT, "fleet.candidate_slot"
     )
     judge_url: str = setting(
-        "JUDGE_URL",
         "Judge URL",
         "http://127.0.0.1:{judge_port}/judge",
         "judge.judge_url",
@@ -183,59 +162,50 @@ class Settings(BaseSettings):
         option="judge_url",
     )
     judge_model: str = setting(
-        "JUDGE_MODEL",
-        "Judge model name (empty: auto-detect)",
-        "",
-        "judge.judge_model",
-        option="judge_model",
+        "Judge model name (empty: auto-detect)", "", "judge.judge_model", option="judge_model"
     )
-    judge_api_key: str = setting(
-        "JUDGE_API_KEY", "Judge's API key", "", "judge.api_key", secret=True
-    )
+    judge_api_key: str = setting("Judge's API key", "", "judge.api_key", secret=True)
     prometheus_url: str = setting(
-        "PROMETHEUS_URL",
         "Prometheus URL (empty: each replica's /metrics)",
         "",
         "server_metrics.prometheus_url",
         cluster="http://monitoring-kube-prometheus-prometheus.ai-platform:9090",
         option="prometheus_url",
     )
-    dagster_url: str = setting(
-        "DAGSTER_URL", "Dagster whose runs the stages are; empty: they run in this process"
-    )
+    dagster_url: str = setting("Dagster whose runs the stages are; empty: they run in this process")
     dagster_ui_url: str = setting(
-        "DAGSTER_UI_URL", "Dagster's URL for a browser; empty: `DAGSTER_URL`", "", "webhook.ui_url"
+        "Dagster's URL for a browser; empty: `DAGSTER_URL`", "", "webhook.ui_url"
     )
     request: str = setting(
-        "LORA_ASSETS_REQUEST",
         "A name of the caller's for what it asks of `DAGSTER_URL`; "
         "the same name again follows the same run",
+        variable="LORA_ASSETS_REQUEST",
     )
     argo_workflow: str = setting(
-        "LORA_ASSETS_ARGO_WORKFLOW",
         "`namespace/name` of the Argo workflow behind a command, for its runs' tags and pages",
+        variable="LORA_ASSETS_ARGO_WORKFLOW",
     )
     outputs: Annotated[Path | None, BeforeValidator(lambda folder: folder or None)] = setting(
-        "LORA_ASSETS_OUTPUTS",
         "Folder for the files `run-id`, `data-version`, `model-version`, `digest`, `result`",
+        variable="LORA_ASSETS_OUTPUTS",
     )
     executor: Executor = setting(
-        "LORA_ASSETS_EXECUTOR",
         "Where steps run: `in_process`, `multiprocess` or `k8s_job` (docs/kubernetes.md)",
         "in_process",
+        variable="LORA_ASSETS_EXECUTOR",
     )
     step_pods: Json[dict[str, Any]] = setting(
-        "LORA_ASSETS_STEP_PODS", "What differs in the steps' pods, as JSON", "{{}}"
+        "What differs in the steps' pods, as JSON", "{{}}", variable="LORA_ASSETS_STEP_PODS"
     )
     promotion: Literal["manual", "automatic"] = setting(
-        "LORA_ASSETS_PROMOTION", "Who promotes: `manual` or `automatic`", "manual"
+        "Who promotes: `manual` or `automatic`", "manual", variable="LORA_ASSETS_PROMOTION"
     )
     webhook: str = setting(
-        "LORA_ASSETS_WEBHOOK",
         "Slack-compatible URL for notices; empty: none are sent",
         "",
         "webhook.url",
         secret=True,
+        variable="LORA_ASSETS_WEBHOOK",
     )
 
     @classmethod
@@ -279,7 +249,7 @@ class Settings(BaseSettings):
 
 
 SETTINGS: Mapping[str, Setting] = {
-    name: field.default_factory
+    name: replace(field.default_factory, variable=str(field.validation_alias))
     for name, field in Settings.model_fields.items()
     if isinstance(field.default_factory, Setting)
 }
