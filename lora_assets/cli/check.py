@@ -1,4 +1,4 @@
-"""check: what a pipeline could only fail with later, found before its training takes a GPU."""
+"""check: find what a pipeline would fail with later, before its training takes a GPU."""
 
 import asyncio
 from typing import Any
@@ -33,10 +33,10 @@ _CONFIGS = (
 @stack_options(*OPTIONS)
 @config_options(*_CONFIGS)
 def check(data_version: str, **options: Any) -> None:
-    """Check the parameters of all stages, and that what they work with is there.
+    """Check all parameters, and everything that the stages need.
 
-    Data, registry, every replica, judge and Prometheus are asked, with the rank of the adapter
-    that would be trained. Nothing is changed.
+    Ask the data, the registry, every replica, the judge and Prometheus, with the rank of the
+    adapter that would be trained. Change nothing.
     """
     stack = Stack(options)
     for config in _CONFIGS:
@@ -53,7 +53,7 @@ def check(data_version: str, **options: Any) -> None:
         raise LoraAssetsError(
             f"Data version {data_version} is older than live {live.data_version}, and would not "
             "be promoted",
-            "Train and deploy it by themselves, or promote it with --allow-older.",
+            "Run train and deploy alone, or promote it with --allow-older.",
         )
     rank = LORA_PROFILES[trainer.parameters(training).lora_config].rank
     fleet.preflight(AdapterShape(rank=rank, base_model=trainer.base_model_name, modules={}))
@@ -65,7 +65,7 @@ def check(data_version: str, **options: Any) -> None:
 
 
 def _resources(stack: Stack) -> Resources:
-    """The clients as the pipeline's runs will have them: on a remote Dagster, as that says."""
+    """Return the clients of the pipeline's runs, as a remote Dagster configures them."""
     if not stack.settings.dagster_url:
         return stack.resources
     dagster = DagsterWebserver(stack.settings.dagster_url, stack.settings.dagster_ui_url)

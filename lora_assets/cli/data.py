@@ -13,7 +13,10 @@ from lora_assets.local.instance import add_partitions
 
 @click.group()
 def data() -> None:
-    """Data versions: immutable folders of train.jsonl, val.jsonl and eval.jsonl."""
+    """Build and list data versions.
+
+    A data version is an immutable folder of train.jsonl, val.jsonl and eval.jsonl.
+    """
 
 
 @data.command()
@@ -36,7 +39,7 @@ def build(data_version: str, services: str, spoiled: bool) -> None:
 
 @data.command("list")
 def list_versions() -> None:
-    """Make every complete data version in the bucket a partition, and name them."""
+    """Make every complete data version in the bucket a partition, and print their names."""
     stack = Stack({})
     versions = stack.resources.data_bucket.versions()
     add_partitions(stack.open_instance(), versions)

@@ -33,7 +33,7 @@ start); the gate's limit is 1.15."""
 
 
 class DemoVersion(Record):
-    """One data version of the demonstration, and whether its gates are meant to pass."""
+    """A data version of the demo; a gate must stop a spoiled one."""
 
     name: str
     services: tuple[str, ...]
@@ -65,7 +65,7 @@ VERSIONS = (
 
 @click.command()
 def demo() -> None:
-    """Take three data versions from their data to live traffic, on this machine."""
+    """Take three data versions to live traffic on this machine."""
     started = time.monotonic()
     settings = read_settings()
     if not settings.embedded:
@@ -89,16 +89,16 @@ def demo() -> None:
 
 
 def _take_through(stack: Stack, instance: DagsterInstance, version: DemoVersion) -> None:
-    """Run what is not done yet of a data version's graph, and hold its end against the plan."""
+    """Run what is left of a data version's graph, and check that it ends as planned."""
     click.echo(f"\nData version {version.name} ({', '.join(version.services)}): {version.about}")
     live = stack.resources.registry.aliases().get("live")
     stopped_by = _run_what_is_left(stack, instance, version, live)
     live_changed = stack.resources.registry.aliases().get("live") != live
-    hold_against_plan(version, stopped_by, live_changed)
+    check_outcome(version, stopped_by, live_changed)
 
 
-def hold_against_plan(version: DemoVersion, stopped_by: str | None, live_changed: bool) -> None:
-    """Raise unless a sound version passed every gate, and a spoiled one reached no client."""
+def check_outcome(version: DemoVersion, stopped_by: str | None, live_changed: bool) -> None:
+    """Raise unless a sound version passed every gate, or a spoiled one didn't reach live."""
     if stopped_by is None and version.spoiled:
         raise LoraAssetsError(
             f"Data version {version.name} is spoiled, yet every gate let it pass",
@@ -121,7 +121,7 @@ def hold_against_plan(version: DemoVersion, stopped_by: str | None, live_changed
 def _run_what_is_left(
     stack: Stack, instance: DagsterInstance, version: DemoVersion, live: ModelVersion | None
 ) -> str | None:
-    """The gate that stopped the data version, now or in an earlier run; None where none did."""
+    """Return the gate that stopped the data version, now or in an earlier run, if any."""
     left = unfinished(instance, version.name)
     if left.stopped_by is not None or not (left.assets or left.checks):
         click.echo(f"  {left.stopped_by or 'all'} done in an earlier run")
@@ -148,7 +148,7 @@ def _run_what_is_left(
 
 @contextmanager
 def _server(stack: Stack) -> Iterator[None]:
-    """The embedded server as a process of its own, for as long as the block."""
+    """Run the embedded server as a process of its own during the block."""
     log = stack.settings.home / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -157,7 +157,7 @@ def _server(stack: Stack) -> Iterator[None]:
     try:
         if not is_healthy(server, stack.settings.vllm_url, START_SECONDS):
             raise LoraAssetsError(
-                f"The embedded server did not start; see {log}", "Mend what it names."
+                f"The embedded server did not start; see {log}", "Correct what the log names."
             )
         yield
     finally:

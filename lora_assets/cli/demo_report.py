@@ -1,4 +1,4 @@
-"""What the demo ends with: the versions and their gates, and three questions to live."""
+"""The end of the demo: the versions with their gates, and three questions to live."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +25,7 @@ What to type next:
 
 
 def print_table(stack: Stack, instance: DagsterInstance, data_versions: Sequence[str]) -> None:
-    """One row per gate and data version: its numbers and thresholds; digests and aliases."""
+    """Print a row per gate and data version: its numbers and thresholds, digests and aliases."""
     registry = stack.resources.registry
     aliases = registry.aliases()
     table = Table("data version", "gate", "verdict", "numbers and thresholds", show_lines=True)
@@ -39,12 +39,12 @@ def gate_rows(
     data_version: str,
     version: ModelVersion | None,
     aliases: Mapping[str, ModelVersion],
-    found: Mapping[AssetCheckKey, dg.AssetCheckEvaluation],
+    verdicts: Mapping[AssetCheckKey, dg.AssetCheckEvaluation],
 ) -> Sequence[tuple[str, str, str, str]]:
-    """A data version's rows, one per gate; the first one says what was measured."""
+    """Return a data version's rows, one per gate; the first one names the version."""
     names = [alias for alias, holder in aliases.items() if holder == version]
     digest = next(
-        (str(e.metadata["digest"].value) for k, e in found.items() if k.name == "quality_gate"),
+        (str(e.metadata["digest"].value) for k, e in verdicts.items() if k.name == "quality_gate"),
         "none",
     )
     about = (
@@ -60,12 +60,12 @@ def gate_rows(
             "passed" if evaluation.passed else "FAILED",
             (evaluation.description or "").replace("; ", "\n"),
         )
-        for number, (key, evaluation) in enumerate(found.items())
+        for number, (key, evaluation) in enumerate(verdicts.items())
     ]
 
 
 def print_answers(stack: Stack) -> None:
-    """Two questions with an answer in their context and one without, put to the live slot."""
+    """Ask the live slot two questions whose context has the answer, and one whose has not."""
     live = stack.resources.registry.resolve("alias:live")
     _, splits = stack.resources.data_bucket.read(live.data_version)
     answerable = [row for row in splits["eval"] if not row.is_negative]
@@ -81,5 +81,5 @@ def print_answers(stack: Stack) -> None:
 
 
 def print_next_steps() -> None:
-    """What a newcomer may want to try."""
+    """Print what a newcomer may want to try."""
     click.echo(NEXT_STEPS)

@@ -4,7 +4,6 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Mapping
 from traceback import format_exception
 
 import click
@@ -12,37 +11,25 @@ import click
 from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 
-_MODULES: Mapping[str, str] = {
-    "check": "check",
-    "train": "stages",
-    "deploy": "stages",
-    "evaluate": "stages",
-    "performance": "stages",
-    "promote": "stages",
-    "rollback": "stages",
-    "status": "status",
-    "data": "data",
-    "restore": "restore",
-    "terminate": "terminate",
-    "serve": "serve",
-    "demo": "demo",
-}
+_STAGES = ("train", "deploy", "evaluate", "performance", "promote", "rollback")
+_COMMANDS = ("check", *_STAGES, "status", "data", "restore", "terminate", "serve", "demo")
 
 
 class _Commands(click.Group):
     """Import a command only when it is called: `status` need not wait for torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_MODULES)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         from importlib import import_module
 
-        module_name = _MODULES.get(cmd_name)
-        if module_name is None:
+        if cmd_name not in _COMMANDS:
             return None
         with heavy_imports():
-            module = import_module(f"lora_assets.cli.{module_name}")
+            module = import_module(
+                f"lora_assets.cli.{'stages' if cmd_name in _STAGES else cmd_name}"
+            )
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -50,7 +37,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands)
 @click.version_option(package_name="lora-assets")
 def cli() -> None:
-    """From a new version of training data to a LoRA adapter in live traffic, and back."""
+    """Take a new version of training data to a LoRA adapter in live traffic, and back."""
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from lora_assets.serving.replica_folder import SharedFolder
     help="Also put there what vLLM's --middleware loads; a PYTHONPATH for vLLM",
 )
 def restore(plugin_dir: Path | None, **options: str | None) -> None:
-    """Put live, staged and previous into ADAPTERS_DIR, as a replica's init container does.
+    """Put live, staged and previous into ADAPTERS_DIR.
 
-    Ends well also where there is no live adapter yet.
+    A replica's init container runs this. It succeeds too where no adapter is live yet.
     """
     if plugin_dir is not None:
         place_plugin(plugin_dir)
@@ -35,7 +35,7 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
 
 
 def restore_adapters(stack: Stack, folder: SharedFolder) -> Mapping[str, str]:
-    """Place the aliases' adapters, verified; returns the digest of each adapter's own name."""
+    """Place and verify the adapters of the aliases; return the digest of each one's own name."""
     restored: dict[str, str] = {}
     aliases = stack.resources.registry.aliases()
     slots = stack.resources.fleet.slots

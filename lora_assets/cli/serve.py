@@ -19,15 +19,18 @@ from lora_assets.training.torch_stack import require_torch
 
 
 @click.command()
-@click.option("--host", default=None, help="Address to listen on  [default: that of VLLM_URL]")
+@click.option("--host", default=None, help="Address to listen on  [default: value of VLLM_URL]")
 @click.option(
     "--port",
     default=None,
     type=click.IntRange(1, 65535),
-    help="Port to listen on  [default: that of VLLM_URL]",
+    help="Port to listen on  [default: value of VLLM_URL]",
 )
 def serve(host: str | None, port: int | None) -> None:
-    """Serve the embedded base model and its adapters through vLLM's API, and the lexical judge."""
+    """Serve the embedded model, its adapters and the judge.
+
+    The API is vLLM's.
+    """
     stack = Stack({})
     url = urlsplit(stack.settings.vllm_url)
     host, port = host or url.hostname or "127.0.0.1", port or url.port or 8000
@@ -54,7 +57,7 @@ def serve(host: str | None, port: int | None) -> None:
 
 
 def _serve_vllm(python: str, options: ServerOptions, judge: SplitResult) -> None:
-    """vLLM as a child, and the lexical judge here, until one of them ends."""
+    """Run vLLM as a child and the lexical judge here, until one of them ends."""
     import uvicorn
     from fastapi import FastAPI
 
@@ -81,7 +84,7 @@ def _serve_vllm(python: str, options: ServerOptions, judge: SplitResult) -> None
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Refuse, in one line, an address that another program listens on."""
+    """Raise for an address that another program listens on."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -28,7 +28,7 @@ def stack_options(*names: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for name in reversed(names):
             setting = SETTINGS[OPTIONS[name]]
-            shown = f"{setting.help}  [default: that of {setting.variable}]"
+            shown = f"{setting.help}  [default: value of {setting.variable}]"
             option = f"--{name.replace('_', '-')}"
             command = click.option(option, name, default=None, help=shown)(command)
         return command

@@ -28,7 +28,10 @@ _REPLICAS = ("vllm_url", "deployment", "namespace")
 @stack_options(*_EVERYWHERE, "s3_data_bucket")
 @config_options(TrainingConfig, QualityConfig)
 def train(data_version: str, step: str | None, **options: Any) -> None:
-    """Train an adapter on a data version; past its quality gate it becomes `candidate`."""
+    """Train an adapter on a data version.
+
+    Past its quality gate it becomes `candidate`.
+    """
     stack = Stack(options)
     training = chosen(TrainingConfig, options)
     stack.resources.trainer.parameters(TrainingConfig(**training).overrides())
@@ -54,7 +57,10 @@ def train(data_version: str, step: str | None, **options: Any) -> None:
 @stack_options(*_EVERYWHERE, *_REPLICAS)
 @config_options(DeployConfig, SmokeConfig)
 def deploy(step: str | None, **options: Any) -> None:
-    """Load an adapter on every replica and smoke-test it; then it is `staged`."""
+    """Load an adapter on every replica and smoke-test it.
+
+    Then it is `staged`.
+    """
     stack = Stack(options)
     config = chosen(DeployConfig, options)
     smoke = chosen(SmokeConfig, options)
@@ -77,7 +83,10 @@ def deploy(step: str | None, **options: Any) -> None:
 @stack_options(*_EVERYWHERE, *_REPLICAS, "judge_url", "judge_model", "s3_data_bucket")
 @config_options(EvalConfig, EvalGateConfig)
 def evaluate(step: str | None, **options: Any) -> None:
-    """Grade the `staged` adapter's answers beside live's; `eval-passed` or `eval-failed`."""
+    """Grade the answers of the `staged` adapter and of live.
+
+    The gate sets `eval-passed` or `eval-failed`.
+    """
     stack = Stack(options)
     ops = {
         "eval_grades": chosen(EvalConfig, options),
@@ -91,7 +100,10 @@ def evaluate(step: str | None, **options: Any) -> None:
 @stack_options(*_EVERYWHERE, *_REPLICAS, "prometheus_url", "s3_data_bucket")
 @config_options(PerfConfig, PerfGateConfig)
 def performance(step: str | None, **options: Any) -> None:
-    """Load-test the `eval-passed` adapter; `perf-passed` or `perf-failed`."""
+    """Load-test the `eval-passed` adapter.
+
+    The gate sets `perf-passed` or `perf-failed`.
+    """
     stack = Stack(options)
     ops = {
         "perf_metrics": chosen(PerfConfig, options),

@@ -1,4 +1,4 @@
-"""status: what the aliases say, what the gates said, and what each replica serves."""
+"""status: the aliases, the verdicts of the gates, and what each replica serves."""
 
 import json
 from collections.abc import Mapping
@@ -20,22 +20,22 @@ from lora_assets.serving.replica import Replica
 @stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs")
 def status(as_json: bool, **options: Any) -> None:
-    """Show aliases, versions, digests, verdicts and what each replica serves.
+    """Show aliases, verdicts and what each replica serves.
 
-    Exits with 0 only when every replica serves what the aliases say.
+    Exit with 0 only when every replica serves what the aliases say.
     """
     stack = Stack(options)
-    found = read_status(stack)
+    report = read_status(stack)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(report, indent=2))
     else:
-        print_status(found)
-    if not found["agrees"]:
+        print_status(report)
+    if not report["agrees"]:
         raise click.exceptions.Exit(1)
 
 
 def read_status(stack: Stack) -> dict[str, Any]:
-    """Aliases with their versions, verdicts by version, and each replica's adapters or error."""
+    """Return the aliases, the verdicts by version, and each replica's adapters or error."""
     registry, settings = stack.resources.registry, stack.settings
     aliases = registry.aliases()
     versions = {version.version: version for version in aliases.values()}
@@ -80,32 +80,32 @@ def _replica(
         served = replica.served()
     except LoraAssetsError as error:
         return {"url": replica.url, "adapters": {}, "agrees": False, "error": str(error)}
-    found = drifts(aliases, live_slot, candidate_slot, [served])
+    drift = drifts(aliases, live_slot, candidate_slot, [served])
     return {
         "url": replica.url,
         "adapters": dict(served.adapters),
         "damaged": list(served.damaged),
-        "agrees": not found,
-        "drift": [str(drift) for drift in found],
+        "agrees": not drift,
+        "drift": [str(each) for each in drift],
     }
 
 
-def print_status(found: dict[str, Any]) -> None:
-    """The status as tables for a person."""
+def print_status(report: dict[str, Any]) -> None:
+    """Print the status as tables."""
     console = Console()
-    aliases = Table("alias", "version", "data version", "digest", title=found["model"])
-    for alias, version in found["aliases"].items():
+    aliases = Table("alias", "version", "data version", "digest", title=report["model"])
+    for alias, version in report["aliases"].items():
         aliases.add_row(
             alias, str(version["version"]), version["data_version"], version["digest"][:12]
         )
     console.print(aliases)
     gates = Table("version", "gate", "verdict", "numbers", title="verdicts")
-    for number, verdicts in found["verdicts"].items():
+    for number, verdicts in report["verdicts"].items():
         for gate, verdict in verdicts.items():
             outcome = "passed" if verdict["passed"] else "FAILED"
             gates.add_row(number, gate, outcome, "\n".join(verdict["checks"]))
     console.print(gates)
-    for replica in found["replicas"]:
+    for replica in report["replicas"]:
         serves = Table("name", "digest", title=replica["url"])
         for name, digest in replica["adapters"].items():
             serves.add_row(name, digest[:12])

@@ -1,4 +1,4 @@
-"""terminate: what a workflow that was stopped left running in Dagster."""
+"""terminate: end the runs that a stopped workflow left in Dagster."""
 
 import time
 
@@ -13,16 +13,16 @@ from lora_assets.settings import read_settings
 
 @click.command()
 def terminate() -> None:
-    """Terminate the runs of the Argo workflow that LORA_ASSETS_ARGO_WORKFLOW names.
+    """Terminate the runs of LORA_ASSETS_ARGO_WORKFLOW.
 
-    The workflow's exit handler runs this: a stop may come while no step is there that could do
-    it, between two attempts or as one starts. It waits for a Dagster that can't be reached,
-    since Argo tries nothing again once a workflow was stopped.
+    The workflow's exit handler runs this: a stop may come between two attempts of a step, when no
+    step is there to do it. It waits for a Dagster that can't be reached, since Argo retries
+    nothing once a workflow was stopped.
     """
     settings = read_settings()
     if not settings.dagster_url or not settings.argo_workflow:
         raise LoraAssetsError(
-            "Whose runs to terminate, and where, is not said",
+            "The workflow whose runs to terminate, or its Dagster, is not given",
             "Set LORA_ASSETS_ARGO_WORKFLOW and DAGSTER_URL.",
         )
     dagster = DagsterWebserver(settings.dagster_url, settings.dagster_ui_url)

@@ -1,4 +1,4 @@
-"""How far a data version got, read off Dagster's own history."""
+"""What is left to do of a data version, from Dagster's history."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from lora_assets.lifecycle import STAGES
 from lora_assets.sensors import history
 
 TIMED = {perf_metrics.key}
-"""What is measured by the clock: on a busy machine the same adapter does worse, so that a gate on
-it that failed is no last word, and the measurement is made again."""
+"""Assets that are measured by the clock. On a busy machine the same adapter does worse, so a
+failed gate on one is not final: the measurement is repeated."""
 
 
 @dataclass(frozen=True)

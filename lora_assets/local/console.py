@@ -1,4 +1,4 @@
-"""What a run prints while it works: a line per step, message and gate, and nothing else."""
+"""The console output of a run: a line per step, message and gate."""
 
 import logging
 from typing import Any
@@ -28,7 +28,7 @@ def _is_shown(record: logging.LogRecord) -> bool:
     meta: dict[str, Any] = record.dagster_meta  # type: ignore[attr-defined]
     event: dg.DagsterEvent | None = meta.get("dagster_event")
     if event is None:
-        # At ERROR, Dagster itself lists what it skips after a failure, which is told once below.
+        # At ERROR, Dagster lists what it skips after a failure, which the command itself prints.
         return record.levelno < logging.ERROR
     return event.event_type_value in ("STEP_SUCCESS", "ASSET_CHECK_EVALUATION")
 

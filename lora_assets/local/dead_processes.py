@@ -1,4 +1,4 @@
-"""Runs of the command line whose process is gone, which nothing else ends."""
+"""Runs of the command line whose process is gone: nothing else ends them."""
 
 import os
 import socket
@@ -10,23 +10,23 @@ PROCESS_TAG = "lora_assets/process"
 
 
 def this_process() -> str:
-    """The value of PROCESS_TAG for the runs of this process."""
+    """Return the value of PROCESS_TAG for the runs of this process."""
     return _process(os.getpid())
 
 
 def _process(pid: int) -> str:
-    """Host, number and start of a process, which no later one shares; empty when it is gone."""
+    """Return a process's host, number and start, which no later one shares; empty if it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return ""
     state, *fields = stat.rpartition(")")[2].split()
-    # One that was killed stays listed until its parent has asked how it ended.
+    # A killed process stays listed until its parent has read its exit status.
     return "" if state == "Z" else f"{socket.gethostname()}:{pid}:{fields[18]}"
 
 
 def fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
-    """A killed process leaves its run as started, and the run's pool slots taken.
+    """Fail the runs that killed processes left as started, and free their pool slots.
 
     Only this machine's processes are judged: the storage may be shared with others.
     """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_assets.cli.demo import VERSIONS, DemoVersion, hold_against_plan
+from lora_assets.cli.demo import VERSIONS, DemoVersion, check_outcome
 from lora_assets.errors import LoraAssetsError
 from tests.support.commands import Run
 from tests.support.stack import free_port, stack_environment
@@ -33,8 +33,8 @@ def test_on_a_cluster_the_demo_is_refused(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_sound_version_that_became_live_and_a_spoiled_one_that_was_stopped_are_the_plan() -> None:
-    hold_against_plan(SOUND, stopped_by=None, live_changed=True)
-    hold_against_plan(SPOILED, stopped_by="quality_gate", live_changed=False)
+    check_outcome(SOUND, stopped_by=None, live_changed=True)
+    check_outcome(SPOILED, stopped_by="quality_gate", live_changed=False)
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_any_other_end_of_a_data_version_is_an_error(
     version: DemoVersion, stopped_by: str | None, live_changed: bool, message: str
 ) -> None:
     with pytest.raises(LoraAssetsError, match=message):
-        hold_against_plan(version, stopped_by, live_changed)
+        check_outcome(version, stopped_by, live_changed)

@@ -386,7 +386,7 @@ def test_the_steps_of_an_evaluation_that_start_side_by_side_launch_one_run(
         (("performance",), "Alias 'eval-passed' of mistral-7b-lora is not set"),
         (("promote", "--source-alias", "best"), "Alias 'best' of mistral-7b-lora is not set"),
         (("train", "--data-version", "1", "--mlflow-tracking-uri", "http://[::1]:9"), "MLflow at"),
-        (("terminate",), "Whose runs to terminate, and where, is not said"),
+        (("terminate",), "The workflow whose runs to terminate, or its Dagster, is not given"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_launched(
