@@ -74,8 +74,9 @@ class Stage(Record):
 PROMOTION = "live_deployment"
 WHOLE_GRAPH = "lifecycle"
 
+_SOUND = ("training_data:data_is_sound",)
 # Without the asset: materialised anew, it would make everything after it count as outdated.
-_CHECK_DATA = Step(checks=("training_data:data_is_sound",))
+_CHECK_DATA = Step(checks=_SOUND)
 _GRADES = Step(assets=("eval_grades",))
 
 _STAGES = (
@@ -88,20 +89,13 @@ _STAGES = (
             remedy="Correct the data and add it as a new data version.",
             required=False,
         ),
-        steps={
-            "download-data": Step(
-                assets=("training_data",), checks=("training_data:data_is_sound",)
-            )
-        },
+        steps={"download-data": Step(assets=("training_data",), checks=_SOUND)},
     ),
     Stage(
         asset="adapter",
         phase="train",
         job="train",
-        gate=Gate(
-            name="quality_gate",
-            remedy="Train again with other parameters, or from better data.",
-        ),
+        gate=Gate(name="quality_gate", remedy="Train again with other parameters or better data."),
         steps={"train": Step(assets=("adapter",))},
     ),
     Stage(

@@ -19,15 +19,13 @@ class EvalThresholds(Record):
 
 
 def _ungraded(side: str, scores: Scores, thresholds: EvalThresholds) -> tuple[str, ...]:
-    rate = scores.ungraded_rate
+    rate, limit = scores.ungraded_rate, thresholds.max_ungraded_rate
     if rate is None:
         return (f"{side}: no answer was graded",)
-    if rate > thresholds.max_ungraded_rate:
-        return (
-            f"{side}: {scores.ungraded} of {scores.graded + scores.ungraded} answers are ungraded "
-            f"({rate:.1%}, at most {thresholds.max_ungraded_rate:.1%})",
-        )
-    return ()
+    if rate <= limit:
+        return ()
+    share = f"{scores.ungraded} of {scores.graded + scores.ungraded}"
+    return (f"{side}: {share} answers are ungraded ({rate:.1%}, at most {limit:.1%})",)
 
 
 def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -> Verdict:

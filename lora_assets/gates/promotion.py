@@ -32,16 +32,15 @@ def reasons_against(
     `verdicts` are those stored for the candidate; `live` is the version that is live now.
     """
     reasons: list[str] = []
-    for gate in required_gates(source_alias):
-        verdict = verdicts.get(gate.name)
+    for gate in (gate.name for gate in required_gates(source_alias)):
+        verdict = verdicts.get(gate)
         if verdict is None:
-            reasons.append(f"{gate.name} has no verdict")
+            reasons.append(f"{gate} has no verdict")
         elif verdict.digest != candidate.digest:
-            reasons.append(
-                f"{gate.name} judged adapter {verdict.digest[:12]}, not {candidate.digest[:12]}"
-            )
+            judged = _name(verdict.digest)
+            reasons.append(f"{gate} judged adapter {judged}, not {_name(candidate.digest)}")
         elif not verdict.passed:
-            reasons.append(f"{gate.name} failed: {'; '.join(verdict.failures)}")
+            reasons.append(f"{gate} failed: {'; '.join(verdict.failures)}")
     return (*reasons, *overtaken(candidate, live, verdicts, source_alias, allow_older))
 
 

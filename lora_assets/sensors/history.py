@@ -19,20 +19,16 @@ PHASE_TAG = "lora_assets/phase"
 SECONDS_TO_LAUNCH = 600.0
 """A run takes an instant from its record to the queue, however busy the machine."""
 
-_UNDER_WAY = [
-    status
-    for status in dg.DagsterRunStatus
-    if status.value not in ("SUCCESS", "FAILURE", "CANCELED", "MANAGED")
-]
+_OTHERS = {"SUCCESS", "FAILURE", "CANCELED", "MANAGED"}
+_UNDER_WAY = [status for status in dg.DagsterRunStatus if status.value not in _OTHERS]
 
 
 def gate_keys(assets: Collection[str]) -> Sequence[dg.AssetCheckKey]:
     """Return the keys of the asset checks that are the gates of `assets`."""
-    gates = {asset: STAGES[asset].gate for asset in assets}
     return [
         dg.AssetCheckKey(dg.AssetKey(asset), gate.name)
-        for asset, gate in gates.items()
-        if gate is not None
+        for asset in assets
+        if (gate := STAGES[asset].gate) is not None
     ]
 
 

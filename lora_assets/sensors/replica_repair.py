@@ -46,29 +46,21 @@ def repair(
     drift = find_drift(registry, fleet)
     names = {difference.name for difference in drift}
     aliases = registry.aliases()
-    for alias in KEPT:
-        version = aliases.get(alias)
-        if version is None:
-            continue
-        slot = fleet.slots.get(alias)
+    for alias in (kept for kept in KEPT if kept in aliases):
+        version, slot = aliases[alias], fleet.slots.get(alias)
         if version.serving_name in names or slot in names:
             bring(registry, fleet, version, work_folder)
         if slot is not None and slot in names:
             fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
-    left = find_drift(registry, fleet)
-    if left:
-        raise LoraAssetsError(
-            f"Still wrong after the repair: {'; '.join(map(str, left))}", "Restart that replica."
-        )
+    if left := "; ".join(map(str, find_drift(registry, fleet))):
+        raise LoraAssetsError(f"Still wrong after the repair: {left}", "Restart that replica.")
     for difference in drift:
         context.log.info(f"repaired: {difference}")
     live = aliases.get("live")
     if drift and live is not None:
-        replicas = slot_table(fleet, fleet.live_slot, live)
+        shown = {"replicas": slot_table(fleet, fleet.live_slot, live)}
         context.log_event(
-            dg.AssetObservation(
-                PROMOTION, partition=live.data_version, metadata={"replicas": replicas}
-            )
+            dg.AssetObservation(PROMOTION, partition=live.data_version, metadata=shown)
         )
 
 

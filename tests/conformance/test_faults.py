@@ -15,7 +15,7 @@ from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from tests.support.interruptions import POINTS, damage, flip_a_byte, interrupt
 from tests.support.promotions import aliases, promote, stage
-from tests.support.repairs import repair, requested, skipped
+from tests.support.repairs import Watch
 from tests.support.replicas import (
     Answers,
     Known,
@@ -77,14 +77,14 @@ def test_a_promotion_whose_replica_is_killed_names_it_and_ends_well_after_its_re
     servers[1].start()
     servers[1].await_health()
     if point == POINTS[2]:
-        assert "promotion is under way" in skipped(stack.resources, instance)
+        assert "promotion is under way" in Watch(stack.resources, instance).skipped()
     promote(stack.resources, "2")
     assert aliases(stack.resources) == {"live": 2, "previous": 1}
     assert_answers(stack.resources.fleet, LIVE_SLOT, adapters[1], fresh, 1)
     # The promotion brought what it promotes; a restarted replica lacks `previous` too.
-    assert f"{servers[1].url} serves nothing as " in requested(stack.resources, instance)
-    repair(stack.resources, instance)
-    assert "Every replica serves" in skipped(stack.resources, instance)
+    assert f"{servers[1].url} serves nothing as " in Watch(stack.resources, instance).requested()
+    Watch(stack.resources, instance).repair()
+    assert "Every replica serves" in Watch(stack.resources, instance).skipped()
 
 
 def test_a_replica_that_restarted_and_one_that_joins_serve_only_after_their_repair(
@@ -104,12 +104,12 @@ def test_a_replica_that_restarted_and_one_that_joins_serve_only_after_their_repa
         urls = [server.url for server in (*servers, third)]
         held = larger.fleet.serving(name)
         assert held == {urls[0]: live.digest, urls[1]: None, urls[2]: None}
-        found = requested(larger, instance)
+        found = Watch(larger, instance).requested()
         assert f"{urls[1]} serves nothing as {name}" in found
-        repair(larger, instance)
+        Watch(larger, instance).repair()
         assert larger.fleet.serving(name) == dict.fromkeys(urls, live.digest)
         assert_answers(larger.fleet, LIVE_SLOT, live, fresh, 2)
-        assert "Every replica serves" in skipped(larger, instance)
+        assert "Every replica serves" in Watch(larger, instance).skipped()
 
 
 def test_a_byte_that_changed_in_the_registry_or_on_the_way_is_refused(
@@ -139,7 +139,7 @@ def test_a_byte_that_changed_on_a_replica_is_found_and_mended(
 ) -> None:
     fleet = stack.resources.fleet
     damage(Path(fleet.adapters_dir) / live.digest / WEIGHTS)
-    assert f"expected {live.digest[:12]}" in requested(stack.resources, instance)
-    repair(stack.resources, instance)
+    assert f"expected {live.digest[:12]}" in Watch(stack.resources, instance).requested()
+    Watch(stack.resources, instance).repair()
     assert fleet.holds(live.digest)
     assert_answers(fleet, LIVE_SLOT, live, fresh, 0)

@@ -23,19 +23,15 @@ def location(name: str) -> GrpcServerCodeLocationOrigin:
     return GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name=name)
 
 
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    receiver = WebhookReceiver()
-    yield receiver
-    receiver.stop()
-
-
 class Ticks:
     """The sensor on an instance of its own, its cursor kept as the daemon keeps it."""
 
-    def __init__(self, instance: dg.DagsterInstance, url: str, ui_url: str = "") -> None:
+    def __init__(
+        self, instance: dg.DagsterInstance, receiver: WebhookReceiver, has_webhook: bool = True
+    ) -> None:
         self.instance = instance
-        self.webhook = Webhook(url=url, ui_url=ui_url)
+        self.receiver = receiver
+        self.webhook = Webhook(url=receiver.url if has_webhook else "", ui_url="http://ui")
         self.cursor: str | None = None
         self.tick()
 
@@ -76,54 +72,49 @@ class Ticks:
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def receiver() -> Iterator[WebhookReceiver]:
+    receiver = WebhookReceiver()
+    yield receiver
+    receiver.stop()
+
+
+@pytest.fixture
+def ticks(receiver: WebhookReceiver) -> Iterator[Ticks]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
+        yield Ticks(instance, receiver)
 
 
-def test_a_failed_gate_is_posted_once_with_numbers_next_step_and_link(
-    instance: dg.DagsterInstance, receiver: WebhookReceiver
-) -> None:
-    ticks = Ticks(instance, receiver.url, "http://dagster.example")
+def test_a_failed_gate_is_posted_once_with_numbers_next_step_and_link(ticks: Ticks) -> None:
     run = ticks.run("eval_gate")
     ticks.tick()
     ticks.tick()
-    (text,) = receiver.texts
+    (text,) = ticks.receiver.texts
     assert text.startswith("Data version 7: eval_gate failed: a_rate 0.5 (must be >= 0.7). ")
     assert "train from better data" in text
-    assert text.endswith(f"http://dagster.example/runs/{run.run_id}")
+    assert text.endswith(f"http://ui/runs/{run.run_id}")
 
 
-def test_a_failed_promotion_and_a_failed_step_are_posted(
-    instance: dg.DagsterInstance, receiver: WebhookReceiver
-) -> None:
-    ticks = Ticks(instance, receiver.url)
+def test_a_failed_promotion_and_a_failed_step_are_posted(ticks: Ticks) -> None:
     ticks.run("live_deployment")
     ticks.run("adapter", **{CAUSE_TAG: "7/adapter/1"})
     ticks.tick()
-    promotion, training = receiver.texts
+    promotion, training = ticks.receiver.texts
     assert "the promotion failed: No reply. Start it. Promoted again it goes on." in promotion
     assert "Look at the run, then launch it again." in promotion
     assert "adapter failed: No reply. Start it. It is launched again by itself" in training
 
 
 @pytest.mark.parametrize("name", ["ours", "others"])
-def test_what_fails_in_another_code_location_is_not_posted(
-    instance: dg.DagsterInstance, receiver: WebhookReceiver, name: str
-) -> None:
-    ticks = Ticks(instance, receiver.url)
+def test_what_fails_in_another_code_location_is_not_posted(ticks: Ticks, name: str) -> None:
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(location(name), "__repository__"), "nightly")
     run = dg.DagsterRun(job_name="nightly", remote_job_origin=origin)
-    instance.add_run(run)
-    instance.report_run_failed(run)
+    ticks.instance.add_run(run)
+    ticks.instance.report_run_failed(run)
     ticks.tick()
-    assert len(receiver.texts) == (name == "ours")
+    assert len(ticks.receiver.texts) == (name == "ours")
 
 
-def test_a_run_whose_process_was_lost_names_the_step_that_was_under_way(
-    instance: dg.DagsterInstance, receiver: WebhookReceiver
-) -> None:
-    ticks = Ticks(instance, receiver.url)
+def test_a_run_whose_process_was_lost_names_the_step_that_was_under_way(ticks: Ticks) -> None:
 
     @dg.op
     def live_deployment() -> None: ...
@@ -133,34 +124,28 @@ def test_a_run_whose_process_was_lost_names_the_step_that_was_under_way(
         live_deployment()
 
     for step in ("live_deployment", None):
-        run = instance.create_run_for_job(promote)
+        run = ticks.instance.create_run_for_job(promote)
         if step is not None:
             start = dg.DagsterEvent("STEP_START", job_name=run.job_name, step_key=step)
-            instance.report_dagster_event(start, run.run_id)
-        instance.report_run_failed(run)
+            ticks.instance.report_dagster_event(start, run.run_id)
+        ticks.instance.report_run_failed(run)
     ticks.tick()
-    promotion, unstarted = receiver.texts
+    promotion, unstarted = ticks.receiver.texts
     assert "the promotion failed: its process was lost" in promotion
     assert "the run promote failed: its process was lost, or could not start" in unstarted
 
 
-def test_the_last_failure_of_a_cause_says_that_a_person_is_needed(
-    instance: dg.DagsterInstance, receiver: WebhookReceiver
-) -> None:
-    ticks = Ticks(instance, receiver.url)
+def test_the_last_failure_of_a_cause_says_that_a_person_is_needed(ticks: Ticks) -> None:
     for _ in range(MAX_ATTEMPTS):
         ticks.run("adapter", **{CAUSE_TAG: "7/adapter/1"})
         ticks.tick()
-    *earlier, last = ["It is launched again by itself" in text for text in receiver.texts]
+    *earlier, last = ["It is launched again by itself" in text for text in ticks.receiver.texts]
     assert (earlier, last) == ([True] * (MAX_ATTEMPTS - 1), False)
-    assert "remove the cause, then launch it" in receiver.texts[-1]
+    assert "remove the cause, then launch it" in ticks.receiver.texts[-1]
 
 
 @pytest.mark.parametrize("repaired", [True, False])
-def test_a_replica_that_drifted_is_posted_with_what_came_of_it(
-    instance: dg.DagsterInstance, receiver: WebhookReceiver, repaired: bool
-) -> None:
-    ticks = Ticks(instance, receiver.url)
+def test_a_replica_that_drifted_is_posted_with_its_outcome(ticks: Ticks, repaired: bool) -> None:
 
     @dg.op
     def repair() -> None:
@@ -172,36 +157,31 @@ def test_a_replica_that_drifted_is_posted_with_what_came_of_it(
         repair()
 
     tags = {"lora_assets/why": "http://a serves nothing as live"}
-    repair_replicas.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+    repair_replicas.execute_in_process(instance=ticks.instance, raise_on_error=False, tags=tags)
     ticks.tick()
-    (text,) = receiver.texts
+    (text,) = ticks.receiver.texts
     assert text.startswith("http://a serves nothing as live. ")
     assert ("It was repaired" in text) == repaired
 
 
-def test_a_webhook_that_is_down_fails_the_tick_and_loses_and_repeats_nothing(
-    instance: dg.DagsterInstance, receiver: WebhookReceiver
-) -> None:
-    ticks = Ticks(instance, receiver.url)
+def test_a_webhook_that_is_down_fails_the_tick_and_loses_and_repeats_nothing(ticks: Ticks) -> None:
     for step in ("adapter", "gate_result"):
         ticks.run(step)
-    receiver.takes = 1
+    ticks.receiver.takes = 1
     assert "webhook is down" in ticks.tick()
     with pytest.raises(LoraAssetsError, match="status 503") as failed:
         ticks.tick()
     assert "secret" not in str(failed.value)
-    receiver.takes = 99
+    ticks.receiver.takes = 99
     ticks.tick()
-    assert ["adapter failed" in text for text in receiver.texts] == [True, False]
-    assert ["gate_result failed" in text for text in receiver.texts] == [False, True]
+    assert ["adapter failed" in text for text in ticks.receiver.texts] == [True, False]
+    assert ["gate_result failed" in text for text in ticks.receiver.texts] == [False, True]
 
 
-def test_without_a_webhook_nothing_is_posted_then_or_later(
-    instance: dg.DagsterInstance, receiver: WebhookReceiver
-) -> None:
-    ticks = Ticks(instance, "")
+def test_without_a_webhook_nothing_is_posted_then_or_later(ticks: Ticks) -> None:
+    ticks = Ticks(ticks.instance, ticks.receiver, has_webhook=False)
     ticks.run("adapter")
     assert "not set" in ticks.tick()
-    ticks.webhook = Webhook(url=receiver.url)
+    ticks.webhook = Webhook(url=ticks.receiver.url)
     ticks.tick()
-    assert receiver.texts == []
+    assert ticks.receiver.texts == []

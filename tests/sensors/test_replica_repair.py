@@ -23,220 +23,209 @@ from lora_assets.sensors.replica_repair import find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
 from tests.support.doubles.broken_vllm import listening
-from tests.support.repairs import repair, requested, skipped, tick
+from tests.support.repairs import Watch
 from tests.support.stack import free_port, trained
 
 SLOTS = {"live": LIVE_SLOT, "staged": CANDIDATE_SLOT}
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def watch(resources: Resources) -> Iterator[Watch]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
+        yield Watch(resources, instance)
 
 
-def deploy(resources: Resources, folder: Path, alias: Alias) -> ModelVersion:
+def deploy(watch: Watch, folder: Path, alias: Alias) -> ModelVersion:
     """An adapter that is served everywhere as its alias says."""
-    version = resources.registry.register(trained(resources, folder, "1"))
-    bring(resources.registry, resources.fleet, version, resources.work_folder)
+    version = watch.registry.register(trained(watch.resources, folder, "1"))
+    bring(watch.registry, watch.fleet, version, watch.resources.work_folder)
     if alias in SLOTS:
         slot, name = SLOTS[alias], version.serving_name
-        resources.fleet.renew_slot(slot, name, version.digest, smoke.PROMPTS)
-    resources.registry.set_alias(alias, version)
+        watch.fleet.renew_slot(slot, name, version.digest, smoke.PROMPTS)
+    watch.registry.set_alias(alias, version)
     return version
 
 
 @pytest.fixture
-def live(resources: Resources, adapter_folders: tuple[Path, ...]) -> ModelVersion:
-    return deploy(resources, adapter_folders[0], "live")
+def live(watch: Watch, adapter_folders: tuple[Path, ...]) -> ModelVersion:
+    return deploy(watch, adapter_folders[0], "live")
 
 
-def joined_by(resources: Resources, url: str) -> Resources:
+def promotion(version: ModelVersion) -> Promotion:
+    return Promotion(source_alias="staged", version=version, replaced=None, run_id="run")
+
+
+def joined_by(watch: Watch, url: str) -> Watch:
     """The stack with a second replica."""
-    urls = [resources.fleet.vllm_url, url]
-    folder = resources.fleet.adapters_dir
-    return replace(resources, fleet=Fleet(vllm_url=urls[0], adapters_dir=folder, replica_urls=urls))
+    fleet = watch.fleet
+    urls = [fleet.vllm_url, url]
+    larger = Fleet(vllm_url=urls[0], adapters_dir=fleet.adapters_dir, replica_urls=urls)
+    return replace(watch, resources=replace(watch.resources, fleet=larger))
 
 
-def test_before_the_first_promotion_there_is_nothing_to_repair(
-    resources: Resources, instance: dg.DagsterInstance
-) -> None:
-    assert "Every replica serves" in skipped(resources, instance)
-    repair(resources, instance)
-    assert resources.registry.aliases() == {}
+def test_before_the_first_promotion_there_is_nothing_to_repair(watch: Watch) -> None:
+    assert "Every replica serves" in watch.skipped()
+    watch.repair()
+    assert watch.registry.aliases() == {}
 
 
-def unload(resources: Resources, version: ModelVersion) -> None:
-    resources.fleet.replicas[0].unload(version.serving_name)
+def unload(watch: Watch, version: ModelVersion) -> None:
+    watch.fleet.replicas[0].unload(version.serving_name)
 
 
-def empty_the_slot(resources: Resources, version: ModelVersion) -> None:
-    resources.fleet.replicas[0].folder.clear_slot(SLOTS["live"])
+def empty_the_slot(watch: Watch, version: ModelVersion) -> None:
+    watch.fleet.replicas[0].folder.clear_slot(SLOTS["live"])
 
 
-def damage(resources: Resources, version: ModelVersion) -> None:
-    weights = Path(resources.fleet.adapters_dir) / version.digest / WEIGHTS
+def damage(watch: Watch, version: ModelVersion) -> None:
+    weights = Path(watch.fleet.adapters_dir) / version.digest / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
 
 
-def remove(resources: Resources, version: ModelVersion) -> None:
-    shutil.rmtree(Path(resources.fleet.adapters_dir) / version.digest)
+def remove(watch: Watch, version: ModelVersion) -> None:
+    shutil.rmtree(Path(watch.fleet.adapters_dir) / version.digest)
 
 
 @pytest.mark.parametrize("harm", [unload, empty_the_slot, damage, remove])
 def test_what_went_missing_is_named_and_brought_back(
-    resources: Resources,
-    instance: dg.DagsterInstance,
+    watch: Watch,
     live: ModelVersion,
-    harm: Callable[[Resources, ModelVersion], None],
+    harm: Callable[[Watch, ModelVersion], None],
 ) -> None:
-    assert "Every replica serves" in skipped(resources, instance)
-    harm(resources, live)
-    url = resources.fleet.vllm_url
-    found = requested(resources, instance)
+    assert "Every replica serves" in watch.skipped()
+    harm(watch, live)
+    url = watch.fleet.vllm_url
+    found = watch.requested()
     assert f"{url} serves nothing as " in found
     assert f"expected {live.digest[:12]}" in found
-    repair(resources, instance)
-    assert "Every replica serves" in skipped(resources, instance)
-    assert resources.fleet.holds(live.digest)
-    assert resources.fleet.serving(SLOTS["live"]) == {url: live.digest}
-    resources.fleet.replicas[0].complete(SLOTS["live"], "a", 1)
-    shown = instance.fetch_observations(dg.AssetKey("live_deployment"), limit=1).records
+    watch.repair()
+    assert "Every replica serves" in watch.skipped()
+    assert watch.fleet.holds(live.digest)
+    assert watch.fleet.serving(SLOTS["live"]) == {url: live.digest}
+    watch.fleet.replicas[0].complete(SLOTS["live"], "a", 1)
+    shown = watch.instance.fetch_observations(dg.AssetKey("live_deployment"), limit=1).records
     assert shown[0].partition_key == live.data_version
     (row,) = shown[0].asset_observation.metadata["replicas"].value.records
     assert (row.data["replica"], row.data["digest"]) == (url, live.digest[:12])
 
 
 def test_a_slot_that_stands_for_another_adapter_is_put_back(
-    resources: Resources,
-    instance: dg.DagsterInstance,
+    watch: Watch,
     live: ModelVersion,
     adapter_folders: tuple[Path, ...],
 ) -> None:
-    other = deploy(resources, adapter_folders[1], "candidate")
+    other = deploy(watch, adapter_folders[1], "candidate")
     slot = SLOTS["live"]
-    resources.fleet.renew_slot(slot, other.serving_name, other.digest, smoke.PROMPTS)
-    found = requested(resources, instance)
-    url = resources.fleet.vllm_url
+    watch.fleet.renew_slot(slot, other.serving_name, other.digest, smoke.PROMPTS)
+    found = watch.requested()
+    url = watch.fleet.vllm_url
     assert found == f"{url} serves {other.digest[:12]} as {slot}, expected {live.digest[:12]}"
-    repair(resources, instance)
-    assert resources.fleet.serving(slot) == {url: live.digest}
+    watch.repair()
+    assert watch.fleet.serving(slot) == {url: live.digest}
 
 
 def test_previous_and_staged_are_brought_back_too(
-    resources: Resources,
-    instance: dg.DagsterInstance,
+    watch: Watch,
     live: ModelVersion,
     adapter_folders: tuple[Path, ...],
 ) -> None:
-    previous = deploy(resources, adapter_folders[1], "previous")
-    staged = deploy(resources, adapter_folders[2], "staged")
+    previous = deploy(watch, adapter_folders[1], "previous")
+    staged = deploy(watch, adapter_folders[2], "staged")
     for version in (previous, staged):
-        unload(resources, version)
+        unload(watch, version)
     names = {previous.serving_name, staged.serving_name, SLOTS["staged"]}
-    assert {each.name for each in find_drift(resources.registry, resources.fleet)} == names
-    repair(resources, instance)
-    loaded = resources.fleet.replicas[0].loaded()
+    assert {each.name for each in find_drift(watch.registry, watch.fleet)} == names
+    watch.repair()
+    loaded = watch.fleet.replicas[0].loaded()
     assert names <= set(loaded)
     assert Path(loaded[SLOTS["staged"]]).name == staged.digest
     assert Path(loaded[SLOTS["live"]]).name == live.digest
 
 
 def test_a_replica_that_joins_empty_gets_what_the_others_serve(
-    resources: Resources, instance: dg.DagsterInstance, live: ModelVersion
+    watch: Watch, live: ModelVersion
 ) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    options = ServerOptions(adapters_dir=Path(resources.fleet.adapters_dir))
+    options = ServerOptions(adapters_dir=Path(watch.fleet.adapters_dir))
     engine = start_engine(options)
     try:
         with listening(create_app(engine, options)) as joined:
-            larger = joined_by(resources, joined)
-            urls = [resources.fleet.vllm_url, joined]
-            assert requested(larger, instance).startswith(f"{joined} serves nothing as ")
-            repair(larger, instance)
+            larger = joined_by(watch, joined)
+            urls = [watch.fleet.vllm_url, joined]
+            assert larger.requested().startswith(f"{joined} serves nothing as ")
+            larger.repair()
             assert larger.fleet.serving(SLOTS["live"]) == dict.fromkeys(urls, live.digest)
-            assert "Every replica serves" in skipped(larger, instance)
+            assert "Every replica serves" in larger.skipped()
     finally:
         engine.close()
         torch.set_num_threads(threads)
 
 
-def test_a_promotion_under_way_is_left_to_itself(
-    resources: Resources, instance: dg.DagsterInstance, live: ModelVersion
-) -> None:
-    empty_the_slot(resources, live)
-    resources.registry.begin_promotion(
-        Promotion(source_alias="staged", version=live, replaced=None, run_id="run")
-    )
-    assert "promotion is under way" in skipped(resources, instance)
-    repair(resources, instance)
-    assert resources.fleet.serving(SLOTS["live"]) == {resources.fleet.vllm_url: None}
+def test_a_promotion_under_way_is_left_to_itself(watch: Watch, live: ModelVersion) -> None:
+    empty_the_slot(watch, live)
+    watch.registry.begin_promotion(promotion(live))
+    assert "promotion is under way" in watch.skipped()
+    watch.repair()
+    assert watch.fleet.serving(SLOTS["live"]) == {watch.fleet.vllm_url: None}
 
 
-def test_a_repair_under_way_is_not_started_again(
-    resources: Resources, instance: dg.DagsterInstance, live: ModelVersion
-) -> None:
-    empty_the_slot(resources, live)
-    run = instance.create_run_for_job(repair_replicas, status=dg.DagsterRunStatus.STARTED)
-    reason = skipped(resources, instance)
+def test_a_repair_under_way_is_not_started_again(watch: Watch, live: ModelVersion) -> None:
+    empty_the_slot(watch, live)
+    run = watch.instance.create_run_for_job(repair_replicas, status=dg.DagsterRunStatus.STARTED)
+    reason = watch.skipped()
     assert "A repair is under way" in reason
     assert SLOTS["live"] in reason
-    instance.delete_run(run.run_id)
-    requested(resources, instance)
+    watch.instance.delete_run(run.run_id)
+    watch.requested()
 
 
 def test_a_repair_that_failed_is_not_tried_again_at_each_tick(
-    resources: Resources, instance: dg.DagsterInstance, live: ModelVersion
+    watch: Watch, live: ModelVersion
 ) -> None:
-    empty_the_slot(resources, live)
-    tags = {WHY: requested(resources, instance)}
-    run = instance.create_run_for_job(repair_replicas, tags=tags)
-    instance.report_run_failed(run)
-    assert "The last repair failed" in skipped(resources, instance)
-    unload(resources, live)
-    assert live.serving_name in requested(resources, instance)
+    empty_the_slot(watch, live)
+    tags = {WHY: watch.requested()}
+    run = watch.instance.create_run_for_job(repair_replicas, tags=tags)
+    watch.instance.report_run_failed(run)
+    assert "The last repair failed" in watch.skipped()
+    unload(watch, live)
+    assert live.serving_name in watch.requested()
 
 
 class Promoted(Registry):
     """A registry in which a promotion was begun and ended while the replicas were looked at."""
 
     def aliases(self) -> Mapping[str, ModelVersion]:
-        found = Registry.aliases(self)
-        live = found["live"]
-        self.end_promotion(
-            Promotion(source_alias="staged", version=live, replaced=None, run_id="run")
-        )
-        return found
+        aliases = Registry.aliases(self)
+        self.end_promotion(promotion(aliases["live"]))
+        return aliases
 
 
-def test_what_a_promotion_changed_in_between_is_no_drift(
-    resources: Resources, instance: dg.DagsterInstance, live: ModelVersion
-) -> None:
-    empty_the_slot(resources, live)
-    registry = Promoted(
-        tracking_uri=resources.registry.tracking_uri, model_name=resources.registry.model_name
-    )
-    assert "promotion came in between" in skipped(replace(resources, registry=registry), instance)
-    requested(resources, instance)
+def test_what_a_promotion_changed_in_between_is_no_drift(watch: Watch, live: ModelVersion) -> None:
+    empty_the_slot(watch, live)
+    known = watch.registry
+    registry = Promoted(tracking_uri=known.tracking_uri, model_name=known.model_name)
+    resources = replace(watch.resources, registry=registry)
+    assert "promotion came in between" in replace(watch, resources=resources).skipped()
+    watch.requested()
 
 
-def test_a_dead_replica_is_named_by_the_tick(
-    resources: Resources, instance: dg.DagsterInstance, live: ModelVersion
-) -> None:
+def test_a_dead_replica_is_named_by_the_tick(watch: Watch, live: ModelVersion) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(LoraAssetsError, match=f"{dead} is unreachable"):
-        tick(joined_by(resources, dead), instance)
+        joined_by(watch, dead).tick()
 
 
 def test_an_adapter_damaged_in_the_registry_too_is_not_put_back(
-    resources: Resources, instance: dg.DagsterInstance, live: ModelVersion, tmp_path: Path,
+    watch: Watch,
+    live: ModelVersion,
+    tmp_path: Path,
     adapter_folders: tuple[Path, ...],
-) -> None:  # fmt: skip
-    damage(resources, live)
+) -> None:
+    damage(watch, live)
     (stored,) = tmp_path.glob(f"mlflow-artifacts/**/{WEIGHTS}")
     stored.write_bytes(stored.read_bytes()[:-1] + b"!")
     with pytest.raises(LoraAssetsError, match=f"expected {live.digest[:12]}"):
-        repair(resources, instance)
-    assert not resources.fleet.holds(live.digest)
-    resources.fleet.place(adapter_folders[0], live.digest)  # For the tests that follow.
+        watch.repair()
+    assert not watch.fleet.holds(live.digest)
+    watch.fleet.place(adapter_folders[0], live.digest)  # For the tests that follow.

@@ -1,33 +1,50 @@
 """Ticks of the sensor that watches the replicas, and the run that it starts."""
 
+from dataclasses import dataclass
+
 import dagster as dg
 
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import repair_replicas, replica_repair
 from lora_assets.stack_resources import Resources
 
 
-def tick(resources: Resources, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
-    given = {"registry": resources.registry, "fleet": resources.fleet}
-    found = replica_repair(dg.build_sensor_context(instance=instance, resources=given))
-    assert isinstance(found, dg.SensorResult | dg.SkipReason)
-    return found
+@dataclass(frozen=True)
+class Watch:
+    """The sensor over a stack, on a Dagster instance."""
 
+    resources: Resources
+    instance: dg.DagsterInstance
 
-def skipped(resources: Resources, instance: dg.DagsterInstance) -> str:
-    found = tick(resources, instance)
-    assert isinstance(found, dg.SkipReason)
-    return str(found.skip_message)
+    @property
+    def registry(self) -> Registry:
+        return self.resources.registry
 
+    @property
+    def fleet(self) -> Fleet:
+        return self.resources.fleet
 
-def requested(resources: Resources, instance: dg.DagsterInstance) -> str:
-    """What the one requested run says that was found."""
-    found = tick(resources, instance)
-    assert isinstance(found, dg.SensorResult)
-    (request,) = found.run_requests or ()
-    return request.tags["lora_assets/why"]
+    def tick(self) -> dg.SensorResult | dg.SkipReason:
+        given = {"registry": self.registry, "fleet": self.fleet}
+        result = replica_repair(dg.build_sensor_context(instance=self.instance, resources=given))
+        assert isinstance(result, dg.SensorResult | dg.SkipReason)
+        return result
 
+    def skipped(self) -> str:
+        """Return why a tick requested no run."""
+        result = self.tick()
+        assert isinstance(result, dg.SkipReason)
+        return str(result.skip_message)
 
-def repair(resources: Resources, instance: dg.DagsterInstance) -> None:
-    names = ("registry", "fleet", "work_folder")
-    given = {name: getattr(resources, name) for name in names}
-    repair_replicas.execute_in_process(instance=instance, resources=given)
+    def requested(self) -> str:
+        """Return the differences that the one requested run names."""
+        result = self.tick()
+        assert isinstance(result, dg.SensorResult)
+        (request,) = result.run_requests or ()
+        return request.tags["lora_assets/why"]
+
+    def repair(self) -> None:
+        names = ("registry", "fleet", "work_folder")
+        given = {name: getattr(self.resources, name) for name in names}
+        repair_replicas.execute_in_process(instance=self.instance, resources=given)
