@@ -5,6 +5,8 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import pytest
+
 from lora_assets.heavy_imports import heavy_imports
 
 ONLY_IN_STEPS = {
@@ -31,6 +33,7 @@ def test_garbage_is_looked_for_again_after_the_block_also_when_an_import_fails()
     assert gc.isenabled()
 
 
+@pytest.mark.integration
 def test_the_definitions_load_without_what_only_some_steps_need() -> None:
     program = "import sys, lora_assets.definitions; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()

@@ -30,6 +30,7 @@ def test_the_one_line_says_which_setting_to_correct(said: str, remedy: str) -> N
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.integration
 def test_a_server_that_does_not_run_is_one_line() -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(LoraAssetsError, match=f"MLflow at {uri} failed .*refused") as raised:
