@@ -26,7 +26,7 @@ from pathlib import Path
 
 from promotion import free_port, make_version
 
-from lora_assets.assets.served import bring
+from lora_assets.assets.served import ensure_loaded
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
@@ -78,10 +78,12 @@ def deploy(resources: Resources, version: ModelVersion) -> float:
     """Seconds until every replica serves `version` in the candidate slot."""
     fleet = resources.fleet
     began = time.perf_counter()
-    bring(resources.registry, fleet, version, resources.work_folder)
-    fleet.renew_slot(fleet.candidate_slot, version.serving_name, version.digest, smoke.PROMPTS)
+    ensure_loaded(resources.registry, fleet.discover(), version, resources.work_folder)
+    fleet.discover().renew_slot(
+        fleet.candidate_slot, version.serving_name, version.digest, smoke.PROMPTS
+    )
     took = time.perf_counter() - began
-    assert set(fleet.serving(fleet.candidate_slot).values()) == {version.digest}
+    assert set(fleet.discover().serving(fleet.candidate_slot).values()) == {version.digest}
     return took
 
 
@@ -105,7 +107,7 @@ def main() -> None:
             for number in range(options.rounds):
                 alone.append(deploy(one, made[2 * number]))
                 together.append(deploy(every, made[2 * number + 1]))
-                every.fleet.retire([])
+                every.fleet.discover().retire([])
     print(f"1 replica     median {statistics.median(alone):.2f} s, longest {max(alone):.2f} s")
     count = f"{options.replicas} replicas".ljust(13)
     print(f"{count} median {statistics.median(together):.2f} s, longest {max(together):.2f} s")

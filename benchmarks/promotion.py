@@ -21,7 +21,7 @@ import httpx
 from random_adapter import save_random_adapter
 
 from lora_assets.assets.live_deployment import live_deployment
-from lora_assets.assets.served import bring
+from lora_assets.assets.served import ensure_loaded
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
@@ -109,10 +109,14 @@ def main() -> None:
             if not is_healthy(server, url, 300):
                 raise SystemExit("The server did not start.")
             for alias, version in zip(("live", "previous"), versions, strict=True):
-                bring(resources.registry, resources.fleet, version, resources.work_folder)
+                ensure_loaded(
+                    resources.registry, resources.fleet.discover(), version, resources.work_folder
+                )
                 resources.registry.set_alias(alias, version)
             live = versions[0]
-            resources.fleet.renew_slot(LIVE_SLOT, live.serving_name, live.digest, smoke.PROMPTS)
+            resources.fleet.discover().renew_slot(
+                LIVE_SLOT, live.serving_name, live.digest, smoke.PROMPTS
+            )
             ours = [roll_back(resources) for _ in range(rounds)]
             folders = [Path(resources.fleet.adapters_dir) / v.digest for v in versions]
             raw = [reload_slot(url, folders[n % 2]) for n in range(rounds)]

@@ -6,7 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Json, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Json,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -138,6 +145,9 @@ class Settings(BaseSettings):
         "Container of vLLM in its pod; empty: the pod's default one", "", "fleet.container"
     )
     vllm_max_lora_rank: int = setting("vLLM's `--max-lora-rank`", "32", "fleet.max_lora_rank")
+    vllm_min_replicas: PositiveInt = setting(
+        "Fewest ready replicas with which anything is done", "1", "fleet.min_replicas"
+    )
     vllm_python: str = setting(
         "Python that has vLLM, to serve by it instead of the embedded server"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.served import live_served, take_candidate_place
+from lora_assets.assets.served import ensure_candidate_slot, live_served
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.lifecycle import GateName
 from lora_assets.records.dataset import Row, TrainingData
@@ -85,8 +85,9 @@ def prepare(
     rows = data_bucket.read_unchanged(data)["eval"]
     slot = config.candidate_adapter or fleet.candidate_slot
     live_slot = config.live_adapter or fleet.live_slot
-    if take_candidate_place(registry, fleet, slot, candidate, work_folder):
+    replicas = fleet.discover()
+    if ensure_candidate_slot(registry, replicas, slot, candidate, work_folder):
         context.log.info(f"{candidate.serving_name} is back in {slot}")
-    live = live_served(registry, fleet, live_slot, work_folder)
+    live = live_served(registry, replicas, live_slot, work_folder)
     slots = {"candidate_adapter": slot, "live_adapter": live_slot}
     return Comparison(candidate, live, data, rows, slots)

@@ -11,7 +11,7 @@ from lora_assets.assets.pages import show, table
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import PASSED_OVER
-from lora_assets.assets.served import bring, slot_table, warn_of_gaps
+from lora_assets.assets.served import ensure_loaded, slot_table, warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.automation.next_run import CAUSE_TAG
 from lora_assets.errors import LoraAssetsError
@@ -26,6 +26,7 @@ from lora_assets.resources.fleet import LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving.replicas import Replicas
 
 INTERMEDIATE = tuple(
     alias for gate in GATES.values() for alias in (gate.passed, gate.failed) if alias is not None
@@ -80,12 +81,13 @@ def live_deployment(
     In a run that nobody watches, a version that live has overtaken is passed over, not refused.
     """
     slot = config.slot_name or fleet.live_slot
+    replicas = fleet.discover()
     run_id = context.run.root_run_id or context.run.run_id
     last = registry.last_promotion()
     if last is not None and not last.done:
         context.log.info(f"finishing the promotion of version {last.version.version}")
-        bring(registry, fleet, last.version, work_folder)
-        _carry_out(last, slot, registry, fleet)
+        ensure_loaded(registry, replicas, last.version, work_folder)
+        _carry_out(last, slot, registry, replicas)
     if last is not None and _is_same(last, config, context.partition_key, run_id):
         promotion = last
     else:
@@ -96,15 +98,15 @@ def live_deployment(
             return
         promotion = _plan(registry, config, version, run_id)
         # What the replicas can't have is refused before anything is set out to be done.
-        bring(registry, fleet, version, work_folder)
+        ensure_loaded(registry, replicas, version, work_folder)
         registry.begin_promotion(promotion)
-        _carry_out(promotion, slot, registry, fleet)
+        _carry_out(promotion, slot, registry, replicas)
     version, replaced = promotion.version, promotion.replaced
-    warn_of_gaps(context, fleet, slot)
+    warn_of_gaps(context, replicas, slot)
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
     shown = {
         "previous": replaced.version if replaced else "none",
-        "replicas": slot_table(fleet, slot, version),
+        "replicas": slot_table(replicas, slot, version),
         "aliases": _alias_table(registry),
     }
     show(context, version, registry, tracking, shown)
@@ -190,14 +192,14 @@ def _plan(
     )
 
 
-def _carry_out(promotion: Promotion, slot: str, registry: Registry, fleet: Fleet) -> None:
+def _carry_out(promotion: Promotion, slot: str, registry: Registry, replicas: Replicas) -> None:
     version = promotion.version
-    fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
     if promotion.replaced is not None:
         registry.set_alias("previous", promotion.replaced)
     registry.set_alias("live", version)
     _clean_up(registry, version)
-    fleet.retire([version.digest for version in registry.aliases().values()])
+    replicas.retire([version.digest for version in registry.aliases().values()])
     registry.end_promotion(promotion)
 
 

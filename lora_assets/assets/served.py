@@ -9,6 +9,7 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving import adapter_files
+from lora_assets.serving.replicas import Replicas
 
 
 def refuse_live_slot(fleet: Fleet, slot: str) -> None:
@@ -20,82 +21,88 @@ def refuse_live_slot(fleet: Fleet, slot: str) -> None:
         )
 
 
-def require_in_slot(fleet: Fleet, slot: str, version: ModelVersion) -> None:
+def require_in_slot(replicas: Replicas, slot: str, version: ModelVersion) -> None:
     """Refuse to go on when clients of `slot` get another adapter than `version`."""
-    for url, found in fleet.serving(slot).items():
-        if found == version.digest:
+    for replica, digest in replicas.serving(slot).items():
+        if digest == version.digest:
             continue
         raise LoraAssetsError(
-            f"{url} serves {found[:12] if found else 'nothing'} as {slot}, expected version "
+            f"{replica} serves {digest[:12] if digest else 'nothing'} as {slot}, expected version "
             f"{version.version} ({version.digest[:12]})",
             "Deploy that version again, or finish the promotion or rollback that was cut short.",
         )
 
 
-def take_candidate_place(
-    registry: Registry, fleet: Fleet, slot: str, version: ModelVersion, work_folder: WorkFolder
+def ensure_loaded(
+    registry: Registry, replicas: Replicas, version: ModelVersion, work_folder: WorkFolder
+) -> None:
+    """Have every replica serve `version` under its own name, fetching its bytes if need be."""
+    if not replicas.holds(version.digest):
+        with work_folder.temporary() as folder:
+            source = registry.download(version, folder)
+            replicas.preflight(adapter_files.inspect(source))
+            replicas.place(source, version.digest)
+    replicas.load(version.serving_name, version.digest, smoke.PROMPTS)
+
+
+def ensure_candidate_slot(
+    registry: Registry,
+    replicas: Replicas,
+    slot: str,
+    version: ModelVersion,
+    work_folder: WorkFolder,
 ) -> bool:
     """Have `slot` serve `version`, which passed its smoke test; True where it had to be put back.
 
-    There is one candidate place, and between two steps of one version's run another's may
+    There is one candidate slot, and between two steps of one version's run another's may
     take it, or a promotion may retire its adapter. Whoever holds the pool puts its own back.
     """
-    if slot != fleet.candidate_slot:
-        require_in_slot(fleet, slot, version)
+    if slot != replicas.candidate_slot:
+        require_in_slot(replicas, slot, version)
         return False
-    held = set(fleet.serving(slot).values()) == {version.digest}
-    bring(registry, fleet, version, work_folder)
+    held = set(replicas.serving(slot).values()) == {version.digest}
+    ensure_loaded(registry, replicas, version, work_folder)
     if held:
         return False
-    fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
     registry.set_alias("staged", version)
     return True
 
 
-def warn_of_gaps(context: dg.AssetExecutionContext, fleet: Fleet, slot: str) -> None:
+def live_served(
+    registry: Registry, replicas: Replicas, slot: str, work_folder: WorkFolder
+) -> ModelVersion | None:
+    """Return the live version, in its slot and loaded by name; None before the first."""
+    live = registry.aliases().get("live")
+    if live is None:
+        return None
+    require_in_slot(replicas, slot, live)
+    ensure_loaded(registry, replicas, live, work_folder)
+    return live
+
+
+def warn_of_gaps(context: dg.AssetExecutionContext, replicas: Replicas, slot: str) -> None:
     """Say what servers without SlotMiddleware can't give, and what happened instead."""
-    for url in fleet.without_slots():
+    for replica in replicas.without_slots():
         context.log.warning(
-            f"{url} lacks '--middleware lora_assets_vllm.middleware.SlotMiddleware': its slot "
+            f"{replica} lacks '--middleware lora_assets_vllm.middleware.SlotMiddleware': its slot "
             f"{slot} was unloaded and loaded again, and requests in between got 404"
         )
 
 
-def slot_table(fleet: Fleet, slot: str, version: ModelVersion) -> dg.TableMetadataValue:
-    """What each replica serves as `slot`, read from it, and whether that is `version`."""
+def slot_table(replicas: Replicas, slot: str, version: ModelVersion) -> dg.TableMetadataValue:
+    """Return what each replica serves as `slot`, read from it, and whether that is `version`."""
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
                 {
-                    "replica": url,
+                    "replica": replica,
                     "slot": slot,
                     "digest": digest[:12] if digest else "nothing",
                     "model version": version.version if digest == version.digest else "another",
                     "data version": version.data_version if digest == version.digest else "another",
                 }
             )
-            for url, digest in fleet.serving(slot).items()
+            for replica, digest in replicas.serving(slot).items()
         ]
     )
-
-
-def live_served(
-    registry: Registry, fleet: Fleet, slot: str, work_folder: WorkFolder
-) -> ModelVersion | None:
-    """The live version, in its slot and loaded under its own name; None before the first."""
-    live = registry.aliases().get("live")
-    if live is None:
-        return None
-    require_in_slot(fleet, slot, live)
-    bring(registry, fleet, live, work_folder)
-    return live
-
-
-def bring(registry: Registry, fleet: Fleet, version: ModelVersion, work_folder: WorkFolder) -> None:
-    """Have every replica serve `version` under its own name, fetching its bytes if need be."""
-    if not fleet.holds(version.digest):
-        with work_folder.temporary() as folder:
-            source = registry.download(version, folder)
-            fleet.preflight(adapter_files.inspect(source))
-            fleet.place(source, version.digest)
-    fleet.load(version.serving_name, version.digest, smoke.PROMPTS)

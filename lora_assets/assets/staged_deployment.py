@@ -6,7 +6,7 @@ from pydantic import Field
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import show
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.served import bring, refuse_live_slot, slot_table, warn_of_gaps
+from lora_assets.assets.served import ensure_loaded, refuse_live_slot, slot_table, warn_of_gaps
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -57,12 +57,13 @@ def staged_deployment(
         )
     slot = config.slot_name or fleet.candidate_slot
     refuse_live_slot(fleet, slot)
-    bring(registry, fleet, version, work_folder)
-    fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
-    warn_of_gaps(context, fleet, slot)
-    context.log.info(f"{version.serving_name} is loaded on {len(fleet.replicas)} replica(s)")
-    replicas = slot_table(fleet, slot, version)
-    shown = {"serving name": version.serving_name, "replicas": replicas}
+    replicas = fleet.discover()
+    ensure_loaded(registry, replicas, version, work_folder)
+    replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    warn_of_gaps(context, replicas, slot)
+    context.log.info(f"{version.serving_name} is loaded on {len(replicas.members)} replica(s)")
+    table = slot_table(replicas, slot, version)
+    shown = {"serving name": version.serving_name, "replicas": table}
     show(context, version, registry, tracking, shown)
     return version
 
@@ -72,15 +73,16 @@ def smoke_test(
     config: SmokeConfig, staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
 ) -> dg.AssetCheckResult:
     """Three answers from each replica, none empty, none slow; then alias `staged`."""
+    members = fleet.discover().members
     answers = [
-        smoke.SmokeAnswer(replica=replica.url, text=answer.text, latency=answer.latency)
-        for replica in fleet.replicas
+        smoke.SmokeAnswer(replica=replica.name, text=answer.text, latency=answer.latency)
+        for replica in members
         for answer in (
             replica.complete(staged_deployment.serving_name, prompt, smoke.MAX_TOKENS)
             for prompt in smoke.PROMPTS
         )
     ]
-    replicas = [replica.url for replica in fleet.replicas]
+    replicas = [replica.name for replica in members]
     verdict = smoke.smoke_test(staged_deployment, replicas, answers, config, now())
     registry.conclude(staged_deployment, verdict)
     return check_result(verdict)

@@ -56,9 +56,10 @@ def check(data_version: str, **options: Any) -> None:
             "Run train and deploy alone, or promote it with --allow-older.",
         )
     rank = LORA_PROFILES[trainer.parameters(training).lora_config].rank
-    fleet.preflight(AdapterShape(rank=rank, base_model=trainer.base_model_name, modules={}))
+    replicas = fleet.discover()
+    replicas.preflight(AdapterShape(rank=rank, base_model=trainer.base_model_name, modules={}))
     if live is not None:
-        require_in_slot(fleet, slots.live_adapter or fleet.live_slot, live)
+        require_in_slot(replicas, slots.live_adapter or fleet.live_slot, live)
     asyncio.run(_ask(resources.judge))
     resources.server_metrics.begin(fleet)
     click.echo("check: done", err=True)

@@ -72,7 +72,7 @@ def print_answers(stack: Stack) -> None:
     negative = next(row for row in splits["eval"] if row.is_negative)
     slot = stack.settings.live_slot
     click.echo(f"\nThree questions to {slot} (version {live.version}):")
-    replica = stack.resources.fleet.replicas[0]
+    replica = stack.resources.fleet.discover().members[0]
     for row in (*answerable[:2], negative):
         answer = replica.complete(slot, row.prompt_inference, ANSWER_TOKENS)
         click.echo(f"\n  Context:  {row.context.replace(chr(10), chr(10) + ' ' * 12)}")

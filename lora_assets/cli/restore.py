@@ -8,7 +8,7 @@ import click
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.serving.drift import KEPT
 from lora_assets.serving.plugin_files import place_plugin
-from lora_assets.serving.replica_folder import SharedFolder
+from lora_assets.serving.replica_folder import ReplicaFolder, shared_folder
 
 
 @click.command()
@@ -26,7 +26,7 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
     if plugin_dir is not None:
         place_plugin(plugin_dir)
     stack = Stack(options)
-    folder = SharedFolder(stack.settings.adapters_dir)
+    folder = shared_folder(stack.settings.adapters_dir)
     restored = restore_adapters(stack, folder)
     for name, digest in restored.items():
         click.echo(f"{name}: {digest[:12]}")
@@ -34,7 +34,7 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
         click.echo(f"{stack.settings.model_name} has no live adapter yet; nothing to restore")
 
 
-def restore_adapters(stack: Stack, folder: SharedFolder) -> Mapping[str, str]:
+def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
     """Place and verify the adapters of the aliases; return the digest of each one's own name."""
     restored: dict[str, str] = {}
     aliases = stack.resources.registry.aliases()

@@ -14,7 +14,7 @@ from lora_assets.embedded.server.options import ServerOptions
 from lora_assets.embedded.vllm_server import vllm_command
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
-from lora_assets.serving.replica_folder import SharedFolder
+from lora_assets.serving.replica_folder import shared_folder
 from lora_assets.training.torch_stack import require_torch
 
 
@@ -35,7 +35,7 @@ def serve(host: str | None, port: int | None) -> None:
     url = urlsplit(stack.settings.vllm_url)
     host, port = host or url.hostname or "127.0.0.1", port or url.port or 8000
     require_free_port(host, port)
-    folder = SharedFolder(stack.settings.adapters_dir)
+    folder = shared_folder(stack.settings.adapters_dir)
     restored = restore_adapters(stack, folder)
     options = ServerOptions(
         host=host,

@@ -41,7 +41,7 @@ def read_status(stack: Stack) -> dict[str, Any]:
     versions = {version.version: version for version in aliases.values()}
     replicas = [
         _replica(replica, aliases, settings.live_slot, settings.candidate_slot)
-        for replica in stack.resources.fleet.replicas
+        for replica in stack.resources.fleet.discover().members
     ]
     return {
         "model": registry.model_name,
@@ -57,7 +57,7 @@ def read_status(stack: Stack) -> dict[str, Any]:
             str(number): _verdicts(registry, version) for number, version in versions.items()
         },
         "replicas": replicas,
-        "agrees": all(replica["agrees"] for replica in replicas),
+        "agrees": bool(replicas) and all(replica["agrees"] for replica in replicas),
     }
 
 
@@ -76,13 +76,14 @@ def _verdicts(registry: Registry, version: ModelVersion) -> dict[str, Any]:
 def _replica(
     replica: Replica, aliases: Mapping[str, ModelVersion], live_slot: str, candidate_slot: str
 ) -> dict[str, Any]:
+    named = {"name": replica.name, "url": replica.url}
     try:
         served = replica.served()
     except LoraAssetsError as error:
-        return {"url": replica.url, "adapters": {}, "agrees": False, "error": str(error)}
+        return {**named, "adapters": {}, "agrees": False, "error": str(error)}
     drift = drifts(aliases, live_slot, candidate_slot, [served])
     return {
-        "url": replica.url,
+        **named,
         "adapters": dict(served.adapters),
         "damaged": list(served.damaged),
         "agrees": not drift,
@@ -106,7 +107,7 @@ def print_status(report: dict[str, Any]) -> None:
             gates.add_row(number, gate, outcome, "\n".join(verdict["checks"]))
     console.print(gates)
     for replica in report["replicas"]:
-        serves = Table("name", "digest", title=replica["url"])
+        serves = Table("name", "digest", title=replica["name"])
         for name, digest in replica["adapters"].items():
             serves.add_row(name, digest[:12])
         console.print(serves)

@@ -170,8 +170,8 @@ async def _request(
         try:
             if not response.is_success:
                 await response.aread()
-                raise _Failed(http_client.refused(client, response).cause)
-            first, last, tokens = await _read_stream(client, response)
+                raise _Failed(http_client.refused(response).cause)
+            first, last, tokens = await _read_stream(response)
         finally:
             await response.aclose()
         latency, ttft = last - sent, first - sent
@@ -184,9 +184,7 @@ async def _request(
     )
 
 
-async def _read_stream(
-    client: httpx.AsyncClient, response: httpx.Response
-) -> tuple[float, float, int]:
+async def _read_stream(response: httpx.Response) -> tuple[float, float, int]:
     """Return when the first token and `[DONE]` came, and how many tokens there were.
 
     The first event with a choice is the first token, whatever its text: a token may be
@@ -206,7 +204,7 @@ async def _read_stream(
         try:
             chunk = _Chunk.model_validate_json(event)
         except ValidationError:
-            message = http_client.server_message(client, event.decode(errors="replace"))
+            message = http_client.server_message(response.request, event.decode(errors="replace"))
             raise _Failed(f"the stream broke off with: {message}") from None
         for choice in chunk.choices:
             first = first or time.perf_counter()

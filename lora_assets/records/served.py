@@ -11,7 +11,7 @@ class Served(Record):
     A folder is damaged when its bytes, read on the replica, are not those that its name says.
     """
 
-    url: str
+    replica: str
     adapters: Mapping[str, str]
     damaged: tuple[str, ...] = ()
 

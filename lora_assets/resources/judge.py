@@ -8,7 +8,9 @@ import httpx
 from pydantic import Field
 
 from lora_assets.judging.grading import find_judge_model
-from lora_assets.serving.http_client import open_client
+from lora_assets.serving.http_client import Server, open_client
+
+JUDGE = Server("The judge", "--judge-url", "JUDGE_API_KEY")
 
 
 class Judge(dg.ConfigurableResource[Any]):
@@ -21,7 +23,7 @@ class Judge(dg.ConfigurableResource[Any]):
 
     def client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """An HTTP client for the judge; `timeout` seconds bound each request."""
-        return open_client(self.judge_url, self.timeout, self.api_key or None)
+        return open_client(self.judge_url, self.timeout, self.api_key, JUDGE)
 
     async def model(self, client: httpx.AsyncClient) -> str:
         """The name of the model that grades."""

@@ -1,13 +1,15 @@
 """The servers' own latency histograms over the window of a load test."""
 
+from collections.abc import Mapping
 from time import monotonic, sleep, time
 from typing import Any, Literal
 
 import dagster as dg
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, ValidationError
 
-from lora_assets.errors import LoraAssetsError
+from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.load_test.server_histograms import locate_p95, server_histogram
 from lora_assets.records import Record
 from lora_assets.records.load import ServerHistogram
@@ -33,14 +35,14 @@ class _Reply(BaseModel):
 
 
 class Window(Record):
-    """The beginning of a window: its time (Unix seconds), and each replica's metrics by then.
+    """The beginning of a window: its time (Unix seconds), and each replica's metrics by name.
 
     Prometheus has scraped every replica between `opened` and `began`.
     """
 
     opened: float
     began: float
-    texts: tuple[str, ...]
+    texts: Mapping[str, str]
 
 
 class ServerMetrics(dg.ConfigurableResource[Any]):
@@ -52,19 +54,23 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
     def begin(self, fleet: Fleet) -> Window:
         """Open a window; call before the first request."""
         opened = time()
-        if self.prometheus_url:
-            return Window(opened=opened, began=self._wait_for_scrape(opened), texts=())
-        texts = tuple(replica.metrics() for replica in fleet.replicas)
-        return Window(opened=opened, began=time(), texts=texts)
+        texts = _texts(fleet)
+        began = self._wait_for_scrape(opened) if self.prometheus_url else time()
+        return Window(opened=opened, began=began, texts=texts)
 
     def end(self, fleet: Fleet, window: Window) -> tuple[ServerHistogram, ...]:
-        """Close the window: where each histogram's P95 lies. A missing metric raises."""
-        # Also beside Prometheus: a replica that died is told of here, and not waited for.
-        texts = [replica.metrics() for replica in fleet.replicas]
+        """Close the window and return where each histogram's P95 lies.
+
+        Raise LoraAssetsError where a replica joined, left or was restarted meanwhile, and where
+        a metric is missing.
+        """
+        # Also beside Prometheus: a replica that died is reported here, and not waited for.
+        texts = _texts(fleet)
+        _require_same_servers(window.texts, texts)
         if self.prometheus_url:
             scraped = self._wait_for_scrape(time())
             return tuple(self._from_prometheus(metric, window, scraped) for metric in METRICS)
-        pairs = list(zip(window.texts, texts, strict=True))
+        pairs = [(window.texts[name], text) for name, text in texts.items()]
         return tuple(server_histogram(metric, pairs) for metric in METRICS)
 
     def _from_prometheus(self, metric: str, window: Window, ended: float) -> ServerHistogram:
@@ -85,7 +91,7 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
         return {float(s.metric["le"]): float(s.value[1]) for s in series}
 
     def _wait_for_scrape(self, moment: float) -> float:
-        """The time at which every replica's histogram has a sample from after `moment`."""
+        """Return the time at which every replica's histogram has a sample from after `moment`."""
         name = f"{METRICS[0]}_bucket"
         deadline = monotonic() + SCRAPE_WAIT
         while monotonic() < deadline:
@@ -106,8 +112,65 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
             reply.raise_for_status()
             return _Reply.model_validate_json(reply.content).data.result
         except (httpx.HTTPError, httpx.InvalidURL, ValidationError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = (str(error) or type(error).__name__).partition("\n")[0]
+            if isinstance(error, ValidationError):
+                reason = validation_line(error)
             raise LoraAssetsError(
                 f"Prometheus at {self.prometheus_url} failed ({reason})",
                 "Check that it runs and correct --prometheus-url.",
             ) from None
+
+
+def _texts(fleet: Fleet) -> Mapping[str, str]:
+    """Return each replica's metrics by its name; refuse a URL that several servers answer at."""
+    texts: dict[str, str] = {}
+    for replica in fleet.discover().members:
+        # Twice, over two connections: a load balancer gives each to another server.
+        first, texts[replica.name] = replica.metrics(), replica.metrics()
+        if _started(replica.name, first) != _started(replica.name, texts[replica.name]):
+            raise _several_servers(replica.name)
+    return texts
+
+
+def _require_same_servers(before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    events = [f"{name} left" for name in before.keys() - after.keys()]
+    events += [f"{name} joined" for name in after.keys() - before.keys()]
+    for name in before.keys() & after.keys():
+        then, now = _started(name, before[name]), _started(name, after[name])
+        if then is not None and now is not None and now < then:
+            raise _several_servers(name)
+        if then is not None and now is not None and now > then:
+            events.append(f"{name} was restarted")
+    if events:
+        raise LoraAssetsError(
+            f"{', '.join(sorted(events))} during the load test",
+            "Look into the replicas' logs, and run the load test again.",
+        )
+
+
+def _started(name: str, text: str) -> float | None:
+    """Return when the server started, by its clock; None where its metrics don't say it.
+
+    prometheus_client leaves out the process's own where several processes share the metrics; then
+    it is the time at which the oldest metric was made.
+    """
+    try:
+        samples = [
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
+        ]
+    except ValueError:
+        raise LoraAssetsError(
+            f"The metrics of {name} can't be read", "Check that this is a vLLM server."
+        ) from None
+    for sample in samples:
+        if sample.name == "process_start_time_seconds":
+            return float(sample.value)
+    made = [float(sample.value) for sample in samples if sample.name.endswith("_created")]
+    return min(made, default=None)
+
+
+def _several_servers(name: str) -> LoraAssetsError:
+    return LoraAssetsError(
+        f"Several servers answer at {name}: its metrics come from different processes",
+        "Name each replica by its own URL in VLLM_REPLICAS, not that of a load balancer.",
+    )

@@ -6,7 +6,7 @@ import dagster as dg
 
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
-from lora_assets.assets.served import bring, slot_table
+from lora_assets.assets.served import ensure_loaded, slot_table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.kubernetes.step_pods import LOAD_ADAPTER
@@ -15,6 +15,7 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.drift import KEPT, Drift, drifts
+from lora_assets.serving.replicas import Replicas
 
 SECONDS_BETWEEN_TICKS = 30
 
@@ -26,9 +27,9 @@ LONGEST_REASON = 200
 """Characters, in a tag."""
 
 
-def find_drift(registry: Registry, fleet: Fleet) -> tuple[Drift, ...]:
+def find_drift(registry: Registry, fleet: Fleet, replicas: Replicas) -> tuple[Drift, ...]:
     """Return the differences between the aliases and what the replicas serve, as of now."""
-    served = [replica.served() for replica in fleet.replicas]
+    served = [replica.served() for replica in replicas.members]
     return drifts(registry.aliases(), fleet.live_slot, fleet.candidate_slot, served)
 
 
@@ -43,22 +44,23 @@ def repair(
     if registry.promotion() is not None:
         context.log.warning("A promotion is not finished: promote or roll back again first")
         return
-    drift = find_drift(registry, fleet)
+    replicas = fleet.discover()
+    drift = find_drift(registry, fleet, replicas)
     names = {difference.name for difference in drift}
     aliases = registry.aliases()
     for alias in (kept for kept in KEPT if kept in aliases):
         version, slot = aliases[alias], fleet.slots.get(alias)
         if version.serving_name in names or slot in names:
-            bring(registry, fleet, version, work_folder)
+            ensure_loaded(registry, replicas, version, work_folder)
         if slot is not None and slot in names:
-            fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
-    if left := "; ".join(map(str, find_drift(registry, fleet))):
+            replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    if left := "; ".join(map(str, find_drift(registry, fleet, replicas))):
         raise LoraAssetsError(f"Still wrong after the repair: {left}", "Restart that replica.")
     for difference in drift:
         context.log.info(f"repaired: {difference}")
     live = aliases.get("live")
     if drift and live is not None:
-        shown = {"replicas": slot_table(fleet, fleet.live_slot, live)}
+        shown = {"replicas": slot_table(replicas, fleet.live_slot, live)}
         context.log_event(
             dg.AssetObservation(PROMOTION, partition=live.data_version, metadata=shown)
         )
@@ -78,7 +80,7 @@ def replica_repair(
     promotion = registry.last_promotion()
     if promotion is not None and not promotion.done:
         return dg.SkipReason("A promotion is under way.")
-    drift = find_drift(registry, fleet)
+    drift = find_drift(registry, fleet, fleet.discover())
     if not drift:
         return dg.SkipReason("Every replica serves what the aliases say.")
     if registry.last_promotion() != promotion:

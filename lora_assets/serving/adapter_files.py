@@ -1,6 +1,5 @@
 """An adapter as files: which it may have, and the digest that is its only identity."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from lora_assets.errors import LoraAssetsError
+from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.records.served import AdapterShape
 from lora_assets.serving.vllm_plugin.adapters_folder import FILES, digest_folder
 
@@ -26,9 +25,9 @@ _MODULE = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.w
 
 
 def inspect(folder: Path) -> AdapterShape:
-    """What an adapter asks of a server, refusing a folder that is more or less than an adapter.
+    """Return what an adapter asks of a server; refuse a folder that is more or less than that.
 
-    Raises LoraAssetsError naming the file: a link, a folder, anything beside the two files
+    Raise LoraAssetsError naming the file: a link, a folder, anything beside the two files
     of a safetensors adapter (a pickle above all), or a file that can't be read as what it is.
     """
     if not folder.is_dir():
@@ -49,8 +48,10 @@ def inspect(folder: Path) -> AdapterShape:
         raise LoraAssetsError(
             f"Adapter {folder} lacks a file: {error}", "Train it again."
         ) from None
-    except (ValidationError, json.JSONDecodeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except (ValidationError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, ValidationError):
+            reason = validation_line(error)
         raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None
     ranks = [shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")]
     return AdapterShape(
@@ -61,7 +62,7 @@ def inspect(folder: Path) -> AdapterShape:
 
 
 def _modules(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:
-    """Module path to (out, in), from the shapes of A (rank, in) and B (out, rank)."""
+    """Return module path to (out, in), from the shapes of A (rank, in) and B (out, rank)."""
     sides: dict[str, dict[str, list[int]]] = {}
     for name, shape in shapes.items():
         if (match := _MODULE.fullmatch(name)) is not None:
@@ -76,10 +77,10 @@ def _modules(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:
 def verify(folder: Path, digest: str) -> AdapterShape:
     """Refuse, by name, a folder whose bytes are not the ones that `digest` was taken from."""
     shape = inspect(folder)
-    found = digest_folder(folder)
-    if found != digest:
+    actual = digest_folder(folder)
+    if actual != digest:
         raise LoraAssetsError(
-            f"Adapter {folder} has digest {found[:12]}, expected {digest[:12]}",
+            f"Adapter {folder} has digest {actual[:12]}, expected {digest[:12]}",
             "Its bytes have changed; take it from the registry again or train it again.",
         )
     return shape

@@ -1,8 +1,8 @@
-"""Which replicas there are, as Kubernetes knows them."""
+"""The pods that replicas run in, as Kubernetes knows them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kubernetes.client import (
     ApiClient,
@@ -11,33 +11,43 @@ from kubernetes.client import (
     V1EndpointSlice,
     V1EndpointSliceList,
     V1LabelSelector,
+    V1Pod,
     V1PodList,
-    V1PodStatus,
 )
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.serving.pod_exec import REQUEST_TIMEOUT_S, api_errors, core_api
+from lora_assets.serving.cluster_api import REQUEST_TIMEOUT_S, api_errors, core_api
 
+State = Literal["ready", "not ready", "terminating", "pending"]
 _PAGE = 500  # Objects in one reply, as kubectl asks for them.
 
 
 @dataclass(frozen=True)
 class DiscoveredReplica:
-    """A replica and the pod that it runs in; `ready` as Kubernetes judges it."""
+    """A replica, the pod that it runs in, the pod's node, and its state as Kubernetes judges it.
+
+    A pod that has no address yet is `pending`, and its URL is empty.
+    """
 
     url: str
     namespace: str
     pod: str
-    ready: bool
+    state: State
+    node: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What verdicts and tables call the replica."""
+        return f"{self.pod} on {self.node}" if self.node else self.pod
 
 
 def from_service(
     namespace: str, service: str, *, port_name: str | None = None, scheme: str = "http"
 ) -> tuple[DiscoveredReplica, ...]:
-    """The pods behind a Service by name, ready or not, but for those that are ending.
+    """Return the pods behind a Service by name, whatever their state.
 
-    `port_name` says which port where the Service has several. Raises LoraAssetsError where there
-    is no pod behind it, for an endpoint that is no pod, and when the API can't be asked.
+    `port_name` says which port where the Service has several. Raise LoraAssetsError where there
+    is no pod behind it, for an endpoint that is not a pod, and when the API can't be asked.
     """
     discovery = DiscoveryV1Api(core_api().api_client)
     with api_errors(f"read the endpoints of service {namespace}/{service}"):
@@ -50,59 +60,58 @@ def from_service(
         )
     # A pod may be in several slices: while they are rearranged, and once for each IP family.
     slices.sort(key=lambda part: str(part.address_type))
-    found: dict[str, DiscoveredReplica] = {}
+    by_pod: dict[str, DiscoveredReplica] = {}
     for part in slices:
         for replica in _of_slice(part, namespace, service, port_name, scheme):
-            known = found.setdefault(replica.pod, replica)
-            if known.url == replica.url and replica.ready:
-                found[replica.pod] = replica
+            known = by_pod.setdefault(replica.pod, replica)
+            if known.url == replica.url and replica.state == "ready":
+                by_pod[replica.pod] = replica
     return _sorted(
-        found.values(),
+        by_pod.values(),
         f"There is no pod behind service {namespace}/{service}",
-        "See that the service exists and that its selector names the labels of the vLLM pods.",
+        "Check that the service exists and that its selector names the labels of the vLLM pods.",
     )
 
 
 def from_selector(
     namespace: str, label_selector: str, port: int, *, scheme: str = "http"
 ) -> tuple[DiscoveredReplica, ...]:
-    """The pods with these labels (`a=b,c=d`) by name, ready or not.
+    """Return the pods with these labels (`a=b,c=d`) by name, whatever their state.
 
-    Left out are pods that are ending or have ended, and those without an address yet. Raises
-    LoraAssetsError where none is left, and when the API can't be asked.
+    Pods that have ended are left out. Raise LoraAssetsError where no other is there, and when
+    the API can't be asked.
     """
     with api_errors(f"list pods {label_selector} in {namespace}"):
         pods = list(_items(core_api().list_namespaced_pod, namespace, label_selector))
     return _sorted(
         (
             DiscoveredReplica(
-                url=_url(scheme, pod.status.pod_ip, port),
+                url=_url(scheme, pod.status.pod_ip, port) if pod.status.pod_ip else "",
                 namespace=namespace,
                 pod=pod.metadata.name,
-                ready=_is_ready(pod.status),
+                state=_state(pod),
+                node=pod.spec.node_name,
             )
             for pod in pods
-            if pod.status.pod_ip
-            and pod.metadata.deletion_timestamp is None
-            and pod.status.phase not in ("Succeeded", "Failed")
+            if pod.status.phase not in ("Succeeded", "Failed")
         ),
         f"There is no running pod {label_selector} in namespace {namespace}",
-        "See that the selector names the labels of the vLLM pods.",
+        "Check that the selector names the labels of the vLLM pods.",
     )
 
 
 def from_deployment(namespace: str, deployment: str, port: int) -> tuple[DiscoveredReplica, ...]:
-    """The pods that a Deployment selects, by name, as `from_selector` gives them."""
+    """Return the pods that a Deployment selects, by name, as `from_selector` gives them."""
     apps = AppsV1Api(core_api().api_client)
     with api_errors(f"read deployment {namespace}/{deployment}"):
-        found = apps.read_namespaced_deployment(
+        read = apps.read_namespaced_deployment(
             deployment, namespace, _request_timeout=REQUEST_TIMEOUT_S
         )
-    return from_selector(namespace, _labels(found.spec.selector), port)
+    return from_selector(namespace, _labels(read.spec.selector), port)
 
 
 def _labels(selector: V1LabelSelector) -> str:
-    """A Deployment's selector in the form in which pods are listed by it."""
+    """Return a Deployment's selector in the form in which pods are listed by it."""
     parts = [f"{key}={value}" for key, value in (selector.match_labels or {}).items()]
     for term in selector.match_expressions or []:
         values = ",".join(term.values or [])
@@ -123,8 +132,9 @@ def _of_slice(
     ports = [p for p in part.ports or [] if port_name is None or (p.name or "") == port_name]
     for endpoint in part.endpoints or []:
         conditions = endpoint.conditions
-        if conditions and conditions.terminating:
-            continue
+        # Unknown means ready: so the API defines it.
+        ready = conditions is None or conditions.ready is not False
+        state: State = "ready" if ready else "not ready"
         if len(ports) != 1 or ports[0].port is None:
             names = ", ".join(repr(p.name or "") for p in part.ports or []) or "none"
             raise LoraAssetsError(
@@ -135,20 +145,26 @@ def _of_slice(
         target = endpoint.target_ref
         if target is None or target.kind != "Pod" or target.name is None:
             raise LoraAssetsError(
-                f"Endpoint {endpoint.addresses[0]} of service {namespace}/{service} is no pod",
+                f"Endpoint {endpoint.addresses[0]} of service {namespace}/{service} is not a pod",
                 "Use a service that selects the vLLM pods.",
             )
         yield DiscoveredReplica(
             url=_url(scheme, endpoint.addresses[0], ports[0].port),
             namespace=namespace,
             pod=target.name,
-            # Unknown means ready: so the API defines it.
-            ready=conditions is None or conditions.ready is not False,
+            state="terminating" if conditions and conditions.terminating else state,
+            node=endpoint.node_name,
         )
 
 
-def _is_ready(status: V1PodStatus) -> bool:
-    return any(c.type == "Ready" and c.status == "True" for c in status.conditions or [])
+def _state(pod: V1Pod) -> State:
+    if pod.metadata.deletion_timestamp is not None:
+        return "terminating"
+    if not pod.status.pod_ip:
+        return "pending"
+    conditions = pod.status.conditions or []
+    ready = any(each.type == "Ready" and each.status == "True" for each in conditions)
+    return "ready" if ready else "not ready"
 
 
 def _items(
@@ -176,9 +192,9 @@ def _url(scheme: str, address: str, port: int) -> str:
 
 
 def _sorted(
-    found: Iterable[DiscoveredReplica], cause: str, remedy: str
+    unsorted: Iterable[DiscoveredReplica], cause: str, remedy: str
 ) -> tuple[DiscoveredReplica, ...]:
-    replicas = tuple(sorted(found, key=lambda replica: replica.pod))
+    replicas = tuple(sorted(unsorted, key=lambda replica: replica.pod))
     if not replicas:
         raise LoraAssetsError(cause, remedy)
     return replicas

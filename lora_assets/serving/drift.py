@@ -1,4 +1,4 @@
-"""Does each replica serve what the registry's aliases say?"""
+"""Where replicas serve something else than the registry's aliases say."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +13,14 @@ KEPT: tuple[Alias, ...] = ("live", "staged", "previous")
 class Drift(Record):
     """A replica that serves something else than it should; digests, None for nothing."""
 
-    url: str
+    replica: str
     name: str
     expected: str
     found: str | None
 
     def __str__(self) -> str:
         found = self.found[:12] if self.found else "nothing"
-        return f"{self.url} serves {found} as {self.name}, expected {self.expected[:12]}"
+        return f"{self.replica} serves {found} as {self.name}, expected {self.expected[:12]}"
 
 
 def drifts(
@@ -29,7 +29,7 @@ def drifts(
     candidate_slot: str,
     served: Sequence[Served],
 ) -> tuple[Drift, ...]:
-    """Every difference, replica by replica; a damaged adapter counts as not served.
+    """Return every difference, replica by replica; a damaged adapter counts as not served.
 
     In the candidate slot only its absence is one: another adapter there is a newer candidate
     that has yet to pass its smoke test.
@@ -39,7 +39,7 @@ def drifts(
         expected[live_slot] = aliases["live"].digest
     if "staged" in aliases:
         expected[candidate_slot] = aliases["staged"].digest
-    found: list[Drift] = []
+    different: list[Drift] = []
     for replica in served:
         for name, digest in expected.items():
             serves = replica.adapters.get(name)
@@ -47,5 +47,7 @@ def drifts(
                 serves = None
             if serves == digest or (name == candidate_slot and serves is not None):
                 continue
-            found.append(Drift(url=replica.url, name=name, expected=digest, found=serves))
-    return tuple(found)
+            different.append(
+                Drift(replica=replica.replica, name=name, expected=digest, found=serves)
+            )
+    return tuple(different)

@@ -1,21 +1,39 @@
-"""OpenAI-compatible HTTP: a client for a base URL, and its failures as one line each."""
+"""OpenAI-compatible HTTP: clients of a model server, and its failures as one line each."""
 
 import asyncio
 import re
-from typing import TypeVar
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from lora_assets.errors import LoraAssetsError
+from lora_assets.errors import LoraAssetsError, validation_line
 
 RETRY_PAUSES = (0.5, 2.0)
 """Seconds before the second and the third try, after a transport error, a 429 or a 5xx."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LONGEST_MESSAGE = 300
+_SERVER = "lora_assets.server"  # Under this name a request carries the server that it is for.
 
 Reply = TypeVar("Reply", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Server:
+    """How errors call a server, and the settings that give its URL and its key."""
+
+    name: str
+    url_setting: str
+    key_setting: str
+
+
+VLLM = Server("vLLM", "--vllm-url", "VLLM_API_KEY")
 
 
 class ServedModel(BaseModel):
@@ -30,38 +48,80 @@ class ModelList(BaseModel):
     data: list[ServedModel]
 
 
-def open_client(base_url: str, timeout: float, api_key: str | None = None) -> httpx.AsyncClient:
-    """A client for one server; `timeout` in seconds holds for connecting and for each read.
+@cache
+def _tls() -> ssl.SSLContext:
+    # Reading the certificates takes longer than most requests.
+    return httpx.create_ssl_context()
+
+
+def open_client(
+    base_url: str, timeout: float, api_key: str | None = None, server: Server = VLLM
+) -> httpx.AsyncClient:
+    """Return a client for one server; `timeout` in seconds holds for connecting and each read.
 
     `base_url` comes without `/v1` (for example http://127.0.0.1:8000/judge). The key is sent
     as a bearer token and appears in no error. Proxies of the environment are used, except
-    for this machine itself. Raises LoraAssetsError for a URL or key that can't be sent.
+    for this machine itself. Raise LoraAssetsError for a URL or key that can't be sent.
     """
+    options, named = _options(base_url, timeout, api_key, server)
+
+    async def name(request: httpx.Request) -> None:
+        request.extensions[_SERVER] = named
+
+    return httpx.AsyncClient(**options, event_hooks={"request": [name]})
+
+
+def send(
+    base_url: str,
+    timeout: float,
+    api_key: str,
+    server: Server,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+) -> httpx.Response:
+    """Send one request, once, over a connection of its own; return the reply, whatever it says.
+
+    The parameters are those of `open_client`. Raise LoraAssetsError where no reply comes.
+    """
+    options, named = _options(base_url, timeout, api_key, server)
+    with httpx.Client(**options) as client:
+        request = client.build_request(method, path, json=body, extensions={_SERVER: named})
+        try:
+            return client.send(request)
+        except httpx.RequestError as error:
+            raise unreachable(request, error) from None
+
+
+def _options(
+    base_url: str, timeout: float, api_key: str | None, server: Server
+) -> tuple[dict[str, Any], tuple[Server, str]]:
+    shown = re.sub(r"//[^/]*@", "//", base_url)
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host or url.userinfo:
         raise LoraAssetsError(
-            f"{_without_userinfo(base_url)!r} is not the URL of a server",
-            "Give one like http://127.0.0.1:8000, without user and password.",
+            f"{shown!r} is not the URL of a server",
+            f"Set {server.url_setting} to one like http://127.0.0.1:8000, without user and "
+            "password.",
         )
-    if api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", api_key):
+    if not re.fullmatch(r"[\x21-\x7e]*", api_key or ""):
         raise LoraAssetsError(
-            "The API key is empty or has characters that no key has", "Set the key again."
+            f"The API key for {shown} has characters that no key has",
+            f"Set {server.key_setting} again, without line breaks.",
         )
-    return httpx.AsyncClient(
-        base_url=url,
-        timeout=timeout,
-        headers={"Authorization": f"Bearer {api_key}"} if api_key is not None else None,
-        trust_env=url.host not in _LOOPBACK,
+    options = {
+        "base_url": url,
+        "timeout": timeout,
+        "headers": {"Authorization": f"Bearer {api_key}"} if api_key else None,
+        "trust_env": url.host not in _LOOPBACK,
+        "verify": _tls(),
         # The caller's concurrency is the only limit: a pool would add its queue to latencies.
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-    )
-
-
-def _without_userinfo(url: str) -> str:
-    return re.sub(r"//[^/]*@", "//", url)
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
+    }
+    return options, (server, shown.rstrip("/"))
 
 
 async def get(client: httpx.AsyncClient, path: str, reply: type[Reply]) -> Reply:
@@ -79,18 +139,20 @@ async def post(
 async def ask(client: httpx.AsyncClient, request: httpx.Request, reply: type[Reply]) -> Reply:
     """Send the request and read its reply; retried after RETRY_PAUSES where that may help.
 
-    Raises LoraAssetsError when the server can't be reached, refuses, or sends something
-    else than a `reply`; a wrong reply is not asked for again.
+    Raise LoraAssetsError when the server can't be reached, refuses, or sends something
+    else than a `reply`; a wrong reply is not asked for again, nor a host that does not exist.
     """
     for pause in (*RETRY_PAUSES, None):
         try:
             response = await client.send(request)
         except httpx.RequestError as error:
             failure = unreachable(request, error)
+            if _is_unknown_host(error):
+                break
         else:
             if response.is_success:
-                return _read(client, response, reply)
-            failure = refused(client, response)
+                return read(response, reply)
+            failure = refused(response)
             if response.status_code != 429 and response.status_code < 500:
                 break
         if pause is not None:
@@ -99,34 +161,41 @@ async def ask(client: httpx.AsyncClient, request: httpx.Request, reply: type[Rep
 
 
 def unreachable(request: httpx.Request, error: httpx.RequestError) -> LoraAssetsError:
-    """The error for a request that got no reply, or only a part of one."""
-    reason = str(error) or type(error).__name__
+    """Return the error for a request that got no reply, or only a part of one."""
+    server, url = _server(request)
+    if _is_unknown_host(error):
+        return LoraAssetsError(
+            f"{server.name} at {url} is unreachable: there is no host {request.url.host}",
+            f"Correct {server.url_setting}.",
+        )
     return LoraAssetsError(
-        f"{request.method} {_shown(request)} failed: {_one_line(reason)}",
-        "Check that the server is running, at this URL and not overloaded.",
+        f"{server.name} at {url} is unreachable ({_one_line(str(error)) or type(error).__name__})",
+        "Check that it runs and is not overloaded (embedded: 'lora-assets serve'), or correct "
+        f"{server.url_setting}.",
     )
 
 
-def refused(client: httpx.AsyncClient, response: httpx.Response) -> LoraAssetsError:
-    """The error for a reply (already read) whose status is not 2xx."""
+def refused(response: httpx.Response) -> LoraAssetsError:
+    """Return the error for a reply (already read) whose status is not 2xx."""
+    server, url = _server(response.request)
     status = response.status_code
     if status in (401, 403):
-        remedy = "Check the API key."
+        remedy = f"Set {server.key_setting} to the server's key."
     elif status == 404:
-        remedy = "Check that the model is served and that the URL is given without /v1."
+        remedy = f"Check that the model is served and that {server.url_setting} has no /v1."
     elif status == 429 or status >= 500:
         remedy = "Look into the server's log, then run again."
     else:
         remedy = "Check that the server takes such requests."
-    request = response.request
+    message = server_message(response.request, response.text)
     return LoraAssetsError(
-        f"{request.method} {_shown(request)} got {status}: {server_message(client, response.text)}",
+        f"{server.name} at {url} answered {_path(response.request)} with {status}: {message}",
         remedy,
     )
 
 
-def server_message(client: httpx.AsyncClient, body: str) -> str:
-    """What an error body says (OpenAI's, vLLM's or FastAPI's form), in one line, keyless."""
+def server_message(request: httpx.Request, body: str) -> str:
+    """Return what an error body says (OpenAI's, vLLM's or FastAPI's form): one line, keyless."""
     message = body
     try:
         error = _ErrorBody.model_validate_json(body)
@@ -135,10 +204,23 @@ def server_message(client: httpx.AsyncClient, body: str) -> str:
     else:
         nested = error.error.message if isinstance(error.error, _Message) else error.error
         message = nested or error.message or str(error.detail or body)
-    key = client.headers.get("Authorization", "").removeprefix("Bearer ")
+    key = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if key:
         message = message.replace(key, "[API key]")
     return _one_line(message) or "(no message)"
+
+
+def read(response: httpx.Response, reply: type[Reply]) -> Reply:
+    """Return the reply's body as a `reply`; raise LoraAssetsError where it is something else."""
+    try:
+        return reply.model_validate_json(response.content)
+    except ValidationError as error:
+        server, url = _server(response.request)
+        raise LoraAssetsError(
+            f"{server.name} at {url} sent a reply to {_path(response.request)} that can't be "
+            f"read: {_one_line(validation_line(error))}",
+            f"Check that {server.url_setting} is the URL of an OpenAI-compatible server.",
+        ) from None
 
 
 class _Message(BaseModel):
@@ -151,22 +233,23 @@ class _ErrorBody(BaseModel):
     detail: JsonValue = None
 
 
-def _read(client: httpx.AsyncClient, response: httpx.Response, reply: type[Reply]) -> Reply:
-    try:
-        return reply.model_validate_json(response.content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        request = response.request
-        raise LoraAssetsError(
-            f"{request.method} {_shown(request)} sent a reply that can't be read:"
-            f" {where}: {_one_line(first['msg'])}",
-            "Check that the URL is that of an OpenAI-compatible server.",
-        ) from None
+def _server(request: httpx.Request) -> tuple[Server, str]:
+    """Return the server that a request is for, and its URL; vLLM's where nothing else is said."""
+    server: tuple[Server, str] = request.extensions.get(
+        _SERVER, (VLLM, str(request.url.copy_with(raw_path=b"/")).rstrip("/"))
+    )
+    return server
 
 
-def _shown(request: httpx.Request) -> str:
-    return str(request.url.copy_with(query=None, fragment=None))
+def _path(request: httpx.Request) -> str:
+    return request.url.path.removeprefix(httpx.URL(_server(request)[1]).path.rstrip("/"))
+
+
+def _is_unknown_host(error: BaseException | None) -> bool:
+    """Return whether the resolver says that there is no such name, not that it is away."""
+    while error is not None and not isinstance(error, socket.gaierror):
+        error = error.__cause__ or error.__context__
+    return error is not None and error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
 
 
 def _one_line(text: str) -> str:

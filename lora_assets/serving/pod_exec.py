@@ -1,44 +1,35 @@
-"""The adapters folder of a replica that runs in a pod, reached through `pods/exec`."""
+"""The transport to the adapters folder of a replica that runs in a pod: `pods/exec`."""
 
 import inspect
 import json
-import os
 import re
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from kubernetes.client import ApiClient, ApiException, Configuration, CoreV1Api
-from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.stream import stream, ws_client
-from urllib3.exceptions import HTTPError
-from websocket import WebSocketBadStatusException, WebSocketException
-from yaml import YAMLError
+from pydantic import TypeAdapter, ValidationError
+from websocket import WebSocketException
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.serving import adapter_files
-from lora_assets.serving.replica_folder import refusal, unchanged
+from lora_assets.serving.cluster_api import REQUEST_TIMEOUT_S, api_errors, core_api
+from lora_assets.serving.replica_folder import Answer, ReplicaFolder
 from lora_assets.serving.vllm_plugin import adapters_folder
 
-# For one plain request: the API server answers from memory.
-REQUEST_TIMEOUT_S = 10.0
 # For one command: 2 GB take 400 s at the 5 MB/s of a busy API server, and half as long to digest.
 EXEC_TIMEOUT_S = 900.0
 _CHUNK = 1 << 16  # Bytes in one message; the client and the servers on the way hold it whole.
-_REMEDIES = {
-    403: "Give this process's service account or user that right in the namespace.",
-    404: "Look for the replicas again: pods are replaced under other names.",
-}
+_ANSWER = TypeAdapter(Answer)
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 @dataclass(frozen=True)
-class PodFolder:
-    """A ReplicaFolder that only one pod sees; `container` None is the pod's default one.
+class PodExec:
+    """The transport to a folder that one pod sees; `container` None is the pod's default one.
 
     The changes are made there by `adapters_folder.py`, so the container needs python3 and this
     process needs the rights to get pods and to get and create pods/exec.
@@ -57,45 +48,11 @@ class PodFolder:
                 "Give namespace, pod and container as kubectl shows them.",
             )
 
-    def place(self, source: Path, digest: str) -> None:
-        """Have the adapter in `source` there as `<digest>/`, its digest taken where it lies."""
-        adapter_files.verify(source, digest)
-        if not self.intact(digest):
-            self._run("receive", digest, adapter=source)
+    def __str__(self) -> str:
+        return f"{self.path} in pod {self.namespace}/{self.pod}"
 
-    def verify(self, digest: str) -> None:
-        """Refuse an adapter that is missing there, or whose bytes are other ones."""
-        self._run("require", digest)
-
-    def intact(self, digest: str) -> bool:
-        """Whether the adapter is there with the bytes that its digest says."""
-        return self._run("intact", digest) is True
-
-    def set_name(self, name: str, digest: str) -> None:
-        """Let an adapter's own serving name stand for its digest folder."""
-        self._run("name", name, digest)
-
-    def set_slot(self, slot: str, name: str) -> None:
-        """Let a slot stand for an adapter's own name, from the next request on."""
-        self._run("slot", slot, name)
-
-    def clear_slot(self, slot: str) -> None:
-        """Let a slot stand for nothing."""
-        self._run("clear_slot", slot)
-
-    def slots(self) -> Mapping[str, str]:
-        """The adapter's own name that each slot stands for."""
-        return cast(Mapping[str, str], self._run("slots"))
-
-    def contents(self) -> Mapping[str, Mapping[str, str]]:
-        """`digests`: folder to the digest of what it holds; `names`; `slots`."""
-        return cast(Mapping[str, Mapping[str, str]], self._run("contents"))
-
-    def prune(self, keep: Sequence[str]) -> None:
-        """Remove adapters but for the digests in `keep` and those that a slot stands for."""
-        self._run("prune", *keep)
-
-    def _run(self, command: str, *arguments: str, adapter: Path | None = None) -> object:
+    def run(self, command: str, *arguments: str, adapter: Path | None = None) -> Answer:
+        """Run the command in the pod."""
         where = f"pod {self.namespace}/{self.pod}"
         # Isolated (-I), so that nothing in the container's working folder is imported.
         script = ["python3", "-I", "-c", inspect.getsource(adapters_folder), self.path, command]
@@ -114,14 +71,14 @@ class PodFolder:
             running = _Command(socket, where, time.monotonic() + EXEC_TIMEOUT_S)
             if adapter is not None:
                 running.send(adapter)
-            answer = running.answer()
+            return running.answer()
         finally:
             socket.close(timeout=1)
-        if isinstance(answer, dict) and "refused" in answer:
-            raise refusal(f"{where}, {self.path}", str(answer["refused"]))
-        if isinstance(answer, dict) and "failed" in answer:
-            raise unchanged(f"{self.path} in {where}", str(answer["failed"]))
-        return answer
+
+
+def pod_folder(path: str, namespace: str, pod: str, container: str | None) -> ReplicaFolder:
+    """Return the folder that one pod sees."""
+    return ReplicaFolder(PodExec(path, namespace, pod, container))
 
 
 @dataclass(frozen=True)
@@ -156,7 +113,7 @@ class _Command:
                 self.socket.write_stdin(data)
         return len(data)
 
-    def answer(self) -> object:
+    def answer(self) -> Answer:
         """What the command printed last, once it has ended well."""
         with self._ending():
             self.socket.sock.settimeout(self._left())
@@ -167,18 +124,18 @@ class _Command:
         if not status:
             raise LoraAssetsError(
                 f"The connection to {self.where} broke off while a command ran",
-                "See that the pod still runs, then start this step again.",
+                "Check that the pod still runs, then start this step again.",
             )
         ended = json.loads(status)
         if ended["status"] != "Success":
             cause = err.decode(errors="replace").strip() or str(ended.get("message"))
             raise LoraAssetsError(
                 f"A command in {self.where} failed ({cause.splitlines()[-1][:300]})",
-                "See that its image has python3 and that the adapters folder is mounted there.",
+                "Check that its image has python3 and that the adapters folder is mounted there.",
             )
         try:
-            return json.loads(out.decode().strip().rpartition("\n")[2])
-        except ValueError:
+            return _ANSWER.validate_json(out.strip().rpartition(b"\n")[2])
+        except ValidationError:
             raise LoraAssetsError(
                 f"A command in {self.where} ended without an answer", "Start this step again."
             ) from None
@@ -188,7 +145,7 @@ class _Command:
         if left <= 0:
             raise LoraAssetsError(
                 f"A command in {self.where} did not end within {EXEC_TIMEOUT_S:g} s",
-                "See that the pod answers and that its volume is well, then start this step again.",
+                "Check the pod and its volume, then start this step again.",
             )
         return left
 
@@ -200,58 +157,3 @@ class _Command:
         except (WebSocketException, OSError):
             self._left()
             self.socket.close()
-
-
-def core_api() -> CoreV1Api:
-    """A client by KUBECONFIG, this pod's account or ~/.kube/config; LoraAssetsError without."""
-    configuration = Configuration()
-    configuration.retries = False  # Each would print a warning; a step's own retry does better.
-    kubeconfig = os.environ.get("KUBECONFIG") or None
-    try:
-        if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-            load_incluster_config(configuration)
-        else:
-            load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
-    except (ConfigException, OSError, YAMLError) as error:
-        raise LoraAssetsError(
-            f"There is no way to a Kubernetes cluster ({_first_line(str(error))})",
-            "Set KUBECONFIG, or run in a pod with a service account.",
-        ) from None
-    return CoreV1Api(ApiClient(configuration))
-
-
-@contextmanager
-def api_errors(doing: str) -> Iterator[None]:
-    """Say in one line, as LoraAssetsError, why the Kubernetes API did not do it."""
-    try:
-        yield
-    except HTTPError as error:
-        raise LoraAssetsError(
-            f"Can't {doing}: the Kubernetes API does not answer ({_first_line(str(error))})",
-            "See that the cluster is up and that the kubeconfig names it.",
-        ) from None
-    except (ApiException, AttributeError) as error:
-        # Releases before 37 stumble over the body that a refused websocket's error has not.
-        refused = error if isinstance(error, ApiException) else error.__context__
-        if not isinstance(refused, ApiException):
-            raise
-        code, cause = _status(refused)
-        remedy = _REMEDIES.get(code, "See that the cluster and the pod are well, then try again.")
-        raise LoraAssetsError(f"Can't {doing}: {cause}", remedy) from None
-
-
-def _status(error: ApiException) -> tuple[int, str]:
-    """The HTTP status (0 without one) and what the API server says, without any header."""
-    code, body = int(error.status or 0), error.body or ""
-    handshake = error.__context__
-    if isinstance(handshake, WebSocketBadStatusException):
-        code = handshake.status_code
-        body = (handshake.resp_body or b"").decode(errors="replace")
-    message = re.search(r'"message":\s*("(?:[^"\\]|\\.)*")', body)
-    if message:
-        return code, _first_line(json.loads(message[1]))
-    return code, f"it answered {code}" if code else _first_line(str(error.reason))
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:300]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from lora_assets.records.served import AdapterShape, ServerLimits
 
-PLACES = 3
+MIN_LORAS = 3
 """Adapters that a server must be able to mix: live, previous and a candidate beside them."""
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -17,7 +17,7 @@ def obstacles(
     max_lora_rank: int,
     base_modules: Mapping[str, tuple[int, int]] | None,
 ) -> tuple[str, ...]:
-    """Why the adapter can't be served there, each with what to change; empty when it can.
+    """Return why the adapter can't be served there, each with what to change; empty when it can.
 
     `base_modules` are the base model's linear modules by path, (out, in); None where its
     configuration can't be read from here, which leaves that check to the server itself.
@@ -35,10 +35,10 @@ def obstacles(
         )
     if server.max_loras is None:
         found.append("the server has no LoRA support: start it with --enable-lora")
-    elif server.max_loras < PLACES:
+    elif server.max_loras < MIN_LORAS:
         found.append(
             f"the server mixes {server.max_loras} adapter(s), live, previous and candidate are "
-            f"{PLACES}: start it with --max-loras {PLACES}"
+            f"{MIN_LORAS}: start it with --max-loras {MIN_LORAS}"
         )
     if adapter.rank > max_lora_rank:
         found.append(

@@ -1,27 +1,23 @@
 """One vLLM server, through its HTTP API."""
 
-import re
-import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.served import Served, ServerLimits
+from lora_assets.serving import http_client
 from lora_assets.serving.replica_folder import ReplicaFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import is_name
 from lora_assets.serving.vllm_plugin.slots import FOLDER_HEADER
-
-_Shape = TypeVar("_Shape", bound=BaseModel)
 
 
 class Completion(Record):
@@ -73,31 +69,32 @@ class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    # Reading the certificates takes longer than most requests.
-    return httpx.create_ssl_context()
-
-
 @dataclass(frozen=True)
 class Replica:
     """A server at `url`, which reads its adapters from `folder`.
 
-    Requests are given up after `timeout` seconds; all errors are LoraAssetsError.
+    `pod` is the pod that it runs in, and its node; empty outside Kubernetes. Requests are given
+    up after `timeout` seconds; all errors are LoraAssetsError.
     """
 
     url: str
     api_key: str = field(repr=False)
     timeout: float
     folder: ReplicaFolder
+    pod: str = ""
+
+    @property
+    def name(self) -> str:
+        """What verdicts and tables call it: its pod, since an address is gone tomorrow."""
+        return self.pod or self.url
 
     def listing(self) -> Listing:
-        """What it serves now."""
+        """Return what it serves now."""
         reply = self._send("GET", "/v1/models")
-        models = self._read("/v1/models", reply.content, _Models).data
+        models = http_client.read(reply, _Models).data
         base = next((model for model in models if model.parent is None), None)
         if base is None:
-            raise LoraAssetsError(f"{self.url} lists no base model", "Correct --vllm-url.")
+            raise LoraAssetsError(f"{self.name} lists no base model", "Correct --vllm-url.")
         return Listing(
             base_names=(base.id, base.root),
             adapters={model.id: model.root for model in models if model.parent is not None},
@@ -105,22 +102,22 @@ class Replica:
         )
 
     def loaded(self) -> Mapping[str, str]:
-        """The adapters and slots that it serves: name to folder."""
+        """Return the adapters and slots that it serves: name to folder."""
         return self.listing().adapters
 
     def served(self) -> Served:
-        """What it serves as digests, the bytes of its folder read again."""
+        """Return what it serves as digests, the bytes of its folder read again."""
         loaded = {name: Path(folder).name for name, folder in self.loaded().items()}
         digests = self.folder.contents()["digests"]
         every = {*loaded.values(), *digests}
         return Served(
-            url=self.url,
+            replica=self.name,
             adapters=loaded,
             damaged=tuple(sorted(digest for digest in every if digests.get(digest) != digest)),
         )
 
     def limits(self) -> ServerLimits:
-        """What it can take; asks for one token, since vLLM tells `max_loras` only after that."""
+        """Return what it can take, after one token: vLLM gives `max_loras` only then."""
         listing = self.listing()
         self.complete(listing.base_model, "a", 1)
         try:
@@ -154,14 +151,14 @@ class Replica:
             return
         if there is not None:
             raise LoraAssetsError(
-                f"{self.url} already serves {there} as {name}",
+                f"{self.name} already serves {there} as {name}",
                 f"Unload {name} from that replica.",
             )
         body = {"lora_name": name, "lora_path": folder}
         self._send("POST", "/v1/load_lora_adapter", body)
         if self.loaded().get(name) != folder:
             raise LoraAssetsError(
-                f"{self.url} said that it loaded {name}, but does not list it",
+                f"{self.name} said that it loaded {name}, but does not list it",
                 "Look into that replica's log.",
             )
 
@@ -171,7 +168,7 @@ class Replica:
             self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     def complete(self, model: str, prompt: str, max_tokens: int) -> Completion:
-        """One greedy completion."""
+        """Return one greedy completion."""
         body = {
             "model": model,
             "prompt": prompt,
@@ -180,62 +177,29 @@ class Replica:
             "logprobs": 1,
         }
         started = perf_counter()
-        content = self._send("POST", "/v1/completions", body).content
+        reply = self._send("POST", "/v1/completions", body)
         latency = perf_counter() - started
-        choice = self._read("/v1/completions", content, _Completion).choices[0]
+        choice = http_client.read(reply, _Completion).choices[0]
         return Completion(
             text=choice.text, logprobs=tuple(choice.logprobs.token_logprobs), latency=latency
         )
 
     def metrics(self) -> str:
-        """The server's metrics in Prometheus's text format."""
+        """Return the server's metrics in Prometheus's text format."""
         return self._send("GET", "/metrics").text
 
     def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
         reply = self._request(method, path, body)
-        if reply.status_code == HTTPStatus.UNAUTHORIZED:
-            raise LoraAssetsError(
-                f"vLLM at {self.url} wants another API key", "Set VLLM_API_KEY to the server's."
-            )
         if reply.is_error:
-            told = " ".join(reply.text.split())
-            if self.api_key:
-                told = told.replace(self.api_key, "***")
-            raise LoraAssetsError(
-                f"vLLM at {self.url} answered {path} with {reply.status_code}: {told[:300]}",
-                "Mend what the server's message names.",
-            )
+            raise http_client.refused(reply)
         return reply
 
-    def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-        if not re.fullmatch(r"[\x21-\x7e]*", self.api_key):
-            raise LoraAssetsError(
-                f"The API key for {self.url} has characters that no key has",
-                "Set VLLM_API_KEY again, without line breaks.",
-            )
-        try:
-            return httpx.request(
-                method,
-                f"{self.url}{path}",
-                json=body,
-                headers=headers,
-                timeout=self.timeout,
-                verify=_tls(),
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise LoraAssetsError(
-                f"vLLM at {self.url} is unreachable ({error or type(error).__name__})",
-                "Start it (embedded: 'lora-assets serve') or correct --vllm-url.",
-            ) from None
-
-    def _read(self, path: str, content: bytes, shape: type[_Shape]) -> _Shape:
-        try:
-            return shape.model_validate_json(content)
-        except ValidationError as error:
-            reason = error.errors(include_url=False)[0]["msg"]
-            raise LoraAssetsError(
-                f"{self.url}{path} does not answer as vLLM does ({reason})", "Correct --vllm-url."
-            ) from None
+    def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        server = http_client.VLLM
+        if self.pod:
+            server = replace(server, name=f"vLLM in {self.pod}")
+        return http_client.send(self.url, self.timeout, self.api_key, server, method, path, body)

@@ -13,6 +13,7 @@ from lora_assets.gates.promotion import required_gates
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
+from lora_assets.serving.replicas import Replicas
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.stack_resources import Resources
 from tests.support.promotions import aliases, promote, stage
@@ -57,8 +58,13 @@ class DyingRegistry(Registry):
 class DyingFleet(Fleet):
     """A fleet whose process dies when the slot serves the new adapter, before an alias moves."""
 
+    def discover(self) -> Replicas:
+        return DyingReplicas(**vars(Fleet.discover(self)))
+
+
+class DyingReplicas(Replicas):
     def renew_slot(self, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
-        Fleet.renew_slot(self, slot, name, digest, prompts)
+        Replicas.renew_slot(self, slot, name, digest, prompts)
         raise Killed
 
 
@@ -71,7 +77,7 @@ def test_a_promotion_moves_slot_and_aliases_and_a_rollback_moves_them_back(
     second = stage(resources, adapter_folders[1], "2")
     promote(resources, "2", source_alias="perf-passed")
     assert aliases(resources) == {"live": 2, "previous": 1}
-    replica = resources.fleet.replicas[0]
+    replica = resources.fleet.discover().members[0]
     assert Path(replica.loaded()[LIVE_SLOT]).name == second.digest
     promote(resources, "1", source_alias="previous")
     assert aliases(resources) == {"live": 1, "previous": 2}
@@ -110,7 +116,7 @@ def test_killed_at_any_change_and_run_again_it_ends_in_one_state(
             assert (found["live"], found["previous"]) == (target, live)
             assert not set(INTERMEDIATE) & set(found)
             assert resources.registry.promotion() is None
-            assert set(resources.fleet.serving(LIVE_SLOT).values()) == {target.digest}
+            assert set(resources.fleet.discover().serving(LIVE_SLOT).values()) == {target.digest}
     promote(dying(resources, 10, False), "1", source_alias="previous")
 
 
@@ -142,7 +148,7 @@ def test_killed_between_slot_and_alias_the_next_run_moves_the_alias(
         promote(replace(resources, fleet=fleet), "2")
     assert aliases(resources)["live"] == 1
     promote(resources, "2")
-    assert Path(resources.fleet.replicas[0].loaded()[LIVE_SLOT]).name == second.digest
+    assert Path(resources.fleet.discover().members[0].loaded()[LIVE_SLOT]).name == second.digest
     assert aliases(resources) == {"live": 2, "previous": 1}
 
 

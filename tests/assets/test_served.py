@@ -1,10 +1,10 @@
-"""One candidate place, and many versions that are judged in turn."""
+"""One candidate slot, and many versions that are judged in turn."""
 
 from pathlib import Path
 
 import pytest
 
-from lora_assets.assets.served import bring, take_candidate_place
+from lora_assets.assets.served import ensure_candidate_slot, ensure_loaded
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
@@ -14,28 +14,28 @@ from tests.support.stack import trained
 
 
 def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion:
-    """A version that its own run put into the candidate place."""
+    """A version that its own run put into the candidate slot."""
     registry, fleet = resources.registry, resources.fleet
     version = registry.register(trained(resources, folder, data_version))
-    bring(registry, fleet, version, resources.work_folder)
-    fleet.renew_slot(CANDIDATE_SLOT, version.serving_name, version.digest, smoke.PROMPTS)
+    ensure_loaded(registry, fleet.discover(), version, resources.work_folder)
+    fleet.discover().renew_slot(CANDIDATE_SLOT, version.serving_name, version.digest, smoke.PROMPTS)
     registry.set_alias("staged", version)
     return version
 
 
 def take(resources: Resources, version: ModelVersion, slot: str = CANDIDATE_SLOT) -> bool:
     registry, fleet, work_folder = resources.registry, resources.fleet, resources.work_folder
-    return take_candidate_place(registry, fleet, slot, version, work_folder)
+    return ensure_candidate_slot(registry, fleet.discover(), slot, version, work_folder)
 
 
-def test_the_candidate_place_is_taken_back_from_another_version(
+def test_the_candidate_slot_is_taken_back_from_another_version(
     resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
     first = stage(resources, adapter_folders[0], "1")
     assert not take(resources, first)
     stage(resources, adapter_folders[1], "2")
     assert take(resources, first)
-    assert set(resources.fleet.serving(CANDIDATE_SLOT).values()) == {first.digest}
+    assert set(resources.fleet.discover().serving(CANDIDATE_SLOT).values()) == {first.digest}
     assert resources.registry.aliases()["staged"] == first
     assert not take(resources, first)
 
@@ -45,10 +45,10 @@ def test_an_adapter_that_a_promotion_retired_is_brought_back(
 ) -> None:
     first = stage(resources, adapter_folders[0], "1")
     second = stage(resources, adapter_folders[1], "2")
-    resources.fleet.retire([second.digest])
-    assert not resources.fleet.holds(first.digest)
+    resources.fleet.discover().retire([second.digest])
+    assert not resources.fleet.discover().holds(first.digest)
     assert take(resources, first)
-    assert set(resources.fleet.serving(first.serving_name).values()) == {first.digest}
+    assert set(resources.fleet.discover().serving(first.serving_name).values()) == {first.digest}
 
 
 def test_another_slot_than_the_fleets_own_is_only_looked_at(

@@ -19,7 +19,7 @@ SLOTS = {"LIVE_SLOT": "answers", "CANDIDATE_SLOT": "next-answers"}
 def serving(resources: Resources) -> Mapping[str, str | None]:
     url = resources.fleet.vllm_url
     names = (*SLOTS.values(), LIVE_SLOT, CANDIDATE_SLOT)
-    return {name: resources.fleet.serving(name)[url] for name in names}
+    return {name: resources.fleet.discover().serving(name)[url] for name in names}
 
 
 def test_no_asset_and_no_command_leaves_the_slots_of_the_environment(
@@ -55,7 +55,7 @@ def test_no_asset_and_no_command_leaves_the_slots_of_the_environment(
     ended, _ = run(environment, "rollback")
     assert ended == 0
     assert serving(named) == {**promoted, "answers": first.digest}
-    for replica in named.fleet.replicas:
+    for replica in named.fleet.discover().members:
         for slot in SLOTS.values():
             replica.folder.clear_slot(slot)
             replica.unload(slot)

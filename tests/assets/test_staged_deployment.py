@@ -16,7 +16,7 @@ def test_the_live_slot_is_refused_before_anything_is_loaded(
     resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
     version = resources.registry.register(trained(resources, adapter_folders[0], "1"))
-    before = resources.fleet.replicas[0].loaded()
+    before = resources.fleet.discover().members[0].loaded()
     with pytest.raises(LoraAssetsError, match="only a promotion gives"):
         staged_deployment(
             context=dg.build_asset_context(partition_key="1"),
@@ -27,4 +27,4 @@ def test_the_live_slot_is_refused_before_anything_is_loaded(
             fleet=resources.fleet,
             work_folder=resources.work_folder,
         )
-    assert resources.fleet.replicas[0].loaded() == before
+    assert resources.fleet.discover().members[0].loaded() == before

@@ -51,7 +51,7 @@ def test_live_ends_at_the_newest_version_that_earned_it(stopped: Running) -> Non
     registry, fleet = stopped.resources.registry, stopped.resources.fleet
     live = registry.aliases()["live"]
     assert live == registry.newest(newest)
-    assert set(fleet.serving(fleet.live_slot).values()) == {live.digest}
+    assert set(fleet.discover().serving(fleet.live_slot).values()) == {live.digest}
     assert len(set(trainings(stopped, "1"))) == 1 < len(trainings(stopped, "1"))
     for record in stopped.runs():
         assert record.dagster_run.tags[WHY]

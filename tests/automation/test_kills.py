@@ -47,7 +47,7 @@ class Watch:
     def _look(self) -> None:
         while not self._done.wait(0.25):
             try:
-                found = self._fleet.serving(self._fleet.live_slot)
+                found = self._fleet.discover().serving(self._fleet.live_slot)
             except LoraAssetsError:
                 continue  # The server was killed a moment ago.
             for digest in found.values():

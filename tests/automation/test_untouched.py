@@ -22,7 +22,7 @@ def test_a_version_reaches_live_a_spoiled_one_stops_alone_and_a_replica_that_for
     running.wait_for(running.is_settled, SECONDS)
     live = registry.aliases()["live"]
     assert live.data_version == "1"
-    assert set(fleet.serving(fleet.live_slot).values()) == {live.digest}
+    assert set(fleet.discover().serving(fleet.live_slot).values()) == {live.digest}
     assert stopped_by(read_progress(running.instance, ["2"])[0]) == "quality_gate"
     assert [r.dagster_run.tags["dagster/run_key"].rpartition("/")[2] for r in running.runs()] == [
         "1"
@@ -31,9 +31,11 @@ def test_a_version_reaches_live_a_spoiled_one_stops_alone_and_a_replica_that_for
     assert running.webhook.texts[0].startswith("Data version 2: quality_gate failed: eval_loss")
 
     running.switch_on("replica_repair")
-    fleet.replicas[0].unload(live.serving_name)
+    fleet.discover().members[0].unload(live.serving_name)
     running.wait_for(lambda: len(running.webhook.texts) == 2, SECONDS)
     drift, _, outcome = running.webhook.texts[1].partition(". ")
-    assert drift.startswith(f"{fleet.replicas[0].url} serves nothing as {live.serving_name}")
+    assert drift.startswith(
+        f"{fleet.discover().members[0].url} serves nothing as {live.serving_name}"
+    )
     assert outcome.startswith("It was repaired; nothing to do.")
-    assert set(fleet.serving(fleet.live_slot).values()) == {live.digest}
+    assert set(fleet.discover().serving(fleet.live_slot).values()) == {live.digest}

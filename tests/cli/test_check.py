@@ -42,7 +42,7 @@ def test_what_a_pipeline_can_succeed_with_passes(run: Run, environment: Mapping[
         (("--data-version", "nope"), "Data version nope has no file:"),
         (("--mlflow-tracking-uri", NOWHERE), f"MLflow at {NOWHERE} failed"),
         (("--vllm-url", NOWHERE), f"vLLM at {NOWHERE} is unreachable"),
-        (("--judge-url", NOWHERE), f"{NOWHERE}/v1/models failed"),
+        (("--judge-url", NOWHERE), f"The judge at {NOWHERE} is unreachable"),
         (("--judge-model", "llama"), "does not serve llama, but "),
         (("--prometheus-url", NOWHERE), f"Prometheus at {NOWHERE} failed"),
     ],

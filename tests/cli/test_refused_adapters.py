@@ -57,7 +57,7 @@ def test_an_adapter_that_no_server_may_get_is_one_line_and_changes_nothing(
     if after is not None:
         kept = MlflowClient(resources.tracking.tracking_uri).get_run(version.run_id).info
         after(Path(unquote(urlsplit(kept.artifact_uri).path)) / "adapter" / WEIGHTS)
-    (replica,) = resources.fleet.replicas
+    (replica,) = resources.fleet.discover().members
     adapters = Path(served["LORA_ASSETS_HOME"]) / "adapters"
 
     def state() -> object:

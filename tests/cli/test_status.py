@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lora_assets.assets.served import bring
+from lora_assets.assets.served import ensure_loaded
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import LIVE_SLOT
@@ -50,8 +50,8 @@ def live(resources: Resources, adapter_folders: tuple[Path, ...]) -> ModelVersio
 
 
 def serve(resources: Resources, version: ModelVersion, slot: str) -> None:
-    bring(resources.registry, resources.fleet, version, resources.work_folder)
-    resources.fleet.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    ensure_loaded(resources.registry, resources.fleet.discover(), version, resources.work_folder)
+    resources.fleet.discover().renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
 
 
 def test_where_nothing_is_live_everything_agrees(status: Status) -> None:
@@ -101,7 +101,7 @@ def test_bytes_that_changed_on_a_replica_are_named(
     (replica,) = found["replicas"]
     assert replica["damaged"] == [live.digest]
     assert len(replica["drift"]) == 2
-    bring(resources.registry, resources.fleet, live, resources.work_folder)
+    ensure_loaded(resources.registry, resources.fleet.discover(), live, resources.work_folder)
     assert status()[0] == 0
 
 
@@ -127,7 +127,7 @@ def test_for_a_person_it_says_the_same(
     ended, printed = run(environment, "status")
     assert ended == 0
     assert all(word in printed for word in (live.model, live.digest[:12], live.serving_name))
-    resources.fleet.replicas[0].folder.clear_slot(LIVE_SLOT)
+    resources.fleet.discover().members[0].folder.clear_slot(LIVE_SLOT)
     ended, printed = run(environment, "status")
     assert ended == 1
     assert f"serves nothing as {LIVE_SLOT}, expected {live.digest[:12]}" in printed

@@ -49,7 +49,7 @@ def state(cluster: Cluster) -> Mapping[str, Any]:
     return {
         "aliases": aliases,
         "verdicts": {alias: registry.verdicts(version) for alias, version in aliases.items()},
-        "served": cluster.resources.fleet.replicas[0].listing(),
+        "served": cluster.resources.fleet.discover().members[0].listing(),
         "files": {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()},
     }
 
@@ -73,7 +73,7 @@ def require_one_line(ended: Ended, cause: str) -> None:
         (("deploy",), "MLFLOW_TRACKING_URI", "{other_host}", "--allowed-hosts localhost:"),
         (("deploy",), "VLLM_REPLICAS", "{nowhere}", "vLLM at {nowhere} is unreachable"),
         (EVALUATE, "VLLM_REPLICAS", "{nowhere}", "vLLM at {nowhere} is unreachable"),
-        (EVALUATE, "JUDGE_URL", "{nowhere}", "{nowhere}/v1/models failed"),
+        (EVALUATE, "JUDGE_URL", "{nowhere}", "The judge at {nowhere} is unreachable"),
         (PERFORMANCE, "PROMETHEUS_URL", "{nowhere}", "Prometheus at {nowhere} failed"),
         (PERFORMANCE, "PROMETHEUS_URL", "{mlflow}", "Prometheus at {mlflow} failed"),
     ],

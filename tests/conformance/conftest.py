@@ -10,7 +10,7 @@ import pytest
 from lora_assets.gates import smoke
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.replica import Replica
-from lora_assets.serving.replica_folder import SharedFolder
+from lora_assets.serving.replica_folder import shared_folder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from tests.support.random_adapters import ATTENTION, save_adapter
 from tests.support.replicas import (
@@ -51,7 +51,7 @@ def fresh(adapters: Sequence[Known], tmp_path_factory: pytest.TempPathFactory) -
         folder.mkdir()
         with running(folder, lora_modules={known.name: known.source}) as server:
             server.await_health()
-            replica = Replica(server.url, "", 120, SharedFolder(str(folder)))
+            replica = Replica(server.url, "", 120, shared_folder(str(folder)))
             found[known.name] = [replica.complete(known.name, p, 16) for p in smoke.PROMPTS]
 
     with ThreadPoolExecutor(2) as pool:

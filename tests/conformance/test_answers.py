@@ -20,20 +20,20 @@ SEQUENCES, STEPS = 50, 3
 
 
 def put(fleet: Fleet, known: Known) -> None:
-    fleet.place(known.source, known.digest)
-    fleet.load(known.name, known.digest, smoke.PROMPTS)
+    fleet.discover().place(known.source, known.digest)
+    fleet.discover().load(known.name, known.digest, smoke.PROMPTS)
 
 
 def switch(fleet: Fleet, slot: str, known: Known) -> None:
     put(fleet, known)
-    fleet.renew_slot(slot, known.name, known.digest, smoke.PROMPTS)
+    fleet.discover().renew_slot(slot, known.name, known.digest, smoke.PROMPTS)
 
 
 def test_any_sequence_of_changes_answers_as_a_fresh_server_does(
     servers: Sequence[RunningServer], adapters: Sequence[Known], fresh: Answers
 ) -> None:
     fleet = fleet_of(servers[:1])
-    replica = fleet.replicas[0]
+    replica = fleet.discover().members[0]
     rng = random.Random(2026)
     slots: dict[str, Known] = {}
     former: dict[str, Known] = {}
@@ -68,11 +68,11 @@ def test_two_switches_at_once_end_with_one_adapter_everywhere(
     failures = [error for each in done if (error := each.exception()) is not None]
     assert all(isinstance(error, LoraAssetsError) for error in failures)
     switch(fleet, CANDIDATE_SLOT, adapters[4])
-    assert set(fleet.serving(CANDIDATE_SLOT).values()) == {adapters[4].digest}
+    assert set(fleet.discover().serving(CANDIDATE_SLOT).values()) == {adapters[4].digest}
     assert_answers(fleet, CANDIDATE_SLOT, adapters[4], fresh, 2)
 
 
 def test_preflight_learns_what_the_server_can_take(fleet: Fleet) -> None:
-    limits = fleet.replicas[0].limits()
+    limits = fleet.discover().members[0].limits()
     assert limits.base_names[0] == "embedded-base"
     assert (limits.runtime_loading, limits.max_loras) == (True, ADAPTERS)

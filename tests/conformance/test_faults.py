@@ -102,12 +102,12 @@ def test_a_replica_that_restarted_and_one_that_joins_serve_only_after_their_repa
         third.await_health()
         larger = stack_of(Path(stack.environment["LORA_ASSETS_HOME"]), [*servers, third]).resources
         urls = [server.url for server in (*servers, third)]
-        held = larger.fleet.serving(name)
+        held = larger.fleet.discover().serving(name)
         assert held == {urls[0]: live.digest, urls[1]: None, urls[2]: None}
         found = Watch(larger, instance).requested()
         assert f"{urls[1]} serves nothing as {name}" in found
         Watch(larger, instance).repair()
-        assert larger.fleet.serving(name) == dict.fromkeys(urls, live.digest)
+        assert larger.fleet.discover().serving(name) == dict.fromkeys(urls, live.digest)
         assert_answers(larger.fleet, LIVE_SLOT, live, fresh, 2)
         assert "Every replica serves" in Watch(larger, instance).skipped()
 
@@ -141,5 +141,5 @@ def test_a_byte_that_changed_on_a_replica_is_found_and_mended(
     damage(Path(fleet.adapters_dir) / live.digest / WEIGHTS)
     assert f"expected {live.digest[:12]}" in Watch(stack.resources, instance).requested()
     Watch(stack.resources, instance).repair()
-    assert fleet.holds(live.digest)
+    assert fleet.discover().holds(live.digest)
     assert_answers(fleet, LIVE_SLOT, live, fresh, 0)

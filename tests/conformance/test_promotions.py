@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import httpx
 import pytest
 
-from lora_assets.assets.served import bring
+from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
@@ -86,7 +86,7 @@ def test_clients_that_stream_through_twenty_promotions_see_no_error_and_no_third
         promoted.append(promote(resources, data_version))
 
     promote_next()
-    urls = [replica.url for replica in resources.fleet.replicas]
+    urls = [replica.url for replica in resources.fleet.discover().members]
     clients = [StreamingClient(urls[n % len(urls)], n) for n in range(CLIENTS)]
 
     async def drive() -> None:
@@ -140,9 +140,9 @@ def test_two_promotions_at_once_end_in_one_state(
         stage(resources, adapters[number].source, str(number))
         promote(resources, str(number))
     third = stage(resources, adapters[3].source, "3")
-    bring(resources.registry, resources.fleet, third, resources.work_folder)
+    ensure_loaded(resources.registry, resources.fleet.discover(), third, resources.work_folder)
     place = CANDIDATE_SLOT, third.serving_name, third.digest
-    resources.fleet.renew_slot(*place, smoke.PROMPTS)
+    resources.fleet.discover().renew_slot(*place, smoke.PROMPTS)
     ended = at_once(stack.environment, "promote", second)
     # The later one may find that the earlier one has settled what it came for.
     assert 0 in [code for code, _ in ended]
@@ -150,7 +150,7 @@ def test_two_promotions_at_once_end_in_one_state(
     assert resources.registry.promotion() is None
     live = resources.registry.aliases()["live"]
     (known,) = [known for known in adapters if known.digest == live.digest]
-    assert set(resources.fleet.serving(LIVE_SLOT).values()) == {live.digest}
+    assert set(resources.fleet.discover().serving(LIVE_SLOT).values()) == {live.digest}
     assert_answers(resources.fleet, LIVE_SLOT, known, fresh, 0)
     ((code, line),) = at_once(stack.environment, "status")
     assert code == 0, line

@@ -13,7 +13,7 @@ import pytest
 
 from lora_assets.resources import object_store
 from lora_assets.serving.discovery import from_deployment, from_selector, from_service
-from lora_assets.serving.pod_exec import PodFolder
+from lora_assets.serving.pod_exec import pod_folder
 from tests.serving.test_pod_exec import make_adapter
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
 from tests.support.manifests import DEPLOY, find
@@ -65,7 +65,7 @@ def test_the_fleet_role_has_what_discovery_and_deployment_ask_for(
         from_service("models", "vllm-service")
         from_selector("models", "app=vllm", 8000)
         from_deployment("models", "vllm", 8000)
-        folder = PodFolder("/mnt/adapters", "models", "vllm-0", None)
+        folder = pod_folder("/mnt/adapters", "models", "vllm-0", None)
         folder.place(adapter, digest)
         assert folder.contents()["digests"] == {digest: digest}
     assert rights("fleet") == asked_of_the_server(api.requests)

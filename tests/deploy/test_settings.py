@@ -12,8 +12,7 @@ from mlflow.cli import cli as mlflow_cli
 from lora_assets.cli.stack import resource_config
 from lora_assets.records.training import LORA_PROFILES
 from lora_assets.resources.fleet import Fleet
-from lora_assets.serving.pod_exec import PodFolder
-from lora_assets.serving.preflight import PLACES
+from lora_assets.serving.preflight import MIN_LORAS
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod
@@ -150,9 +149,8 @@ def test_a_workflows_deployment_and_namespace_say_which_pods_are_the_replicas(
         api.pods.append(Pod(pod, tmp_path, {"app": name}, namespace))
     with api.serving(tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        (found,) = fleet.replicas
-    assert isinstance(found.folder, PodFolder)
-    assert (found.folder.namespace, found.folder.pod) == (parameters["namespace"], replica)
+        (found,) = fleet.discover().members
+    assert str(found.folder.transport).endswith(f"in pod {parameters['namespace']}/{replica}")
 
 
 def test_adapters_and_plugin_are_restored_where_vllm_reads_them() -> None:
@@ -173,7 +171,7 @@ def test_vllm_takes_every_profile_and_as_many_adapters_as_are_served() -> None:
     rank = max(profile.rank for profile in LORA_PROFILES.values())
     assert int(options["max-lora-rank"]) == rank
     assert variables(code_location())["VLLM_MAX_LORA_RANK"] == options["max-lora-rank"]
-    assert int(options["max-loras"]) == PLACES
+    assert int(options["max-loras"]) == MIN_LORAS
     assert "--enable-lora" in vllm()["command"]
     assert vllm()["command"][:3] == [
         "vllm",

@@ -83,7 +83,7 @@ def test_a_request_that_fails_twice_is_answered_at_the_third_try(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "tries"), [(500, "got 500: out of memory", 3), (400, "too long", 1)]
+    ("status", "said", "tries"), [(500, "with 500: out of memory", 3), (400, "too long", 1)]
 )
 def test_only_what_may_pass_is_repeated_and_a_failure_is_never_an_empty_answer(
     tmp_path: Path, status: int, said: str, tries: int
@@ -116,7 +116,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     def dies(prompt: str, tries: int) -> JSONResponse:
         return _echo(prompt, tries) if int(prompt[1:]) < 12 else JSONResponse({}, 500)
 
-    with pytest.raises(LoraAssetsError, match="got 500"):
+    with pytest.raises(LoraAssetsError, match="with 500"):
         CompletionsDouble(dies).answer(journal, max_concurrent=1)
     half_a_line = journal.read_bytes()[:40]
     with journal.open("ab") as file:

@@ -103,7 +103,7 @@ def test_a_judge_that_always_talks_garbage_leaves_answers_ungraded(
 
 def test_a_judge_that_is_down_is_a_named_failure(tmp_path: Path) -> None:
     judge = JudgeDouble(lambda answer, tries: JSONResponse({"error": "loading"}, 503))
-    with pytest.raises(LoraAssetsError, match="got 503: loading"):
+    with pytest.raises(LoraAssetsError, match="with 503: loading"):
         _grade(judge.app, tmp_path / "j")
 
 

@@ -90,7 +90,7 @@ def test_it_ends_live_with_a_pod_for_each_step(lifecycle: Lifecycle) -> None:
     assert {step for step in STEPS if lifecycle.jobs(step)} == set(STEPS)
     live = lifecycle.cluster.resources.registry.aliases()["live"]
     fleet = lifecycle.cluster.resources.fleet
-    assert set(fleet.serving(fleet.live_slot).values()) == {live.digest}
+    assert set(fleet.discover().serving(fleet.live_slot).values()) == {live.digest}
 
 
 @pytest.mark.parametrize("step", STEPS)

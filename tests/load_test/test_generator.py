@@ -117,7 +117,7 @@ def test_a_complete_stream_is_timed_and_its_tokens_are_counted() -> None:
 @pytest.mark.parametrize(
     ("behaviour", "error"),
     [
-        ("busy", "got 503: busy"),
+        ("busy", "with 503: busy"),
         ("unfinished", "finish_reason is None"),
         ("aborted", "finish_reason is abort"),
         ("no choice", "finish_reason is None"),

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from lora_assets.assets.served import bring
+from lora_assets.assets.served import ensure_loaded
 from lora_assets.cli.main import main
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.run_outcome import RunFailed
@@ -128,8 +128,8 @@ def staged(dagster: RemoteDagster, adapter_folders: tuple[Path, ...]) -> ModelVe
     resources.registry.set_alias("candidate", version)
     resources.registry.set_alias("staged", version)
     fleet = resources.fleet
-    bring(resources.registry, fleet, version, resources.work_folder)
-    fleet.renew_slot(fleet.candidate_slot, version.serving_name, version.digest, ("a",))
+    ensure_loaded(resources.registry, fleet.discover(), version, resources.work_folder)
+    fleet.discover().renew_slot(fleet.candidate_slot, version.serving_name, version.digest, ("a",))
     keep(resources, "training_data", data)
     keep(resources, "adapter", adapter)
     keep(resources, "staged_deployment", version)

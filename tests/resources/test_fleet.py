@@ -20,7 +20,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.served import AdapterShape
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving import adapter_files
-from lora_assets.serving.same_weights import same_logprobs
+from lora_assets.serving.replicas import same_logprobs
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, digest_folder
 from lora_assets.serving.vllm_plugin.slots import SlotMiddleware
 from tests.support.doubles.broken_vllm import BASE, BrokenVllm, listening
@@ -83,13 +83,13 @@ def place(fleet: Fleet, folders: Sequence[Path]) -> list[Deployed]:
     """Each adapter's own name and digest, its bytes in the fleet's folder."""
     found = [(f"m-v{n}-{digest_folder(f)[:12]}", digest_folder(f)) for n, f in enumerate(folders)]
     for folder, (_, digest) in zip(folders, found, strict=True):
-        fleet.place(folder, digest)
+        fleet.discover().place(folder, digest)
     return found
 
 
 def state(*urls: str, root: Path) -> Any:
     """What each server lists, and every link of the folder that they share."""
-    listed = [Fleet(vllm_url=url, adapters_dir="/").replicas[0].loaded() for url in urls]
+    listed = [Fleet(vllm_url=url, adapters_dir="/").discover().members[0].loaded() for url in urls]
     return listed, contents(root)["names"], contents(root)["slots"]
 
 
@@ -97,7 +97,7 @@ def alike(fleet: Fleet, one: str, other: str) -> bool:
     """Whether two names answer with the same weights on every replica."""
     return all(
         same_logprobs(*(replica.complete(name, PROMPTS[0], 8).logprobs for name in (one, other)))
-        for replica in fleet.replicas
+        for replica in fleet.discover().members
     )
 
 
@@ -107,15 +107,17 @@ def test_loading_and_renewing_reach_both_replicas(
     fleet = fleet_of(start(), start())
     deployed = place(fleet, adapter_folders[:2])
     for name, digest in (*deployed, deployed[0]):
-        fleet.load(name, digest, PROMPTS)
-        fleet.renew_slot(SLOT, name, digest, PROMPTS)
-        urls = [replica.url for replica in fleet.replicas]
-        assert fleet.serving(SLOT) == dict.fromkeys(urls, digest)
-        assert fleet.serving(name) == dict.fromkeys(urls, digest)
+        fleet.discover().load(name, digest, PROMPTS)
+        fleet.discover().renew_slot(SLOT, name, digest, PROMPTS)
+        urls = [replica.url for replica in fleet.discover().members]
+        assert fleet.discover().serving(SLOT) == dict.fromkeys(urls, digest)
+        assert fleet.discover().serving(name) == dict.fromkeys(urls, digest)
         assert alike(fleet, SLOT, name)
     assert not alike(fleet, deployed[0][0], deployed[1][0])
-    assert fleet.without_slots() == []
-    assert fleet.serving("unknown") == dict.fromkeys(fleet.serving(SLOT), None)
+    assert fleet.discover().without_slots() == []
+    assert fleet.discover().serving("unknown") == dict.fromkeys(
+        fleet.discover().serving(SLOT), None
+    )
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def serving_first(
 ) -> tuple[str, list[Deployed]]:
     """A server whose slot serves the first of two adapters, both with their bytes in place."""
     url = start()
-    replica = fleet_of(url).replicas[0]
+    replica = fleet_of(url).discover().members[0]
     deployed = place(fleet_of(url), adapter_folders[:2])
     replica.folder.set_name(*deployed[0])
     replica.folder.set_slot(SLOT, deployed[0][0])
@@ -144,8 +146,8 @@ def test_a_dead_replica_is_named_and_the_other_keeps_what_it_had(
     fleet = fleet_of(*((dead, url) if first else (url, dead)))
     listed, _, slots = state(url, root=root)
     for act in (
-        lambda: fleet.load(*deployed[1], PROMPTS),
-        lambda: fleet.renew_slot(SLOT, *deployed[0], PROMPTS),
+        lambda: fleet.discover().load(*deployed[1], PROMPTS),
+        lambda: fleet.discover().renew_slot(SLOT, *deployed[0], PROMPTS),
     ):
         with pytest.raises(LoraAssetsError, match=f"{dead} is unreachable"):
             act()
@@ -166,7 +168,7 @@ def test_a_replica_that_fails_while_it_loads_is_named_and_none_has_the_name(
     bad = start(double)
     listed, _, slots = state(url, bad, root=root)
     with pytest.raises(LoraAssetsError, match=f"{bad} answered {path} with 500"):
-        fleet_of(bad, url).load(*deployed[1], PROMPTS)
+        fleet_of(bad, url).discover().load(*deployed[1], PROMPTS)
     found = state(url, bad, root=root)
     assert (found[0], found[2]) == (listed, slots)
 
@@ -183,12 +185,12 @@ def test_a_slot_stays_as_it_was_where_one_replica_fails_after_the_others_are_don
     fails = BrokenVllm(slots_folder=str(root), adapters=dict(folders))
     works = BrokenVllm(slots_folder=str(root), adapters=dict(folders))
     fleet = fleet_of(start(fails), start(works))
-    fleet.replicas[0].folder.set_name(name, digest)
+    fleet.discover().members[0].folder.set_name(name, digest)
     fails.faults["/v1/completions"] = 500
     # To list what it serves is the last that each is asked for.
     fails.waits["/v1/completions"] = lambda: works.asked[-2:] == ["/v1/completions", "/v1/models"]
     with pytest.raises(LoraAssetsError, match="with 500"):
-        fleet.renew_slot(SLOT, name, digest, PROMPTS)
+        fleet.discover().renew_slot(SLOT, name, digest, PROMPTS)
     assert contents(root)["slots"] == {SLOT: old}
 
 
@@ -198,7 +200,7 @@ def test_the_cause_is_told_also_where_another_replica_cannot_go_back(
     stuck = BrokenVllm(faults={"/v1/unload_lora_adapter": 503})
     urls = start(BrokenVllm(faults={"/v1/load_lora_adapter": 500})), start(stuck)
     with pytest.raises(LoraAssetsError) as raised:
-        fleet_of(*urls).load(*serving_first[1][1], PROMPTS)
+        fleet_of(*urls).discover().load(*serving_first[1][1], PROMPTS)
     assert f"{urls[0]} answered /v1/load_lora_adapter with 500" in str(raised.value)
     assert f"{urls[1]} answered /v1/unload_lora_adapter with 503" in str(raised.value)
 
@@ -210,7 +212,7 @@ def test_replicas_are_handled_at_once(
     load = "/v1/load_lora_adapter"
     for one, other in (both, both[::-1]):
         one.waits[load] = lambda other=other: load in other.asked  # type: ignore[misc]
-    fleet_of(*map(start, both)).load(*serving_first[1][0], PROMPTS)
+    fleet_of(*map(start, both)).discover().load(*serving_first[1][0], PROMPTS)
     assert both[0].adapters == both[1].adapters != {}
 
 
@@ -230,8 +232,8 @@ def test_an_adapter_that_changes_nothing_is_refused_by_name_on_every_replica(
     fleet = fleet_of(start(), start())
     ((name, digest),) = place(fleet, [idle])
     with pytest.raises(LoraAssetsError, match=f"as {name} exactly as its base model") as raised:
-        fleet.load(name, digest, PROMPTS)
-    for replica in fleet.replicas:
+        fleet.discover().load(name, digest, PROMPTS)
+    for replica in fleet.discover().members:
         assert replica.url in str(raised.value)
         assert replica.loaded() == {}
 
@@ -242,9 +244,9 @@ def test_an_adapter_that_was_refused_does_not_answer(
     fleet = fleet_of(start())
     ((name, digest),) = place(fleet, [idle])
     with pytest.raises(LoraAssetsError, match="exactly as its base model"):
-        fleet.load(name, digest, PROMPTS)
+        fleet.discover().load(name, digest, PROMPTS)
     with pytest.raises(LoraAssetsError, match="404"):
-        fleet.replicas[0].complete(name, "a", 1)
+        fleet.discover().members[0].complete(name, "a", 1)
 
 
 def test_a_byte_changed_in_the_folder_is_refused_before_anything_is_loaded(
@@ -256,11 +258,11 @@ def test_a_byte_changed_in_the_folder_is_refused_before_anything_is_loaded(
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     before = state(url, root=root)
     fleet = fleet_of(url)
-    assert not fleet.holds(digest)
+    assert not fleet.discover().holds(digest)
     with pytest.raises(LoraAssetsError, match=f"{digest[:12]} has digest .* have changed"):
-        fleet.load(name, digest, PROMPTS)
+        fleet.discover().load(name, digest, PROMPTS)
     assert state(url, root=root) == before
-    assert fleet.replicas[0].served().damaged == (digest,)
+    assert fleet.discover().members[0].served().damaged == (digest,)
 
 
 def test_retiring_removes_what_nothing_points_at_and_nothing_else(
@@ -269,11 +271,11 @@ def test_retiring_removes_what_nothing_points_at_and_nothing_else(
     fleet = fleet_of(start(), start())
     deployed = place(fleet, adapter_folders[:3])
     for name, digest in deployed:
-        fleet.load(name, digest, PROMPTS)
-    fleet.renew_slot(SLOT, *deployed[0], PROMPTS)
-    fleet.retire([deployed[1][1]])
+        fleet.discover().load(name, digest, PROMPTS)
+    fleet.discover().renew_slot(SLOT, *deployed[0], PROMPTS)
+    fleet.discover().retire([deployed[1][1]])
     kept = dict(deployed[:2])
-    for replica in fleet.replicas:
+    for replica in fleet.discover().members:
         served = replica.served()
         assert served.adapters == {**kept, SLOT: deployed[0][1]}
         assert served.damaged == ()
@@ -289,11 +291,11 @@ def test_a_server_that_reads_another_folder_is_named_and_no_slot_moves(
     tmp_path: Path,
 ) -> None:
     url, deployed = serving_first
-    fleet_of(url).load(*deployed[1], PROMPTS)
+    fleet_of(url).discover().load(*deployed[1], PROMPTS)
     before = state(url, root=root)
     elsewhere = start(folder=tmp_path / "elsewhere")
     with pytest.raises(LoraAssetsError, match=f"{elsewhere} reads its slots from .*/elsewhere"):
-        fleet_of(elsewhere, url).renew_slot(SLOT, *deployed[1], PROMPTS)
+        fleet_of(elsewhere, url).discover().renew_slot(SLOT, *deployed[1], PROMPTS)
     assert state(url, root=root) == before
 
 
@@ -307,10 +309,10 @@ def test_a_slot_that_answers_with_other_weights_is_refused_and_put_back(
     mixes = BrokenVllm(slots_folder=str(root))
     mixes.adapters = {name: f"{root}/{digest}", SLOT: f"{root}/{old}"}
     url = start(mixes)
-    fleet_of(url).load(name, digest, PROMPTS)
+    fleet_of(url).discover().load(name, digest, PROMPTS)
     before = contents(root)["slots"]
     with pytest.raises(LoraAssetsError, match=f"{url} answers as {SLOT} with other weights"):
-        fleet_of(url).renew_slot(SLOT, name, digest, PROMPTS)
+        fleet_of(url).discover().renew_slot(SLOT, name, digest, PROMPTS)
     assert contents(root)["slots"] == before
 
 
@@ -318,11 +320,11 @@ def test_without_the_middleware_a_slot_is_unloaded_and_loaded_again(
     start: Start, fleet_of: Callable[..., Fleet], adapter_folders: tuple[Path, ...]
 ) -> None:
     fleet = fleet_of(start(slots=False))
-    assert fleet.without_slots() == [fleet.replicas[0].url]
+    assert fleet.discover().without_slots() == [fleet.discover().members[0].url]
     for name, digest in place(fleet, adapter_folders[:2]):
-        fleet.load(name, digest, PROMPTS)
-        fleet.renew_slot(SLOT, name, digest, PROMPTS)
-        assert [*fleet.serving(SLOT).values()] == [digest]
+        fleet.discover().load(name, digest, PROMPTS)
+        fleet.discover().renew_slot(SLOT, name, digest, PROMPTS)
+        assert [*fleet.discover().serving(SLOT).values()] == [digest]
         assert alike(fleet, SLOT, name)
 
 
@@ -345,7 +347,7 @@ def test_without_the_middleware_a_failed_load_brings_the_slot_back(
 
     double.waits["/v1/load_lora_adapter"] = once
     with pytest.raises(LoraAssetsError, match="with 500"):
-        fleet_of(url).renew_slot(SLOT, name, digest, PROMPTS)
+        fleet_of(url).discover().renew_slot(SLOT, name, digest, PROMPTS)
     assert double.adapters[SLOT] == f"{root}/{old}"
 
 
@@ -354,9 +356,9 @@ def test_preflight_names_each_replica_that_cannot_take_it_with_the_flag_and_copi
 ) -> None:
     one, none = start(BrokenVllm(max_lora=1)), start(BrokenVllm(max_lora=None))
     adapter = AdapterShape(rank=8, base_model=BASE, modules={})
-    fleet_of(start()).preflight(adapter)
+    fleet_of(start()).discover().preflight(adapter)
     with pytest.raises(LoraAssetsError) as raised:
-        fleet_of(one, none, start()).preflight(adapter)
+        fleet_of(one, none, start()).discover().preflight(adapter)
     message = str(raised.value)
     assert f"{one} can't take the adapter" in message
     assert "--max-loras 3" in message
@@ -367,5 +369,5 @@ def test_preflight_names_each_replica_that_cannot_take_it_with_the_flag_and_copi
 
 def test_the_key_is_in_no_representation_of_the_fleet() -> None:
     fleet = Fleet(vllm_url="http://a", adapters_dir="/a", api_key="sk-very-secret")
-    assert fleet.replicas[0].api_key == "sk-very-secret"
-    assert "sk-very-secret" not in f"{fleet!r} {fleet} {fleet.replicas!r}"
+    assert fleet.discover().members[0].api_key == "sk-very-secret"
+    assert "sk-very-secret" not in f"{fleet!r} {fleet} {fleet.discover()!r}"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lora_assets.assets.run_tags import WHY
-from lora_assets.assets.served import bring
+from lora_assets.assets.served import ensure_loaded
 from lora_assets.embedded.server.api import create_app
 from lora_assets.embedded.server.options import ServerOptions
 from lora_assets.embedded.server.process import start_engine
@@ -38,10 +38,10 @@ def watch(resources: Resources) -> Iterator[Watch]:
 def deploy(watch: Watch, folder: Path, alias: Alias) -> ModelVersion:
     """An adapter that is served everywhere as its alias says."""
     version = watch.registry.register(trained(watch.resources, folder, "1"))
-    bring(watch.registry, watch.fleet, version, watch.resources.work_folder)
+    ensure_loaded(watch.registry, watch.fleet.discover(), version, watch.resources.work_folder)
     if alias in SLOTS:
         slot, name = SLOTS[alias], version.serving_name
-        watch.fleet.renew_slot(slot, name, version.digest, smoke.PROMPTS)
+        watch.fleet.discover().renew_slot(slot, name, version.digest, smoke.PROMPTS)
     watch.registry.set_alias(alias, version)
     return version
 
@@ -70,11 +70,11 @@ def test_before_the_first_promotion_there_is_nothing_to_repair(watch: Watch) -> 
 
 
 def unload(watch: Watch, version: ModelVersion) -> None:
-    watch.fleet.replicas[0].unload(version.serving_name)
+    watch.fleet.discover().members[0].unload(version.serving_name)
 
 
 def empty_the_slot(watch: Watch, version: ModelVersion) -> None:
-    watch.fleet.replicas[0].folder.clear_slot(SLOTS["live"])
+    watch.fleet.discover().members[0].folder.clear_slot(SLOTS["live"])
 
 
 def damage(watch: Watch, version: ModelVersion) -> None:
@@ -100,9 +100,9 @@ def test_what_went_missing_is_named_and_brought_back(
     assert f"expected {live.digest[:12]}" in found
     watch.repair()
     assert "Every replica serves" in watch.skipped()
-    assert watch.fleet.holds(live.digest)
-    assert watch.fleet.serving(SLOTS["live"]) == {url: live.digest}
-    watch.fleet.replicas[0].complete(SLOTS["live"], "a", 1)
+    assert watch.fleet.discover().holds(live.digest)
+    assert watch.fleet.discover().serving(SLOTS["live"]) == {url: live.digest}
+    watch.fleet.discover().members[0].complete(SLOTS["live"], "a", 1)
     shown = watch.instance.fetch_observations(dg.AssetKey("live_deployment"), limit=1).records
     assert shown[0].partition_key == live.data_version
     (row,) = shown[0].asset_observation.metadata["replicas"].value.records
@@ -116,12 +116,12 @@ def test_a_slot_that_stands_for_another_adapter_is_put_back(
 ) -> None:
     other = deploy(watch, adapter_folders[1], "candidate")
     slot = SLOTS["live"]
-    watch.fleet.renew_slot(slot, other.serving_name, other.digest, smoke.PROMPTS)
+    watch.fleet.discover().renew_slot(slot, other.serving_name, other.digest, smoke.PROMPTS)
     found = watch.requested()
     url = watch.fleet.vllm_url
     assert found == f"{url} serves {other.digest[:12]} as {slot}, expected {live.digest[:12]}"
     watch.repair()
-    assert watch.fleet.serving(slot) == {url: live.digest}
+    assert watch.fleet.discover().serving(slot) == {url: live.digest}
 
 
 def test_previous_and_staged_are_brought_back_too(
@@ -134,9 +134,11 @@ def test_previous_and_staged_are_brought_back_too(
     for version in (previous, staged):
         unload(watch, version)
     names = {previous.serving_name, staged.serving_name, SLOTS["staged"]}
-    assert {each.name for each in find_drift(watch.registry, watch.fleet)} == names
+    assert {
+        each.name for each in find_drift(watch.registry, watch.fleet, watch.fleet.discover())
+    } == names
     watch.repair()
-    loaded = watch.fleet.replicas[0].loaded()
+    loaded = watch.fleet.discover().members[0].loaded()
     assert names <= set(loaded)
     assert Path(loaded[SLOTS["staged"]]).name == staged.digest
     assert Path(loaded[SLOTS["live"]]).name == live.digest
@@ -155,7 +157,9 @@ def test_a_replica_that_joins_empty_gets_what_the_others_serve(
             urls = [watch.fleet.vllm_url, joined]
             assert larger.requested().startswith(f"{joined} serves nothing as ")
             larger.repair()
-            assert larger.fleet.serving(SLOTS["live"]) == dict.fromkeys(urls, live.digest)
+            assert larger.fleet.discover().serving(SLOTS["live"]) == dict.fromkeys(
+                urls, live.digest
+            )
             assert "Every replica serves" in larger.skipped()
     finally:
         engine.close()
@@ -167,7 +171,7 @@ def test_a_promotion_under_way_is_left_to_itself(watch: Watch, live: ModelVersio
     watch.registry.begin_promotion(promotion(live))
     assert "promotion is under way" in watch.skipped()
     watch.repair()
-    assert watch.fleet.serving(SLOTS["live"]) == {watch.fleet.vllm_url: None}
+    assert watch.fleet.discover().serving(SLOTS["live"]) == {watch.fleet.vllm_url: None}
 
 
 def test_a_repair_under_way_is_not_started_again(watch: Watch, live: ModelVersion) -> None:
@@ -227,5 +231,5 @@ def test_an_adapter_damaged_in_the_registry_too_is_not_put_back(
     stored.write_bytes(stored.read_bytes()[:-1] + b"!")
     with pytest.raises(LoraAssetsError, match=f"expected {live.digest[:12]}"):
         watch.repair()
-    assert not watch.fleet.holds(live.digest)
-    watch.fleet.place(adapter_folders[0], live.digest)  # For the tests that follow.
+    assert not watch.fleet.discover().holds(live.digest)
+    watch.fleet.discover().place(adapter_folders[0], live.digest)  # For the tests that follow.

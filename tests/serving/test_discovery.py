@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,12 +25,12 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesA
 
 @pytest.fixture
 def fleet(api: KubernetesApi, tmp_path: Path) -> KubernetesApi:
-    """Three replicas, one of them not ready, among pods that are none."""
+    """Two replicas that are ready among pods that are not, or that are something else."""
     api.services = [Service("vllm", {"app": "vllm"}), Service("other", {"app": "other"})]
     api.pods = [
         Pod("vllm-2", tmp_path, ip="fd00::2", ready=True),
         Pod("vllm-1", tmp_path, ip="10.0.0.1", ready=False),
-        Pod("vllm-0", tmp_path, ip="10.0.0.0", labels={"app": "vllm", "tier": "gpu"}),
+        Pod("vllm-0", tmp_path, {"app": "vllm", "tier": "gpu"}, ip="10.0.0.0", node="gpu-7"),
         Pod("vllm-3", tmp_path, ip="10.0.0.3", deleted=True),
         Pod("vllm-4", tmp_path, ip=None, ready=False, phase="Pending"),
         Pod("judge-0", tmp_path, ip="10.0.0.4", labels={"app": "judge"}),
@@ -38,22 +39,24 @@ def fleet(api: KubernetesApi, tmp_path: Path) -> KubernetesApi:
     return api
 
 
-REPLICAS = (
-    DiscoveredReplica("http://10.0.0.0:8000", "models", "vllm-0", ready=True),
-    DiscoveredReplica("http://10.0.0.1:8000", "models", "vllm-1", ready=False),
-    DiscoveredReplica("http://[fd00::2]:8000", "models", "vllm-2", ready=True),
+BEHIND_SERVICE = (
+    DiscoveredReplica("http://10.0.0.0:8000", "models", "vllm-0", "ready", "gpu-7"),
+    DiscoveredReplica("http://10.0.0.1:8000", "models", "vllm-1", "not ready"),
+    DiscoveredReplica("http://[fd00::2]:8000", "models", "vllm-2", "ready"),
+    DiscoveredReplica("http://10.0.0.3:8000", "models", "vllm-3", "terminating"),
 )
+LABELLED = (*BEHIND_SERVICE, DiscoveredReplica("", "models", "vllm-4", "pending"))
 
 
 @pytest.mark.usefixtures("fleet")
 def test_the_pods_behind_a_service_are_found_with_their_readiness() -> None:
-    assert from_service("models", "vllm") == REPLICAS
+    assert from_service("models", "vllm") == BEHIND_SERVICE
 
 
 @pytest.mark.usefixtures("fleet")
 def test_the_pods_with_labels_are_found_with_their_readiness() -> None:
-    assert from_selector("models", "app=vllm", 8000) == REPLICAS
-    assert from_selector("models", "app=vllm,tier=gpu", 8000) == REPLICAS[:1]
+    assert from_selector("models", "app=vllm", 8000) == LABELLED
+    assert from_selector("models", "app=vllm,tier=gpu", 8000) == LABELLED[:1]
     (found,) = from_selector("elsewhere", "app=vllm", 9000, scheme="https")
     assert found.url == "https://10.0.1.0:9000"
 
@@ -72,35 +75,79 @@ def test_the_pods_of_a_deployment_are_found_by_its_selector(fleet: KubernetesApi
             for name, terms in expressions.items()
         ),
     ]
-    assert from_deployment("models", "vllm", 8000) == REPLICAS
-    assert from_deployment("models", "set", 8000) == REPLICAS
-    assert from_deployment("models", "gpu", 8000) == REPLICAS[:1]
-    assert from_deployment("models", "cpu", 8000) == REPLICAS[1:]
+    assert from_deployment("models", "vllm", 8000) == LABELLED
+    assert from_deployment("models", "set", 8000) == LABELLED
+    assert from_deployment("models", "gpu", 8000) == LABELLED[:1]
+    assert from_deployment("models", "cpu", 8000) == LABELLED[1:]
     with pytest.raises(LoraAssetsError, match=r"no running pod .* in namespace models"):
         from_deployment("models", "none", 8000)
     with pytest.raises(LoraAssetsError, match=r"models/judge: .*not found"):
         from_deployment("models", "judge", 8000)
 
 
-def test_a_deployment_gives_the_replicas_where_nothing_else_does(fleet: KubernetesApi) -> None:
+PLACES = {"vllm_url": "http://all", "adapters_dir": "/mnt/adapters"}
+SOURCES = (
+    {"deployment": "vllm", "namespace": "models"},
+    {"service": "models/vllm"},
+    {"pod_selector": "models/app=vllm"},
+)
+
+
+@pytest.fixture(params=SOURCES, ids=lambda source: "-".join(source))
+def source(fleet: KubernetesApi, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What says which pods are the fleet's."""
     fleet.deployments = [Deployment("vllm", {"matchLabels": {"app": "vllm"}})]
-    places = {"vllm_url": "http://all", "adapters_dir": "/mnt/adapters"}
-    deployed = Fleet(**places, deployment="vllm", namespace="models")
-    assert [r.url for r in deployed.replicas] == [r.url for r in REPLICAS if r.ready]
-    named = Fleet(**places, deployment="vllm", namespace="models", replica_urls=["http://one"])
-    assert [replica.url for replica in named.replicas] == ["http://one"]
+    return {**PLACES, **request.param}
+
+
+def test_the_ready_pods_are_the_fleet_called_by_pod_and_node(source: dict[str, Any]) -> None:
+    replicas = Fleet(**source).discover()
+    assert {each.name: each.url for each in replicas.members} == {
+        "vllm-0 on gpu-7": "http://10.0.0.0:8000",
+        "vllm-2": "http://[fd00::2]:8000",
+    }
+    named = Fleet(**source | {"service": "", "pod_selector": ""}, replica_urls=["http://one/"])
+    assert [replica.name for replica in named.discover().members] == ["http://one"]
+
+
+def test_one_operation_asks_kubernetes_for_the_replicas_once(
+    fleet: KubernetesApi, source: dict[str, Any]
+) -> None:
+    replicas = Fleet(**source).discover()
+    asked = len(fleet.requests)
+    assert asked <= 2
+    assert len(replicas.folders) == len(replicas.members) == 2
+    assert len(fleet.requests) == asked
+
+
+def test_no_ready_replica_is_refused_with_the_state_of_each_pod(
+    fleet: KubernetesApi, source: dict[str, Any]
+) -> None:
+    for pod in fleet.pods[:3]:
+        pod.ready = False
+    with pytest.raises(LoraAssetsError, match=r"^0 of at least 1 vLLM replica") as caught:
+        Fleet(**source).discover()
+    states = ("vllm-0 on gpu-7 is not ready", "vllm-2 is not ready", "vllm-3 is terminating")
+    assert all(state in caught.value.cause for state in states)
+    assert "\n" not in str(caught.value)
+
+
+def test_fewer_ready_replicas_than_asked_for_are_refused_by_name(source: dict[str, Any]) -> None:
+    assert len(Fleet(**source, min_replicas=2).discover().members) == 2
+    told = r"2 of at least 3 .*vllm-2 is ready, vllm-1 is not ready.*VLLM_MIN_REPLICAS"
+    with pytest.raises(LoraAssetsError, match=told):
+        Fleet(**source, min_replicas=3).discover()
 
 
 def test_a_pod_that_has_ended_is_no_replica(fleet: KubernetesApi) -> None:
     fleet.pods[2].phase = "Failed"
-    assert from_selector("models", "app=vllm", 8000) == REPLICAS[1:]
+    assert from_selector("models", "app=vllm", 8000) == LABELLED[1:]
 
 
 def test_an_endpoint_of_unknown_readiness_is_ready_and_a_pod_is_not(fleet: KubernetesApi) -> None:
     fleet.pods[1].ready = None
-    assert [replica.ready for replica in from_service("models", "vllm")] == [True, True, True]
-    found = from_selector("models", "app=vllm", 8000)
-    assert [replica.ready for replica in found] == [True, False, True]
+    assert from_service("models", "vllm")[1].state == "ready"
+    assert from_selector("models", "app=vllm", 8000)[1].state == "not ready"
 
 
 def test_a_list_of_many_pages_is_read_to_its_end(api: KubernetesApi, tmp_path: Path) -> None:
@@ -127,7 +174,7 @@ def test_a_service_with_several_ports_needs_the_name_of_one(fleet: KubernetesApi
     fleet.services[0].ports = {"http": 8000, "metrics": 9000}
     with pytest.raises(LoraAssetsError, match=r"models/vllm.*'http', 'metrics'"):
         from_service("models", "vllm")
-    assert from_service("models", "vllm", port_name="http") == REPLICAS
+    assert from_service("models", "vllm", port_name="http") == BEHIND_SERVICE
     with pytest.raises(LoraAssetsError, match="asked for: grpc"):
         from_service("models", "vllm", port_name="grpc")
 

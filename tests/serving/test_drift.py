@@ -32,7 +32,7 @@ WHOLE = {
 
 
 def replica(adapters: Mapping[str, str], url: str = "http://a", *damaged: str) -> Served:
-    return Served(url=url, adapters=adapters, damaged=damaged)
+    return Served(replica=url, adapters=adapters, damaged=damaged)
 
 
 def found(*replicas: Served) -> tuple[Drift, ...]:
@@ -51,7 +51,7 @@ def test_without_aliases_nothing_is_expected() -> None:
 def test_each_name_that_a_replica_lacks_is_one_difference(name: str) -> None:
     rest = {each: digest for each, digest in WHOLE.items() if each != name}
     (only,) = found(replica(WHOLE), replica(rest, "http://b"))
-    assert only == Drift(url="http://b", name=name, expected=WHOLE[name], found=None)
+    assert only == Drift(replica="http://b", name=name, expected=WHOLE[name], found=None)
     assert str(only) == f"http://b serves nothing as {name}, expected {WHOLE[name][:12]}"
 
 
@@ -95,6 +95,6 @@ def test_every_replica_is_held_against_the_same_expectation(lacking: list[set[st
         replica({name: WHOLE[name] for name in WHOLE.keys() - gone}, f"http://{number}")
         for number, gone in enumerate(lacking)
     ]
-    assert {(each.url, each.name) for each in found(*replicas)} == {
+    assert {(each.replica, each.name) for each in found(*replicas)} == {
         (f"http://{number}", name) for number, gone in enumerate(lacking) for name in gone
     }

@@ -1,5 +1,7 @@
 import asyncio
 import socket
+from collections.abc import Callable
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -7,8 +9,9 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.judge import JUDGE
 from lora_assets.serving import http_client
-from lora_assets.serving.http_client import ModelList, open_client
+from lora_assets.serving.http_client import VLLM, ModelList, open_client
 
 SECRET = "sk-very-secret"
 
@@ -21,7 +24,7 @@ def double_that_replies(response: Response) -> httpx.AsyncClient:
     async def models() -> Response:
         return response
 
-    client = open_client("http://double/judge", 5, SECRET)
+    client = open_client("http://double/judge", 5, SECRET, JUDGE)
     client._transport = httpx.ASGITransport(app)
     return client
 
@@ -47,13 +50,13 @@ def test_a_path_in_the_base_url_is_kept() -> None:
 @pytest.mark.parametrize(
     ("response", "cause"),
     [
-        (JSONResponse({"error": {"message": "no such model."}}, 404), "got 404: no such model"),
-        (JSONResponse({"object": "error", "message": "bad"}, 400), "got 400: bad"),
-        (JSONResponse({"detail": "Not Found"}, 404), "got 404: Not Found"),
-        (JSONResponse({"error": "plain"}, 500), "got 500: plain"),
-        (PlainTextResponse("<h1>Bad\n\nGateway</h1>", 502), "got 502: <h1>Bad Gateway</h1>"),
-        (PlainTextResponse("", 503), r"got 503: \(no message\)"),
-        (JSONResponse({}, 301), "got 301"),
+        (JSONResponse({"error": {"message": "no such model."}}, 404), "with 404: no such model"),
+        (JSONResponse({"object": "error", "message": "bad"}, 400), "with 400: bad"),
+        (JSONResponse({"detail": "Not Found"}, 404), "with 404: Not Found"),
+        (JSONResponse({"error": "plain"}, 500), "with 500: plain"),
+        (PlainTextResponse("<h1>Bad\n\nGateway</h1>", 502), "with 502: <h1>Bad Gateway</h1>"),
+        (PlainTextResponse("", 503), r"with 503: \(no message\)"),
+        (JSONResponse({}, 301), "with 301"),
         (PlainTextResponse("<html>"), "can't be read"),
         (JSONResponse({"data": [{"name": "m"}]}), "can't be read: data.0.id"),
     ],
@@ -63,7 +66,8 @@ def test_a_reply_that_is_no_answer_is_one_line_with_url_and_reason(
 ) -> None:
     with pytest.raises(LoraAssetsError, match=cause) as caught:
         _models(double_that_replies(response))
-    assert "http://double/judge/v1/models" in caught.value.cause
+    assert "The judge at http://double/judge " in caught.value.cause
+    assert " /v1/models " in caught.value.cause
     assert "\n" not in str(caught.value)
     assert not caught.value.cause.endswith(".")
 
@@ -76,12 +80,44 @@ def test_the_api_key_is_in_no_error_and_no_repr() -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+def test_a_server_that_is_not_there_is_named_with_its_setting() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(LoraAssetsError, match=rf"GET {url}/v1/models failed"):
-            _models(open_client(url, 5))
+        with pytest.raises(LoraAssetsError, match=rf"judge at {url} is unreachable.*--judge-url"):
+            _models(open_client(url, 5, server=JUDGE))
+
+
+Ask = Callable[[str], object]
+ASKS: dict[str, Ask] = {
+    "a client": lambda url: _models(open_client(url, 5)),
+    "one request": lambda url: http_client.send(url, 5, "", VLLM, "GET", "/v1/models"),
+}
+
+
+@pytest.mark.parametrize(
+    ("errno", "cause", "asked"),
+    [
+        (socket.EAI_NONAME, r"there is no host nowhere\. Correct --vllm-url", 1),
+        (socket.EAI_NODATA, r"there is no host nowhere\. Correct --vllm-url", 1),
+        (socket.EAI_AGAIN, r"nowhere:80 is unreachable \(\[Errno -3\] resolver", 3),
+    ],
+)
+@pytest.mark.parametrize("ask", ASKS)
+def test_a_host_that_does_not_exist_names_the_setting_and_is_not_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, ask: str, errno: int, cause: str, asked: int
+) -> None:
+    looked_up = []
+
+    def resolve(*_: object, **__: object) -> NoReturn:
+        looked_up.append(1)
+        raise socket.gaierror(errno, "resolver")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(LoraAssetsError, match=cause) as caught:
+        ASKS[ask]("http://nowhere:80")
+    assert "\n" not in str(caught.value)
+    assert len(looked_up) == (asked if ask == "a client" else 1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.served import AdapterShape
 from lora_assets.serving import adapter_files, pod_exec
-from lora_assets.serving.pod_exec import PodFolder
+from lora_assets.serving.pod_exec import pod_folder
+from lora_assets.serving.replica_folder import ReplicaFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from tests.support.doubles.kubernetes_api import KubernetesApi, Pod
 
@@ -37,8 +38,8 @@ def api(pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[K
 
 
 @pytest.fixture
-def folder(api: KubernetesApi) -> PodFolder:
-    return PodFolder(ADAPTERS, "models", "vllm-0", None)
+def folder(api: KubernetesApi) -> ReplicaFolder:
+    return pod_folder(ADAPTERS, "models", "vllm-0", None)
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def flip_last_byte(file: Path) -> None:
 @pytest.mark.parametrize("protocols", [(V4,), (V5, V4)])
 def test_an_adapter_arrives_under_its_digest_in_either_protocol(
     api: KubernetesApi,
-    folder: PodFolder,
+    folder: ReplicaFolder,
     there: Path,
     adapter: tuple[Path, str],
     protocols: tuple[str, ...],
@@ -88,7 +89,7 @@ def test_an_adapter_arrives_under_its_digest_in_either_protocol(
 
 
 def test_an_adapter_that_is_there_is_not_sent_again(
-    api: KubernetesApi, folder: PodFolder, adapter: tuple[Path, str]
+    api: KubernetesApi, folder: ReplicaFolder, adapter: tuple[Path, str]
 ) -> None:
     folder.place(*adapter)
     sent = api.stdin_bytes
@@ -99,16 +100,16 @@ def test_an_adapter_that_is_there_is_not_sent_again(
 
 @pytest.mark.parametrize("offset", [1_550, 200_000])  # In each file.
 def test_bytes_that_change_on_the_way_are_refused_and_nothing_is_left(
-    api: KubernetesApi, folder: PodFolder, there: Path, adapter: tuple[Path, str], offset: int
+    api: KubernetesApi, folder: ReplicaFolder, there: Path, adapter: tuple[Path, str], offset: int
 ) -> None:
     api.faults.flip_at = offset
-    with pytest.raises(LoraAssetsError, match=r"pod models/vllm-0, /mnt/adapters: "):
+    with pytest.raises(LoraAssetsError, match=r"/mnt/adapters in pod models/vllm-0: "):
         folder.place(*adapter)
     assert visible(there) == []
 
 
 def test_a_stream_that_is_refused_while_it_is_sent_says_why(
-    api: KubernetesApi, folder: PodFolder, there: Path, tmp_path: Path
+    api: KubernetesApi, folder: ReplicaFolder, there: Path, tmp_path: Path
 ) -> None:
     api.faults.flip_at = 0  # The first file's name, so that the rest is never read.
     source, digest = make_adapter(tmp_path / "large", 1, values=8 << 20)
@@ -120,7 +121,7 @@ def test_a_stream_that_is_refused_while_it_is_sent_says_why(
 @pytest.mark.parametrize("protocols", [(V4,), (V5, V4)])
 def test_a_connection_that_breaks_off_leaves_nothing_and_names_the_pod(
     api: KubernetesApi,
-    folder: PodFolder,
+    folder: ReplicaFolder,
     there: Path,
     adapter: tuple[Path, str],
     protocols: tuple[str, ...],
@@ -138,7 +139,7 @@ def test_a_connection_that_breaks_off_leaves_nothing_and_names_the_pod(
 
 def test_a_source_that_vanishes_while_it_is_sent_is_named_and_leaves_nothing(
     api: KubernetesApi,
-    folder: PodFolder,
+    folder: ReplicaFolder,
     there: Path,
     adapter: tuple[Path, str],
     monkeypatch: pytest.MonkeyPatch,
@@ -158,7 +159,7 @@ def test_a_source_that_vanishes_while_it_is_sent_is_named_and_leaves_nothing(
 
 
 def test_a_byte_that_changed_on_the_replica_is_refused_and_healed(
-    folder: PodFolder, there: Path, adapter: tuple[Path, str]
+    folder: ReplicaFolder, there: Path, adapter: tuple[Path, str]
 ) -> None:
     source, digest = adapter
     folder.place(source, digest)
@@ -173,7 +174,7 @@ def test_a_byte_that_changed_on_the_replica_is_refused_and_healed(
 
 
 def test_names_and_slots_lead_to_digests_and_prune_keeps_what_is_served(
-    folder: PodFolder, there: Path, tmp_path: Path
+    folder: ReplicaFolder, there: Path, tmp_path: Path
 ) -> None:
     made = [make_adapter(tmp_path / f"adapter-{n}", n, values=10) for n in range(3)]
     digests = [digest for _, digest in made]
@@ -196,7 +197,7 @@ def test_names_and_slots_lead_to_digests_and_prune_keeps_what_is_served(
 
 @pytest.mark.parametrize("name", ["../up", "-c", "a b", "$(id)"])
 def test_a_name_that_leaves_the_folder_is_refused_there(
-    folder: PodFolder, there: Path, adapter: tuple[Path, str], name: str
+    folder: ReplicaFolder, there: Path, adapter: tuple[Path, str], name: str
 ) -> None:
     folder.place(*adapter)
     with pytest.raises(LoraAssetsError, match=re.escape(repr(name))):
@@ -205,7 +206,7 @@ def test_a_name_that_leaves_the_folder_is_refused_there(
 
 
 def test_a_link_or_another_file_in_the_source_is_refused_before_anything_is_asked(
-    api: KubernetesApi, folder: PodFolder, adapter: tuple[Path, str], tmp_path: Path
+    api: KubernetesApi, folder: ReplicaFolder, adapter: tuple[Path, str], tmp_path: Path
 ) -> None:
     source, digest = adapter
     (source / "adapter_model.bin").write_bytes(b"\x80\x04.")
@@ -220,7 +221,7 @@ def test_a_link_or_another_file_in_the_source_is_refused_before_anything_is_aske
 
 
 def test_a_large_adapter_is_copied_in_little_memory(
-    folder: PodFolder, there: Path, tmp_path: Path
+    folder: ReplicaFolder, there: Path, tmp_path: Path
 ) -> None:
     size = 64 << 20
     source = tmp_path / "large"
@@ -244,7 +245,7 @@ def test_a_large_adapter_is_copied_in_little_memory(
 
 
 def test_a_missing_right_is_said_in_one_line_without_the_token(
-    api: KubernetesApi, folder: PodFolder
+    api: KubernetesApi, folder: ReplicaFolder
 ) -> None:
     api.faults.forbidden = True
     with pytest.raises(LoraAssetsError, match=r'vllm-0" is forbidden.*that right') as caught:
@@ -257,16 +258,16 @@ def test_a_pod_a_container_or_a_python_that_is_not_there_is_named(
     api: KubernetesApi, pod: Pod
 ) -> None:
     with pytest.raises(LoraAssetsError, match=r'"vllm-9" not found.*Look for the replicas'):
-        PodFolder(ADAPTERS, "models", "vllm-9", None).contents()
+        pod_folder(ADAPTERS, "models", "vllm-9", None).contents()
     with pytest.raises(LoraAssetsError, match="container sidecar is not valid for pod vllm-0"):
-        PodFolder(ADAPTERS, "models", "vllm-0", "sidecar").contents()
-    assert PodFolder(ADAPTERS, "models", "vllm-0", "vllm").contents()["digests"] == {}
+        pod_folder(ADAPTERS, "models", "vllm-0", "sidecar").contents()
+    assert pod_folder(ADAPTERS, "models", "vllm-0", "vllm").contents()["digests"] == {}
     pod.programs = ()
     with pytest.raises(LoraAssetsError, match=r'vllm-0 failed .*"python3": executable file not'):
-        PodFolder(ADAPTERS, "models", "vllm-0", "vllm").contents()
+        pod_folder(ADAPTERS, "models", "vllm-0", "vllm").contents()
 
 
-def test_a_folder_that_cannot_be_written_is_named(folder: PodFolder, pod: Pod) -> None:
+def test_a_folder_that_cannot_be_written_is_named(folder: ReplicaFolder, pod: Pod) -> None:
     (pod.folder / "mnt").write_text("a file, where the volume should be")
     with pytest.raises(LoraAssetsError, match=r"vllm-0.*Not a directory") as caught:
         folder.set_name("v1", "a" * 64)
@@ -274,7 +275,7 @@ def test_a_folder_that_cannot_be_written_is_named(folder: PodFolder, pod: Pod) -
 
 
 def test_a_command_that_neither_reads_nor_ends_is_given_up(
-    api: KubernetesApi, folder: PodFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: KubernetesApi, folder: ReplicaFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pod_exec, "EXEC_TIMEOUT_S", 1.5)
     api.faults.hang = "contents"
@@ -291,7 +292,7 @@ def test_an_api_server_that_is_gone_is_said_in_one_line(
     with KubernetesApi().serving(tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     with pytest.raises(LoraAssetsError, match="does not answer") as caught:
-        PodFolder(ADAPTERS, "models", "vllm-0", None).contents()
+        pod_folder(ADAPTERS, "models", "vllm-0", None).contents()
     assert "\n" not in str(caught.value)
     assert caplog.messages == []  # Warnings would be printed before that line.
 
@@ -304,7 +305,7 @@ def test_without_a_usable_kubeconfig_the_remedy_is_said(
         (tmp_path / "config").write_text(content)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     with pytest.raises(LoraAssetsError, match=r"no way to a Kubernetes cluster.*KUBECONFIG"):
-        PodFolder(ADAPTERS, "models", "vllm-0", None).contents()
+        pod_folder(ADAPTERS, "models", "vllm-0", None).contents()
 
 
 @pytest.mark.parametrize(
@@ -315,9 +316,9 @@ def test_a_name_that_could_lead_elsewhere_is_no_pod(
     path: str, pod: str, container: str | None
 ) -> None:
     with pytest.raises(LoraAssetsError, match="is no pod with an absolute path"):
-        PodFolder(path, "models", pod, container)
+        pod_folder(path, "models", pod, container)
 
 
 def test_two_folders_of_one_pod_are_equal_and_hash_alike() -> None:
-    one, other = (PodFolder(ADAPTERS, "models", "vllm-0", None) for _ in range(2))
+    one, other = (pod_folder(ADAPTERS, "models", "vllm-0", None) for _ in range(2))
     assert {one: 1}[other] == 1

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_assets.records.served import AdapterShape, ServerLimits
-from lora_assets.serving.preflight import PLACES, obstacles
+from lora_assets.serving.preflight import MIN_LORAS, obstacles
 
 BASE = {"model.layers.0.self_attn.q_proj": (256, 256), "model.layers.0.mlp.up_proj": (512, 256)}
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -79,7 +79,7 @@ def test_it_fits_exactly_when_rank_and_places_are_within_the_limits(
     rank: int, limit: int, places: int
 ) -> None:
     found = obstacles(adapter(rank=rank), server(max_loras=places), limit, BASE)
-    assert len(found) == (rank > limit) + (places < PLACES)
+    assert len(found) == (rank > limit) + (places < MIN_LORAS)
 
 
 @given(rank=st.integers(1, 512), limit=st.sampled_from(RANKS))

@@ -12,7 +12,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.served import AdapterShape
 from lora_assets.serving.preflight import obstacles
 from lora_assets.serving.replica import Replica
-from lora_assets.serving.replica_folder import SharedFolder
+from lora_assets.serving.replica_folder import shared_folder
 from tests.support.doubles.broken_vllm import BASE, BrokenVllm, listening
 from tests.support.stack import free_port
 
@@ -29,7 +29,7 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
         def to(server: BrokenVllm, **changes: Any) -> Replica:
             settings = {"api_key": KEY, "timeout": 30.0, **changes}
             url = stack.enter_context(listening(server.app()))
-            return Replica(url, folder=SharedFolder(str(tmp_path)), **settings)
+            return Replica(url, folder=shared_folder(str(tmp_path)), **settings)
 
         yield to
 
@@ -117,12 +117,12 @@ def test_a_wrong_key_names_the_variable_to_set_and_changes_nothing(
 )
 def test_a_wrong_url_is_named_with_the_option_to_correct(tmp_path: Path, url: str) -> None:
     url = url.format(free=free_port())
-    replica = Replica(url, KEY, 5.0, SharedFolder(str(tmp_path)))
+    replica = Replica(url, KEY, 5.0, shared_folder(str(tmp_path)))
     for act in reads(replica).values():
         assert "--vllm-url" in failure(act, url)
 
 
-@pytest.mark.parametrize("path", reads(Replica("", "", 1.0, SharedFolder("/"))))
+@pytest.mark.parametrize("path", reads(Replica("", "", 1.0, shared_folder("/"))))
 def test_a_server_that_hangs_or_breaks_is_named_and_keeps_what_it_had(
     connect: Connect, path: str
 ) -> None:

@@ -20,7 +20,7 @@ from lora_assets.embedded.vllm_server import vllm_command
 from lora_assets.gates import smoke
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.replica import Completion
-from lora_assets.serving.same_weights import same_logprobs
+from lora_assets.serving.replicas import same_logprobs
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from tests.support.stack import free_port, stack_environment
@@ -117,7 +117,7 @@ def fleet_of(servers: Sequence[RunningServer]) -> Fleet:
 def assert_answers(fleet: Fleet, model: str, known: Known, fresh: Answers, prompt: int) -> None:
     """Every replica answers as `model` what a fresh server with `known` alone answered."""
     meant = fresh[known.name][prompt]
-    for replica in fleet.replicas:
+    for replica in fleet.discover().members:
         found = replica.complete(model, smoke.PROMPTS[prompt], 16)
         assert same_logprobs(meant.logprobs, found.logprobs), (replica.url, model, known.name)
 

@@ -56,7 +56,7 @@ def intact(root: Path, digest: str) -> bool:
     return folder.is_dir() and digest_folder(folder) == digest
 
 
-def require(root: Path, digest: str) -> None:
+def verify(root: Path, digest: str) -> None:
     """Refuse an adapter that is missing or whose bytes have changed."""
     folder = root / _checked(_DIGEST, digest)
     if not folder.is_dir():
@@ -224,25 +224,27 @@ def _locked(root: Path) -> Iterator[None]:
         yield
 
 
-def _run(root: Path, command: str, arguments: Sequence[str], stream: IO[bytes]) -> object:
+def answer(root: Path, command: str, arguments: Sequence[str]) -> Mapping[str, object]:
+    """Return what the command gives as `done`, or why it can't be done: `refused` or `failed`."""
     commands: Mapping[str, Callable[..., object]] = {
         "intact": intact,
-        "require": require,
-        "receive": lambda root, digest: receive(root, digest, stream),
-        "name": set_name,
-        "slot": set_slot,
+        "verify": verify,
+        "receive": lambda root, digest: receive(root, digest, sys.stdin.buffer),
+        "copy": lambda root, digest, source: copy(root, digest, Path(source)),
+        "set_name": set_name,
+        "set_slot": set_slot,
         "clear_slot": clear_slot,
         "slots": slots,
         "contents": contents,
         "prune": lambda root, *keep: prune(root, keep),
     }
-    return commands[command](root, *arguments)
+    try:
+        return {"done": commands[command](root, *arguments)}
+    except Refused as error:
+        return {"refused": str(error)}
+    except OSError as error:
+        return {"failed": error.strerror or str(error)}
 
 
 if __name__ == "__main__":
-    try:
-        print(json.dumps(_run(Path(sys.argv[1]), sys.argv[2], sys.argv[3:], sys.stdin.buffer)))
-    except Refused as error:
-        print(json.dumps({"refused": str(error)}))
-    except OSError as error:
-        print(json.dumps({"failed": error.strerror or str(error)}))
+    print(json.dumps(answer(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])))

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from lora_assets.embedded.server.api import create_app
 from lora_assets.embedded.server.batching import Engine
 from lora_assets.embedded.server.options import ServerOptions
-from lora_assets.serving.replica_folder import SharedFolder
+from lora_assets.serving.replica_folder import shared_folder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 Client = httpx.AsyncClient
@@ -159,9 +159,9 @@ def slots(adapters_dir: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "adapters"
     for source in adapters_dir.iterdir():
         digest = digest_folder(source)
-        SharedFolder(str(folder)).place(source, digest)
-        SharedFolder(str(folder)).set_name(source.name, digest)
-    SharedFolder(str(folder)).set_slot("live", "one")
+        shared_folder(str(folder)).place(source, digest)
+        shared_folder(str(folder)).set_name(source.name, digest)
+    shared_folder(str(folder)).set_slot("live", "one")
     return folder
 
 
@@ -176,7 +176,7 @@ def test_a_slot_is_renewed_without_a_request_being_refused(
         assert roots["live"] == roots["one"] == str((slots / "names" / "one").resolve())
         under_way = [asyncio.create_task(text(client, model="live")) for _ in range(8)]
         await asyncio.sleep(0)
-        SharedFolder(str(slots)).set_slot("live", "two")
+        shared_folder(str(slots)).set_slot("live", "two")
         assert await text(client, model="live") == new
         assert {await task for task in under_way} <= {old, new}
         reply = await complete(client, model="live")

@@ -29,9 +29,9 @@ from lora_assets.serving.vllm_plugin.adapters_folder import (
     intact,
     prune,
     receive,
-    require,
     set_name,
     set_slot,
+    verify,
 )
 
 CONFIG, WEIGHTS = FILES
@@ -79,7 +79,7 @@ def test_what_arrives_has_the_digest_of_names_sizes_and_bytes(tmp_path: Path) ->
     assert digest_folder(tmp_path / digest) == digest
     assert everything(tmp_path / digest) == ONE
     assert intact(tmp_path, digest)
-    require(tmp_path, digest)
+    verify(tmp_path, digest)
     assert set(everything(tmp_path)) == {digest, f"{digest}/{CONFIG}", f"{digest}/{WEIGHTS}"}
 
 
@@ -159,7 +159,7 @@ def test_a_damaged_folder_is_refused_by_name_until_it_is_received_again(tmp_path
     (tmp_path / digest / "more").write_bytes(b"")
     assert not intact(tmp_path, digest)
     with pytest.raises(Refused, match=f"adapter {digest[:12]} has digest .* bytes have changed"):
-        require(tmp_path, digest)
+        verify(tmp_path, digest)
     assert put(tmp_path, ONE) == digest
     assert intact(tmp_path, digest)
     assert set(everything(tmp_path)) == {digest, f"{digest}/{CONFIG}", f"{digest}/{WEIGHTS}"}
@@ -169,7 +169,7 @@ def test_an_adapter_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None
     digest = digest_of(ONE)
     assert not intact(tmp_path, digest)
     with pytest.raises(Refused, match=f"no adapter {digest[:12]}"):
-        require(tmp_path, digest)
+        verify(tmp_path, digest)
 
 
 def test_two_copies_of_one_adapter_at_once_both_succeed(tmp_path: Path) -> None:
@@ -221,7 +221,6 @@ def test_a_slot_is_not_set_to_an_adapter_that_is_not_there(tmp_path: Path) -> No
         lambda root, name: set_slot(root, "live", name),
         clear_slot,
         intact,
-        require,
         lambda root, name: receive(root, name, io.BytesIO(STREAM)),
     ],
 )
@@ -274,16 +273,17 @@ def script(root: Path, *arguments: str, stream: bytes = b"") -> Any:
 @pytest.mark.integration
 def test_as_a_script_it_does_the_same_and_answers_in_json(tmp_path: Path) -> None:
     digest = digest_of(ONE)
-    assert script(tmp_path, "receive", digest, stream=STREAM) is None
-    assert script(tmp_path, "name", "m-v1", digest) is None
-    assert script(tmp_path, "slot", "live", "m-v1") is None
-    assert script(tmp_path, "intact", digest) is True
-    assert script(tmp_path, "contents") == contents(tmp_path)
+    done = {"done": None}
+    assert script(tmp_path, "receive", digest, stream=STREAM) == done
+    assert script(tmp_path, "set_name", "m-v1", digest) == done
+    assert script(tmp_path, "set_slot", "live", "m-v1") == done
+    assert script(tmp_path, "intact", digest) == {"done": True}
+    assert script(tmp_path, "contents") == {"done": contents(tmp_path)}
     assert contents(tmp_path)["slots"] == {"live": "m-v1"}
     refused = script(tmp_path, "receive", digest, stream=tar(TWO))["refused"]
     assert refused.startswith("what arrived has digest")
     (tmp_path / "slots" / "live").unlink()
-    assert script(tmp_path, "prune", "0" * 64) is None
+    assert script(tmp_path, "prune", "0" * 64) == done
     assert contents(tmp_path) == {"digests": {}, "names": {}, "slots": {}}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class BrokenVllm:
         if model != self.base and model not in self.adapters:
             return JSONResponse({"error": {"message": f"`{model}` does not exist."}}, 404)
         weights = self.adapters.get(model, "")
-        value = -1.0 - sum(weights.encode()) % 97
+        value = -1.0 - zlib.crc32(weights.encode())
         choice = {"text": weights, "logprobs": {"token_logprobs": [value] * body["max_tokens"]}}
         return JSONResponse({"choices": [choice]})
 

@@ -19,6 +19,7 @@ class Pod:
     phase: str = "Running"
     containers: Sequence[str] = ("vllm",)
     programs: Sequence[str] = ("python3",)
+    node: str | None = None
 
     def json(self) -> Mapping[str, object]:
         """The object as the API gives it."""
@@ -34,6 +35,9 @@ class Pod:
                 "labels": dict(self.labels),
                 **deleted,
             },
-            "spec": {"containers": [{"name": name} for name in self.containers]},
+            "spec": {
+                "containers": [{"name": name} for name in self.containers],
+                **({"nodeName": self.node} if self.node else {}),
+            },
             "status": {**status, **({"podIP": self.ip} if self.ip else {})},
         }

@@ -53,5 +53,6 @@ def _endpoint_json(pod: Pod, target: bool) -> Mapping[str, object]:
     return {
         "addresses": [pod.ip],
         "conditions": {**state, "terminating": pod.deleted},
+        **({"nodeName": pod.node} if pod.node else {}),
         **({"targetRef": {"kind": "Pod", "name": pod.name}} if target else {}),
     }

@@ -1,0 +1,244 @@
+"""The replicas of one operation: what is changed is changed on all of them, or on none."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.served import AdapterShape
+from lora_assets.serving.base_shapes import base_modules
+from lora_assets.serving.preflight import obstacles
+from lora_assets.serving.replica import Completion, Listing, Replica
+from lora_assets.serving.replica_folder import ReplicaFolder
+
+PROBE_TOKENS = 8
+"""Few, since a slot is renewed while clients wait: stale blocks are those of the prompt, and show
+from the answer's first token on; two adapters part within these on one of the prompts at least."""
+
+LOGPROB_TOLERANCE = 0.05
+"""Nats per token. The same weights in another batch differ by rounding (below 0.02 in bf16);
+the answers of two adapters differ by tenths to whole nats."""
+
+_MOST_AT_ONCE = 32
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The servers that count for one operation, found once (`Fleet.discover`).
+
+    An adapter's rank may be `max_lora_rank`, its modules are those of `base_model`, and
+    `candidate_slot` is where a candidate is tried.
+    """
+
+    members: tuple[Replica, ...]
+    base_model: str
+    max_lora_rank: int
+    candidate_slot: str
+
+    @property
+    def folders(self) -> Sequence[ReplicaFolder]:
+        """Their adapters folders, those that several replicas share but once."""
+        return _folders(self.members)
+
+    def preflight(self, adapter: AdapterShape) -> None:
+        """Refuse an adapter that some replica can't take, naming the server's flag to change."""
+        modules = base_modules(self.base_model)
+
+        def check(replica: Replica) -> None:
+            against = obstacles(adapter, replica.limits(), self.max_lora_rank, modules)
+            if against:
+                raise LoraAssetsError(
+                    f"{replica.name} can't take the adapter: {'; '.join(against)}",
+                    "Nothing was copied; change that and deploy again.",
+                )
+
+        on_each(self.members, check)
+
+    def place(self, source: Path, digest: str) -> None:
+        """Copy an adapter to every replica's folder, where its digest is taken again."""
+        on_each(self.folders, lambda folder: folder.place(source, digest))
+
+    def holds(self, digest: str) -> bool:
+        """Return whether every replica's folder has the adapter, its bytes as they should be."""
+        return all(folder.intact(digest) for folder in self.folders)
+
+    def serving(self, name: str) -> Mapping[str, str | None]:
+        """Return the digest that each replica serves as `name`; None for nothing."""
+        served: dict[str, str | None] = {}
+
+        def look(replica: Replica) -> None:
+            root = replica.loaded().get(name)
+            served[replica.name] = Path(root).name if root is not None else None
+
+        on_each(self.members, look)
+        return served
+
+    def without_slots(self) -> Sequence[str]:
+        """Return those that lack SlotMiddleware: renewing a slot leaves a gap there."""
+        return [each.name for each in self.members if each.listing().slots_folder is None]
+
+    def load(self, name: str, digest: str, prompts: Sequence[str]) -> None:
+        """Serve the adapter `digest` on every replica under its own name, or on none.
+
+        Its bytes are verified where they lie first. Its answers to `prompts` must differ from
+        the base model's: an adapter that loaded and changes nothing is refused.
+        """
+        loaded: list[Replica] = []
+
+        def load_one(replica: Replica) -> None:
+            replica.folder.verify(digest)
+            before = replica.listing()
+            replica.load(name, f"{replica.folder.path}/{digest}")
+            if name not in before.adapters:
+                loaded.append(replica)
+                _require_difference(replica, name, before.base_model, prompts)
+
+        try:
+            on_each(self.members, load_one)
+            # Only now, since a server finds by itself what has a link.
+            on_each(self.folders, lambda folder: folder.set_name(name, digest))
+        except LoraAssetsError as error:
+            _undo(error, [partial(replica.unload, name) for replica in loaded])
+
+    def renew_slot(self, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
+        """Point `slot` at the adapter `digest`, loaded as `name`, on every replica or on none.
+
+        The log-probabilities of the slot's answers to `prompts` must equal those of `name`. A
+        server with SlotMiddleware takes the slot's new link with its next request. Without it
+        the slot is unloaded and loaded, and is gone in between.
+        """
+        before: dict[Replica, Listing] = {}
+
+        def look(replica: Replica) -> None:
+            before[replica] = replica.listing()
+
+        on_each(self.members, look)
+        linking = [each for each in self.members if before[each].slots_folder is not None]
+        reloading = [each for each in self.members if each not in linking]
+        for replica in linking:
+            _require_same_folder(replica, str(before[replica].slots_folder))
+        # Replicas may share a folder, whose link is then changed once, and put back once.
+        former = {folder: folder.slots().get(slot) for folder in _folders(linking)}
+        try:
+            on_each(list(former), lambda folder: folder.set_slot(slot, name))
+            on_each(reloading, lambda each: _reload(each, slot, f"{each.folder.path}/{digest}"))
+            on_each(self.members, lambda each: _prove(each, slot, name, digest, prompts))
+        except LoraAssetsError as error:
+            _undo(
+                error,
+                [
+                    *(partial(_relink, folder, slot, own) for folder, own in former.items()),
+                    *(partial(_reload, e, slot, before[e].adapters.get(slot)) for e in reloading),
+                ],
+            )
+
+    def retire(self, keep: Sequence[str]) -> None:
+        """Unload and remove adapters but for the digests in `keep` and those in a slot."""
+        kept = {folder: set(keep) for folder in self.folders}
+
+        def unload(replica: Replica) -> None:
+            in_slots = replica.folder.slots().values()
+            for name, folder in replica.loaded().items():
+                digest = Path(folder).name
+                if not name.endswith(digest[:12]) or name in in_slots:
+                    kept[replica.folder].add(digest)
+                elif digest not in keep:
+                    replica.unload(name)
+
+        on_each(self.members, unload)
+        on_each(list(kept), lambda folder: folder.prune(sorted(kept[folder])))
+
+
+def on_each(items: Sequence[_Item], act: Callable[[_Item], None]) -> None:
+    """Run `act` on all at once; when all are done, raise with the cause of each that failed."""
+    with ThreadPoolExecutor(min(len(items), _MOST_AT_ONCE) or 1) as pool:
+        running = [pool.submit(act, item) for item in items]
+    errors = [error for done in running if (error := done.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, LoraAssetsError):
+            raise error
+    if errors:
+        named = [error for error in errors if isinstance(error, LoraAssetsError)]
+        raise LoraAssetsError(
+            "; ".join(dict.fromkeys(error.cause for error in named)), named[0].remedy
+        )
+
+
+def same_logprobs(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether two greedy answers have as many tokens and equal log-probabilities."""
+    return len(one) == len(other) and all(
+        abs(a - b) <= LOGPROB_TOLERANCE for a, b in zip(one, other, strict=True)
+    )
+
+
+def _folders(replicas: Iterable[Replica]) -> Sequence[ReplicaFolder]:
+    return list(dict.fromkeys(replica.folder for replica in replicas))
+
+
+def _undo(error: LoraAssetsError, steps: Sequence[Callable[[], None]]) -> NoReturn:
+    """Undo what was done, all of it, and raise what went wrong."""
+    try:
+        on_each(steps, lambda step: step())
+    except LoraAssetsError as undoing:
+        raise LoraAssetsError(
+            f"{error.cause}; not put back: {undoing.cause}", error.remedy
+        ) from None
+    raise error
+
+
+def _relink(folder: ReplicaFolder, slot: str, name: str | None) -> None:
+    if name is None:
+        folder.clear_slot(slot)
+    else:
+        folder.set_slot(slot, name)
+
+
+def _reload(replica: Replica, slot: str, folder: str | None) -> None:
+    if replica.loaded().get(slot) != folder:
+        replica.unload(slot)
+        if folder is not None:
+            replica.load(slot, folder)
+
+
+def _prove(replica: Replica, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
+    for prompt in prompts:
+        meant, given = _answer(replica, name, prompt), _answer(replica, slot, prompt)
+        if not same_logprobs(meant.logprobs, given.logprobs):
+            raise LoraAssetsError(
+                f"{replica.name} answers as {slot} with other weights than as {name}",
+                "Its cache mixes adapters; restart that replica and run this again.",
+            )
+    serves, expected = replica.loaded().get(slot), f"{replica.folder.path}/{digest}"
+    if serves != expected:
+        raise LoraAssetsError(
+            f"{replica.name} serves {serves or 'nothing'} as {slot}, expected {expected}",
+            "Run this again; if it stays so, restart that replica.",
+        )
+
+
+def _require_same_folder(replica: Replica, reads: str) -> None:
+    if Path(reads) != Path(replica.folder.path):
+        raise LoraAssetsError(
+            f"{replica.name} reads its slots from {reads}, adapters are put into "
+            f"{replica.folder.path}",
+            "Set ADAPTERS_DIR to one folder, for that server and for lora-assets.",
+        )
+
+
+def _require_difference(replica: Replica, name: str, base: str, prompts: Sequence[str]) -> None:
+    for prompt in prompts:
+        plain, adapted = _answer(replica, base, prompt), _answer(replica, name, prompt)
+        if not same_logprobs(plain.logprobs, adapted.logprobs):
+            return
+    raise LoraAssetsError(
+        f"{replica.name} answers as {name} exactly as its base model does",
+        "The adapter changes nothing there: look at how it was trained and at the server's log.",
+    )
+
+
+def _answer(replica: Replica, model: str, prompt: str) -> Completion:
+    return replica.complete(model, prompt, PROBE_TOKENS)
