@@ -1,6 +1,19 @@
 from lora_assets.assets.graph import OWNERS
 from lora_assets.assets.partitions import data_versions
 from lora_assets.definitions import ASSETS, CHECKS
+from lora_assets.lifecycle import STAGES
+from lora_assets.sensors.history import gate_keys
+
+
+def test_the_graph_is_the_lifecycle_in_its_order() -> None:
+    names = list(STAGES)
+    assert [asset.key.to_user_string() for asset in ASSETS] == names
+    assert [key for check in CHECKS for key in check.check_keys] == gate_keys(names)
+    for asset in ASSETS:
+        place = names.index(asset.key.to_user_string())
+        before = {key.to_user_string() for key in asset.dependency_keys}
+        assert before <= set(names[:place])
+        assert place == 0 or names[place - 1] in before
 
 
 def test_every_asset_says_what_it_is_and_who_answers_for_it() -> None:

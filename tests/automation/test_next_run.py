@@ -17,8 +17,6 @@ from lora_assets.automation.next_run import (
 from lora_assets.lifecycle import STAGES
 from lora_assets.records.progress import Progress
 
-pytestmark = pytest.mark.e2e
-
 ORDER = list(STAGES)
 GATED = {asset: stage.gate.name for asset, stage in STAGES.items() if stage.gate is not None}
 
@@ -28,8 +26,8 @@ def after(last: str | None, version: str = "2", **changes: object) -> Progress:
     assets = ORDER[: ORDER.index(last) + 1] if last else []
     passed = {gate.name: True for asset in assets if (gate := STAGES[asset].gate) is not None}
     made = {asset: number for number, asset in enumerate(assets, start=10)}
-    found = Progress(data_version=version, made=made, verdicts=passed, baseline_event_id=None)
-    return found.model_copy(update=changes)
+    known = {"data_version": version, "made": made, "verdicts": passed, "baseline_event_id": None}
+    return Progress.model_validate(known | changes)
 
 
 def needs(progress: Progress, live: str | None = None, automatic: bool = True) -> list[str] | None:
@@ -70,8 +68,8 @@ def test_a_failed_gate_stops_its_version_and_an_undecided_one_is_run_again(asset
 def test_a_better_adapter_takes_a_stopped_version_further() -> None:
     stopped = after("eval_grades")
     verdicts = {**stopped.verdicts, "eval_gate": False}
-    trained_again = after("eval_grades", verdicts=verdicts, made={**stopped.made, "adapter": 99})
-    assert needs(trained_again) == ["gate_result"]
+    retrained = after("eval_grades", verdicts=verdicts, made={**stopped.made, "adapter": 99})
+    assert needs(retrained) == ["gate_result"]
 
 
 def trained_again(progress: Progress) -> Progress:
@@ -121,20 +119,15 @@ def test_a_comparison_with_a_replaced_live_is_made_again_once_per_live() -> None
     waiting = after("perf_metrics")
     a, b, c = ("a" * 64, "b" * 64, "c" * 64)
     assert compare_again(waiting, [a, a], a, True) is None
-    again = compare_again(waiting, [a, a], b, True)
-    assert again is not None
-    assert again.assets == ("eval_grades", "perf_metrics", "live_deployment")
     other = compare_again(waiting, [a, a], c, False)
     assert other is not None
     assert other.assets == ("eval_grades", "perf_metrics")
-    assert again.cause != other.cause
-
-
-def test_a_load_test_against_another_live_than_the_evaluations_is_made_again() -> None:
-    for compared_with in (["a" * 64, "b" * 64], ["a" * 64, None]):
-        again = compare_again(after("perf_metrics"), compared_with, "a" * 64, True)
+    # Nor with evaluation and load test held against two different live versions.
+    for compared_with, live in (([a, a], b), ([a, b], a), ([a, None], a)):
+        again = compare_again(waiting, compared_with, live, True)
         assert again is not None
         assert again.assets == ("eval_grades", "perf_metrics", "live_deployment")
+        assert again.cause != other.cause
 
 
 def test_the_newest_is_served_alone_while_others_train() -> None:

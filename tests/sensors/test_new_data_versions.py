@@ -182,9 +182,9 @@ def test_a_run_that_ends_without_a_verdict_is_launched_again_later_with_a_bound(
     for attempt in range(1, MAX_ATTEMPTS + 1):
         on.instance.report_run_failed(on.launch(request))
         reason = "gave up" if attempt == MAX_ATTEMPTS else "1 waits before the next attempt"
-        found = on.tick()
-        assert not found.run_requests
-        assert reason in str(found.skip_reason)
+        result = on.tick()
+        assert not result.run_requests
+        assert reason in str(result.skip_reason)
 
 
 def test_a_run_that_dagster_will_try_again_is_not_launched_beside_it(on: Automated) -> None:
@@ -200,9 +200,9 @@ def test_a_run_that_a_person_cancelled_is_not_launched_again(on: Automated) -> N
     on.put("1")
     (request,) = on.tick().run_requests or ()
     on.instance.report_run_canceled(on.launch(request))
-    found = on.tick()
-    assert not found.run_requests
-    assert "1 was cancelled" in str(found.skip_reason)
+    result = on.tick()
+    assert not result.run_requests
+    assert "1 was cancelled" in str(result.skip_reason)
 
 
 def test_a_version_that_a_backfill_has_is_left_to_it(on: Automated) -> None:
