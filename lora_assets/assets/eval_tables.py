@@ -20,7 +20,7 @@ def log_grades(
     grades: Sequence[Grade],
     counted: Mapping[Side, Scores],
 ) -> None:
-    """Each side's rates and every grade, in the MLflow run."""
+    """Log each side's rates and every grade in the MLflow run."""
     run.metrics(rates(counted))
     run.table(
         [
@@ -40,7 +40,7 @@ def log_grades(
 
 
 def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:
-    """Each side's rates (shares of 1) by name; one that is missing stays missing."""
+    """Return each side's rates (shares of 1) by name; one that is missing stays missing."""
     named = {
         f"{side}_{name}": getattr(score, name)
         for side, score in counted.items()
@@ -50,7 +50,7 @@ def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:
 
 
 def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
-    """A row per count or rate, a column per side."""
+    """Return a row per count or rate, a column per side."""
     columns = {side: _measures(score) for side, score in counted.items()}
     return table(
         {"measure": name} | {side: column[name] for side, column in columns.items()}
@@ -61,7 +61,7 @@ def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
 def examples_table(
     rows: Sequence[Row], answers: Mapping[Side, Sequence[Answer]], grades: Sequence[Grade]
 ) -> dg.TableMetadataValue:
-    """The rows on which the sides differ most (A against C first), or that went worst."""
+    """Return the rows on which the sides differ most (A against C first), or that went worst."""
     letters: dict[int, dict[Side, str]] = {}
     for grade in grades:
         letters.setdefault(grade.row, {})[grade.side] = grade.letter or "ungraded"
@@ -99,12 +99,12 @@ def _measures(score: Scores) -> Mapping[str, str]:
 
 
 def _rank(letter: str) -> int:
-    """0 for an A; an answer that could not be graded ranks below a C."""
+    """Return 0 for an A; an answer that could not be graded ranks below a C."""
     return _LETTERS.index(letter) if letter in _LETTERS else len(_LETTERS)
 
 
 def _advantage(letters: Mapping[Side, str]) -> int:
-    """Letters by which the candidate is better than live; negative: worse; 0 without live."""
+    """Return by how many letters the candidate is better than live; 0 without live."""
     return _rank(letters.get("live", letters["candidate"])) - _rank(letters["candidate"])
 
 

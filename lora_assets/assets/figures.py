@@ -21,7 +21,7 @@ TIMES: Mapping[Time, str] = {
 
 
 def plot(figure: "Figure") -> dg.MarkdownMetadataValue:
-    """A figure that Dagster's UI shows on the asset's page, at a click on "Show Markdown"."""
+    """Return a figure for the asset's page, shown there at a click on "Show Markdown"."""
     png = BytesIO()
     figure.savefig(png, format="png")
     encoded = base64.b64encode(png.getvalue()).decode()
@@ -31,7 +31,7 @@ def plot(figure: "Figure") -> dg.MarkdownMetadataValue:
 def latency_distribution(
     sides: Mapping[str, Sequence[RequestSample]], limits: Mapping[Time, Mapping[str, float]]
 ) -> "Figure":
-    """Each side's latencies and TTFTs as cumulative curves, against P95s to stay below.
+    """Draw each side's latencies and TTFTs as cumulative curves, against P95s to stay below.
 
     `limits` are in seconds, by their names; a curve passes one where it crosses the dotted
     line (95 % of all requests) to the left of it. A failed request counts as never answered.
@@ -61,7 +61,7 @@ def latency_distribution(
 
 
 def _curve(axes: "Axes", side: str, samples: Sequence[RequestSample], time: Time) -> None:
-    """The share of all requests that took at most so long."""
+    """Draw the share of all requests that took at most so long."""
     times = [sample.latency if time == "latency" else sample.ttft for sample in samples]
     measured = sorted(seconds for seconds in times if seconds is not None)
     shares = [(rank + 1) / len(samples) for rank in range(len(measured))]

@@ -99,6 +99,9 @@ def perf_metrics(
     measure = fleet.shares_machine if asked_for is None else asked_for
     baseline = None if measure else _stored_baseline(live, registry, tracking)
     measured_live = live if baseline is None else None
+    source: Literal["none", "measured", "stored"] = (
+        "stored" if baseline else "measured" if measured_live else "none"
+    )
     if measured_live is not None and not measure:
         context.log.info(f"live version {measured_live.version} has no passed load test: measured")
     rows = comparison.rows[: config.max_samples or None]
@@ -120,7 +123,7 @@ def perf_metrics(
             **comparison.identity,
             candidate=measured[candidate.serving_name],
             baseline=baseline,
-            baseline_source=_source(baseline, measured_live),
+            baseline_source=source,
             server=server,
             contradictions=contradictions(
                 [sample for load in loads.values() for sample in load.samples], server
@@ -148,12 +151,10 @@ def perf_gate(
     tracking.store_verdict(perf_metrics.mlflow_run_id, verdict)
     samples = tracking.record(perf_metrics.mlflow_run_id, STORED_SAMPLES, LoadSamples)
     figure = latency_distribution(_sides(samples), limit_lines(verdict, perf_metrics))
+    live = registry.aliases().get("live")
+    reasons = reasons_against(version, live, registry.verdicts(version), "perf-passed", False)
     return check_result(
-        verdict,
-        {
-            "latency": plot(figure),
-            "if promoted now": _if_promoted(registry, version),
-        },
+        verdict, {"latency": plot(figure), "if promoted now": outlook(live, reasons)}
     )
 
 
@@ -193,22 +194,8 @@ def _keep(run: TrackedRun, metrics: PerfMetrics, samples: LoadSamples, figure: "
     run.figure(figure, "latency")
 
 
-def _if_promoted(registry: Registry, version: ModelVersion) -> str:
-    live = registry.aliases().get("live")
-    reasons = reasons_against(version, live, registry.verdicts(version), "perf-passed", False)
-    return outlook(live, reasons)
-
-
 def _sides(samples: LoadSamples) -> Mapping[str, Sequence[RequestSample]]:
     return {side: own for side, own in vars(samples).items() if own is not None}
-
-
-def _source(
-    baseline: LoadMetrics | None, measured_live: ModelVersion | None
-) -> Literal["none", "measured", "stored"]:
-    if baseline is None:
-        return "none"
-    return "measured" if measured_live is not None else "stored"
 
 
 def _stored_baseline(

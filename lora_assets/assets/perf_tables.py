@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
-    """One side's metrics under the names that MLflow keeps them by."""
+    """Return one side's metrics under the names that MLflow keeps them by."""
     values = {
         f"{side}.throughput": metrics.throughput,
         f"{side}.success_rate": metrics.success_rate,
@@ -27,7 +27,7 @@ def numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
 
 
 def metrics_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
-    """A row per number, a column per side; a number that a side lacks is missing."""
+    """Return a row per number, a column per side; a number that a side lacks is missing."""
     sides = {"candidate": metrics.candidate}
     if metrics.baseline is not None:
         sides["baseline"] = metrics.baseline
@@ -46,7 +46,7 @@ def metrics_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
 
 
 def limit_lines(verdict: Verdict, metrics: PerfMetrics) -> Mapping[Time, Mapping[str, float]]:
-    """The P95s that the gate held the candidate against, in seconds, by what they are."""
+    """Return the P95s that the gate held the candidate against, in seconds, by what they are."""
     lines: dict[Time, dict[str, float]] = {time: {} for time in TIMES}
     for time, drawn in lines.items():
         for check in verdict.checks:

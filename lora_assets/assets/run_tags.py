@@ -18,12 +18,12 @@ AHEAD_OF_TRAINING: Mapping[str, str] = {"dagster/priority": "1"}
 
 
 def launch_tags(why: str, argo_workflow: str) -> Mapping[str, str]:
-    """The tags of a run that a command launches; `argo_workflow` is empty outside of Argo."""
+    """Return the tags of a run that a command launches; `argo_workflow` may be empty."""
     return {WHY: why, **({ARGO_WORKFLOW: argo_workflow} if argo_workflow else {})}
 
 
 def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:
-    """What a run's tags say of where it comes from; empty where they say nothing."""
+    """Return what a run's tags say of its origin, for the assets' pages."""
     shown: dict[str, dg.MetadataValue] = {}
     if WHY in tags:
         shown["why"] = dg.MetadataValue.text(tags[WHY])

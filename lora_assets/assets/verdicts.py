@@ -12,14 +12,14 @@ from lora_assets.records.verdict import Verdict
 
 
 def now() -> str:
-    """This moment, ISO 8601 in UTC, to the second."""
+    """Return this moment, ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def check_result(
     verdict: Verdict, evidence: Mapping[str, dg.MetadataValue | str] | None = None
 ) -> dg.AssetCheckResult:
-    """The verdict as an asset check: one table row per number, what it rests on, and `evidence`.
+    """Return the verdict as an asset check: a table row per number, and `evidence`.
 
     A margin is how far a number lies inside its limit; negative, how far outside.
     """
@@ -55,7 +55,7 @@ def check_result(
 def require_passed(
     verdict: Verdict | None, gate: GateName, digest: str, data_version: str
 ) -> Verdict:
-    """The verdict, refused unless it is a passed one of `gate` on the bytes of `digest`."""
+    """Return the verdict, refused unless it is a passed one of `gate` on the bytes of `digest`."""
     if verdict is None or verdict.digest != digest:
         raise LoraAssetsError(
             f"{gate} has no verdict on {digest[:12]} of data version {data_version}",

@@ -22,7 +22,7 @@ class Webhook(dg.ConfigurableResource[Any]):
     ui_url: str = ""
 
     def post(self, text: str) -> None:
-        """Post one text. Raises LoraAssetsError unless the webhook took it."""
+        """Post one text. Raise LoraAssetsError unless the webhook took it."""
         # Slack reads what stands between < and > as a link, "<= 1; a_rate 0.5 >" of a gate too.
         escaped = escape(text, quote=False)
         try:
@@ -33,7 +33,7 @@ class Webhook(dg.ConfigurableResource[Any]):
             raise self._failed(f"status {reply.status_code}")
 
     def link(self, run_id: str) -> str:
-        """Where to look at a run: its page, or its id where Dagster's URL is not known."""
+        """Return where to look at a run: its page, or its id where Dagster's URL is not known."""
         return f"{self.ui_url.rstrip('/')}/runs/{run_id}" if self.ui_url else run_id
 
     def _failed(self, reason: str) -> LoraAssetsError:

@@ -17,7 +17,7 @@ class WorkFolder(dg.ConfigurableResource[Any]):
     path: str
 
     def keyed(self, kind: str, **identity: Any) -> Path:
-        """The folder of the work that `identity` describes, the same for every retry of it."""
+        """Return the folder of the work that `identity` describes, the same for each retry."""
         text = json.dumps(identity, sort_keys=True, default=str)
         folder = Path(self.path) / kind / hashlib.sha256(text.encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ class WorkFolder(dg.ConfigurableResource[Any]):
 
     @contextmanager
     def temporary(self) -> Iterator[Path]:
-        """A folder that goes away with the block."""
+        """Yield a folder that goes away with the block."""
         Path(self.path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.path, prefix=".tmp-") as folder:
             yield Path(folder)
