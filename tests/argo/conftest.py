@@ -1,4 +1,4 @@
-"""Fixtures of the tests here."""
+"""The fixtures of these tests."""
 
 from tests.support.remote_dagster import dagster
 

@@ -23,7 +23,7 @@ LAX = {"max_eval_loss": "100", "max_perplexity": "1e9"}
 
 
 class Cluster:
-    """Where the workflows are submitted to, with the embedded stack's addresses for -p."""
+    """Submits the workflows, with the embedded stack's addresses as parameters."""
 
     def __init__(self, dagster: RemoteDagster, network: FlakyNetwork, url: str) -> None:
         self.dagster = dagster
@@ -49,7 +49,7 @@ class Cluster:
         return workflow.submit(**addresses, **parameters)
 
     def statuses(self, workflow: ArgoWorkflow) -> list[str]:
-        """How the runs of this workflow's request ended, in the order of their launch."""
+        """Return the status of each run of this workflow's request, in the order of launch."""
         runs = self.dagster.runs(f"{workflow.uid}-{workflow.name}")
         return [run.status for run in sorted(runs, key=lambda run: run.created)]
 
@@ -69,7 +69,7 @@ def log(workflow: ArgoWorkflow, step: str) -> str:
 def test_an_unknown_profile_is_one_line_before_anything_is_launched(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """The specification's own example has lora-config=extended, which no profile is."""
+    """The specification's own example gives lora-config=extended, which does not exist."""
     workflow = cluster.workflow("train-validate-lora", tmp_path)
     ended = cluster.submit(workflow, lora_config="extended", num_epochs="5", learning_rate="1e-4")
     assert ended.phase == "Failed"
@@ -78,7 +78,7 @@ def test_an_unknown_profile_is_one_line_before_anything_is_launched(
     assert cluster.statuses(workflow) == []
 
 
-def test_a_pipeline_whose_last_gate_can_not_be_is_one_line_before_anything_is_launched(
+def test_an_impossible_last_gate_is_one_line_before_the_pipeline_launches_anything(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     workflow = cluster.workflow("lora-pipeline", tmp_path)
@@ -225,7 +225,7 @@ def test_promotion_after_both_gates_makes_it_live(cluster: Cluster, tmp_path: Pa
 
 
 def test_promotion_after_evaluation_only_makes_it_live(cluster: Cluster, tmp_path: Path) -> None:
-    """The same version once more, as if nothing were live."""
+    """Promote the same version again, with nothing live."""
     registry = cluster.dagster.resources.registry
     version = registry.aliases()["live"]
     registry.clear_alias("live")
@@ -242,7 +242,7 @@ def test_promotion_after_evaluation_only_makes_it_live(cluster: Cluster, tmp_pat
 def test_the_pipeline_takes_a_data_version_from_nothing_to_live(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """As if nothing were live: on a busy machine a load test differs too much from another's."""
+    """With nothing live: on a busy machine, two load tests differ too much."""
     registry = cluster.dagster.resources.registry
     version = registry.aliases()["live"]
     registry.clear_alias("live")

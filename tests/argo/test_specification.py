@@ -12,7 +12,7 @@ FOLLOWING = ResourceRow(
     requests={"cpu": "250m", "memory": "256Mi"},
     limits={"cpu": "500m", "memory": "512Mi"},
 )
-"""The lightest row of every table: what a step needs that only follows a run of Dagster's."""
+"""The lightest row of every table: enough for a step that only follows a run of Dagster."""
 
 
 def test_the_specification_has_tables_for_all_five() -> None:
@@ -44,7 +44,7 @@ def test_candidate_and_live_answer_side_by_side() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_step_asks_for_the_light_row_and_never_for_a_gpu(name: str) -> None:
-    """The table's row of each step is its pod's in Dagster, which holds the GPU, once."""
+    """Dagster's step pod asks for the table's row, so the GPU is reserved once."""
     if name != "train-validate-lora":
         assert FOLLOWING in SPECIFIED[name].resources.values()
     assert FOLLOWING in SPECIFIED["train-validate-lora"].resources.values()
@@ -56,7 +56,7 @@ def test_a_step_asks_for_the_light_row_and_never_for_a_gpu(name: str) -> None:
     assert not {"nodeSelector", "tolerations", "affinity"} & step.keys()
 
 
-def test_the_pipeline_stops_after_a_failed_quality_gate_and_promotes_past_both_others() -> None:
+def test_the_pipeline_stops_after_a_failed_quality_gate_and_promotes_from_perf_passed() -> None:
     check, *steps = [
         s for (s,) in templates_of(WORKFLOWS["lora-pipeline"])["lora-pipeline"]["steps"]
     ]

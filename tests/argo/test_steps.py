@@ -53,7 +53,7 @@ PASSED = {"outputs": {"result": "passed", "run-id": "r1", "model-version": "7", 
 
 
 class StandIn:
-    """A folder with a `lora-assets` of the test's own on its PATH."""
+    """A folder on the PATH with a `lora-assets` that plays a plan."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -162,7 +162,7 @@ def test_retries_come_to_an_end(stand_in: StandIn) -> None:
 def test_the_steps_of_one_workflow_share_its_request_and_no_other_has_it(
     stand_in: StandIn,
 ) -> None:
-    """Dagster's runs are told apart by request and step; those that share a run find it by both."""
+    """A run of Dagster is found by request and step, so steps that share a run find it."""
     for _ in range(2):
         stand_in.workflow("evaluate-lora-adapter", {}).submit()
     requests = [call["request"] for call in stand_in.calls]
@@ -178,14 +178,14 @@ def test_a_pipelines_workflows_have_a_request_each(stand_in: StandIn) -> None:
     assert {(call["argv"][0], call["request"]) for call in calls} == set(stages.items())
 
 
-def test_what_was_loaded_is_what_is_smoke_tested_and_staged(stand_in: StandIn) -> None:
+def test_the_version_that_was_loaded_is_smoke_tested_and_staged(stand_in: StandIn) -> None:
     plan = {"deploy load-adapter": {"outputs": {"model-version": "7"}}}
     stand_in.workflow("deploy-lora-adapter", plan).submit(adapter_source="alias:previous")
     sources = [a for call in stand_in.calls for a in call["argv"] if "--adapter-source" in a]
     assert sources == ["--adapter-source=alias:previous", *["--adapter-source=version:7"] * 2]
 
 
-def test_training_says_what_came_of_it(stand_in: StandIn) -> None:
+def test_training_outputs_its_result_run_and_version(stand_in: StandIn) -> None:
     plan = {
         "train train": {"outputs": {"run-id": "r1"}},
         "train quality-gate": {
@@ -237,7 +237,7 @@ def _pipeline_plan(**changes: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"train train": PASSED, "train quality-gate": PASSED, **changes}
 
 
-def test_the_pipeline_checks_all_that_it_is_given_before_anything_else(stand_in: StandIn) -> None:
+def test_the_pipeline_checks_all_its_parameters_first(stand_in: StandIn) -> None:
     given = {name: f"the {name}" for name in defaults_of(WORKFLOWS["lora-pipeline"])}
     workflow = stand_in.workflow("lora-pipeline", {"check check": {"exit_codes": [1]}})
     assert workflow.submit(**given).phase == "Failed"
@@ -247,7 +247,7 @@ def test_the_pipeline_checks_all_that_it_is_given_before_anything_else(stand_in:
 
 
 def test_the_pipeline_takes_what_it_trained_to_live(stand_in: StandIn) -> None:
-    """Each of the five gets the pipeline's own value of every parameter that it has."""
+    """Each of the five gets the pipeline's value of every parameter that it has."""
     given = {name: f"the {name}" for name in defaults_of(WORKFLOWS["lora-pipeline"])}
     ended = stand_in.workflow("lora-pipeline", _pipeline_plan()).submit(**given)
     assert ended.phase == "Succeeded", ended.message
@@ -280,7 +280,7 @@ def test_the_pipeline_ends_gracefully_after_a_failed_quality_gate(stand_in: Stan
     assert skipped == {"deploy", "evaluate", "performance", "promote", "terminate"}
 
 
-def test_a_quality_gate_that_says_nothing_is_no_pass(stand_in: StandIn) -> None:
+def test_a_quality_gate_without_a_result_does_not_pass(stand_in: StandIn) -> None:
     workflow = stand_in.workflow("lora-pipeline", _pipeline_plan(**{"train quality-gate": {}}))
     assert workflow.submit().phase == "Failed"
     assert stand_in.steps == ["check", "download-data", "train", "quality-gate", "terminate"]

@@ -1,4 +1,4 @@
-"""The workflows of argo/: what running them on a double of the controller does not show."""
+"""The workflows of argo/: facts that running them on the double does not show."""
 
 import re
 import subprocess

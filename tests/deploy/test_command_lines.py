@@ -44,7 +44,7 @@ def test_a_program_accepts_the_command_line(where: str, words: Sequence[str]) ->
 
 
 def test_the_option_that_no_dagster_has_is_refused() -> None:
-    """What kept the code location from starting before."""
+    """Before, it kept the code location from starting."""
     words = ["dagster", "api", "grpc", "-p", "3030", "--python-module", "lora_assets.definitions"]
     with pytest.raises(click.NoSuchOption, match="--python-module"):
         parse(words)

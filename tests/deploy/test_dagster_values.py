@@ -1,4 +1,4 @@
-"""The values for Dagster's chart: what they make is what Dagster and Kubernetes take."""
+"""Dagster and Kubernetes accept what its chart makes of our values."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ STORAGES = ("schedule_storage", "run_storage", "event_log_storage")
 
 
 def processed(kind: Any, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration as the class gets it; the errors that Dagster finds fail the test."""
+    """Return the configuration as Dagster passes it to the class; an error fails the test."""
     from dagster._config import Field, resolve_to_config_type
 
     schema = kind.config_type()
@@ -59,7 +59,7 @@ def processed(kind: Any, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @contextmanager
 def instance(made: Mapping[str, Any], folder: Path) -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance of that dagster.yaml, but for the database and the cluster's own API."""
+    """Start Dagster's instance of that dagster.yaml, without its database and the cluster."""
     with KubernetesApi().serving(folder) as kubeconfig:
         outside = {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
         launcher = merged(made["run_launcher"], {"config": outside})
@@ -77,14 +77,14 @@ def test_dagster_starts_with_the_instance_that_the_values_make(
     values: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = instance_config(values)
-    with instance(made, tmp_path) as found:
-        assert isinstance(found.run_launcher, K8sRunLauncher)
-        assert isinstance(found.run_coordinator, QueuedRunCoordinator)
-        concurrency = found.get_concurrency_config()
+    with instance(made, tmp_path) as started:
+        assert isinstance(started.run_launcher, K8sRunLauncher)
+        assert isinstance(started.run_coordinator, QueuedRunCoordinator)
+        concurrency = started.get_concurrency_config()
         assert concurrency.pool_config.default_pool_limit == 1
         (limit,) = concurrency.run_queue_config.tag_concurrency_limits
         assert limit["key"] == REQUEST_TAG
-        assert found.run_monitoring_max_resume_run_attempts > 0
+        assert started.run_monitoring_max_resume_run_attempts > 0
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", "secret")
     for part in STORAGES:
         kind = class_from_code_pointer(made[part]["module"], made[part]["class"])
@@ -95,7 +95,7 @@ def test_dagster_starts_with_the_instance_that_the_values_make(
 def test_dagster_refuses_pools_beside_the_limit_that_the_chart_sets_without_them(
     tmp_path: Path,
 ) -> None:
-    """What became of them in additionalInstanceConfig (dagster#31086)."""
+    """So they cannot stand in additionalInstanceConfig (dagster#31086)."""
     pools = instance_config(dagster_values())["concurrency"]
     values = {**dagster_values(), "additionalInstanceConfig": {"concurrency": pools}}
     del values["concurrency"]
@@ -106,13 +106,13 @@ def test_dagster_refuses_pools_beside_the_limit_that_the_chart_sets_without_them
         pass
 
 
-def test_a_value_that_the_chart_would_not_read_is_found() -> None:
+def test_a_value_that_the_chart_does_not_read_is_refused() -> None:
     with pytest.raises(AssertionError, match="runMonitoring"):
         instance_config({**dagster_values(), "runMonitoring": {"enabled": True}})
 
 
 def test_the_chart_adds_no_account_and_no_rights_to_ours() -> None:
-    """Its parts have a switch each, and both are on where nothing is said."""
+    """The chart and its subchart have a switch each, which is on by default."""
     values = dagster_values()
     for part in (values, values["dagster-user-deployments"]):
         assert part["serviceAccount"]["create"] is False
@@ -136,7 +136,7 @@ def test_a_run_that_a_gate_stopped_is_not_started_again() -> None:
 
 
 def made_job(folder: Path, step: Sequence[Mapping[str, Any]] = ()) -> Mapping[str, Any]:
-    """The Job of a run, or of a step with what its tags and its deployment say, of the values."""
+    """Make the Job of a run, or of a step with the configuration in `step`, of the values."""
     values = dagster_values()
     with KubernetesApi().serving(folder) as kubeconfig:
         config = {
@@ -150,8 +150,8 @@ def made_job(folder: Path, step: Sequence[Mapping[str, Any]] = ()) -> Mapping[st
         K8sContainerContext.create_from_config(container_context(values))
     )
     assert context.namespace == "dagster"
-    for said in step:
-        of_step = UserDefinedDagsterK8sConfig.from_dict(said)
+    for part in step:
+        of_step = UserDefinedDagsterK8sConfig.from_dict(part)
         context = context.merge(K8sContainerContext(run_k8s_config=of_step))
     made = construct_dagster_k8s_job(
         context.get_k8s_job_config("image", launcher),
@@ -164,7 +164,7 @@ def made_job(folder: Path, step: Sequence[Mapping[str, Any]] = ()) -> Mapping[st
 
 @pytest.fixture
 def job(tmp_path: Path) -> Mapping[str, Any]:
-    """A run's Job, as the launcher makes it of the values."""
+    """Make a run's Job as the launcher does."""
     return made_job(tmp_path)
 
 
@@ -244,7 +244,7 @@ def test_the_database_may_be_reached_where_it_is_an_existing_one() -> None:
 
 
 def test_the_double_names_and_labels_objects_as_the_real_chart_does() -> None:
-    """Compared with what Helm 3 rendered from the chart, for the values of that time."""
+    """Compared with what Helm 3 rendered from the chart, with the values of that time."""
     facts = json.loads((DATA / "chart-objects.json").read_text())["objects"]
     changed = {
         "dagsterWebserver": {"nameOverride": "dagster-webserver"},
@@ -262,7 +262,7 @@ def test_the_double_names_and_labels_objects_as_the_real_chart_does() -> None:
 
 
 def by_name(made: Sequence[Mapping[str, Any]]) -> Mapping[tuple[str, str], Mapping[str, Any]]:
-    """Index objects; what the database's own init container runs is of no interest."""
+    """Index objects by kind and name, without the commands of the database's own pod."""
     for each in made:
         if each["kind"] == "StatefulSet":
             each["containers"][0]["words"].clear()

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts ask for metrics that somebody has."""
+"""The dashboard and the alerts read metrics that exist."""
 
 import re
 
@@ -16,11 +16,11 @@ KUBE_STATE_METRICS = {
     "kube_cronjob_status_last_successful_time",
     *("kube_job_created", "kube_job_complete", "kube_job_failed", "kube_job_labels"),
 }
-"""Of kube-state-metrics 2.x, from its documentation."""
+"""From the documentation of kube-state-metrics 2.x."""
 
 
 def vllm_metrics() -> set[str]:
-    """What the embedded server reports under vLLM's names, as the conformance tests hold it."""
+    """Return the embedded server's metrics, which the conformance tests compare with vLLM's."""
     text = ServerMetrics("base", 3).render([], []).decode()
     return set(re.findall(r"^(vllm:[a-z0-9_]+)", text, re.M)) | {
         f"{name}_bucket" for name in re.findall(r"^# TYPE (\S+) histogram", text, re.M)
@@ -57,7 +57,7 @@ def test_alerts_on_speed_begin_where_the_gate_fails() -> None:
     assert lines["Time to first token"][-1]["value"] == limits.max_p95_ttft
 
 
-def test_an_alert_says_what_is_wrong_and_what_to_do() -> None:
+def test_an_alert_has_a_severity_a_summary_and_a_remedy() -> None:
     for alert in alerts():
         assert alert["labels"]["severity"] in ("critical", "warning")
         assert alert["annotations"].keys() == {"summary", "remedy"}

@@ -31,18 +31,18 @@ RENAMED = {
     ("Service", "judge"): ("judge-vllm-service", "judge-large-vllm"),
     ("Deployment", "judge"): ("judge-vllm", "judge-large-vllm"),
 }
-"""What the overlays of the judge call it; tests/manifests renders them."""
+"""The names in the judge's overlays, which tests/manifests renders."""
 
 OF_OTHER_CHARTS = {
     # kube-prometheus-stack: its release, and the name of the chart.
     ("Service", "ai-platform", "monitoring-kube-prometheus-prometheus"): {9090},
 }
 EXAMPLES = {"minio.s3:9000", "seaweedfs-s3.s3:8333", "rook-ceph-rgw-store.rook-ceph:80"}
-"""S3 servers of the page's table, which a team has or has not."""
+"""S3 servers in the table of docs/cluster.md, which a team may have."""
 
 
 def made() -> Mapping[tuple[str, str, str], set[int]]:
-    """Return the ports of every Service, and no ports of every workload, by kind and name."""
+    """Return the ports of every object by kind, namespace and name; a workload has none."""
     found: dict[tuple[str, str, str], set[int]] = {**OF_OTHER_CHARTS}
     for manifest in MANIFESTS:
         ports = {port["port"] for port in manifest.content.get("spec", {}).get("ports", ())}
@@ -54,7 +54,7 @@ def made() -> Mapping[tuple[str, str, str], set[int]]:
 
 
 def hosts() -> Iterator[tuple[str, str, str, int]]:
-    """Yield each `http://service.namespace:port` with the file that it stands in."""
+    """Yield each `http://service.namespace:port` with the file that names it."""
     for where, text in TEXTS.items():
         for host in re.findall(r"http://([a-z][a-z0-9-]+\.[a-z0-9-]+:\d+)", text):
             if host not in EXAMPLES:
@@ -70,7 +70,7 @@ def test_a_url_names_a_service_and_a_port_of_it(
 
 
 def test_the_workflows_call_the_service_that_the_chart_makes() -> None:
-    """Without `nameOverride` it is another one, and every step waited for an hour."""
+    """Without `nameOverride` the chart makes another one, and no step reaches Dagster."""
     url = ("dagster-webserver", "dagster", 80)
     assert {host[1:] for host in hosts() if host[0].startswith("argo/")} >= {url}
     values = merged(dagster_values(), {"dagsterWebserver": {"nameOverride": "dagster-webserver"}})

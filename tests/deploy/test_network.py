@@ -1,4 +1,4 @@
-"""Who reaches whom through the network policies, judged as Kubernetes judges it."""
+"""Which connections the network policies allow, evaluated as Kubernetes does."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NAMESPACES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Peer:
-    """A pod, or with `ip` something outside of the cluster."""
+    """A pod, or with `ip` a host outside the cluster."""
 
     namespace: str = ""
     labels: frozenset[tuple[str, str]] = frozenset()
@@ -31,7 +31,7 @@ def pod(namespace: str, *, ports: Mapping[str, int] | None = None, **labels: str
 
 
 def of(kind: str, name: str) -> Peer:
-    """A pod of one of our workloads."""
+    """Return a pod of one of our workloads."""
     found = find(kind, name)
     job = found["spec"].get("jobTemplate", found)
     template = job["spec"]["template"]
@@ -124,17 +124,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("connection", ALLOWED.values(), ids=ALLOWED)
-def test_what_works_together_is_allowed(connection: tuple[Peer, Peer, int]) -> None:
+def test_a_needed_connection_is_allowed(connection: tuple[Peer, Peer, int]) -> None:
     assert allowed(*connection)
 
 
 @pytest.mark.parametrize("connection", REFUSED.values(), ids=REFUSED)
-def test_what_has_no_business_there_is_refused(connection: tuple[Peer, Peer, int]) -> None:
+def test_every_other_connection_is_refused(connection: tuple[Peer, Peer, int]) -> None:
     assert not allowed(*connection)
 
 
 def allowed(source: Peer, target: Peer, port: int) -> bool:
-    """Both ends must allow it; an end that no policy selects allows everything."""
+    """Return whether both ends allow it; one that no policy selects allows everything."""
     return _end(source, target, "Egress", target, port) and _end(
         target, source, "Ingress", target, port
     )

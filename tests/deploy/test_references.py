@@ -1,4 +1,4 @@
-"""Whatever one manifest names, another one, a chart or the guide makes."""
+"""Accounts, volumes, Secrets and selectors of a manifest refer to objects that are made."""
 
 import re
 

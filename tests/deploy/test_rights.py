@@ -1,4 +1,4 @@
-"""Each account may do exactly what its code asks for."""
+"""Each account has exactly the rights that its code uses."""
 
 import inspect
 import json
@@ -19,7 +19,7 @@ from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod,
 from tests.support.manifests import DEPLOY, find
 
 Right = tuple[str, str, str]
-"""API group, resource, verb."""
+"""API group, resource and verb."""
 
 
 def rights(role: str) -> set[Right]:
@@ -33,7 +33,7 @@ def rights(role: str) -> set[Right]:
 
 
 def asked_of_the_server(requests: Iterable[str]) -> set[Right]:
-    """The rights that these requests need, as the API server maps them."""
+    """Return the rights that these requests need, as the API server maps them."""
     found: set[Right] = set()
     for request in requests:
         path = re.fullmatch(

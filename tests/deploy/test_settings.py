@@ -1,7 +1,6 @@
-"""Each program reads the variables that its container sets, and they agree with the rest."""
+"""Each program reads the variables that its container sets, and their values agree."""
 
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,8 +11,9 @@ from mlflow.cli import cli as mlflow_cli
 from lora_assets.cli.stack import resource_config
 from lora_assets.records.training import LORA_PROFILES
 from lora_assets.resources.fleet import Fleet
+from lora_assets.serving.plugin_files import MIDDLEWARE
 from lora_assets.serving.preflight import MIN_LORAS
-from lora_assets.settings import read_settings
+from lora_assets.settings import Settings, read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod
 from tests.support.manifests import (
@@ -26,8 +26,7 @@ from tests.support.manifests import (
 )
 
 OF_OTHERS = {
-    *("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_SECRET_ACCESS_KEY"),
-    *("HOME", "LORA_ASSETS_OUTPUTS"),
+    *("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_SECRET_ACCESS_KEY", "HOME"),
 }
 OF_VLLM = {
     *("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY", "VLLM_NO_USAGE_STATS"),
@@ -36,38 +35,17 @@ OF_VLLM = {
 OF_THE_PLUGIN = {"ADAPTERS_DIR"}
 
 
-class Asked(Mapping[str, str]):
-    """An environment that remembers which variables it was asked for."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
-        self.names: set[str] = set()
-
-    def __getitem__(self, name: str) -> str:
-        self.names.add(name)
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-
-def known() -> set[str]:
-    asked = Asked({"LORA_ASSETS_STACK": "cluster"})
-    read_settings(asked)
-    return asked.names
+KNOWN = {str(field.validation_alias) for field in Settings.model_fields.values()}
 
 
 def ours() -> list[tuple[str, Object]]:
-    """Containers that run lora-assets."""
-    found = [(str(m), c) for m in PODS for c in m.containers if "vllm-depl" in c["image"]]
-    return [*found, ("values.yaml", code_location())]
+    """Return the containers that run lora-assets."""
+    in_pods = [(str(m), c) for m in PODS for c in m.containers if "vllm-depl" in c["image"]]
+    return [*in_pods, ("values.yaml", code_location())]
 
 
 def variables(container: Object) -> dict[str, str]:
-    """Values by name; empty for what comes from a secret."""
+    """Return the values by name, with an empty one for a variable from a Secret."""
     named = [variable["name"] for variable in container["env"]]
     assert len(named) == len(set(named))
     return {variable["name"]: variable.get("value", "") for variable in container["env"]}
@@ -80,9 +58,9 @@ def vllm() -> Object:
 
 @pytest.mark.parametrize(("where", "container"), ours(), ids=lambda each: str(each)[:40])
 def test_lora_assets_reads_every_variable_that_it_is_given(where: str, container: Object) -> None:
-    assert variables(container).keys() <= known() | OF_OTHERS, where
+    assert variables(container).keys() <= KNOWN | OF_OTHERS, where
     settings = read_settings(variables(container))
-    assert settings.embedded is False
+    assert settings.stack == "cluster"
     if where.startswith("argo/"):
         assert settings.dagster_url == "http://dagster-webserver.dagster:80"
 
@@ -99,30 +77,25 @@ def test_mlflow_is_the_clients_version_and_answers_to_its_name() -> None:
     assert container["image"].endswith(f":v{mlflow.__version__}")
     program, name, *options = container["command"]
     assert (program, name) == ("mlflow", "server")
-    told = mlflow_cli.commands[name].make_context(name, options).params
+    parsed = mlflow_cli.commands[name].make_context(name, options).params
     (port,) = container["ports"]
-    assert told["port"] == port["containerPort"]
-    assert told["serve_artifacts"] is True
+    assert parsed["port"] == port["containerPort"]
+    assert parsed["serve_artifacts"] is True
     url = urlsplit(read_settings(variables(code_location())).mlflow_tracking_uri)
-    assert {url.hostname, url.netloc} <= set(told["allowed_hosts"].split(","))
+    assert {url.hostname, url.netloc} <= set(parsed["allowed_hosts"].split(","))
     (data,) = {mount["mountPath"] for mount in container["volumeMounts"]} - {"/tmp"}
-    assert told["backend_store_uri"].startswith(f"sqlite:///{data}/")
-    assert told["artifacts_destination"].startswith(f"{data}/")
+    assert parsed["backend_store_uri"].startswith(f"sqlite:///{data}/")
+    assert parsed["artifacts_destination"].startswith(f"{data}/")
 
 
-def test_the_services_are_where_the_settings_look_for_them() -> None:
-    """The specification's URLs, and the one of the service that is watched."""
+def test_the_code_location_has_the_addresses_that_a_cluster_has_by_default() -> None:
     settings = read_settings(variables(code_location()))
-    for url, name in (
-        (settings.vllm_url, "vllm-service"),
-        (settings.judge_url, "judge-vllm-service"),
-    ):
-        assert url == f"http://{name}.ml-models:8000"
-    assert settings.vllm_container == vllm()["name"]
-    assert find("Service", "vllm-service")["spec"]["ports"][0]["port"] == 8000
     defaults = read_settings({"LORA_ASSETS_STACK": "cluster"})
     for name in ("mlflow_tracking_uri", "prometheus_url", "s3_data_bucket", "model_name"):
         assert getattr(settings, name) == getattr(defaults, name)
+    assert settings.vllm_url == defaults.vllm_url == "http://vllm-service.ml-models:8000"
+    assert settings.judge_url == defaults.judge_url == "http://judge-vllm-service.ml-models:8000"
+    assert settings.vllm_container == vllm()["name"]
 
 
 @pytest.mark.parametrize(
@@ -137,10 +110,10 @@ def test_the_services_are_where_the_settings_look_for_them() -> None:
 def test_a_workflows_deployment_and_namespace_say_which_pods_are_the_replicas(
     parameters: dict[str, str], replica: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a run's configuration, over what the code location's environment says."""
-    told = {"fleet": make_resources(read_settings(variables(code_location()))).fleet.model_dump()}
-    changed = resource_config(parameters, told)
-    fleet = Fleet(**changed["fleet"]["config"] if changed else told["fleet"])
+    """A run's configuration overrides the environment of the code location."""
+    own = {"fleet": make_resources(read_settings(variables(code_location()))).fleet.model_dump()}
+    changed = resource_config(parameters, own)
+    fleet = Fleet(**changed["fleet"]["config"] if changed else own["fleet"])
     places = {"vllm-0": ("vllm", "ml-models"), "vllm-large-0": ("vllm-large", "ml-models")}
     places["vllm-staging-0"] = ("vllm", "staging")
     api = KubernetesApi()
@@ -172,7 +145,7 @@ def test_vllm_takes_every_profile_and_as_many_adapters_as_are_served() -> None:
     assert int(options["max-lora-rank"]) == rank
     assert variables(code_location())["VLLM_MAX_LORA_RANK"] == options["max-lora-rank"]
     assert int(options["max-loras"]) == MIN_LORAS
-    assert "--enable-lora" in vllm()["command"]
+    assert {"--enable-lora", f"--middleware={MIDDLEWARE}"} <= set(vllm()["command"])
     assert vllm()["command"][:3] == [
         "vllm",
         "serve",

@@ -1,4 +1,4 @@
-"""Rules and dashboard, read by Prometheus itself (promtool)."""
+"""Prometheus itself (promtool) reads the rules and the dashboard."""
 
 import subprocess
 from pathlib import Path
@@ -20,7 +20,7 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """The rules as the operator gives them to Prometheus."""
+    """Write the rules as the operator passes them to Prometheus."""
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump(find("PrometheusRule", "lora-assets")["spec"]))
     return path

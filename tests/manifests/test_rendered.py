@@ -1,4 +1,4 @@
-"""What kustomize makes of the folders, as `kubectl apply -k` would send it."""
+"""The objects that kustomize renders, as `kubectl apply -k` sends them."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 
 def command() -> Sequence[str]:
-    """KUSTOMIZE, or what is on the PATH; `make test-manifests` installs one where there is none."""
+    """Return KUSTOMIZE, or the program on the PATH; `make test-manifests` installs one."""
     given = os.environ.get("KUSTOMIZE")
     if given:
         return given.split()

@@ -1,4 +1,4 @@
-"""The tables of the specification (data/vllm-argo-workflows.md), read from its Markdown."""
+"""Read the tables of the specification (data/vllm-argo-workflows.md)."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ _TEXT = (Path(__file__).parent / "data" / "vllm-argo-workflows.md").read_text()
 
 @dataclass(frozen=True)
 class ResourceRow:
-    """What a step's pod asks for: requests and limits of CPU and memory, and the node."""
+    """Requests and limits of a step's pod, and its node."""
 
     node: str
     gpu: str
@@ -28,7 +28,7 @@ class WorkflowTables:
 
 
 def read() -> Mapping[str, WorkflowTables]:
-    """Each section that names a file, by that file's name without its ending."""
+    """Return each section that names a file, by the file's name without its suffix."""
     sections = re.split(r"^## ", _TEXT, flags=re.MULTILINE)
     named = {re.search(r"^\*\*File:\*\* `(.+)\.yaml`$", s, re.MULTILINE): s for s in sections}
     return {
@@ -47,7 +47,7 @@ def read() -> Mapping[str, WorkflowTables]:
 
 
 def _table(section: str, heading: str) -> Iterator[Mapping[str, str]]:
-    """The rows of the first table under a heading of the third level."""
+    """Yield the rows of the first table under a heading of the third level."""
     _, _, below = section.partition(f"### {heading}\n")
     lines = below.partition("\n### ")[0].splitlines()
     header, _, *rows = [_cells(line) for line in lines if line.startswith("|")]
@@ -63,7 +63,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _default(cell: str) -> str:
-    """`_(from config.py)_` and `""` are no value; Argo's way to say so is the empty string."""
+    """Return the default; `_(from config.py)_` and `""` become Argo's empty string."""
     return "" if cell == "_(from config.py)_" or cell.startswith('`""`') else cell
 
 

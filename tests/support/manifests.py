@@ -18,12 +18,12 @@ APPLIED = (
     *("access", "access/own-s3", "mlflow", "dagster", "dagster/existing-postgresql", "vllm"),
     *("judge/mistral-7b", "judge/llama-70b", "monitoring"),
 )
-"""The folders that `kubectl apply -k` takes."""
+"""The folders for `kubectl apply -k`."""
 
 FOLDERS = (*APPLIED, "judge/base")
 KUBERNETES = "1.37"
 CUSTOM = ("monitoring.coreos.com", "kustomize.config.k8s.io")
-"""Groups that Kubernetes' own schemas don't have."""
+"""API groups that are not in Kubernetes' own schemas."""
 
 Object = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ class Manifest:
 
     @property
     def pod(self) -> Object | None:
-        """The pod template, where there is one."""
+        """Return the pod template, or None."""
         spec = self.content.get("spec", {})
         if self.kind == "CronJob":
             spec = spec["jobTemplate"]["spec"]

@@ -20,17 +20,17 @@ def panels() -> Iterator[Object]:
 
 
 def expressions() -> dict[str, str]:
-    """Every PromQL expression by what it is for; Grafana's own variables filled in."""
-    found = {alert["alert"]: alert["expr"] for alert in alerts()}
+    """Return every PromQL expression by its purpose, with Grafana's variables filled in."""
+    purposes = {alert["alert"]: alert["expr"] for alert in alerts()}
     for panel in panels():
         for target in panel["targets"]:
             text = target["expr"].replace("$__rate_interval", "5m")
             assert "$" not in text, text
-            found[f"{panel['title']} {target['refId']}"] = text
-    return found
+            purposes[f"{panel['title']} {target['refId']}"] = text
+    return purposes
 
 
 def metrics(expression: str) -> set[str]:
-    """The metrics that an expression reads: each name before `{`, `[` or the end of a term."""
+    """Return the metrics that an expression reads."""
     bare = re.sub(r'"[^"]*"', '""', expression)
     return set(re.findall(r"\b(?:vllm:[a-z0-9_]+|kube_[a-z_]+|up)\b", bare))

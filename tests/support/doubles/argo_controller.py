@@ -1,11 +1,11 @@
-"""A double of Argo's controller and executor: a Workflow's steps as local processes.
+"""A double of Argo's controller and executor: it runs a Workflow's steps as local processes.
 
-It does what Argo 3.6 to 4.1 do with this project's manifests: fills in arguments and references
-(as text in the template's JSON, quoted), runs `steps` groups one after the other and their members
-at the same time, skips by `when`, reads output parameters, retries by `retryStrategy`, sends
-SIGTERM to stop, and runs the exit handler, also of a stopped workflow. There are no deadlines, and
-it does not wait between attempts: `waits` has what Argo would have waited. A pod's mounted volumes
-are folders of its own here, so paths below a mount are mapped in variables and outputs.
+Like Argo 3.6 to 4.1, it fills in arguments and references (as quoted text in the template's JSON),
+runs the groups of `steps` in order and the steps of a group at the same time, skips by `when`,
+reads output parameters, retries by `retryStrategy`, stops with SIGTERM, and runs the exit handler
+of a stopped workflow too. It has no deadlines and does not wait between attempts: `waits` records
+how long Argo would have waited. A pod's volumes are folders here, so paths below a mount are mapped
+in variables and outputs.
 """
 
 import json
@@ -28,7 +28,7 @@ Phase = Literal["Succeeded", "Failed", "Error", "Skipped"]
 
 @dataclass
 class Node:
-    """What became of one step; `logs` and `exit_codes` have an entry for each attempt."""
+    """The outcome of one step; `logs` and `exit_codes` have an entry for each attempt."""
 
     name: str
     phase: Phase = "Succeeded"
@@ -40,7 +40,7 @@ class Node:
 
 
 class ArgoWorkflow:
-    """One submitted Workflow; `library` has the WorkflowTemplates of the namespace by name.
+    """A Workflow to submit; `library` has the WorkflowTemplates of the namespace by name.
 
     `environment` is that of the image and the cluster. Its variables win over the manifest's,
     which name services of a cluster that is not there.
@@ -66,7 +66,7 @@ class ArgoWorkflow:
         self._lock = Lock()
 
     def submit(self, **parameters: str) -> Node:
-        """`argo submit --wait`, with -p for each of `parameters` (`_` stands for `-`)."""
+        """Act as `argo submit --wait`, with -p for each of `parameters` (`_` stands for `-`)."""
         given = {name.replace("_", "-"): value for name, value in parameters.items()}
         spec = self.manifest["spec"]
         declared = {p["name"]: p["value"] for p in spec["arguments"]["parameters"]}
@@ -79,7 +79,7 @@ class ArgoWorkflow:
         return ended
 
     def stop(self) -> None:
-        """`argo stop`: SIGTERM to what runs, and nothing but the exit handler is started."""
+        """Act as `argo stop`: send SIGTERM to what runs; start only the exit handler."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -181,7 +181,7 @@ class ArgoWorkflow:
             node.phase, node.message = "Succeeded", ""
 
     def _pod(self, node: Node, template: Manifest) -> int | None:
-        """One attempt's exit code; None where the workflow was stopped before."""
+        """Return one attempt's exit code; None if the workflow was stopped before."""
         container = template["container"]
         pod = self.folder / f"pod-{uuid.uuid4().hex[:8]}"
         mounts = {mount["mountPath"]: pod / mount["name"] for mount in container["volumeMounts"]}
@@ -218,7 +218,7 @@ class ArgoWorkflow:
 
 
 def _filled(part: Any, values: Mapping[str, str]) -> Any:
-    """References replaced, as Argo does it: each value is quoted into the template's JSON."""
+    """Replace references as Argo does: quote each value into the template's JSON."""
 
     def value_of(match: re.Match[str]) -> str:
         value = values.get(match[1].strip())
@@ -228,13 +228,13 @@ def _filled(part: Any, values: Mapping[str, str]) -> Any:
 
 
 def _holds(condition: str) -> bool | None:
-    """A `when` of the form `a == b` or `a != b`; None for what can't be read."""
+    """Evaluate `a == b` or `a != b`; return None for any other expression."""
     match = re.fullmatch(r"([\w.-]+) (==|!=) ([\w.-]+)", condition)
     return None if match is None else (match[1] == match[3]) == (match[2] == "==")
 
 
 def _mapped(path: str, mounts: Mapping[str, os.PathLike[str]]) -> str:
-    """A path below a mount, as the folder that stands for it here."""
+    """Return the local folder that stands for a path below a mount."""
     for mount, folder in mounts.items():
         if path == mount or path.startswith(f"{mount}/"):
             return f"{os.fspath(folder)}{path.removeprefix(mount)}"

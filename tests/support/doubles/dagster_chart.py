@@ -1,23 +1,17 @@
-"""A double of Dagster's Helm chart (1.13): what it makes of the values that we set.
+"""A double of Dagster's Helm chart (1.13): the configuration that it makes of our values.
 
 Written after the chart's templates `configmap-instance.yaml`, `helpers/instance/*.tpl` and
 dagster-user-deployments' `k8sContainerContext`, because the chart is on no package index. A key
-that these don't read is refused, so that a value of ours can't be lost in it.
+that these templates don't read is refused, so that no value of ours is lost in them.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 Values = Mapping[str, Any]
 
 RELEASE = NAMESPACE = "dagster"
-ELSEWHERE = {
-    *("serviceAccount", "rbacEnabled", "generatePostgresqlPasswordSecret"),
-    *("dagsterWebserver", "dagster-user-deployments"),
-}
-"""Values that other templates read: accounts, roles, secrets and deployments."""
-
 DEFAULTS: Values = {
     "global": {
         "dagsterHome": "/opt/dagster/dagster_home",
@@ -47,8 +41,42 @@ DEFAULTS: Values = {
 """The chart's own values, as far as they reach dagster.yaml."""
 
 
+READS: Mapping[str, str] = {
+    "": "global postgresql runLauncher dagsterDaemon concurrency additionalInstanceConfig telemetry"
+    " serviceAccount rbacEnabled generatePostgresqlPasswordSecret dagsterWebserver"
+    " dagster-user-deployments",
+    "postgresql": "enabled postgresqlHost postgresqlUsername postgresqlDatabase postgresqlParams"
+    " postgresqlScheme service",
+    "runLauncher": "type config",
+    "runLauncher.config": "k8sRunLauncher",
+    "runLauncher.config.k8sRunLauncher": "loadInclusterConfig jobNamespace imagePullPolicy volumes"
+    " volumeMounts labels resources failPodOnRunFailure securityContext runK8sConfig",
+    "runLauncher.config.k8sRunLauncher.runK8sConfig": "containerConfig podSpecConfig"
+    " podTemplateSpecMetadata jobSpecConfig jobMetadata",
+    "dagsterDaemon": "enabled resources runCoordinator runMonitoring runRetries sensors schedules",
+    "dagsterDaemon.runCoordinator": "enabled type config",
+    "dagsterDaemon.runCoordinator.config": "queuedRunCoordinator",
+    "dagsterDaemon.runCoordinator.config.queuedRunCoordinator": "maxConcurrentRuns"
+    " tagConcurrencyLimits dequeueIntervalSeconds dequeueUseThreads dequeueNumWorkers",
+    "dagsterDaemon.runMonitoring": "enabled startTimeoutSeconds cancelTimeoutSeconds"
+    " maxRuntimeSeconds maxResumeRunAttempts pollIntervalSeconds freeSlotsAfterRunEndSeconds",
+    "dagsterDaemon.runRetries": "enabled maxRetries retryOnAssetOrOpFailure",
+    "dagsterDaemon.sensors": "useThreads numWorkers",
+    "dagsterDaemon.schedules": "useThreads numWorkers",
+    "concurrency": "enabled pools runs",
+    "concurrency.pools": "defaultLimit granularity opGranularityRunBuffer",
+    "concurrency.runs": "maxConcurrentRuns tagConcurrencyLimits",
+    "telemetry": "enabled",
+    "dagster-user-deployments": "enabled enableSubchart serviceAccount rbacEnabled deployments",
+    "dagster-user-deployments.deployments": "name image dagsterApiGrpcArgs port"
+    " includeConfigInLaunchedRuns env volumes volumeMounts podSecurityContext securityContext"
+    " resources",
+}
+"""The keys that the chart reads, by the path of their section."""
+
+
 def merged(*values: Values) -> Values:
-    """Values over values, as Helm lays several files: maps are merged, everything else replaced."""
+    """Merge values as Helm merges several files: maps key by key, everything else replaced."""
     made: dict[str, Any] = {}
     for layer in values:
         for key, value in layer.items():
@@ -58,91 +86,57 @@ def merged(*values: Values) -> Values:
 
 
 def instance_config(values: Values) -> Mapping[str, Any]:
-    """The instance's dagster.yaml, as a document."""
-    of_chart = merged(DEFAULTS, values)
-    _refuse_others(of_chart, {*DEFAULTS, *ELSEWHERE, "telemetry"})
-    database = {"config": {"postgres_db": _postgresql(of_chart["postgresql"])}}
+    """Return the instance's dagster.yaml, as a document."""
+    of_chart = _complete(values)
     daemon, concurrency = of_chart["dagsterDaemon"], of_chart["concurrency"]
-    _refuse_others(
-        daemon,
-        {
-            *("enabled", "resources", "runCoordinator", "runMonitoring", "runRetries"),
-            *("sensors", "schedules"),
-        },
-    )
     assert daemon["enabled"]
+    coordinator = daemon["runCoordinator"]
+    assert coordinator["enabled"]
+    queue = _snake(coordinator["config"]["queuedRunCoordinator"])
+    if not concurrency["enabled"]:
+        # Dagster refuses this one beside a `concurrency` that comes from elsewhere.
+        queue = {"max_concurrent_runs": -1, **queue}
+    database = {"postgres_db": _postgresql(of_chart["postgresql"])}
+    parts = {
+        "scheduler": ("dagster.core.scheduler", "DagsterDaemonScheduler", None),
+        "schedule_storage": (
+            "dagster_postgres.schedule_storage",
+            "PostgresScheduleStorage",
+            database,
+        ),
+        "run_launcher": ("dagster_k8s", "K8sRunLauncher", launcher_config(values)),
+        "run_storage": ("dagster_postgres.run_storage", "PostgresRunStorage", database),
+        "event_log_storage": ("dagster_postgres.event_log", "PostgresEventLogStorage", database),
+        "run_coordinator": ("dagster.core.run_coordinator", coordinator["type"], queue),
+        "compute_logs": (
+            "dagster.core.storage.noop_compute_log_manager",
+            "NoOpComputeLogManager",
+            None,
+        ),
+    }
+    made: dict[str, Any] = {
+        name: {"module": module, "class": kind, **({"config": config} if config else {})}
+        for name, (module, kind, config) in parts.items()
+    }
+    for part in ("runMonitoring", "runRetries", "sensors", "schedules"):
+        made |= _snake({part: _snake(daemon[part])})
+    if concurrency["enabled"]:
+        made["concurrency"] = {part: _snake(concurrency[part]) for part in ("pools", "runs")}
     return {
-        "scheduler": {"module": "dagster.core.scheduler", "class": "DagsterDaemonScheduler"},
-        "schedule_storage": {
-            "module": "dagster_postgres.schedule_storage",
-            "class": "PostgresScheduleStorage",
-            **database,
-        },
-        "run_launcher": {
-            "module": "dagster_k8s",
-            "class": "K8sRunLauncher",
-            "config": launcher_config(values),
-        },
-        "run_storage": {
-            "module": "dagster_postgres.run_storage",
-            "class": "PostgresRunStorage",
-            **database,
-        },
-        "event_log_storage": {
-            "module": "dagster_postgres.event_log",
-            "class": "PostgresEventLogStorage",
-            **database,
-        },
-        "run_coordinator": {
-            "module": "dagster.core.run_coordinator",
-            "class": "QueuedRunCoordinator",
-            "config": _queue(daemon["runCoordinator"], concurrency["enabled"]),
-        },
-        "compute_logs": {
-            "module": "dagster.core.storage.noop_compute_log_manager",
-            "class": "NoOpComputeLogManager",
-        },
-        "run_monitoring": _snake(
-            daemon["runMonitoring"],
-            {
-                *("enabled", "startTimeoutSeconds", "cancelTimeoutSeconds", "maxRuntimeSeconds"),
-                *("maxResumeRunAttempts", "pollIntervalSeconds", "freeSlotsAfterRunEndSeconds"),
-            },
-        ),
-        "run_retries": _snake(
-            daemon["runRetries"], {"enabled", "maxRetries", "retryOnAssetOrOpFailure"}
-        ),
-        "sensors": _snake(daemon["sensors"], {"useThreads", "numWorkers"}),
-        "schedules": _snake(daemon["schedules"], {"useThreads", "numWorkers"}),
-        "telemetry": _snake(of_chart["telemetry"], {"enabled"}),
-        **({"concurrency": _concurrency(concurrency)} if concurrency["enabled"] else {}),
+        **made,
+        "telemetry": _snake(of_chart["telemetry"]),
         **of_chart["additionalInstanceConfig"],
     }
 
 
 def launcher_config(values: Values) -> Mapping[str, Any]:
-    """What K8sRunLauncher is told."""
-    of_chart = merged(DEFAULTS, values)
-    _refuse_others(of_chart["runLauncher"], {"type", "config"})
+    """Return the configuration of K8sRunLauncher."""
+    of_chart = _complete(values)
     assert of_chart["runLauncher"]["type"] == "K8sRunLauncher"
-    _refuse_others(of_chart["runLauncher"]["config"], {"k8sRunLauncher"})
-    told = _snake(
-        of_chart["runLauncher"]["config"]["k8sRunLauncher"],
-        {
-            *("loadInclusterConfig", "jobNamespace", "imagePullPolicy", "volumes", "volumeMounts"),
-            *("labels", "resources", "failPodOnRunFailure", "securityContext", "runK8sConfig"),
-        },
-    )
-    pods = _snake(
-        told["run_k8s_config"],
-        {
-            *("containerConfig", "podSpecConfig", "podTemplateSpecMetadata"),
-            *("jobSpecConfig", "jobMetadata"),
-        },
-    )
+    given = _snake(of_chart["runLauncher"]["config"]["k8sRunLauncher"])
     return {
-        **told,
-        "run_k8s_config": pods,
+        **given,
+        "run_k8s_config": _snake(given["run_k8s_config"]),
         "service_account_name": values["serviceAccount"]["name"],
         "dagster_home": of_chart["global"]["dagsterHome"],
         "instance_config_map": f"{RELEASE}-instance",
@@ -151,22 +145,11 @@ def launcher_config(values: Values) -> Mapping[str, Any]:
 
 
 def container_context(values: Values) -> Mapping[str, Any]:
-    """What runs and steps of the one code location get from it."""
-    users = values["dagster-user-deployments"]
-    _refuse_others(
-        users, {"enabled", "enableSubchart", "serviceAccount", "rbacEnabled", "deployments"}
-    )
+    """Return what runs and steps get from the one code location."""
+    users = _complete(values)["dagster-user-deployments"]
     assert users["enabled"]
     assert users["enableSubchart"]
     (deployment,) = users["deployments"]
-    _refuse_others(
-        deployment,
-        {
-            *("name", "image", "dagsterApiGrpcArgs", "port", "includeConfigInLaunchedRuns"),
-            *("env", "volumes", "volumeMounts", "podSecurityContext", "securityContext"),
-            "resources",
-        },
-    )
     assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
     # Neither of the security contexts is among them.
     return {
@@ -186,8 +169,20 @@ def container_context(values: Values) -> Mapping[str, Any]:
     }
 
 
+def _complete(values: Values) -> Values:
+    """Lay the values over the chart's own, and refuse a key that the chart does not read."""
+    made = merged(DEFAULTS, values)
+    for path, known in READS.items():
+        section: Any = made
+        for key in path.split(".") if path else ():
+            section = section.get(key, {})
+        for each in section if isinstance(section, list) else [section]:
+            unknown = each.keys() - set(known.split())
+            assert not unknown, f"The chart does not read {path}: {', '.join(sorted(unknown))}"
+    return made
+
+
 def _postgresql(given: Values) -> Mapping[str, Any]:
-    _refuse_others(given, {"enabled", *DEFAULTS["postgresql"]})
     return {
         "username": given["postgresqlUsername"],
         "password": {"env": "DAGSTER_PG_PASSWORD"},
@@ -199,39 +194,9 @@ def _postgresql(given: Values) -> Mapping[str, Any]:
     }
 
 
-def _queue(given: Values, concurrency: bool) -> Mapping[str, Any]:
-    _refuse_others(given, {"enabled", "type", "config"})
-    assert given["enabled"]
-    assert given["type"] == "QueuedRunCoordinator"
-    _refuse_others(given["config"], {"queuedRunCoordinator"})
-    told = _snake(
-        given["config"]["queuedRunCoordinator"],
-        {
-            *("maxConcurrentRuns", "tagConcurrencyLimits", "dequeueIntervalSeconds"),
-            *("dequeueUseThreads", "dequeueNumWorkers"),
-        },
-    )
-    # Dagster refuses this one beside a `concurrency` that comes from elsewhere.
-    return told if concurrency else {"max_concurrent_runs": -1, **told}
-
-
-def _concurrency(given: Values) -> Mapping[str, Any]:
-    _refuse_others(given, {"enabled", "pools", "runs"})
-    return {
-        "pools": _snake(given["pools"], {"defaultLimit", "granularity", "opGranularityRunBuffer"}),
-        "runs": _snake(given["runs"], {"maxConcurrentRuns", "tagConcurrencyLimits"}),
-    }
-
-
-def _snake(given: Values, known: Iterable[str]) -> dict[str, Any]:
-    """camelCase, as values are written, as snake_case, as Dagster reads it."""
-    _refuse_others(given, known)
+def _snake(given: Values) -> dict[str, Any]:
+    """Rename camelCase keys, as values have them, to snake_case, as Dagster reads them."""
     return {
         re.sub(r"(?<=[a-z0-9])([A-Z])", lambda m: "_" + m[1].lower(), key): value
         for key, value in given.items()
     }
-
-
-def _refuse_others(given: Values, known: Iterable[str]) -> None:
-    unknown = given.keys() - set(known)
-    assert not unknown, f"The chart reads no {', '.join(sorted(unknown))}"

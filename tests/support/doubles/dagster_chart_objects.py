@@ -1,4 +1,4 @@
-"""The objects that Dagster's Helm chart makes of our values: names, labels, ports, images.
+"""A double of Dagster's Helm chart: names, labels, ports and images of its objects.
 
 The names follow the chart's own templates (`dagster.fullname`, `dagster.webserver.fullname`,
 `dagster.postgresql.fullname`). A test compares them with what Helm rendered from the real chart.
@@ -7,7 +7,7 @@ The names follow the chart's own templates (`dagster.fullname`, `dagster.webserv
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.support.doubles.dagster_chart import NAMESPACE, RELEASE, Values
+from tests.support.doubles.dagster_chart import RELEASE, Values
 
 CHART_VERSION = "1.13.27"
 WORKSPACE = "-w /dagster-workspace/workspace.yaml"
@@ -60,11 +60,6 @@ def objects(values: Values, version: str = CHART_VERSION) -> Sequence[Object]:
             )
         ),
     ]
-
-
-def namespaced(values: Values) -> set[tuple[str, str, str]]:
-    """Return kind, namespace and name of each object."""
-    return {(each["kind"], NAMESPACE, each["name"]) for each in objects(values)}
 
 
 def _fullname(chart: str) -> str:
