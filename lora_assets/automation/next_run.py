@@ -63,11 +63,12 @@ def next_run(progress: Progress, live: str | None, automatic: bool) -> NextRun |
     made, baseline = progress.made, progress.baseline_event_id
     if baseline is not None and not any(event_id > baseline for event_id in made.values()):
         return None
+    is_older = live is not None and version_order(progress.data_version) < version_order(live)
     due: list[Stage] = []
     before = 0
     why = ""
     for asset, stage in STAGES.items():
-        if asset == PROMOTION and (not automatic or asset in made or _is_older(progress, live)):
+        if asset == PROMOTION and (not automatic or asset in made or is_older):
             break
         if not due:
             why = _reason(stage, before, progress)
@@ -163,10 +164,6 @@ def may_launch(attempts: Attempts | None, stopped_by_a_person: bool) -> str | No
     if attempts.since_last < SECONDS_BETWEEN_ATTEMPTS:
         return "waits before the next attempt"
     return None
-
-
-def _is_older(progress: Progress, live: str | None) -> bool:
-    return live is not None and version_order(progress.data_version) < version_order(live)
 
 
 def _reason(stage: Stage, before: int, progress: Progress) -> str:

@@ -20,7 +20,7 @@ class RequestSample(Record):
 
 
 class LoadSamples(Record):
-    """Every request of a load test; `live` where it was tested turn about with the candidate."""
+    """Every request of a load test; `live` if it was tested alternately with the candidate."""
 
     candidate: tuple[RequestSample, ...]
     live: tuple[RequestSample, ...] | None
@@ -66,9 +66,9 @@ class ServerHistogram(Record):
 class PerfMetrics(Record):
     """What the `perf_metrics` asset stands for.
 
-    `baseline` is None on a first deployment. It was `measured` in the same run, turn
-    about with the candidate, or `stored` by the live adapter's own last passed test.
-    `contradictions` say where the server's histograms deny what the clients saw.
+    `baseline` is None on a first deployment. It was `measured` in the same run, alternately
+    with the candidate, or `stored` by the live adapter's own last passed test.
+    `contradictions` say where the server's histograms contradict what the clients measured.
     """
 
     model_version: int
