@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.argo_workflows import TEMPLATES, WORKFLOWS, defaults_of
+from tests.support.dagster_services import until
 from tests.support.doubles.argo_controller import ArgoWorkflow, Node
 from tests.support.doubles.flaky_network import FlakyNetwork
-from tests.support.remote_dagster import RemoteDagster, await_true
+from tests.support.remote_dagster import RemoteDagster
 
 pytestmark = pytest.mark.e2e
 
@@ -99,7 +100,7 @@ def test_a_stopped_workflow_terminates_its_run_and_starts_no_other(
     workflow = cluster.workflow("train-validate-lora", tmp_path)
     with cluster.dagster.nothing_starts(), ThreadPoolExecutor(1) as pool:
         ended = pool.submit(cluster.submit, workflow, **LAX)
-        await_true(lambda: cluster.statuses(workflow) == ["QUEUED"])
+        until(lambda: cluster.statuses(workflow) == ["QUEUED"])
         workflow.stop()
         assert ended.result().phase == "Failed"
     assert "error: stopped; terminated " in log(workflow, "download-data")
@@ -114,9 +115,9 @@ def test_training_outlives_a_lost_connection_and_a_failed_gate_ends_it_gracefull
     workflow = cluster.workflow("train-validate-lora", tmp_path)
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(cluster.submit, workflow, max_eval_loss="0.0001")
-        await_true(lambda: cluster.statuses(workflow)[1:] == ["STARTED"])
+        until(lambda: cluster.statuses(workflow)[1:] == ["STARTED"])
         cluster.network.down = True
-        await_true(lambda: any(75 in node.exit_codes for node in workflow.nodes.values()))
+        until(lambda: any(75 in node.exit_codes for node in workflow.nodes.values()))
         cluster.network.down = False
         outcome = ended.result()
     assert outcome.phase == "Succeeded", outcome.message

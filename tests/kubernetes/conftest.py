@@ -82,7 +82,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(dagster_home)))
         # This makes Dagster's tables, which two processes at once can't.
         instance.add_dynamic_partitions("data_version", [DATA_VERSION])
-        url = stack.enter_context(serving_dagster(dagster_home, location, DEPLOYMENT_IMAGE))
+        services = stack.enter_context(serving_dagster(dagster_home, location, DEPLOYMENT_IMAGE))
         client: ApiClient = new_client_from_config(str(kubeconfig))
         assert api.jobs
-        yield Cluster(api.jobs, claims, instance, CoreV1Api(client), url, resources)
+        yield Cluster(api.jobs, claims, instance, CoreV1Api(client), services.url, resources)

@@ -21,8 +21,9 @@ from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.commands import keep
+from tests.support.dagster_services import PATIENCE_S, until
 from tests.support.doubles.flaky_network import FlakyNetwork
-from tests.support.remote_dagster import PATIENCE, SECRET, RemoteDagster, await_true
+from tests.support.remote_dagster import SECRET, RemoteDagster
 from tests.support.stack import passed_verdict, trained
 
 OTHER_MODEL = "another-model"
@@ -43,7 +44,7 @@ class Command:
             self.printed += line
 
     def end(self) -> tuple[int, str]:
-        _, rest = self.process.communicate(timeout=PATIENCE)
+        _, rest = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, self.printed + rest
 
 
@@ -213,7 +214,7 @@ def test_a_step_that_is_stopped_terminates_its_run(
     (launched,) = dagster.runs(request_key)
     assert code == 1
     assert f"error: stopped; terminated {dagster.url}/runs/{launched.run_id}\n" in printed
-    await_true(lambda: dagster.runs(request_key)[0].status == "CANCELED")
+    until(lambda: dagster.runs(request_key)[0].status == "CANCELED")
     code, printed = run(request_key, "train", "--data-version", "1")
     assert code == 1
     assert f"error: run {dagster.url}/runs/{launched.run_id} was terminated\n" in printed
@@ -226,7 +227,7 @@ def test_a_step_that_is_stopped_during_its_launch_terminates_what_it_launched(
     with network.serving() as url, dagster.nothing_starts():
         network.go_on.clear()
         attempt = start(request_key, "train", "--data-version", "1", url=url)
-        assert network.arrived.wait(PATIENCE)
+        assert network.arrived.wait(PATIENCE_S)
         attempt.process.terminate()
         network.go_on.set()
         code, printed = attempt.end()
@@ -245,7 +246,7 @@ def test_an_attempt_that_is_stopped_before_it_has_found_its_run_terminates_it(
         first.process.kill()
         network.go_on.clear()
         again = start(request_key, "train", "--data-version", "1", url=url)
-        assert network.arrived.wait(PATIENCE)
+        assert network.arrived.wait(PATIENCE_S)
         again.process.terminate()
         network.go_on.set()
         code, printed = again.end()
@@ -450,7 +451,7 @@ def test_a_code_location_that_failed_to_load_is_named_with_its_error(
 ) -> None:
     """The last test: it takes the code location away."""
     dagster.code.kill()
-    dagster.code.wait(PATIENCE)
+    dagster.code.wait(PATIENCE_S)
     dagster.ask("mutation { reloadWorkspace { __typename } }")
     code, printed = run(request_key, "train", "--data-version", "1")
     assert code == 1

@@ -13,7 +13,7 @@ from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
 from tests.support.automated import Automated
-from tests.support.remote_dagster import await_true, is_listening
+from tests.support.dagster_services import is_listening, until
 from tests.support.stack import free_port
 
 pytestmark = pytest.mark.integration
@@ -37,7 +37,7 @@ def s3(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     command = [rclone, "serve", "s3", str(folder.parent), *options]
     server = start_child(command, {"HOME": str(tmp_path)})
     try:
-        await_true(lambda: is_listening(port))
+        until(lambda: is_listening(port))
         yield f"http://127.0.0.1:{port}", folder
     finally:
         server.terminate()

@@ -1,12 +1,13 @@
-"""Dagster's own processes, wired as its Helm chart wires them."""
+"""Dagster's own processes: code location, daemon and webserver."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,22 +19,37 @@ import lora_assets.local
 from tests.support.stack import free_port
 
 NAMESPACE = "dagster"
-LOCATION = "lora-assets"
+LOCATION = "lora_assets"
 PATIENCE_S = 600
 """For one thing to happen, also on a machine that is busy with others."""
 
 LOADED = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float) -> Any:
-    """What `condition` gives as soon as that is something; asked for again and again."""
+@dataclass(frozen=True)
+class Dagster:
+    """Dagster's processes, and the address of its webserver."""
+
+    url: str
+    code: subprocess.Popen[bytes]
+    daemon: subprocess.Popen[bytes]
+
+
+def until(
+    condition: Callable[[], Any], what: str = "a condition", timeout_s: float = PATIENCE_S
+) -> Any:
+    """Return what `condition` returns, once that is true."""
     never = Event()
     for _ in range(int(timeout_s / 0.2)):
-        found = condition()
-        if found:
-            return found
+        if outcome := condition():
+            return outcome
         never.wait(0.2)
     raise AssertionError(f"waited for {what} in vain")
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def instance_settings(kubeconfig: Path, dagster_home: Path) -> Mapping[str, Any]:
@@ -57,27 +73,34 @@ def instance_settings(kubeconfig: Path, dagster_home: Path) -> Mapping[str, Any]
 
 
 @contextmanager
-def serving_dagster(dagster_home: Path, location: Mapping[str, str], image: str) -> Iterator[str]:
-    """Code location (of that image), daemon and webserver, whose URL is given when it answers."""
+def serving_dagster(
+    dagster_home: Path,
+    location: Mapping[str, str],
+    image: str | None = None,
+    other_locations: Sequence[Path] = (),
+) -> Iterator[Dagster]:
+    """Start Dagster; yield it when its locations are loaded.
+
+    `location` is the environment of the code location; with an image, that of its runs, too.
+    """
     grpc, web = free_port(), free_port()
     workspace = dagster_home / "workspace.yaml"
-    servers = [{"grpc_server": {"host": "127.0.0.1", "port": grpc, "location_name": LOCATION}}]
-    workspace.write_text(json.dumps({"load_from": servers}))
-    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home)}
-    # As the chart does it: the location's environment goes with its runs.
-    context = {"k8s": {"env_vars": [f"{name}={value}" for name, value in location.items()]}}
-    served = ("-m", "lora_assets.definitions", "-h", "127.0.0.1", "-p", str(grpc))
-    bin_folder = Path(sys.executable).parent
+    server = {"grpc_server": {"host": "127.0.0.1", "port": grpc, "location_name": LOCATION}}
+    others = [{"python_file": str(path)} for path in other_locations]
+    workspace.write_text(json.dumps({"load_from": [server, *others]}))
+    served = ["-m", "lora_assets.definitions", "-h", "127.0.0.1", "-p", str(grpc)]
+    if image is not None:
+        # As the chart does it: the location's environment goes with its runs.
+        context = {"k8s": {"env_vars": [f"{name}={value}" for name, value in location.items()]}}
+        served += ["--container-context", json.dumps(context)]
+        location = {**location, "DAGSTER_CURRENT_IMAGE": image}
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(program: str, *arguments: str, **more: str) -> None:
-        command = [str(bin_folder / program), *arguments]
-        processes.append(subprocess.Popen(command, env={**environment, **more}))
-
-    def listens() -> bool:
-        assert all(process.poll() is None for process in processes), "a part of Dagster ended"
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", grpc)) == 0
+        command = [str(Path(sys.executable).parent / program), *arguments]
+        environment = {**os.environ, "DAGSTER_HOME": str(dagster_home), **more}
+        with (dagster_home / f"{program}.log").open("ab") as log:
+            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
     url = f"http://127.0.0.1:{web}"
 
@@ -90,17 +113,16 @@ def serving_dagster(dagster_home: Path, location: Mapping[str, str], image: str)
         return bool(reply.json()["data"]["repositoriesOrError"].get("nodes"))
 
     try:
-        container_context = ("--container-context", json.dumps(context))
-        of_location = {**location, "DAGSTER_CURRENT_IMAGE": image}
-        start("dagster", "api", "grpc", *served, *container_context, **of_location)
-        until(listens, "the code location", PATIENCE_S)
+        start("dagster", "api", "grpc", *served, **location)
+        until(lambda: is_listening(grpc), "the code location")
         start("dagster-daemon", "run", "-w", str(workspace))
         start("dagster-webserver", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(web))
-        until(loaded, "Dagster's webserver", PATIENCE_S)
-        yield url
+        until(loaded, "Dagster's webserver")
+        yield Dagster(url, code=processes[0], daemon=processes[1])
     finally:
         for process in processes:
-            # Where SIGINT is ignored, as in a background job, the code server ignores SIGTERM.
+            # Asked to end, a code server goes on for as long as someone watches it; and in a
+            # background job, where SIGINT is ignored, it ignores SIGTERM.
             process.kill() if process is processes[0] else process.terminate()
         for process in processes:
             process.wait(PATIENCE_S)

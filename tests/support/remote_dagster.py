@@ -1,18 +1,13 @@
-"""A real Dagster on the embedded stack: webserver, daemon and code server, each a process."""
+"""A real Dagster on the embedded stack."""
 
-import json
-import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -25,10 +20,9 @@ from lora_assets.records.dataset import SPLITS
 from lora_assets.remote.webserver import DagsterWebserver, Run
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
-from tests.support.stack import free_port
+from tests.support.dagster_services import serving_dagster, until
 
 SECRET = "the-api-key-of-the-fleet"
-PATIENCE = 240.0
 
 
 @dataclass
@@ -55,7 +49,7 @@ class RemoteDagster:
     @contextmanager
     def nothing_starts(self) -> Iterator[None]:
         """The daemon stands still: what is launched stays in the queue."""
-        await_true(self._stops_without_a_lock)
+        until(self._stops_without_a_lock)
         try:
             yield
         finally:
@@ -65,7 +59,7 @@ class RemoteDagster:
         """Whether the daemon stopped between two writes; in one, all others would wait for it."""
         process = psutil.Process(self.daemon.pid)
         process.suspend()
-        await_true(lambda: process.status() == psutil.STATUS_STOPPED)
+        until(lambda: process.status() == psutil.STATUS_STOPPED)
         free = False
         try:
             free = not any(is_locked(database) for database in self.home.rglob("*.db"))
@@ -86,18 +80,6 @@ def is_locked(database: Path) -> bool:
             raise
         connection.execute("ROLLBACK")
     return False
-
-
-def await_true(condition: Callable[[], bool]) -> None:
-    deadline = monotonic() + PATIENCE
-    while not condition():
-        assert monotonic() < deadline, "it did not happen"
-        sleep(0.1)
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def small_data(bucket: Path) -> None:
@@ -129,38 +111,7 @@ def dagster(
         "VLLM_API_KEY": SECRET,
         "OMP_NUM_THREADS": "1",
     }
-    code_port, port = free_port(), free_port()
     broken = home / "broken.py"
     broken.write_text('raise ValueError("this code location is broken")\n')
-    locations = [
-        {"grpc_server": {"host": "127.0.0.1", "port": code_port, "location_name": "lora_assets"}},
-        {"python_file": str(broken)},
-    ]
-    workspace = home / "workspace.yaml"
-    workspace.write_text(json.dumps({"load_from": locations}))
-    commands = {
-        "code": f"dagster api grpc -m lora_assets.definitions -h 127.0.0.1 -p {code_port}",
-        "web": f"dagster_webserver -w {workspace} -h 127.0.0.1 -p {port}",
-        "daemon": f"dagster._daemon run -w {workspace}",
-    }
-    started: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        for name, command in commands.items():
-            with (home / f"{name}.log").open("wb") as log:
-                started[name] = subprocess.Popen(
-                    [sys.executable, "-m", *command.split()],
-                    env={**os.environ, **environment},
-                    stdout=log,
-                    stderr=log,
-                )
-            if name == "code":
-                await_true(lambda: is_listening(code_port))
-        await_true(lambda: is_listening(port))
-        url = f"http://127.0.0.1:{port}"
-        yield RemoteDagster(url, home, environment, started["daemon"], started["code"])
-    finally:
-        for name, process in started.items():
-            # Asked to end, a code server goes on for as long as someone watches it.
-            process.kill() if name == "code" else process.terminate()
-        for process in started.values():
-            process.wait(PATIENCE)
+    with serving_dagster(dagster_home, environment, other_locations=[broken]) as services:
+        yield RemoteDagster(services.url, home, environment, services.daemon, services.code)
