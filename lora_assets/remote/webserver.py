@@ -218,7 +218,7 @@ class DagsterWebserver:
                 lost = f"it answered {reply.status_code}"
             except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
                 raise LoraAssetsError(
-                    f"{self.url!r} is no URL of Dagster ({error})", "Correct DAGSTER_URL."
+                    f"{self.url!r} is not a URL ({error})", "Correct DAGSTER_URL."
                 ) from None
             except httpx.TransportError as error:
                 if not self._has_answered and _is_unknown_host(error):

@@ -78,44 +78,6 @@ def test_a_job_runs_its_command_with_its_environment_and_volume(
     assert (tmp_path / "claim" / "done").read_text() == "yes"
 
 
-def test_the_job_of_a_killed_pod_has_failed_with_an_event_that_says_so(
-    jobs: Jobs, clients: tuple[BatchV1Api, CoreV1Api]
-) -> None:
-    batch, core = clients
-    batch.create_namespaced_job("dagster", job("import signal; signal.pause()"))
-    assert batch.read_namespaced_job("job", "dagster").status.active == 1
-    jobs.made[0].pod.kill()
-    ended(jobs)
-    status = batch.read_namespaced_job_status("job", "dagster").status
-    assert (status.active, status.failed) == (None, 1)
-    name = jobs.made[0].pod.name
-    state = core.read_namespaced_pod(name, "dagster").status.container_statuses[0].state
-    assert state.terminated.exit_code == 137
-    selector = f"involvedObject.name={name}"
-    (event,) = core.list_namespaced_event("dagster", field_selector=selector).items
-    assert (event.type, event.message) == ("Warning", "exit code 137")
-
-
-def test_a_deleted_pod_may_end_by_itself_and_is_gone(
-    jobs: Jobs, clients: tuple[BatchV1Api, CoreV1Api], tmp_path: Path
-) -> None:
-    batch, core = clients
-    program = (
-        "import os, pathlib, signal, sys; claim = pathlib.Path(os.environ['WORK']);"
-        "signal.signal(signal.SIGTERM, lambda *_: (claim / 'bye').touch() or sys.exit(1));"
-        "(claim / 'ready').touch(); signal.pause()"
-    )
-    batch.create_namespaced_job("dagster", job(program, env=[{"name": "WORK", "value": MOUNT}]))
-    pod = jobs.made[0].pod
-    while not (tmp_path / "claim" / "ready").exists():
-        assert pod.running
-    core.delete_namespaced_pod(pod.name, "dagster")
-    ended(jobs)
-    assert (tmp_path / "claim" / "bye").exists()
-    assert core.list_namespaced_pod("dagster").items == []
-    assert batch.read_namespaced_job_status("job", "dagster").status.failed == 1
-
-
 @pytest.mark.parametrize(
     ("container", "reason"),
     [
@@ -139,18 +101,14 @@ def test_a_pod_that_lacks_something_waits_and_says_for_what(
     assert pod.status.container_statuses[0].state.waiting.reason == reason
 
 
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [({"backoffLimit": 1}, 422), ({"backofLimit": 0}, 422)],
-)
-def test_a_job_that_is_none_is_refused(
-    clients: tuple[BatchV1Api, CoreV1Api], change: Mapping[str, Any], code: int
+@pytest.mark.parametrize("change", [{"backoffLimit": 1}, {"backofLimit": 0}])
+def test_an_invalid_job_is_refused(
+    clients: tuple[BatchV1Api, CoreV1Api], change: Mapping[str, Any]
 ) -> None:
     body = dict(job(""))
     body["spec"] = {**body["spec"], **change}
-    with pytest.raises(ApiException) as refused:
+    with pytest.raises(ApiException, match="422"):
         clients[0].create_namespaced_job("dagster", body)
-    assert refused.value.status == code
 
 
 def test_a_job_is_deleted_without_its_pod(

@@ -418,7 +418,7 @@ def test_data_that_has_changed_is_refused_before_the_evaluation(
     ("url", "code", "cause"),
     [
         ("http://127.0.0.1:9", os.EX_TEMPFAIL, "is lost"),
-        ("dagster", 1, "'dagster' is no URL of Dagster"),
+        ("dagster", 1, "'dagster' is not a URL"),
         ("{vllm}", 1, "but not as Dagster does"),
     ],
 )

@@ -96,16 +96,14 @@ def test_a_run_leaves_an_adapter_that_names_its_base_model_and_no_checkpoints(ru
     assert metrics.tokens_per_second > 0
 
 
-def test_losses_and_progress_are_told_as_they_come(run: Run) -> None:
+def test_losses_and_progress_are_reported_as_they_come_and_nothing_is_printed(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
     metrics = run()
     assert tuple(run.losses) == metrics.curve
     assert [p.step for p in run.losses if p.name == "eval_loss"] == [2, 4, 6]
     assert [p.step for p in run.losses if p.name == "train_loss"] == [1, 2, 3, 4, 5, 6]
     assert run.progress == [(step, UPDATES) for step in range(UPDATES + 1)]
-
-
-def test_nothing_is_printed(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
-    run()
     assert capfd.readouterr() == ("", "")
 
 
