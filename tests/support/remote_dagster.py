@@ -93,7 +93,7 @@ def small_data(bucket: Path) -> None:
         path.write_text("".join(negative[:4] + other[:4]))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def dagster(
     tmp_path_factory: pytest.TempPathFactory, served: Mapping[str, str], empty_mlflow: Path
 ) -> Iterator[RemoteDagster]:
