@@ -14,10 +14,10 @@ from dagster._grpc.client import DagsterGrpcClient
 
 from tests.support.argo_workflows import WORKFLOWS, defaults_of
 from tests.support.command_lines import PARSERS, of_pages, of_pods, parse, submitted
+from tests.support.dagster_services import until
 from tests.support.doubles.dagster_chart import merged
 from tests.support.doubles.dagster_chart_objects import objects
 from tests.support.manifests import REPOSITORY, code_location, dagster_values
-from tests.support.remote_dagster import await_true
 from tests.support.stack import free_port
 
 IN_PODS, IN_PAGES = tuple(of_pods()), tuple(of_pages())
@@ -99,7 +99,7 @@ def test_the_code_location_starts_with_the_arguments_of_the_chart(tmp_path: Path
 
     with subprocess.Popen(words, env=environment, cwd=tmp_path) as server:
         try:
-            await_true(answers)
+            until(answers)
             assert "__repository__" in client.list_repositories()
         finally:
             server.terminate()
