@@ -13,7 +13,7 @@ LEVELS: Sequence[Sequence[str]] = (
     ("embedded",),
     ("resources", "kubernetes", "remote"),
     ("local", "assets", "sensors"),
-    ("settings", "definitions", "cli"),
+    ("setting", "settings", "stack_resources", "definitions", "cli"),
 )
 """From the ground up; a file imports only from its own floor and those below."""
 FLOOR = {room: number for number, rooms in enumerate(LEVELS, start=1) for room in rooms}

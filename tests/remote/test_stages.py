@@ -106,9 +106,7 @@ def test_the_steps_of_an_evaluation_that_start_side_by_side_launch_one_run(
     ("arguments", "cause"),
     [
         (("train", "--data-version", "nope"), "Data version nope has no file:"),
-        (("train", "--data-version", "1", "--lora-config", "huge"), "lora_config = 'huge'"),
-        (("train", "--data-version", "1", "--num-epochs", "some"), "'some' is not a valid integer"),
-        (("train", "--data-version", "1", "--step", "deploy"), "'deploy' is not one of"),
+        (("train", "--lora-config", "extended"), "The nearest LoRA profile is 'standard'."),
         (("performance",), "Alias 'eval-passed' of mistral-7b-lora is not set"),
         (("promote", "--source-alias", "best"), "Alias 'best' of mistral-7b-lora is not set"),
         (("train", "--data-version", "1", "--mlflow-tracking-uri", "http://[::1]:9"), "MLflow at"),
