@@ -1,6 +1,7 @@
 """The rules that the package keeps, measured in its source."""
 
 import re
+from graphlib import CycleError
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.house import graph
 from tests.house.rooms import FLOOR, PRODUCT, cycle, files, private_imports, upward
 from tests.house.size import largest, lines, measure
 
-PLATFORM, STAND_INS, TESTS_PER_PRODUCT, LARGEST, PRIVATE_IMPORTS = 8300, 2400, 1.42, 300, 4
+PLATFORM, STAND_INS, TESTS_PER_PRODUCT, LARGEST, PRIVATE_IMPORTS = 8250, 2400, 1.4, 300, 4
 UNNAMED = re.compile(r"utils?|helpers?|common|misc|base")
 
 
@@ -19,9 +20,12 @@ def test_every_file_is_in_a_room() -> None:
     assert {top.removesuffix(".py") for top in tops} == set(FLOOR)
 
 
-@pytest.mark.xfail(reason="local reads settings, definitions and cli until it is moved")
-def test_no_room_imports_from_a_room_above_it_and_only_wiring_from_the_stand_ins() -> None:
+def test_no_room_imports_from_above_it_and_only_wiring_from_the_stand_ins() -> None:
     assert upward() == []
+
+
+@pytest.mark.xfail(reason="lifecycle.py and records import from each other", strict=True)
+def test_no_rooms_import_from_each_other() -> None:
     assert cycle() == ()
 
 
@@ -45,7 +49,7 @@ def test_a_test_is_of_one_kind(request: pytest.FixtureRequest) -> None:
     assert [item.nodeid for item in request.session.items if len(kinds(item)) != 1] == []
 
 
-@pytest.mark.xfail(reason="there is a cycle", raises=Exception)
+@pytest.mark.xfail(reason="a cycle has no diagram", raises=CycleError, strict=True)
 def test_the_diagram_in_the_documentation_is_that_of_the_imports() -> None:
     assert graph.PAGE.read_text() == graph.page(), "python -m tests.house.graph --write"
 
