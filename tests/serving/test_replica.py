@@ -208,3 +208,12 @@ def test_the_key_is_sent_and_never_shown(connect: Connect) -> None:
     replica = connect(BrokenVllm(api_key=KEY))
     assert replica.loaded() == {}
     assert KEY not in f"{replica!r} {replica}"
+
+
+def test_a_replica_in_a_pod_is_called_by_its_pod_and_node(connect: Connect) -> None:
+    replica = connect(BrokenVllm(), pod="vllm-0 on gpu-7")
+    assert replica.served().replica == replica.name == "vllm-0 on gpu-7"
+    broken = connect(BrokenVllm(faults={"/v1/models": 500}), pod="vllm-0 on gpu-7")
+    assert failure(broken.listing, broken.url).startswith(
+        f"vLLM in vllm-0 on gpu-7 at {broken.url}"
+    )
