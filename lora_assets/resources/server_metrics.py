@@ -11,11 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.load_test.server_histograms import locate_p95, server_histogram
+from lora_assets.load_test.summary import CLIENT_TIMES
 from lora_assets.records import Record
 from lora_assets.records.load import ServerHistogram
 from lora_assets.resources.fleet import Fleet
 
-METRICS = ("vllm:e2e_request_latency_seconds", "vllm:time_to_first_token_seconds")
+METRICS = tuple(CLIENT_TIMES)
 SCRAPE_WAIT = 120.0
 """Seconds within which Prometheus must have scraped every replica, before and after the window."""
 
