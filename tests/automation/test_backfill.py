@@ -18,7 +18,7 @@ from tests.support.data_versions import drop
 
 pytestmark = pytest.mark.e2e
 
-VERSIONS = int(os.environ.get("VERSIONS", "4"))
+VERSIONS = int(os.environ.get("VERSIONS", "3"))
 SECONDS = 900.0 * VERSIONS
 NAMES = [str(number) for number in range(1, VERSIONS + 1)]
 SPOILED = NAMES[1::5]
