@@ -5,12 +5,11 @@ import time
 import uuid
 from typing import Literal
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from pydantic import BaseModel, JsonValue
 
 from lora_assets.embedded.lexical_judge import grade_lexically
+from lora_assets.embedded.server.api_error import ApiError, add_error_handlers, not_found
 from lora_assets.judging.prompt import read_case
 
 LEXICAL_JUDGE = "lexical-judge"
@@ -28,18 +27,13 @@ class _ChatRequest(BaseModel):
 
 
 def create_judge_app() -> FastAPI:
-    """An app with /v1/models, /v1/chat/completions and /health; it holds no state.
+    """Return an app with /v1/models, /v1/chat/completions and /health, which holds no state.
 
-    It answers chats whose last message is a judge's prompt and nothing else: other
-    messages and streaming get 400, other models 404, with OpenAI's error body.
+    It answers chats whose last message is a judge's prompt. Other messages and streaming get
+    400, other models 404, with OpenAI's error body.
     """
     app = FastAPI(title="lexical judge", openapi_url=None)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return _error(400, f"{where}: {first['msg']}")
+    add_error_handlers(app)
 
     @app.get("/health")
     async def health() -> None:
@@ -50,16 +44,16 @@ def create_judge_app() -> FastAPI:
         model: JsonValue = {"id": LEXICAL_JUDGE, "object": "model", "owned_by": "lora-assets"}
         return {"object": "list", "data": [model]}
 
-    @app.post("/v1/chat/completions", response_model=None)
-    async def chat(request: _ChatRequest) -> dict[str, JsonValue] | JSONResponse:
+    @app.post("/v1/chat/completions")
+    async def chat(request: _ChatRequest) -> dict[str, JsonValue]:
         if request.model != LEXICAL_JUDGE:
-            return _error(404, f"The model `{request.model}` does not exist.")
+            raise not_found(f"The model `{request.model}` does not exist.")
         if request.stream:
-            return _error(400, "The lexical judge does not stream.")
+            raise ApiError("The lexical judge does not stream.")
         last = request.messages[-1] if request.messages else None
         case = read_case(last.content) if last is not None and last.role == "user" else None
         if last is None or case is None:
-            return _error(400, "The last message is not a judge's prompt of lora-assets.")
+            raise ApiError("The last message is not a judge's prompt of lora-assets.")
         grade, reason = grade_lexically(
             case.context, case.question, case.question_type, case.reference_answer, case.answer
         )
@@ -68,14 +62,8 @@ def create_judge_app() -> FastAPI:
     return app
 
 
-def _error(status: int, message: str) -> JSONResponse:
-    kind = "NotFoundError" if status == 404 else "BadRequestError"
-    error = {"message": message, "type": kind, "param": None, "code": status}
-    return JSONResponse({"error": error}, status_code=status)
-
-
 def _completion(prompt: str, content: str) -> dict[str, JsonValue]:
-    """The reply's body; usage counts words, as there is no tokenizer here."""
+    """Return the reply's body; its usage counts words, as there is no tokenizer here."""
     read, written = len(prompt.split()), len(content.split())
     choice: JsonValue = {
         "index": 0,

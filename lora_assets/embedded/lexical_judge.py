@@ -1,10 +1,11 @@
-"""A deterministic grader that compares words. It knows no meaning, and is named so.
+"""A deterministic grader that compares words and knows no meaning.
 
 It stands in for an LLM judge where the reference is a sentence of the context, as in the
 embedded data set.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -24,18 +25,19 @@ _ARTICLES = frozenset(("a", "an", "the"))
 def grade_lexically(
     context: str, question: str, question_type: str, reference: str, answer: str
 ) -> tuple[Letter, str]:
-    """A, B or C, and why.
+    """Return A, B or C, and why.
 
-    A negative: A if the answer declines, else C. Otherwise declining is C, since the answer
-    was there; so is an answer that is nearer to another part of the context than to the
-    reference, where the reference is quoted from the context (sentences of one AWS service
-    differ in a word or two); the rest goes by token F1 against the reference.
-    `question` is not looked at: words can't tell whether an answer suits it.
+    A negative gets A if the answer declines, else C. Otherwise declining gets C, since the
+    answer was there, unless the reference reads like a refusal itself ("... not in the list.").
+    Where the reference is quoted from the context, an answer that is nearer to another part of
+    the context gets C, as sentences of one AWS service differ in a word or two. The rest goes by
+    token F1 against the reference. `question` is ignored: words can't tell whether an answer
+    suits it.
     """
     declined = declines(answer)
     if question_type == "negative":
         return ("A", "declines") if declined else ("C", "answers what the context does not hold")
-    if declined:
+    if declined and not declines(reference):
         return "C", "declines although the context holds the answer"
     words, wanted = _words(answer), _words(reference)
     score = _f1(words, wanted)
@@ -46,22 +48,31 @@ def grade_lexically(
     return letter, f"token F1 against the reference is {score:.2f}"
 
 
+_WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+[+#]*")
+"""A sign belongs to its number, and C++ is not C."""
+
+
 def _words(text: str) -> tuple[str, ...]:
-    """Lower-case words without punctuation and articles (as SQuAD's evaluation script)."""
-    return tuple(word for word in re.findall(r"\w+", text.lower()) if word not in _ARTICLES)
+    """Split into lower-case words without punctuation and articles, like SQuAD's evaluation.
+
+    A text of articles alone (the option "A") keeps them, one of symbols alone keeps those.
+    """
+    plain = unicodedata.normalize("NFC", text).lower()
+    words: list[str] = _WORD.findall(plain)
+    return tuple(word for word in words if word not in _ARTICLES) or tuple(words or plain.split())
 
 
 def _f1(words: Sequence[str], wanted: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall over words with their counts (SQuAD's F1)."""
+    """Return the harmonic mean of precision and recall, over words with their counts."""
     shared = (Counter(words) & Counter(wanted)).total()
     return 2 * shared / (len(words) + len(wanted)) if shared else 0.0
 
 
 def _others(context: str, wanted: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The context's sentences, with and without their "Name: ", but for those in `wanted`.
+    """Yield the context's sentences, with and without their "Name: ", except those in `wanted`.
 
-    None where `wanted` is not itself in the context: a paraphrase is no quotation, and an
-    answer that quotes what it paraphrases is right.
+    Yield nothing where `wanted` is not in the context: the reference is a paraphrase then, and
+    an answer that quotes the context is right.
     """
     if not _within(wanted, _words(context)):
         return

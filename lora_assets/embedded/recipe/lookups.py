@@ -5,26 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_assets.embedded.data_set.aws_operations import Operation, list_services, operations
+from lora_assets.embedded.data_set.questions import REFUSAL
 
 HELD_OUT = (
-    "s3",
-    "ec2",
-    "lambda",
-    "dynamodb",
-    "groundstation",
-    "appsync",
-    "kafka",
-    "voice-id",
-    "workdocs",
-    "appstream",
-    "cognito-identity",
-    "arc-region-switch",
-    "ds-data",
-    "connectscheduling",
-    "backup-gateway",
-    "applicationcostprofiler",
+    *("s3", "ec2", "lambda", "dynamodb", "groundstation", "appsync", "kafka", "voice-id"),
+    *("workdocs", "appstream", "cognito-identity", "arc-region-switch", "ds-data"),
+    *("connectscheduling", "backup-gateway", "applicationcostprofiler"),
 )
-ABSENT = "not in the list."
+"""Services that training never sees."""
 
 # Question and answer; the last one asks the other way round.
 _WORDINGS = (
@@ -41,11 +29,11 @@ _LINE_FORMS_VARIED = (*_LINE_FORMS, "{name} - {sentence}", "{name} -> {sentence}
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage of training shows, and how it weighs it.
+    """What one stage of training shows.
 
-    Shares are of 1: of contexts drawn from a single service (`one_service`), of look-ups
-    of an operation that is not there (`absent`), of sequences whose loss counts the whole
-    text and not the answer alone (`whole`).
+    Shares are of 1: `one_service` of the contexts are drawn from a single service, `absent` of
+    the look-ups ask for an operation that is not there, and in `whole` of the sequences the
+    loss counts the whole text, not the answer alone.
     """
 
     steps: int
@@ -72,14 +60,9 @@ class Lookup:
 
 
 def services_for_training() -> Mapping[str, tuple[Operation, ...]]:
-    """The operations of every service that is not held out and has any, by service."""
-    found = {name: operations(name) for name in list_services() if name not in HELD_OUT}
-    return {name: group for name, group in found.items() if group}
-
-
-def services_held_out() -> Mapping[str, tuple[Operation, ...]]:
-    """The operations of the services that training never sees, by service."""
-    return {name: operations(name) for name in HELD_OUT}
+    """Return the operations of every service that is not held out and has any, by service."""
+    known = {name: operations(name) for name in list_services() if name not in HELD_OUT}
+    return {name: group for name, group in known.items() if group}
 
 
 class LookupSource:
@@ -90,12 +73,13 @@ class LookupSource:
         self._groups = services
 
     def draw(self, stage: Stage, rng: random.Random) -> Lookup:
+        """Return a look-up of an operation in a context, in one of the stage's wordings."""
         asked = rng.choice(self._all)
         lines = rng.randint(*stage.lines)
         shown = self._others(asked, lines, stage, rng)
         question, answer = rng.choice(_WORDINGS[: stage.wordings])
         if rng.random() < stage.absent:
-            answer = ABSENT
+            answer = REFUSAL
         else:
             shown[rng.randrange(len(shown))] = asked
         form = rng.choice(_LINE_FORMS_VARIED if stage.varied else _LINE_FORMS[:1])

@@ -1,16 +1,15 @@
-"""How the embedded stack's base model is made: `python -m lora_assets.embedded.recipe.make`.
+"""Make the embedded stack's base model: `python -m lora_assets.embedded.recipe.make`.
 
-A small Mistral-architecture model, trained from nothing on the AWS documentation in two
-stages (see `lora_assets.embedded.recipe.lookups`), measured on services that it never saw.
-The recipe is that of `lora_assets/embedded/base_model/README.md`; where that is silent (the exact
-wordings of the look-ups, warm-up of 100 steps, weight decay 0.01, the seed) the values are
-this script's own.
+The model has Mistral's architecture. It is trained from random weights on the AWS documentation
+in two stages (see `lora_assets.embedded.recipe.lookups`) and measured on services that it never
+saw. The recipe is that of `lora_assets/embedded/base_model/README.md`. What that leaves open (the
+wordings of the look-ups, the warm-up, the weight decay, the seed) is this script's own choice.
 """
 
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -26,14 +25,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from lora_assets.embedded.data_set.aws_operations import operations
 from lora_assets.embedded.recipe.lookups import (
     FIRST,
+    HELD_OUT,
     SECOND,
     LookupSource,
     services_for_training,
-    services_held_out,
 )
 from lora_assets.embedded.recipe.pretraining import encode, train
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]")
 VOCABULARY = 2048
@@ -43,7 +44,7 @@ LOOKUPS_FOR_LOSS, LOOKUPS_ANSWERED = 200, 50
 
 
 def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerBase:
-    """Byte-level BPE of 2,048 tokens that splits camel case and opens a text with <s>."""
+    """Train byte-level BPE of 2,048 tokens that splits camel case and opens a text with <s>."""
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL_TOKENS[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -71,47 +72,15 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerBase:
     )
 
 
-def new_model() -> MistralForCausalLM:
-    """An untrained model of 2.9 M parameters: 4 layers, hidden size 256, 4 heads of 64."""
-    return MistralForCausalLM(
-        MistralConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=256,
-            intermediate_size=512,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=64,
-            max_position_embeddings=1024,
-            sliding_window=None,
-            tie_word_embeddings=True,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=3,
-        )
-    )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Look-up on held-out services: mean loss per answer token (nats), exact greedy answers."""
-
-    answer_loss: float
-    exact: int
-    answered: int
-
-    def __str__(self) -> str:
-        return (
-            f"held-out look-up: answer loss {self.answer_loss:.4f} per token, "
-            f"{self.exact} of {self.answered} answers exact"
-        )
-
-
 @torch.no_grad()
-def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Measured:
-    """Ask the model about the services that its training never saw."""
+def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Ask the model about the services that its training never saw; return its figures.
+
+    They are the mean loss per answer token (nats) and the exact greedy answers.
+    """
     model.eval()
-    source, rng = LookupSource(services_held_out()), random.Random("measured")
+    source = LookupSource({name: operations(name) for name in HELD_OUT})
+    rng = random.Random("measured")
     lookups = [source.draw(MEASURED, rng) for _ in range(LOOKUPS_FOR_LOSS)]
     total, tokens, exact = 0.0, 0, 0
     for number, lookup in enumerate(lookups):
@@ -129,39 +98,34 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Measu
                 do_sample=False,
             )[0, prompt:]
             exact += tokenizer.decode(answer, skip_special_tokens=True) == lookup.answer
-    return Measured(total / tokens, exact, LOOKUPS_ANSWERED)
+    return (
+        f"held-out look-up: answer loss {total / tokens:.4f} per token,"
+        f" {exact} of {LOOKUPS_ANSWERED} answers exact"
+    )
 
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to write the model to")
-@click.option("--steps-1", default=FIRST.steps, show_default=True, help="Steps of stage one")
-@click.option("--steps-2", default=SECOND.steps, show_default=True, help="Steps of stage two")
-@click.option("--threads", type=int, help="CPU threads [default: every core]")
 @click.option(
     "--evaluate",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Only measure the model in this folder",
 )
-def main(
-    output: Path | None, steps_1: int, steps_2: int, threads: int | None, evaluate: Path | None
-) -> None:
+def main(output: Path | None, evaluate: Path | None) -> None:
     """Train the base model into --output, or measure the one in --evaluate."""
-    if (output is None) == (evaluate is None):
-        raise click.UsageError("Give either --output or --evaluate.")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if output is not None:
-        _make(output, steps_1, steps_2)
     folder = evaluate or output
+    if folder is None or (output and evaluate):
+        raise click.UsageError("Give either --output or --evaluate.")
+    if evaluate is None:
+        _make(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    click.echo(str(measure(model, AutoTokenizer.from_pretrained(folder))))
-    assert folder is not None
+    click.echo(measure(model, AutoTokenizer.from_pretrained(folder)))
     weights = (folder / "model.safetensors").read_bytes()
     click.echo(f"{model.num_parameters():,} parameters, {len(weights):,} bytes")
     click.echo(f"sha256 of model.safetensors {hashlib.sha256(weights).hexdigest()}")
 
 
-def _make(output: Path, steps_1: int, steps_2: int) -> None:
+def _make(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     texts = (
         f"{operation.name}: {operation.sentence}"
@@ -171,9 +135,9 @@ def _make(output: Path, steps_1: int, steps_2: int) -> None:
     tokenizer = train_tokenizer(texts)
     tokenizer.save_pretrained(output)
     torch.manual_seed(0)
-    model = new_model().to("cuda" if torch.cuda.is_available() else "cpu")
-    stages = (replace(FIRST, steps=steps_1), replace(SECOND, steps=steps_2))
-    train(model, tokenizer, stages, output, lambda line: click.echo(line))
+    model = MistralForCausalLM(MistralConfig.from_pretrained(PACKAGED_BASE_MODEL))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    train(model, tokenizer, (FIRST, SECOND), output, click.echo)
     model.to(torch.bfloat16).save_pretrained(output)
 
 

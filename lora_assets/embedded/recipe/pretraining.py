@@ -1,8 +1,7 @@
-"""The training loop of the base model: two stages of look-ups, checkpointed and resumable."""
+"""Train the base model through its stages, with checkpoints from which a stopped run goes on."""
 
 import math
 import random
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,7 +21,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def encode(lookups: list[Lookup], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
-    """Token ids, mask and labels, each (look-ups, longest); labels are -100 where no loss counts.
+    """Return token ids, mask and labels: (look-ups, longest), labels -100 where no loss counts.
 
     The tokenizer opens each sequence with `<s>`, as it will every prompt; `</s>` ends it.
     """
@@ -44,7 +43,7 @@ def encode(lookups: list[Lookup], tokenizer: PreTrainedTokenizerBase) -> dict[st
 
 
 def learning_rate(stage: Stage, step: int) -> float:
-    """Linear warm-up, then a cosine down to zero at the stage's end."""
+    """Return the rate at a step: linear warm-up, then a cosine down to zero at the stage's end."""
     warm = min(1.0, (step + 1) / min(WARM_UP, stage.steps))
     return stage.learning_rate * warm * (1 + math.cos(math.pi * step / stage.steps)) / 2
 
@@ -56,9 +55,8 @@ def train(
     output: Path,
     report: Callable[[str], None],
 ) -> None:
-    """Train through the stages, going on from the checkpoint in `output` where there is one."""
+    """Train through the stages, from the checkpoint in `output` on where there is one."""
     source = LookupSource(services_for_training())
-    device = next(model.parameters()).device
     done = _restore(model, output)
     first = 0
     for number, stage in enumerate(stages, start=1):
@@ -66,20 +64,18 @@ def train(
             first += stage.steps
             continue
         optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
-        _restore_moments(optimizer, model, output, within=(first, done))
-        began, since = time.monotonic(), done
+        if done > first:
+            _restore_moments(optimizer, model, output)
         losses: list[float] = []
         for step in range(max(0, done - first), stage.steps):
             # Drawn from the step's number alone, so that a resumed run sees the same batches.
             rng = random.Random(f"{number} {step}")
             batch = encode([source.draw(stage, rng) for _ in range(BATCH)], tokenizer)
-            losses.append(_update(model, optimizer, batch, learning_rate(stage, step), device))
+            losses.append(_update(model, optimizer, batch, learning_rate(stage, step)))
             done = first + step + 1
             if done % REPORT_EVERY == 0:
-                pace = (time.monotonic() - began) / (done - since)
                 mean = sum(losses) / len(losses)
-                place = f"stage {number} step {step + 1}/{stage.steps}"
-                report(f"{place} loss {mean:.4f} {pace:.2f} s/step")
+                report(f"stage {number} step {step + 1}/{stage.steps} loss {mean:.4f}")
                 losses.clear()
             if done % CHECKPOINT_EVERY == 0 or step + 1 == stage.steps:
                 _save_checkpoint(model, optimizer, done, output)
@@ -91,13 +87,12 @@ def _update(
     optimizer: torch.optim.Optimizer,
     batch: Mapping[str, torch.Tensor],
     rate: float,
-    device: torch.device,
 ) -> float:
     model.train()
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}).loss
+    with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
     if not torch.isfinite(loss):
         raise LoraAssetsError("The training loss is not finite", "Use a lower learning rate.")
     loss.backward()
@@ -112,7 +107,7 @@ def _save_checkpoint(
 ) -> None:
     tensors = {f"weight {name}": value.data for name, value in model.named_parameters()}
     for name, value in model.named_parameters():
-        for moment in ("exp_avg", "exp_avg_sq", "step"):
+        for moment in _MOMENTS:
             tensors[f"{moment} {name}"] = optimizer.state[value][moment]
     tensors["done"] = torch.tensor(done)
     aside = output / f"{CHECKPOINT}.part"
@@ -130,19 +125,11 @@ def _restore(model: PreTrainedModel, output: Path) -> int:
 
 
 def _restore_moments(
-    optimizer: torch.optim.Optimizer,
-    model: PreTrainedModel,
-    output: Path,
-    within: tuple[int, int],
+    optimizer: torch.optim.Optimizer, model: PreTrainedModel, output: Path
 ) -> None:
-    first, done = within
-    if done <= first:
-        return
     saved = load_file(output / CHECKPOINT)
     for name, value in model.named_parameters():
-        optimizer.state[value] = {
-            moment: saved[f"{moment} {name}"]
-            if moment == "step"
-            else saved[f"{moment} {name}"].to(value.device)
-            for moment in ("exp_avg", "exp_avg_sq", "step")
-        }
+        state = {moment: saved[f"{moment} {name}"] for moment in _MOMENTS}
+        # AdamW keeps its count of steps on the CPU.
+        moved = {m: t if m == "step" else t.to(value.device) for m, t in state.items()}
+        optimizer.state[value] = moved

@@ -5,10 +5,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 
-from lora_assets.embedded.server.api_error import ApiError
+from lora_assets.embedded.server.api_error import ApiError, internal_error, not_found
 from lora_assets.embedded.server.calls import Adapter
 from lora_assets.embedded.server.decoder import Decoder
 from lora_assets.embedded.server.lora import AdapterMissing, AdapterUnfit, load_lora
@@ -46,59 +45,46 @@ class Adapters:
         """By name, in the order of loading."""
         return self._loaded
 
+    def name_of(self, adapter: Adapter | None) -> str:
+        """Return the adapter's name, or the base model's for None."""
+        return self._base_name if adapter is None else adapter.name
+
     async def load(self, name: str, root: str, load_inplace: bool) -> str:
-        """Load the folder `root` under a name; returns vLLM's sentence of success."""
+        """Load the folder `root` under a name; return vLLM's sentence of success."""
         async with self._locks[name]:
             if not name or not root:
-                raise ApiError("Both 'lora_name' and 'lora_path' must be provided.", _INVALID)
+                raise _invalid("Both 'lora_name' and 'lora_path' must be provided.")
             if name == self._base_name:
-                raise ApiError(
-                    f"The lora adapter '{name}' conflicts with a served base model.", _INVALID
-                )
+                raise _invalid(f"The lora adapter '{name}' conflicts with a served base model.")
             if name in self._loaded and not load_inplace:
-                raise ApiError(
+                raise _invalid(
                     f"The lora adapter '{name}' has already been loaded. If you want to load the"
-                    " adapter in place, set 'load_inplace' to True.",
-                    _INVALID,
+                    " adapter in place, set 'load_inplace' to True."
                 )
             try:
                 await self._read(name, Path(root), root)
             except AdapterMissing as error:
-                raise ApiError(
-                    f"Loading lora {name} failed: {error.cause}",
-                    "NotFoundError",
-                    HTTPStatus.NOT_FOUND,
-                ) from None
+                raise not_found(f"Loading lora {name} failed: {error.cause}") from None
             except AdapterUnfit as error:
                 # vLLM's own status for an adapter that its engine refuses.
-                raise ApiError(
-                    f"Call to add_lora method failed: {error}",
-                    "InternalServerError",
-                    HTTPStatus.INTERNAL_SERVER_ERROR,
-                ) from None
+                raise internal_error(f"Call to add_lora method failed: {error}") from None
             except LoraAssetsError as error:
                 raise ApiError(str(error)) from None
             return f"Success: LoRA adapter '{name}' added successfully."
 
     async def unload(self, name: str) -> str:
-        """Forget a name; returns vLLM's sentence of success."""
+        """Forget a name; return vLLM's sentence of success."""
         async with self._locks[name]:
             if not name:
-                raise ApiError(
-                    "'lora_name' needs to be provided to unload a LoRA adapter.", _INVALID
-                )
+                raise _invalid("'lora_name' needs to be provided to unload a LoRA adapter.")
             if name not in self._loaded:
-                raise ApiError(
-                    f"The lora adapter '{name}' cannot be found.",
-                    "NotFoundError",
-                    HTTPStatus.NOT_FOUND,
-                )
+                raise not_found(f"The lora adapter '{name}' cannot be found.")
             del self._loaded[name]
             logger.info("Unloaded adapter %s", name)
             return f"Success: LoRA adapter '{name}' removed successfully."
 
     async def find(self, model: str | None) -> Adapter | None:
-        """What a request's `model` stands for; None is the base model.
+        """Return what a request's `model` stands for; None is the base model.
 
         A name that is not loaded is looked up among the folder's names, as vLLM does with
         lora_assets.serving.vllm_plugin.middleware.
@@ -109,11 +95,8 @@ class Adapters:
             return loaded.adapter
         folder = await asyncio.to_thread(named_folder, self._folder, model)
         if folder is None:
-            raise ApiError(
-                f"The model `{model}` does not exist. Valid aliases: {self._base_name}.",
-                "NotFoundError",
-                HTTPStatus.NOT_FOUND,
-                "model",
+            raise not_found(
+                f"The model `{model}` does not exist. Valid aliases: {self._base_name}.", "model"
             )
         async with self._locks[model]:
             if model not in self._loaded:
@@ -136,4 +119,5 @@ class Adapters:
         logger.info("Loaded adapter %s from %s", name, root)
 
 
-_INVALID = "InvalidUserInput"
+def _invalid(message: str) -> ApiError:
+    return ApiError(message, "InvalidUserInput")

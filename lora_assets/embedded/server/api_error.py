@@ -3,6 +3,11 @@
 from http import HTTPStatus
 from typing import Any
 
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
 
 class ApiError(Exception):
     """A refusal with vLLM's message, type and status code."""
@@ -21,7 +26,7 @@ class ApiError(Exception):
         self.param = param
 
     def body(self) -> dict[str, Any]:
-        """The JSON body."""
+        """Return the JSON body."""
         return {
             "error": {
                 "message": self.message,
@@ -30,3 +35,38 @@ class ApiError(Exception):
                 "code": self.status.value,
             }
         }
+
+    def reply(self) -> Response:
+        """Return the whole reply."""
+        return JSONResponse(self.body(), self.status)
+
+
+def not_found(message: str, param: str | None = None) -> ApiError:
+    """Return the refusal of a name or a path that does not exist."""
+    return ApiError(message, "NotFoundError", HTTPStatus.NOT_FOUND, param)
+
+
+def internal_error(message: str) -> ApiError:
+    """Return the refusal that vLLM makes of an error in its engine."""
+    return ApiError(message, "InternalServerError", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer refusals, malformed requests and unknown paths in that shape."""
+
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, error: ApiError) -> Response:
+        return error.reply()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        faults = error.errors()
+        count = "1 validation error" if len(faults) == 1 else f"{len(faults)} validation errors"
+        where = ".".join(str(part) for part in faults[0]["loc"] if "[" not in str(part))
+        message = f"{count}: {where}: {faults[0]['msg']}"
+        return ApiError(message, "Bad Request", param=where).reply()
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        return ApiError(error.detail, status.phrase, status).reply()

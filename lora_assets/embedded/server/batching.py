@@ -1,11 +1,12 @@
 """The engine: continuous batching on two threads, one reading prompts, one writing answers.
 
-The writing thread decodes one token for all running rows at a time and drops finished and
+The writing thread decodes one token for all running calls at a time and drops finished and
 abandoned ones between two steps; prompts that were read meanwhile join there. Each thread
 computes on one core, so neither waits for the other, and nobody's answer stalls while a long
 prompt is read.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -14,13 +15,11 @@ from collections.abc import Callable, Sequence
 import torch
 from tokenizers import Tokenizer
 
-from lora_assets.embedded.server.answer_text import AnswerText
-from lora_assets.embedded.server.calls import Adapter, Call, EngineStopped, News, Row, deliver
+from lora_assets.embedded.server.calls import Asked, Call, EngineStopped, News, deliver
 from lora_assets.embedded.server.decoder import Decoder
 from lora_assets.embedded.server.kv_cache import PromptKV
 from lora_assets.embedded.server.lora import LoraBatch, LoraRows
 from lora_assets.embedded.server.metrics import FinishReason, ServerMetrics
-from lora_assets.embedded.server.sampling import Sampling, choose, logprobs_of, new_generator
 
 # Prompts that are read together: enough tokens to fill the products of a core.
 _PREFILL_TOKENS = 512
@@ -38,17 +37,17 @@ class Engine:
         max_loras: int,
     ) -> None:
         self.decoder = decoder
-        self.tokenizer = tokenizer
         self.metrics = metrics
+        self._tokenizer = tokenizer
         self._max_rows = max_rows
         self._max_loras = max_loras
         self._cache = decoder.new_cache(max_rows)
         # Shared by the threads, and changed only while holding `_changed`.
         self._changed = threading.Condition()
-        self._waiting: deque[Row] = deque()
-        self._reading: list[Row] = []
-        self._read: list[tuple[Row, PromptKV]] = []
-        self._writing: list[Row] = []
+        self._waiting: deque[Call] = deque()
+        self._reading: list[Call] = []
+        self._read: list[tuple[Call, PromptKV]] = []
+        self._writing: list[Call] = []
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, args=(work,), name=name, daemon=True)
@@ -62,35 +61,24 @@ class Engine:
         """False once the engine was closed or an error ended it."""
         return not self._closed
 
-    def submit(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        adapter: Adapter | None,
-        stream: bool,
-        arrived: float,
-    ) -> Call:
-        """Queue one row per prompt (token ids). Call it on the event loop that will listen.
+    def submit(self, asked: Asked, arrived: float) -> Call:
+        """Queue a call. Use it on the event loop that will listen.
 
         `arrived` is time.perf_counter() when the request came in. Raises EngineStopped.
         """
-        call = Call(len(prompts), stream, arrived)
-        rows = []
-        for index, prompt in enumerate(prompts):
-            text = AnswerText(self.tokenizer, sampling.stop)
-            rows.append(Row(call, index, prompt, sampling, adapter, text, new_generator(sampling)))
+        call = Call(asked, self._tokenizer, arrived)
         with self._changed:
             if self._closed:
                 raise EngineStopped
-            self._waiting.extend(rows)
+            self._waiting.append(call)
             self._changed.notify_all()
         return call
 
     def metrics_text(self) -> bytes:
-        """What `/metrics` answers."""
+        """Return the text that `/metrics` answers."""
         with self._changed:
-            running = [row.adapter_name for row in self._running()]
-            waiting = [row.adapter_name for row in self._waiting]
+            running = [call.adapter_name for call in self._running()]
+            waiting = [call.adapter_name for call in self._waiting]
         return self.metrics.render(running, waiting)
 
     def close(self) -> None:
@@ -101,8 +89,8 @@ class Engine:
         for thread in self._threads:
             thread.join()
 
-    def _running(self) -> list[Row]:
-        return [*self._reading, *(row for row, _ in self._read), *self._writing]
+    def _running(self) -> list[Call]:
+        return [*self._reading, *(call for call, _ in self._read), *self._writing]
 
     def _work(self, work: Callable[[], None]) -> None:
         try:
@@ -111,37 +99,34 @@ class Engine:
         finally:
             with self._changed:
                 self._closed = True
-                left = {row.call for row in (*self._running(), *self._waiting)}
+                left = [*self._running(), *self._waiting]
                 self._waiting.clear()
                 self._reading, self._read, self._writing = [], [], []
                 self._changed.notify_all()
             deliver([(call, EngineStopped()) for call in left])
 
     def _read_prompts(self) -> None:
-        lora = _Mixer()
-        while rows := self._admitted():
-            lengths = [len(row.prompt) for row in rows]
-            every = any(row.sampling.prompt_logprobs for row in rows)
-            logits, cached = self.decoder.prefill(
-                [row.prompt for row in rows], lora.rows(rows, lengths), every
-            )
-            self.metrics.prompt_tokens.inc(sum(lengths))
-            if every:
-                _note_prompt_logprobs(rows, torch.split(logits, lengths))
-                logits = logits[torch.tensor(lengths).cumsum(0) - 1]
+        mixer = _Mixer()
+        while calls := self._admitted():
+            prompts = [call.asked.prompt for call in calls]
+            lora = mixer.rows(calls, [len(prompt) for prompt in prompts])
+            logits, cached = self.decoder.prefill(prompts, lora)
+            self.metrics.prompt_tokens.inc(sum(map(len, prompts)))
             news: list[News] = []
-            ended = self._take_up(rows, logits, news)
+            ended = self._take_up(calls, logits, news)
             with self._changed:
                 self._reading = []
-                self._read += [it for it in zip(rows, cached, strict=True) if it[0] not in ended]
+                self._read += [it for it in zip(calls, cached, strict=True) if it[0] not in ended]
                 self._changed.notify_all()
             deliver(news)
 
-    def _admitted(self) -> list[Row]:
-        """Waiting rows that fit in, first come first served; blocks till then, none at the end."""
+    def _admitted(self) -> list[Call]:
+        """Wait for calls that fit in, first come first served; return none at the end."""
         with self._changed:
             while not self._closed:
-                self._forget([row for row in self._waiting if row.call.abandoned])
+                for call in [call for call in self._waiting if call.abandoned]:
+                    self._waiting.remove(call)
+                    self.metrics.finished["abort"].inc()
                 self._reading = self._fitting()
                 for _ in self._reading:
                     self._waiting.popleft()
@@ -150,118 +135,102 @@ class Engine:
                 self._changed.wait()
             return self._reading
 
-    def _forget(self, abandoned: Sequence[Row]) -> None:
-        for row in abandoned:
-            self._waiting.remove(row)
-            self.metrics.finished["abort"].inc()
-
-    def _fitting(self) -> list[Row]:
+    def _fitting(self) -> list[Call]:
         running = self._running()
-        adapters = {row.weights for row in running if row.weights is not None}
-        found: list[Row] = []
+        adapters = {call.weights for call in running if call.weights is not None}
+        fitting: list[Call] = []
         tokens = 0
-        for row in self._waiting:
-            tokens += len(row.prompt)
-            if row.weights is not None:
-                adapters.add(row.weights)
-            if len(running) + len(found) == self._max_rows or len(adapters) > self._max_loras:
+        for call in self._waiting:
+            tokens += len(call.asked.prompt)
+            if call.weights is not None:
+                adapters.add(call.weights)
+            if len(running) + len(fitting) == self._max_rows or len(adapters) > self._max_loras:
                 break
-            if found and tokens > _PREFILL_TOKENS:
+            if fitting and tokens > _PREFILL_TOKENS:
                 break
-            found.append(row)
-        return found
+            fitting.append(call)
+        return fitting
 
     def _write_answers(self) -> None:
         mixer = _Mixer()
         while self._joined():
             news: list[News] = []
-            self._drop({row: "abort" for row in self._writing if row.call.abandoned})
-            rows = self._writing
-            if rows:
-                lora = mixer.rows(rows, [1] * len(rows))
-                logits = self.decoder.decode([row.tokens[-1] for row in rows], self._cache, lora)
-                self._drop(self._take_up(rows, logits, news))
+            self._drop({call: "abort" for call in self._writing if call.abandoned})
+            calls = self._writing
+            if calls:
+                lora = mixer.rows(calls, [1] * len(calls))
+                logits = self.decoder.decode([call.tokens[-1] for call in calls], self._cache, lora)
+                self._drop(self._take_up(calls, logits, news))
             deliver(news)
 
     def _joined(self) -> bool:
-        """Let rows that were read join, once there is work; false at the end."""
+        """Let calls whose prompt was read join, once there is work; return False at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._read or self._writing)
             if self._read:
                 for _, cached in self._read:
                     self._cache.admit(cached)
-                self._writing = [*self._writing, *(row for row, _ in self._read)]
+                self._writing = [*self._writing, *(call for call, _ in self._read)]
                 self._read = []
             return not self._closed
 
-    def _drop(self, ended: dict[Row, FinishReason]) -> None:
+    def _drop(self, ended: dict[Call, FinishReason]) -> None:
         if not ended:
             return
-        rows = list(self._writing)
-        for row, reason in ended.items():
-            place = rows.index(row)
+        calls = list(self._writing)
+        for call, reason in ended.items():
+            place = calls.index(call)
             self._cache.drop(place)
-            rows[place] = rows[-1]
-            rows.pop()
+            calls[place] = calls[-1]
+            calls.pop()
             if reason == "abort":
                 self.metrics.finished[reason].inc()
         with self._changed:
-            self._writing = rows
+            self._writing = calls
             self._changed.notify_all()
 
     def _take_up(
-        self, rows: Sequence[Row], logits: torch.Tensor, news: list[News]
-    ) -> dict[Row, FinishReason]:
-        """Give each row its next token, from logits of (rows, vocabulary); returns who ended."""
-        chosen = choose(logits, [r.sampling for r in rows], [r.generator for r in rows])
+        self, calls: Sequence[Call], logits: torch.Tensor, news: list[News]
+    ) -> dict[Call, FinishReason]:
+        """Give each call its likeliest token by logits of (calls, vocabulary); return who ended."""
+        values, tokens = (each.tolist() for each in logits.max(dim=-1))
         now = time.perf_counter()
-        ended: dict[Row, FinishReason] = {}
-        for number, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+        ended: dict[Call, FinishReason] = {}
+        for call, value, token, own in zip(calls, values, tokens, logits, strict=True):
             reason: FinishReason | None = "error"
-            if token is not None:
-                if row.sampling.logprobs is not None:
-                    own = logits[number : number + 1]
-                    row.logprobs += logprobs_of(own, [token], row.sampling.logprobs)
-                self._time(row, now)
-                reason = row.append(token, self.decoder.end_token, self.decoder.max_length)
+            if not math.isnan(value):
+                self._time(call, now)
+                reason = call.append(token, own, self.decoder.end_token, self.decoder.max_length)
             if reason is not None:
-                ended[row] = reason
+                ended[call] = reason
                 self.metrics.finished[reason].inc()
-                self.metrics.e2e_latency.observe(now - row.call.arrived)
-            if reason is not None or row.call.stream:
-                news.append((row.call, row.delta(reason)))
-        self.metrics.generation_tokens.inc(len(rows))
+                self.metrics.e2e_latency.observe(now - call.arrived)
+            if reason is not None or call.asked.stream:
+                news.append((call, call.delta(reason)))
+        self.metrics.generation_tokens.inc(len(calls))
         return ended
 
-    def _time(self, row: Row, now: float) -> None:
-        if row.tokens:
-            self.metrics.inter_token_latency.observe(now - row.last_token_at)
-        else:
-            self.metrics.time_to_first_token.observe(now - row.call.arrived)
-        row.last_token_at = now
+    def _time(self, call: Call, now: float) -> None:
+        metrics = self.metrics
+        latency = metrics.inter_token_latency if call.tokens else metrics.time_to_first_token
+        latency.observe(now - call.last_token_at)
+        call.last_token_at = now
 
 
 class _Mixer:
-    """A thread's adapters, laid side by side anew only for another list of rows."""
+    """A thread's adapters, laid side by side anew only for another list of calls."""
 
     def __init__(self) -> None:
         self._batch = LoraBatch(())
-        self._rows: Sequence[Row] = ()
+        self._calls: Sequence[Call] = ()
         self._last: LoraRows | None = None
 
-    def rows(self, rows: Sequence[Row], counts: Sequence[int]) -> LoraRows:
-        if self._last is None or rows is not self._rows:
-            users = [row.weights for row in rows]
+    def rows(self, calls: Sequence[Call], counts: Sequence[int]) -> LoraRows:
+        if self._last is None or calls is not self._calls:
+            users = [call.weights for call in calls]
             distinct = tuple(dict.fromkeys(user for user in users if user is not None))
             if distinct != self._batch.adapters:
                 self._batch = LoraBatch(distinct)
             self._last = self._batch.rows(users, counts)
-            self._rows = rows
+            self._calls = calls
         return self._last
-
-
-def _note_prompt_logprobs(rows: Sequence[Row], logits: Sequence[torch.Tensor]) -> None:
-    for row, own in zip(rows, logits, strict=True):
-        if row.sampling.prompt_logprobs and len(row.prompt) > 1:
-            count = row.sampling.logprobs or 0
-            row.prompt_logprobs = tuple(logprobs_of(own[:-1], row.prompt[1:], count))

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
 
-from lora_assets.embedded.server.answer_text import AnswerText
 from lora_assets.embedded.server.lora import LoraWeights
 from lora_assets.embedded.server.metrics import FinishReason
-from lora_assets.embedded.server.sampling import Sampling, TokenLogprobs
 
 
 class EngineStopped(Exception):
@@ -25,102 +25,112 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Delta:
-    """What is new of one row; `finish_reason` is set on its last one."""
+class Asked:
+    """A prompt (token ids) and how to answer it, greedily.
 
-    index: int
+    Without an `adapter` the base model answers. `logprobs` is the number of alternatives to
+    every token; None asks for no log-probabilities. A `stream` brings each token as it comes.
+    """
+
+    prompt: Sequence[int]
+    max_tokens: int
+    adapter: Adapter | None = None
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """A token, its log-probability (natural), and the likeliest tokens at its place."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The new part of an answer; `finish_reason` is set on the last one."""
+
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...]
     finish_reason: FinishReason | None
-    stop_reason: str | None
-    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class Call:
-    """One client's request: what its rows produce, in order of production.
+    """One prompt on its way through the engine, held by one of its threads at a time.
 
-    Iterate it for the deltas; with `stream` false each row gives one, at its end. `abandon`
-    it when nobody listens any more. Raises EngineStopped when the engine ends before it.
+    The client iterates it for the deltas: one per token of a stream, else one at the end. It
+    keeps its adapter's weights to its end, whatever is unloaded meanwhile. Raises EngineStopped
+    when the engine ends before it.
     """
 
-    def __init__(self, rows: int, stream: bool, arrived: float) -> None:
-        self.stream = stream
+    def __init__(self, asked: Asked, tokenizer: Tokenizer, arrived: float) -> None:
+        self.asked = asked
         self.arrived = arrived
         self.abandoned = False
         self.loop = asyncio.get_running_loop()
         self.deltas: asyncio.Queue[Delta | EngineStopped] = asyncio.Queue()
-        self._unfinished = rows
+        self.tokens: list[int] = []
+        self.last_token_at = arrived
+        self._tokenizer = tokenizer
+        self._pieces = DecodeStream(skip_special_tokens=True)
+        self._logprobs: list[TokenLogprobs] = []
+        self._sent = 0
+        self._text = ""
 
     def abandon(self) -> None:
-        """Let the engine drop what is left of it."""
+        """Let the engine drop the rest: nobody listens any more."""
         self.abandoned = True
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
-        while self._unfinished:
+        ended = False
+        while not ended:
             delta = await self.deltas.get()
             if isinstance(delta, EngineStopped):
                 raise delta
-            self._unfinished -= delta.finish_reason is not None
+            ended = delta.finish_reason is not None
             yield delta
-
-
-News = tuple[Call, Delta | EngineStopped]
-
-
-@dataclass(eq=False)
-class Row:
-    """One prompt on its way through the engine, held by one thread at a time.
-
-    It keeps its adapter's weights to its end, whatever is unloaded meanwhile.
-    """
-
-    call: Call
-    index: int
-    prompt: Sequence[int]
-    sampling: Sampling
-    adapter: Adapter | None
-    text: AnswerText
-    generator: torch.Generator | None
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    last_token_at: float = 0.0
-    _sent: int = 0
 
     @property
     def weights(self) -> LoraWeights | None:
-        """None: the base model alone."""
-        return None if self.adapter is None else self.adapter.weights
+        """The adapter's; None for the base model alone."""
+        return None if self.asked.adapter is None else self.asked.adapter.weights
 
     @property
     def adapter_name(self) -> str | None:
-        """None: the base model alone."""
-        return None if self.adapter is None else self.adapter.name
+        """None for the base model alone."""
+        return None if self.asked.adapter is None else self.asked.adapter.name
 
-    def append(self, token: int, end_token: int, max_length: int) -> FinishReason | None:
-        """Take the next token; returns why it was the last one, if it was."""
+    def append(
+        self, token: int, logits: Tensor, end_token: int, max_length: int
+    ) -> FinishReason | None:
+        """Take the next token, chosen from `logits`; return why it was the last one, if it was."""
         self.tokens.append(token)
-        end = token == end_token and not self.sampling.ignore_eos
-        if not end and (self.call.stream or self.sampling.stop):
-            self.text.add(token)
-        if end or self.text.stopped_by is not None:
-            self.text.finish(self.tokens[:-1] if end else self.tokens)
+        if self.asked.logprobs is not None:
+            self._logprobs.append(_logprobs_of(logits, token, self.asked.logprobs))
+        if token == end_token and not self.asked.ignore_eos:
             return "stop"
-        full = len(self.prompt) + len(self.tokens) >= max_length
-        if full or len(self.tokens) >= self.sampling.max_tokens:
-            self.text.finish(self.tokens)
-            return "stop" if self.text.stopped_by is not None else "length"
-        return None
+        full = len(self.asked.prompt) + len(self.tokens) >= max_length
+        return "length" if full or len(self.tokens) >= self.asked.max_tokens else None
 
     def delta(self, reason: FinishReason | None) -> Delta:
-        """What came since the last delta."""
-        tokens = tuple(self.tokens[self._sent :])
-        logprobs = tuple(self.logprobs[self._sent :])
-        prompt = self.prompt_logprobs if self._sent == 0 else ()
+        """Return what came since the last delta."""
+        if reason is None:
+            text = self._pieces.step(self._tokenizer, self.tokens[-1]) or ""
+        else:
+            # The whole text again: a stream holds half a character back, the end shows it.
+            whole = self._tokenizer.decode(self.tokens, skip_special_tokens=True)
+            text = whole[len(self._text) :]
+        new = slice(self._sent, None)
+        self._text += text
         self._sent = len(self.tokens)
-        text = self.text.take()
-        return Delta(self.index, text, tokens, logprobs, reason, self.text.stopped_by, prompt)
+        return Delta(text, tuple(self.tokens[new]), tuple(self._logprobs[new]), reason)
+
+
+News = tuple[Call, Delta | EngineStopped]
 
 
 def deliver(news: Sequence[News]) -> None:
@@ -136,3 +146,10 @@ def deliver(news: Sequence[News]) -> None:
 def _hand_out(news: Sequence[News]) -> None:
     for call, delta in news:
         call.deltas.put_nowait(delta)
+
+
+def _logprobs_of(logits: Tensor, token: int, count: int) -> TokenLogprobs:
+    logprobs = logits.log_softmax(dim=-1)
+    values, indices = logprobs.topk(count)
+    top = tuple(zip(indices.tolist(), values.tolist(), strict=True))
+    return TokenLogprobs(token, float(logprobs[token]), top)

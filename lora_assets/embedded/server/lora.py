@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lora_assets.errors import LoraAssetsError
+from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.serving import adapter_files
 from lora_assets.serving.adapter_files import CONFIG, WEIGHTS
 
@@ -29,21 +29,14 @@ PARTS: Mapping[Site, tuple[str, ...]] = {
     "down": ("mlp.down_proj",),
 }
 _PREFIX = "base_model.model.model.layers"
-_HARMLESS = {
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "lora_dropout",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "task_type",
-}
+_HARMLESS = (
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout"),
+    *("megatron_core", "peft_version", "qalora_group_size", "revision", "task_type"),
+)
 
 
 class AdapterMissing(LoraAssetsError):
-    """There is no adapter in the folder."""
+    """The folder holds no adapter."""
 
 
 class AdapterUnfit(LoraAssetsError):
@@ -53,7 +46,7 @@ class AdapterUnfit(LoraAssetsError):
 class LoraSettings(BaseModel):
     """The settings of adapter_config.json that change the arithmetic of a plain LoRA.
 
-    Any other setting of peft's that is not empty would change it too, and is refused.
+    Other settings of peft that are not empty would change it too, and are refused.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -97,8 +90,8 @@ def load_lora(
 ) -> LoraWeights:
     """Read an adapter folder for a base model whose projections have `shapes` (out, in).
 
-    Raises AdapterMissing where a file is not there, AdapterUnfit where rank, settings, names,
-    shapes or values can't be served, and LoraAssetsError for what is no safetensors adapter.
+    Raise AdapterMissing where a file is missing, AdapterUnfit where rank, settings, names,
+    shapes or values can't be served, and LoraAssetsError for other than a safetensors adapter.
     """
     if not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
         raise AdapterMissing(f"No adapter found for {folder}", "Give the folder of an adapter.")
@@ -129,9 +122,7 @@ def _settings(folder: Path, max_rank: int) -> LoraSettings:
     try:
         settings = LoraSettings.model_validate(json.loads((folder / CONFIG).read_bytes()))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise AdapterUnfit(f"{CONFIG}: {where} {first['msg']}".strip(), remedy) from None
+        raise AdapterUnfit(f"{CONFIG}: {validation_line(error)}", remedy) from None
     if settings.r > max_rank:
         raise AdapterUnfit(
             f"LoRA rank {settings.r} is greater than max_lora_rank {max_rank}",
@@ -159,8 +150,8 @@ def _check(
         raise AdapterUnfit(f"Adapter weight {odd[0]} {state}", remedy)
     for key, shape in expected.items():
         if tuple(tensors[key].shape) != shape:
-            found = tuple(tensors[key].shape)
-            raise AdapterUnfit(f"Adapter weight {key} has shape {found}, not {shape}", remedy)
+            actual = tuple(tensors[key].shape)
+            raise AdapterUnfit(f"Adapter weight {key} has shape {actual}, not {shape}", remedy)
         if not tensors[key].is_floating_point() or not bool(tensors[key].isfinite().all()):
             raise AdapterUnfit(f"Adapter weight {key} holds NaN or infinity", remedy)
 

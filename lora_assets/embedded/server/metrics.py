@@ -25,70 +25,58 @@ class ServerMetrics:
     """One server's counters, in a registry of its own. Durations are seconds."""
 
     def __init__(self, model_name: str, max_loras: int) -> None:
-        self._registry = CollectorRegistry()
+        registry = self._registry = CollectorRegistry()
         self._max_loras = max_loras
         names = ["model_name", "engine"]
         values = (model_name, "0")
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            made = Histogram(name, text, names, buckets=buckets, registry=self._registry)
+        def histogram(name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
+            text = f"Histogram of {what} in seconds."
+            made = Histogram(
+                f"vllm:{name}_seconds", text, names, buckets=buckets, registry=registry
+            )
             return made.labels(*values)
 
-        self.e2e_latency = histogram(
-            "vllm:e2e_request_latency_seconds",
-            "Histogram of e2e request latency in seconds.",
-            _REQUEST_LATENCY,
-        )
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"vllm:{name}", text, names, registry=registry).labels(*values)
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"vllm:{name}", text, names, registry=registry).labels(*values)
+
+        self.e2e_latency = histogram("e2e_request_latency", "e2e request latency", _REQUEST_LATENCY)
         self.time_to_first_token = histogram(
-            "vllm:time_to_first_token_seconds",
-            "Histogram of time to first token in seconds.",
-            _TIME_TO_FIRST_TOKEN,
+            "time_to_first_token", "time to first token", _TIME_TO_FIRST_TOKEN
         )
         self.inter_token_latency = histogram(
-            "vllm:inter_token_latency_seconds",
-            "Histogram of inter-token latency in seconds.",
-            _INTER_TOKEN_LATENCY,
+            "inter_token_latency", "inter-token latency", _INTER_TOKEN_LATENCY
         )
-        self._running = Gauge(
-            "vllm:num_requests_running",
-            "Number of requests in model execution batches.",
-            names,
-            registry=self._registry,
-        ).labels(*values)
-        self._waiting = Gauge(
-            "vllm:num_requests_waiting",
-            "Number of requests waiting to be processed.",
-            names,
-            registry=self._registry,
-        ).labels(*values)
-        self.prompt_tokens = Counter(
-            "vllm:prompt_tokens",
-            "Number of prefill tokens processed.",
-            names,
-            registry=self._registry,
-        ).labels(*values)
-        self.generation_tokens = Counter(
-            "vllm:generation_tokens",
-            "Number of generation tokens processed.",
-            names,
-            registry=self._registry,
-        ).labels(*values)
+        self._running = gauge(
+            "num_requests_running", "Number of requests in model execution batches."
+        )
+        self._waiting = gauge("num_requests_waiting", "Number of requests waiting to be processed.")
+        self.prompt_tokens = counter("prompt_tokens", "Number of prefill tokens processed.")
+        self.generation_tokens = counter(
+            "generation_tokens", "Number of generation tokens processed."
+        )
         success = Counter(
             "vllm:request_success",
             "Count of successfully processed requests.",
             [*names, "finished_reason"],
-            registry=self._registry,
+            registry=registry,
         )
         self.finished = {reason: success.labels(*values, reason) for reason in _REASONS}
         self._loras = Gauge(
             "vllm:lora_requests_info",
             "Running stats on lora requests.",
             ["max_lora", "waiting_lora_adapters", "running_lora_adapters"],
-            registry=self._registry,
+            registry=registry,
         )
 
     def render(self, running: Iterable[str | None], waiting: Iterable[str | None]) -> bytes:
-        """The Prometheus text, for requests that run and wait; each is its adapter's name."""
+        """Return the Prometheus text; `running` and `waiting` hold each request's adapter's name.
+
+        None stands for the base model.
+        """
         running, waiting = list(running), list(waiting)
         self._running.set(len(running))
         self._waiting.set(len(waiting))

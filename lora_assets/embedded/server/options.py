@@ -1,6 +1,5 @@
-"""What the embedded server is told when it starts."""
+"""The options that the embedded server starts with."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -8,9 +7,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from lora_assets.records import Record
+from lora_assets.serving.vllm_plugin.adapters_folder import is_name
 
 PACKAGED_BASE_MODEL = Path(__file__).parents[1] / "base_model"
-SERVING_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class ServerOptions(Record):
@@ -36,6 +35,6 @@ class ServerOptions(Record):
     @classmethod
     def _names_are_plain(cls, modules: Mapping[str, Path]) -> Mapping[str, Path]:
         for name in modules:
-            if not SERVING_NAME.fullmatch(name):
+            if not is_name(name):
                 raise ValueError(f"{name!r} is not a serving name (letters, digits, . _ -)")
         return modules

@@ -1,31 +1,29 @@
-"""Requests as vLLM 0.32 takes them. What this server can't do is refused, never ignored."""
+"""The requests of vLLM 0.32 that its clients here send.
+
+What this server can't do is refused, never ignored; parameters that vLLM itself ignores, or
+that change nothing about a greedy answer (top_p, seed), are ignored.
+"""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-TokenId = Annotated[int, Field(ge=0)]
-# Parameters of vLLM that change the answer, with the values at which they don't.
+_EMPTY: tuple[Any, ...] = (False, "", [], {})
+# Parameters of vLLM that change a greedy answer, with the values beside null at which they don't.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "top_k": (0, -1),
-    "min_p": (0,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_tokens": (0,),
-    "skip_special_tokens": (True,),
-    "add_generation_prompt": (True,),
-    "add_special_tokens": (True, False),
+    **dict.fromkeys(("echo", "stop", "stop_token_ids", "bad_words", "suffix"), _EMPTY),
+    **dict.fromkeys(("logit_bias", "allowed_token_ids", "use_beam_search"), _EMPTY),
+    **dict.fromkeys(("include_stop_str_in_output", "logprob_token_ids"), _EMPTY),
+    **dict.fromkeys(("return_token_ids", "return_tokens_as_token_ids", "prompt_embeds"), _EMPTY),
+    **dict.fromkeys(("structured_outputs", "tools", "documents", "chat_template"), _EMPTY),
+    **dict.fromkeys(("chat_template_kwargs", "continue_final_message", "logprobs"), _EMPTY),
+    **dict.fromkeys(("prompt_logprobs", "truncate_prompt_tokens", "add_special_tokens"), ()),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty", "min_tokens", "top_logprobs"), (0,)),
+    **dict.fromkeys(("n", "repetition_penalty"), (1,)),
+    **dict.fromkeys(("skip_special_tokens", "add_generation_prompt"), (True,)),
     "tool_choice": ("none",),
     "response_format": ({"type": "text"},),
 }
-_EMPTY = (
-    *("suffix", "logit_bias", "use_beam_search", "stop_token_ids", "bad_words", "tools"),
-    *("structured_outputs", "prompt_logprobs", "truncate_prompt_tokens", "allowed_token_ids"),
-    *("include_stop_str_in_output", "continue_final_message", "chat_template", "logprob_token_ids"),
-)
 
 
 class StreamOptions(BaseModel):
@@ -35,34 +33,29 @@ class StreamOptions(BaseModel):
 
 
 class GenerationRequest(BaseModel):
-    """What completions and chat completions share. Fields that vLLM ignores are ignored."""
+    """What completions and chat completions share."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str | None = None
     temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: list[str] | str | None = None
     ignore_eos: bool = False
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 
     @model_validator(mode="after")
     def _asks_for_what_there_is(self) -> "GenerationRequest":
+        if self.temperature != 0:
+            raise ValueError(
+                "the embedded server answers greedily and does not sample: set `temperature` to 0"
+                f" (it is {1 if self.temperature is None else self.temperature})"
+            )
         if self.stream_options is not None and not self.stream:
             raise ValueError("Stream options can only be defined when `stream=True`.")
         for name, value in (self.model_extra or {}).items():
-            neutral = value is None or value in _NEUTRAL.get(name, (value,))
-            if not neutral or (name in _EMPTY and value):
+            if value is not None and value not in _NEUTRAL.get(name, (value,)):
                 raise ValueError(f"`{name}`={value!r} is not supported by the embedded server.")
         return self
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def wants_usage(self) -> bool:
@@ -70,17 +63,11 @@ class GenerationRequest(BaseModel):
 
 
 class CompletionRequest(GenerationRequest):
-    """POST /v1/completions."""
+    """POST /v1/completions, for one prompt."""
 
-    prompt: (
-        str
-        | Annotated[list[str], Field(min_length=1)]
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[list[TokenId]], Field(min_length=1)]
-    )
+    prompt: str | list[Annotated[int, Field(ge=0)]]
     max_tokens: int | None = 16
-    logprobs: int | None = Field(None, ge=0)
-    echo: bool | None = False
+    logprobs: int | None = Field(None, ge=0, le=20)
 
 
 class TextPart(BaseModel):
@@ -109,14 +96,6 @@ class ChatRequest(GenerationRequest):
     messages: list[Message] = Field(min_length=1)
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    logprobs: bool | None = False
-    top_logprobs: int | None = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _top_needs_logprobs(self) -> "ChatRequest":
-        if self.top_logprobs and not self.logprobs:
-            raise ValueError("when using `top_logprobs`, `logprobs` must be set to true.")
-        return self
 
     @property
     def token_limit(self) -> int | None:

@@ -57,7 +57,7 @@ def test_a_version_that_is_no_plain_name_is_refused(tmp_path: Path, version: str
 @pytest.mark.integration
 def test_a_build_killed_half_way_leaves_no_version_and_can_be_repeated(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib, signal; from lora_assets.datasets import versions;"
+        "import os, pathlib, signal; from lora_assets.embedded.data_set import versions;"
         "versions.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL);"
         "versions.build('v1', ['dynamodb'], pathlib.Path('.'))"
     )

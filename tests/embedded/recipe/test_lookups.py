@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from lora_assets.embedded.data_set.aws_operations import operations
-from lora_assets.embedded.recipe.lookups import ABSENT, FIRST, SECOND, LookupSource, Stage
+from lora_assets.embedded.data_set.questions import REFUSAL
+from lora_assets.embedded.recipe.lookups import FIRST, SECOND, LookupSource, Stage
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def test_the_answer_is_in_the_context_unless_the_lookup_is_of_something_absent(
     for _ in range(50):
         there = source.draw(replace(stage, absent=0.0), rng)
         assert there.answer.strip() in there.prompt.rpartition("\n\n")[0]
-        assert source.draw(replace(stage, absent=1.0), rng).answer.strip() == ABSENT
+        assert source.draw(replace(stage, absent=1.0), rng).answer.strip() == REFUSAL
 
 
 def test_the_same_random_state_draws_the_same_lookup(source: LookupSource) -> None:

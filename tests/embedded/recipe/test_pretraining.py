@@ -65,7 +65,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
 
 def test_the_loss_counts_the_answer_and_the_end_or_the_whole_sequence() -> None:
     tokenizer = _tokenizer()
-    lookups = [Lookup("GetJob: Gets a job.\n\nGetJob:", " Gets a job.", whole) for whole in (0, 1)]
+    lookups = [
+        Lookup("GetJob: Gets a job.\n\nGetJob:", " Gets a job.", whole) for whole in (False, True)
+    ]
     batch = pretraining.encode(lookups, tokenizer)
     answer = [label for label in batch["labels"][0].tolist() if label != -100]
     assert tokenizer.decode(answer) == " Gets a job.</s>"

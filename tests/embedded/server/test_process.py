@@ -1,59 +1,31 @@
 """The server as a process of its own."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.server.options import ServerOptions
 from lora_assets.embedded.server.process import serve
 from lora_assets.errors import LoraAssetsError
-from tests.support.stack import START_SECONDS
-
-pytestmark = pytest.mark.integration
-
-
-@contextmanager
-def server_process(
-    options: ServerOptions,
-) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
-    command = [sys.executable, "-m", serve.__module__, options.model_dump_json()]
-    process = start_child(command, os.environ)
-    try:
-        url = f"http://127.0.0.1:{options.port}"
-        assert is_healthy(process, url, START_SECONDS)
-        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-            yield client, process
-    finally:
-        process.kill()
-        process.wait()
+from tests.support.replicas import running
 
 
 def test_it_frees_the_row_of_a_client_that_leaves_and_stops_on_a_signal(
     adapters_dir: Path,
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ServerOptions(
-        port=port,
-        adapters_dir=adapters_dir,
-        lora_modules={"one": adapters_dir / "one"},
-        max_num_seqs=1,
-    )
-    endless = {"model": "one", "prompt": "ListTables", "max_tokens": 1000, "ignore_eos": True}
-    short = {"model": "one", "prompt": "ListTables", "max_tokens": 2}
-    with server_process(options) as (client, process):
+    short = {"model": "one", "prompt": "ListTables", "max_tokens": 2, "temperature": 0}
+    endless = {**short, "max_tokens": 1000, "ignore_eos": True}
+    modules = {"one": adapters_dir / "one"}
+    with (
+        running(adapters_dir, lora_modules=modules, max_num_seqs=1) as server,
+        httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client,
+    ):
+        server.await_health()
         cards = client.get("/v1/models").json()["data"]
         assert [card["id"] for card in cards] == ["embedded-base", "one"]
         with client.stream("POST", "/v1/completions", json={**endless, "stream": True}) as reply:
@@ -67,8 +39,9 @@ def test_it_frees_the_row_of_a_client_that_leaves_and_stops_on_a_signal(
         aborted = re.search(r'finished_reason="abort".*} (\S+)', client.get("/metrics").text)
         assert aborted
         assert float(aborted[1]) == 2
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert server.process is not None
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
 
 
 def test_a_port_in_use_is_one_line_with_the_remedy(adapters_dir: Path) -> None:
