@@ -114,11 +114,12 @@ class Engine:
             self.metrics.prompt_tokens.inc(sum(map(len, prompts)))
             news: list[News] = []
             ended = self._take_up(calls, logits, news)
+            # Before they join, else the writing thread may deliver the second token first.
+            deliver(news)
             with self._changed:
                 self._reading = []
                 self._read += [it for it in zip(calls, cached, strict=True) if it[0] not in ended]
                 self._changed.notify_all()
-            deliver(news)
 
     def _admitted(self) -> list[Call]:
         """Wait for calls that fit in, first come first served; return none at the end."""

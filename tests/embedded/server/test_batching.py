@@ -1,8 +1,9 @@
 """The engine alone: what it answers, and whom."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lora_assets.embedded.server import batching, calls
 from lora_assets.embedded.server.batching import Engine
-from lora_assets.embedded.server.calls import Adapter, Asked, Delta, EngineStopped
+from lora_assets.embedded.server.calls import Adapter, Asked, Delta, EngineStopped, News
 from lora_assets.embedded.server.lora import load_lora
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL, ServerOptions
 from lora_assets.embedded.server.process import start_engine
@@ -116,6 +118,26 @@ def test_logprobs_are_those_of_the_model(
     assert torch.allclose(torch.tensor([each.logprob for each in given.logprobs]), own, atol=1e-3)
     tops = [[token for token, _ in each.top] for each in given.logprobs]
     assert tops == wanted.topk(2).indices.tolist()
+
+
+def test_a_stream_keeps_its_order_though_two_threads_produce_it(
+    engine: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = threading.Event()
+
+    def deliver(news: Sequence[News]) -> None:
+        if threading.current_thread().name == "reading":
+            written.wait(0.3)
+        calls.deliver(news)
+        written.set()
+
+    async def stream() -> list[int]:
+        call = engine.submit(Asked(prompts[0], 12, stream=True), time.perf_counter())
+        return [token async for delta in call for token in delta.tokens]
+
+    (whole,) = answers(engine, Asked(prompts[0], 12))
+    monkeypatch.setattr(batching, "deliver", deliver)
+    assert asyncio.run(stream()) == list(whole.tokens)
 
 
 @pytest.fixture
