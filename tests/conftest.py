@@ -5,6 +5,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+# Here, while there is one thread: its pytest plugin imports it as late as in the summary, where
+# ast.parse, which rewrites its assertions, can fail (python/cpython issue 106905).
+import hypothesis  # noqa: F401
 import pytest
 from peft import LoraConfig
 
