@@ -60,17 +60,8 @@ def eval_grades(
     work_folder: WorkFolder,
 ) -> EvalGrades:
     """Candidate's and live's answers to the eval split, each graded A, B or C by the judge."""
-    comparison = prepare(
-        context,
-        config,
-        "smoke_test",
-        staged_deployment,
-        training_data,
-        data_bucket,
-        registry,
-        fleet,
-        work_folder,
-    )
+    clients = (data_bucket, registry, fleet, work_folder)
+    comparison = prepare(context, config, "smoke_test", staged_deployment, training_data, *clients)
     candidate, live, rows = comparison.candidate, comparison.live, comparison.rows
     sides: dict[Side, ModelVersion] = {"candidate": candidate}
     if live is not None:

@@ -83,17 +83,8 @@ def perf_metrics(
     work_folder: WorkFolder,
 ) -> PerfMetrics:
     """Latency, TTFT, throughput and success of the candidate under concurrent streaming clients."""
-    comparison = prepare(
-        context,
-        config,
-        "eval_gate",
-        staged_deployment,
-        training_data,
-        data_bucket,
-        registry,
-        fleet,
-        work_folder,
-    )
+    clients = (data_bucket, registry, fleet, work_folder)
+    comparison = prepare(context, config, "eval_gate", staged_deployment, training_data, *clients)
     candidate, live = comparison.candidate, comparison.live
     asked_for = config.measure_baseline
     measure = fleet.shares_machine if asked_for is None else asked_for
