@@ -1,21 +1,17 @@
 """The platform in its cluster wiring: every part a real server, embedded only the model server."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from lora_assets.cli.main import main
 from lora_assets.resources.object_store import s3_client
-from lora_assets.settings import BASE_MODEL, EMBEDDED_BASE_NAME, read_settings
-from lora_assets.stack_resources import Resources, make_resources
+from lora_assets.settings import BASE_MODEL, EMBEDDED_BASE_NAME
 from tests.support import cluster_parts
-from tests.support.cluster_parts import Part
+from tests.support.cluster_stages import BUCKET, Cluster, Run
+from tests.support.commands import Ended, command
 from tests.support.stack import free_port
 
-BUCKET = "my-vllm-data"
 DAGSTER_YAML = """
 storage:
   postgres:
@@ -24,36 +20,6 @@ concurrency:
   pools: {{default_limit: 1, granularity: op}}
 telemetry: {{enabled: false}}
 """
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended: 0 or the message with which it exited, and what it printed."""
-
-    code: int | str
-    out: str
-    err: str
-
-
-Run = Callable[..., Ended]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The parts, and the environment that tells the platform of them."""
-
-    folder: Path
-    environment: Mapping[str, str]
-    s3: Part
-    mlflow: Part
-    prometheus: Part
-    vllm: Part
-    judge: Part
-    postgresql: Part
-
-    @property
-    def resources(self) -> Resources:
-        return make_resources(read_settings(self.environment))
 
 
 @pytest.fixture(scope="session")
@@ -114,16 +80,9 @@ def run(
 ) -> Run:
     """Run a command in the cluster's environment, with what `changes` in it."""
 
-    def command(*arguments: str, **changes: str) -> Ended:
+    def ended(*arguments: str, **changes: str) -> Ended:
         # It stands for a process of its own, which finds its credentials itself.
         s3_client.cache_clear()
-        for name, value in {**cluster.environment, **changes}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr("sys.argv", ["lora-assets", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capfd.readouterr()
-        return Ended(ended.value.code or 0, printed.out, printed.err)
+        return command(arguments, {**cluster.environment, **changes}, monkeypatch, capfd)
 
-    return command
+    return ended

@@ -13,9 +13,19 @@ import pytest
 from mlflow import MlflowClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.cluster.conftest import BUCKET, Cluster, Ended, Run
 from tests.support.cluster_parts import Part
-from tests.support.cluster_stages import EVALUATE, PERFORMANCE, build, succeed, train, training
+from tests.support.cluster_stages import (
+    BUCKET,
+    EVALUATE,
+    PERFORMANCE,
+    Cluster,
+    Run,
+    build,
+    succeed,
+    train,
+    training,
+)
+from tests.support.commands import Ended
 from tests.support.stack import free_port
 
 pytestmark = pytest.mark.e2e

@@ -9,8 +9,16 @@ from mlflow import MlflowClient
 from lora_assets.assets.perf_metrics import STORED_METRICS
 from lora_assets.records.load import LoadMetrics
 from lora_assets.resources.fleet import LIVE_SLOT
-from tests.cluster.conftest import BUCKET, Cluster, Run
-from tests.support.cluster_stages import build, gate_and_promote, status, succeed, train
+from tests.support.cluster_stages import (
+    BUCKET,
+    Cluster,
+    Run,
+    build,
+    gate_and_promote,
+    status,
+    succeed,
+    train,
+)
 
 pytestmark = pytest.mark.e2e
 

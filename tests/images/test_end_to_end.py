@@ -11,7 +11,7 @@ import pytest
 
 from lora_assets.resources.fleet import CANDIDATE_SLOT
 from lora_assets.serving.vllm_plugin.adapters_folder import contents
-from tests.images.conftest import USER, Image, Neighbours
+from tests.support.images import USER, Image, Neighbours
 from tests.support.remote_dagster import small_data
 
 pytestmark = pytest.mark.e2e

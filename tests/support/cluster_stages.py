@@ -4,9 +4,18 @@ The wiring is tested here. How good an adapter must be is tested elsewhere.
 """
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tests.cluster.conftest import Ended, Run
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
+from tests.support.cluster_parts import Part
+from tests.support.commands import Ended
+
+BUCKET = "my-vllm-data"
+Run = Callable[..., Ended]
 
 SHORT = {
     "quantization": "none",
@@ -24,6 +33,24 @@ ANY_SPEED = (
 )
 EVALUATE = ("evaluate", *ANY_ANSWER)
 PERFORMANCE = ("performance", "--max-samples", "20", *ANY_SPEED)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The parts, and the environment that tells the platform of them."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    s3: Part
+    mlflow: Part
+    prometheus: Part
+    vllm: Part
+    judge: Part
+    postgresql: Part
+
+    @property
+    def resources(self) -> Resources:
+        return make_resources(read_settings(self.environment))
 
 
 def succeed(run: Run, *arguments: str) -> Ended:

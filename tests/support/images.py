@@ -1,0 +1,72 @@
+"""The images and what is around them, each container run as Kubernetes runs it."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+USER = 1000
+AS_KUBERNETES = (
+    *("--read-only", "--tmpfs", "/tmp"),
+    *("--cap-drop", "all", "--security-opt", "no-new-privileges", "--network", "host"),
+    # More than a process on a bare machine may raise, unless they are named.
+    *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
+)
+
+
+def _run() -> list[str]:
+    """The engine's command for the images that 'make images' built."""
+    if os.environ["ENGINE"] == "docker":
+        return ["docker", "run", "--rm"]
+    storage = Path(os.environ["STORAGE"])
+    driver = "overlay" if (storage / "overlay").is_dir() else "vfs"
+    podman = ["podman", "--storage-driver", driver, "--root", str(storage)]
+    podman += ["--runroot", str(storage / "run"), "--runtime", "runc"]
+    return [*podman, "--cgroup-manager", "cgroupfs", "run", "--rm", "--read-only-tmpfs=false"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that was built here; `run` starts a container of it and awaits its end."""
+
+    name: str
+
+    def command(self, *arguments: str, **options: Mapping[str, str]) -> list[str]:
+        """The engine's command line; `environment` by name, `mounts` by their path inside."""
+        variables = [f"--env={k}={v}" for k, v in options.get("environment", {}).items()]
+        mounts = [f"--volume={v}:{k}" for k, v in options.get("mounts", {}).items()]
+        return [*_run(), *AS_KUBERNETES, *variables, *mounts, self.name, *arguments]
+
+    def run(
+        self, *arguments: str, **options: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        command = self.command(*arguments, **options)
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    @contextmanager
+    def running(
+        self, *arguments: str, **options: Mapping[str, str]
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A container that runs for as long as the block."""
+        with subprocess.Popen(self.command(*arguments, **options)) as container:
+            try:
+                yield container
+            finally:
+                container.terminate()
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What a container finds around it; `environment` tells it where."""
+
+    bucket: Path
+    adapters: Path
+    dagster_home: Path
+    environment: Mapping[str, str]
+
+    @property
+    def options(self) -> dict[str, Mapping[str, str]]:
+        # The server reads the folder by the path that it is told: it is the same for both.
+        return {"environment": self.environment, "mounts": {str(self.adapters): str(self.adapters)}}
