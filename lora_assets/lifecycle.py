@@ -65,7 +65,7 @@ class Stage(Record):
     """An asset of the graph: the phase and the job that make it, its gate, its Argo steps."""
 
     asset: str
-    phase: Phase
+    phase: Phase = "serve"
     job: str
     gate: Gate | None = None
     steps: Mapping[str, Step]
@@ -106,7 +106,6 @@ _STAGES = (
     ),
     Stage(
         asset="staged_deployment",
-        phase="serve",
         job="deploy",
         gate=Gate(
             name="smoke_test",
@@ -121,7 +120,6 @@ _STAGES = (
     ),
     Stage(
         asset="eval_grades",
-        phase="serve",
         job="evaluate",
         gate=Gate(
             name="eval_gate",
@@ -140,7 +138,6 @@ _STAGES = (
     ),
     Stage(
         asset="perf_metrics",
-        phase="serve",
         job="performance",
         gate=Gate(
             name="perf_gate",
@@ -158,7 +155,6 @@ _STAGES = (
     ),
     Stage(
         asset=PROMOTION,
-        phase="serve",
         job="promote",
         steps={"promote-adapter": Step(assets=(PROMOTION,))},
     ),

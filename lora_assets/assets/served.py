@@ -4,6 +4,7 @@ import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
+from lora_assets.records import short
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
@@ -27,8 +28,8 @@ def require_in_slot(replicas: Replicas, slot: str, version: ModelVersion) -> Non
         if digest == version.digest:
             continue
         raise LoraAssetsError(
-            f"{replica} serves {digest[:12] if digest else 'nothing'} as {slot}, expected version "
-            f"{version.version} ({version.digest[:12]})",
+            f"{replica} serves {short(digest)} as {slot}, expected version {version.version} "
+            f"({short(version.digest)})",
             "Deploy that version again, or finish the promotion or rollback that was cut short.",
         )
 
@@ -98,7 +99,7 @@ def slot_table(replicas: Replicas, slot: str, version: ModelVersion) -> dg.Table
                 {
                     "replica": replica,
                     "slot": slot,
-                    "digest": digest[:12] if digest else "nothing",
+                    "digest": short(digest),
                     "model version": version.version if digest == version.digest else "another",
                     "data version": version.data_version if digest == version.digest else "another",
                 }

@@ -73,16 +73,12 @@ def smoke_test(
     config: SmokeConfig, staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
 ) -> dg.AssetCheckResult:
     """Three answers from each replica, none empty, none slow; then alias `staged`."""
-    members = fleet.discover().members
-    answers = [
-        smoke.SmokeAnswer(replica=replica.name, text=answer.text, latency=answer.latency)
-        for replica in members
-        for answer in (
-            replica.complete(staged_deployment.serving_name, prompt, smoke.MAX_TOKENS)
-            for prompt in smoke.PROMPTS
-        )
-    ]
-    replicas = [replica.name for replica in members]
-    verdict = smoke.smoke_test(staged_deployment, replicas, answers, config, now())
+    answers: dict[str, list[smoke.SmokeAnswer]] = {}
+    for replica in fleet.discover().members:
+        given = answers.setdefault(replica.name, [])
+        for prompt in smoke.PROMPTS:
+            answer = replica.complete(staged_deployment.serving_name, prompt, smoke.MAX_TOKENS)
+            given.append(smoke.SmokeAnswer(text=answer.text, latency=answer.latency))
+    verdict = smoke.smoke_test(staged_deployment, answers, config, now())
     registry.conclude(staged_deployment, verdict)
     return check_result(verdict)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 
 from lora_assets.lifecycle import PROMOTION, STAGES, Phase, Stage
-from lora_assets.records import Record
+from lora_assets.records import Record, short
 from lora_assets.records.dataset import version_order
 from lora_assets.records.progress import Progress
 
@@ -103,13 +103,13 @@ def compare_again(
     lapsed = next((digest for digest in compared_with if digest != live_digest), live_digest)
     if lapsed == live_digest:
         return None
-    now = live_digest[:12] if live_digest else "nothing"
+    now = short(live_digest)
     return NextRun(
         data_version=progress.data_version,
         phase=COMPARISON[0].phase,
         assets=(*(stage.asset for stage in COMPARISON), *([PROMOTION] if automatic else [])),
         cause=f"{progress.data_version}/compare-{now}/{progress.made['staged_deployment']}",
-        why=f"live is now {now}, it was compared with {lapsed[:12] if lapsed else 'nothing'}",
+        why=f"live is now {now}, it was compared with {short(lapsed)}",
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lora_assets.lifecycle import GATES, Gate, GateName
+from lora_assets.records import short
 from lora_assets.records.dataset import version_order
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Verdict
@@ -37,8 +38,8 @@ def reasons_against(
         if verdict is None:
             reasons.append(f"{gate} has no verdict")
         elif verdict.digest != candidate.digest:
-            judged = _name(verdict.digest)
-            reasons.append(f"{gate} judged adapter {judged}, not {_name(candidate.digest)}")
+            judged = short(verdict.digest)
+            reasons.append(f"{gate} judged adapter {judged}, not {short(candidate.digest)}")
         elif not verdict.passed:
             reasons.append(f"{gate} failed: {'; '.join(verdict.failures)}")
     return (*reasons, *overtaken(candidate, live, verdicts, source_alias, allow_older))
@@ -54,8 +55,8 @@ def overtaken(
     """Return what stands against `candidate` only because another version went live meanwhile."""
     live_digest = live.digest if live else None
     reasons = [
-        f"{gate.name} compared with {_name(verdict.compared_with)}, "
-        f"but live is now {_name(live_digest)}"
+        f"{gate.name} compared with {short(verdict.compared_with)}, "
+        f"but live is now {short(live_digest)}"
         for gate in required_gates(source_alias)
         if gate.compares_with_live
         and (verdict := verdicts.get(gate.name)) is not None
@@ -82,7 +83,3 @@ def outlook(live: ModelVersion | None, reasons: Sequence[str]) -> str:
     if live is None:
         return "It would become the first live version."
     return f"It would replace version {live.version} (data version {live.data_version})."
-
-
-def _name(digest: str | None) -> str:
-    return digest[:12] if digest else "nothing"

@@ -1,6 +1,6 @@
 """Smoke test: does every replica answer as the adapter at all?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field, FiniteFloat
 
@@ -35,22 +35,22 @@ class SmokeThresholds(Record):
 class SmokeAnswer(Record):
     """One smoke request's answer; `latency` in seconds."""
 
-    replica: str
     text: str
     latency: float
 
 
 def smoke_test(
     adapter: ModelVersion,
-    replicas: Sequence[str],
-    answers: Sequence[SmokeAnswer],
+    answers: Mapping[str, Sequence[SmokeAnswer]],
     thresholds: SmokeThresholds,
     decided_at: str,
 ) -> Verdict:
-    """Require of each replica REQUESTS non-empty answers, none slower than the threshold."""
+    """Require of each replica REQUESTS non-empty answers, none slower than the threshold.
+
+    `answers` are by replica: one that gave none is there, too.
+    """
     checks: list[Check] = []
-    for replica in replicas:
-        own = [answer for answer in answers if answer.replica == replica]
+    for replica, own in answers.items():
         answered = sum(bool(answer.text.strip()) for answer in own)
         slowest = max((answer.latency for answer in own), default=None)
         checks += [

@@ -11,3 +11,27 @@ class Record(BaseModel):
     """A frozen value that survives JSON unchanged, NaN and infinity included."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class AdapterRecord(Record):
+    """A record about one adapter: its digest, and the data version that it was trained on."""
+
+    digest: str
+    data_version: str
+    data_digest: str
+
+
+class Measurement(AdapterRecord):
+    """A candidate measured in an MLflow run, against the adapter that was live then.
+
+    `live_digest` is None on a first deployment, where nothing is live yet.
+    """
+
+    model_version: int
+    live_digest: str | None
+    mlflow_run_id: str
+
+
+def short(digest: str | None) -> str:
+    """Return a digest as messages show it; None stands for no adapter."""
+    return digest[:12] if digest else "nothing"

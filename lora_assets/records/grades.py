@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from lora_assets.records import Record
+from lora_assets.records import Measurement, Record
 
 Side = Literal["candidate", "live"]
 Letter = Literal["A", "B", "C"]
@@ -60,18 +60,9 @@ class Scores(Record):
         return self.ungraded / total if total else None
 
 
-class EvalGrades(Record):
-    """What the `eval_grades` asset stands for: both sides' scores and their circumstances.
+class EvalGrades(Measurement):
+    """What the `eval_grades` asset stands for: both sides' scores, and the judge of both."""
 
-    `live_digest` and `live` are None on a first deployment, where nothing is live yet.
-    """
-
-    model_version: int
-    digest: str
-    live_digest: str | None
-    data_version: str
-    data_digest: str
     judge_model: str
     candidate: Scores
     live: Scores | None
-    mlflow_run_id: str

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from lora_assets.records import Record
+from lora_assets.records import Measurement, Record
 
 
 class RequestSample(Record):
@@ -63,7 +63,7 @@ class ServerHistogram(Record):
     p95_high: float
 
 
-class PerfMetrics(Record):
+class PerfMetrics(Measurement):
     """What the `perf_metrics` asset stands for.
 
     `baseline` is None on a first deployment. It was `measured` in the same run, alternately
@@ -71,14 +71,8 @@ class PerfMetrics(Record):
     `contradictions` say where the server's histograms contradict what the clients measured.
     """
 
-    model_version: int
-    digest: str
-    live_digest: str | None
-    data_version: str
-    data_digest: str
     candidate: LoadMetrics
     baseline: LoadMetrics | None
     baseline_source: Literal["none", "measured", "stored"]
     server: tuple[ServerHistogram, ...]
     contradictions: tuple[str, ...]
-    mlflow_run_id: str

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from lora_assets.records import Record
+from lora_assets.records import AdapterRecord, Record, short
 
 Alias = Literal[
     "candidate",
@@ -16,20 +16,17 @@ Alias = Literal[
 ]
 
 
-class ModelVersion(Record):
+class ModelVersion(AdapterRecord):
     """An adapter that passed the quality gate: what the `gate_result` asset stands for."""
 
     model: str
     version: int
-    digest: str
-    data_version: str
-    data_digest: str
     run_id: str
 
     @property
     def serving_name(self) -> str:
         """The name that belongs to these bytes alone: loaded, evaluated, load-tested as this."""
-        return f"{self.model}-v{self.version}-{self.digest[:12]}"
+        return f"{self.model}-v{self.version}-{short(self.digest)}"
 
 
 class Promotion(Record):

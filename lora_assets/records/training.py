@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, FiniteFloat
 
-from lora_assets.records import Record
+from lora_assets.records import AdapterRecord, Record
 
 Profile = Literal["minimal", "standard", "aggressive", "high_capacity"]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -88,12 +88,9 @@ class TrainingMetrics(Record):
     curve: tuple[LossPoint, ...]
 
 
-class Adapter(Record):
+class Adapter(AdapterRecord):
     """A trained adapter: what the `adapter` asset stands for, identified by its digest."""
 
-    digest: str
-    data_version: str
-    data_digest: str
     base_model: str
     lora_config: Profile
     mlflow_run_id: str

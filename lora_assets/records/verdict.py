@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, Self
 
 from lora_assets.lifecycle import GateName
-from lora_assets.records import Record
+from lora_assets.records import AdapterRecord, Record
 
 Comparison = Literal["<=", "<", ">=", ">"]
 
@@ -51,7 +51,7 @@ class Check(Record):
         return f"{self.name} {measured} (must be {self.comparison} {self.limit:.4g})"
 
 
-class Verdict(Record):
+class Verdict(AdapterRecord):
     """A gate's decision, with everything that it rests on.
 
     `digest` is the adapter's (the data's for `data_is_sound`). `compared_with` is the digest of
@@ -60,10 +60,7 @@ class Verdict(Record):
     """
 
     gate: GateName
-    digest: str
     compared_with: str | None = None
-    data_version: str
-    data_digest: str
     judge: str | None = None
     thresholds: Mapping[str, float] = {}
     checks: tuple[Check, ...]

@@ -66,15 +66,9 @@ def read_progress(
 ) -> Sequence[Progress]:
     """Return how far each data version got, by one query per asset and gate."""
     storage = instance.event_log_storage
-    made = {
-        asset: storage.get_latest_storage_id_by_partition(
-            dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION
-        )
-        for asset in STAGES
-    }
-    baseline = storage.get_latest_storage_id_by_partition(
-        dg.AssetKey("training_data"), dg.DagsterEventType.ASSET_OBSERVATION
-    )
+    newest, kinds = storage.get_latest_storage_id_by_partition, dg.DagsterEventType
+    made = {asset: newest(dg.AssetKey(asset), kinds.ASSET_MATERIALIZATION) for asset in STAGES}
+    baseline = newest(dg.AssetKey("training_data"), kinds.ASSET_OBSERVATION)
     verdicts: dict[str, dict[str, bool]] = {}
     for info in storage.get_asset_check_partition_info(gate_keys(STAGES)):
         status = info.latest_execution_status.value
@@ -106,39 +100,35 @@ def evaluations(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.AssetC
     return [event.asset_check_evaluation_data for event in decided]
 
 
+def _runs_by(
+    instance: dg.DagsterInstance, tag: str, values: Collection[str], *statuses: dg.DagsterRunStatus
+) -> Mapping[str, Sequence[dg.RunRecord]]:
+    """Return the runs whose `tag` has one of the values, by value, the newest first."""
+    runs: dict[str, list[dg.RunRecord]] = {}
+    filters = dg.RunsFilter(tags={tag: list(values)}, statuses=statuses)
+    for record in instance.get_run_records(filters) if values else ():
+        runs.setdefault(record.dagster_run.tags[tag], []).append(record)
+    return runs
+
+
 def cancelled(instance: dg.DagsterInstance, data_versions: Collection[str]) -> set[str]:
     """Return those of the data versions whose newest run, whoever launched it, was cancelled."""
-    if not data_versions:
-        return set()
     status = dg.DagsterRunStatus.CANCELED
-    of_these = {PARTITION_TAG: list(data_versions)}
-    ended = instance.get_runs(dg.RunsFilter(tags=of_these, statuses=[status]))
-    once = {run.tags[PARTITION_TAG] for run in ended}
-    if not once:
-        return set()
-    newest: dict[str, dg.DagsterRunStatus] = {}
-    for run in instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: list(once)})):
-        newest.setdefault(run.tags[PARTITION_TAG], run.status)
-    return {version for version in once if newest[version] == status}
+    once = _runs_by(instance, PARTITION_TAG, data_versions, status)
+    runs = _runs_by(instance, PARTITION_TAG, once)
+    return {version for version in once if runs[version][0].dagster_run.status == status}
 
 
 def to_be_promoted(instance: dg.DagsterInstance, data_versions: Collection[str]) -> set[str]:
     """Return those of the data versions that a backfill was to promote, and passed over."""
-    if not data_versions:
-        return set()
     tags = {PARTITION_TAG: list(data_versions), **PASSED_OVER}
-    runs = instance.get_runs(dg.RunsFilter(tags=tags))
+    runs = instance.get_runs(dg.RunsFilter(tags=tags)) if data_versions else ()
     return {run.tags[PARTITION_TAG] for run in runs if BACKFILL_TAG in run.tags}
 
 
 def attempts(instance: dg.DagsterInstance, causes: Collection[str]) -> Mapping[str, Attempts]:
     """Return the runs that were launched for these causes."""
-    if not causes:
-        return {}
-    newest_first = instance.get_run_records(dg.RunsFilter(tags={CAUSE_TAG: list(causes)}))
-    by_cause: dict[str, list[dg.RunRecord]] = {}
-    for record in newest_first:
-        by_cause.setdefault(record.dagster_run.tags[CAUSE_TAG], []).append(record)
+    by_cause = _runs_by(instance, CAUSE_TAG, causes)
     return {
         cause: Attempts(
             launched=len(records),

@@ -6,18 +6,8 @@ import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
-from lora_assets.automation.next_run import (
-    CAUSE_TAG,
-    COMPARISON,
-    NextRun,
-    compare_again,
-    launches,
-    may_launch,
-    needs_manual_relaunch,
-    next_run,
-    stopped_by,
-    waiting_for_promotion,
-)
+from lora_assets.automation import next_run
+from lora_assets.automation.next_run import CAUSE_TAG, COMPARISON, NextRun
 from lora_assets.lifecycle import PROMOTION, WHOLE_GRAPH
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.records.progress import PARTITION_TAG, Progress
@@ -75,14 +65,14 @@ def new_data_versions(
     tried = history.attempts(context.instance, [run.cause for run in wanted])
     cancelled = history.cancelled(context.instance, [run.data_version for run in wanted])
     held = {
-        run.data_version: may_launch(tried.get(run.cause), run.data_version in cancelled)
+        run.data_version: next_run.may_launch(tried.get(run.cause), run.data_version in cancelled)
         for run in wanted
     }
     ready = [run for run in wanted if held[run.data_version] is None]
     serving = any(tags.get(history.PHASE_TAG) == "serve" for tags in runs)
     requests = [
         _request(run, tried[run.cause].launched if run.cause in tried else 0)
-        for run in launches(ready, serving, LAUNCHES_PER_TICK)
+        for run in next_run.launches(ready, serving, LAUNCHES_PER_TICK)
     ]
     return dg.SensorResult(
         run_requests=requests,
@@ -102,10 +92,10 @@ def _wanted(
     """
     live = registry.aliases().get("live")
     live_version = live.data_version if live else None
-    waiting = waiting_for_promotion(free, live_version)
+    waiting = next_run.waiting_for_promotion(free, live_version)
     names = {each.data_version for each in waiting}
     others = [each for each in free if each.data_version not in names]
-    runs = [next_run(each, live_version, automatic) for each in others]
+    runs = [next_run.next_run(each, live_version, automatic) for each in others]
     wanted = [run for run in runs if run is not None]
     promoted = names if automatic else history.to_be_promoted(instance, names)
     gates = [stage.gate.name for stage in COMPARISON if stage.gate is not None]
@@ -121,14 +111,14 @@ def _wanted(
         # A version that is live already only lacks its materialisation: its run died before.
         if version != live:
             live_digest = live.digest if live else None
-            run = compare_again(each, compared_with, live_digest, may_promote)
-        run = run or next_run(each, live_version, may_promote)
+            run = next_run.compare_again(each, compared_with, live_digest, may_promote)
+        run = run or next_run.next_run(each, live_version, may_promote)
         if run is None:
             return wanted
         tried = history.attempts(instance, [run.cause]).get(run.cause)
-        if needs_manual_relaunch(tried) or history.cancelled(instance, [each.data_version]):
-            continue
-        return [*wanted, run]
+        stopped = history.cancelled(instance, [each.data_version])
+        if not stopped and not next_run.needs_manual_relaunch(tried):
+            return [*wanted, run]
     return wanted
 
 
@@ -149,7 +139,7 @@ def _request(run: NextRun, launched: int) -> dg.RunRequest:
 
 
 def _summary(progress: Sequence[Progress], running: int, held: Mapping[str, str | None]) -> str:
-    stopped = sum(stopped_by(each) is not None for each in progress)
+    stopped = sum(next_run.stopped_by(each) is not None for each in progress)
     waits = [f"{version} {reason}" for version, reason in held.items() if reason is not None]
     counts = f"{len(progress)} data versions: {running} under way, {stopped} stopped by a gate"
     return "; ".join([counts, *waits[:SHOWN_WAITING]])

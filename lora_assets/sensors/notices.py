@@ -1,7 +1,6 @@
 """A notice on a webhook when a gate or a promotion failed, or a replica drifted."""
 
 import json
-from collections.abc import Iterator
 from typing import Literal
 
 import dagster as dg
@@ -26,9 +25,7 @@ _KINDS: tuple[_Ended, ...] = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventTy
     minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def notices(
-    context: dg.SensorEvaluationContext, webhook: Webhook
-) -> Iterator[dg.SensorResult | dg.SkipReason]:
+def notices(context: dg.SensorEvaluationContext, webhook: Webhook) -> dg.SensorResult:
     """Post every failed run and every repair since the last tick; off without a webhook.
 
     A `run_failure_sensor` would lose a notice, since it goes on after an error, and it does not
@@ -37,33 +34,28 @@ def notices(
     """
     if not context.cursor or not webhook.url:
         reason = "On." if webhook.url else "LORA_ASSETS_WEBHOOK is not set."
-        yield dg.SensorResult(skip_reason=reason, cursor=json.dumps(_newest(context.instance)))
-        return
+        return dg.SensorResult(skip_reason=reason, cursor=json.dumps(_newest(context.instance)))
     seen = json.loads(context.cursor)
     posted = 0
     for kind in _KINDS:
-        filter_ = dg.RunStatusChangeRecordsFilter(kind, after_storage_id=seen[kind.value])
-        changes = context.instance.fetch_run_status_changes(
-            filter_, limit=NOTICES_PER_TICK, ascending=True
-        )
+        newer = dg.RunStatusChangeRecordsFilter(kind, after_storage_id=seen[kind.value])
+        changes = context.instance.fetch_run_status_changes(newer, NOTICES_PER_TICK, ascending=True)
         for record in changes.records:
             run = context.instance.get_run_by_id(record.event_log_entry.run_id)
-            text = None
-            if run is not None and _is_ours(run, context):
-                text = _text(context.instance, run, kind, webhook)
-            if text is not None:
+            text = _text(context, run, kind, webhook) if run else ""
+            if text:
                 try:
                     webhook.post(text)
                 except LoraAssetsError:
                     # What was posted must not be posted again, so its cursor is kept first.
                     if not posted:
                         raise
-                    reason, cursor = "The webhook is down.", json.dumps(seen)
-                    yield dg.SensorResult(skip_reason=reason, cursor=cursor)
-                    return
+                    return dg.SensorResult(
+                        skip_reason="The webhook is down.", cursor=json.dumps(seen)
+                    )
                 posted += 1
             seen[kind.value] = record.storage_id
-    yield dg.SensorResult(skip_reason=f"Posted {posted} notices.", cursor=json.dumps(seen))
+    return dg.SensorResult(skip_reason=f"Posted {posted} notices.", cursor=json.dumps(seen))
 
 
 def _is_ours(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
@@ -80,17 +72,19 @@ def _newest(instance: dg.DagsterInstance) -> dict[str, int]:
 
 
 def _text(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, kind: _Ended, webhook: Webhook
-) -> str | None:
-    """Return the notice of a run that ended; None if it needs none."""
+    context: dg.SensorEvaluationContext, run: dg.DagsterRun, kind: _Ended, webhook: Webhook
+) -> str:
+    """Return the notice of a run that ended; empty if it needs none."""
+    if not _is_ours(run, context):
+        return ""
     if run.job_name == REPAIR:
         why = run.tags.get(WHY, "A replica drifted")
         done = kind == dg.DagsterEventType.RUN_SUCCESS
         outcome = "It was repaired; nothing to do." if done else "Restart that replica."
         return f"{why}. {outcome} {webhook.link(run.run_id)}"
     if kind == dg.DagsterEventType.RUN_SUCCESS:
-        return None
-    what, remedy = _failure(instance, run)
+        return ""
+    what, remedy = _failure(context.instance, run)
     version = run.tags.get(PARTITION_TAG)
     name = f"Data version {version}" if version else run.job_name
     return f"{name}: {what.rstrip('.')}. {remedy} {webhook.link(run.run_id)}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from lora_assets.records import Record
+from lora_assets.records import Record, short
 from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.served import Served
 
@@ -19,8 +19,8 @@ class Drift(Record):
     found: str | None
 
     def __str__(self) -> str:
-        found = self.found[:12] if self.found else "nothing"
-        return f"{self.replica} serves {found} as {self.name}, expected {self.expected[:12]}"
+        served, expected = short(self.found), short(self.expected)
+        return f"{self.replica} serves {served} as {self.name}, expected {expected}"
 
 
 def drifts(

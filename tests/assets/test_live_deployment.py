@@ -17,7 +17,8 @@ from lora_assets.serving.replicas import Replicas
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.stack_resources import Resources
 from tests.support.promotions import aliases, promote, stage
-from tests.support.stack import free_port, passed_verdict
+from tests.support.records import passed_verdict
+from tests.support.stack import free_port
 
 LIVE_SLOT = "aws-rag-qa-live"
 

@@ -7,7 +7,7 @@ from lora_assets.records.load import PerfMetrics
 from lora_assets.resources.fleet import Fleet
 from lora_assets.stack_resources import Resources
 from tests.support.promotions import stage, take_through
-from tests.support.stack import passed_verdict
+from tests.support.records import passed_verdict
 
 
 def take(resources: Resources, folder: Path, data_version: str) -> PerfMetrics:

@@ -2,18 +2,8 @@
 
 import pytest
 
-from lora_assets.automation.next_run import (
-    MAX_ATTEMPTS,
-    SECONDS_BETWEEN_ATTEMPTS,
-    Attempts,
-    compare_again,
-    launches,
-    may_launch,
-    needs_manual_relaunch,
-    next_run,
-    stopped_by,
-    waiting_for_promotion,
-)
+from lora_assets.automation import next_run
+from lora_assets.automation.next_run import MAX_ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS, Attempts
 from lora_assets.lifecycle import STAGES
 from lora_assets.records.progress import Progress
 
@@ -31,7 +21,7 @@ def after(last: str | None, version: str = "2", **changes: object) -> Progress:
 
 
 def needs(progress: Progress, live: str | None = None, automatic: bool = True) -> list[str] | None:
-    run = next_run(progress, live, automatic)
+    run = next_run.next_run(progress, live, automatic)
     return None if run is None else list(run.assets)
 
 
@@ -58,7 +48,7 @@ def test_a_failed_gate_stops_its_version_and_an_undecided_one_is_run_again(asset
     gate = GATED[asset]
     failed = after(asset, verdicts={**passed.verdicts, gate: False})
     assert needs(failed) is None
-    assert stopped_by(failed) == gate
+    assert next_run.stopped_by(failed) == gate
     undecided = {name: v for name, v in passed.verdicts.items() if name != gate}
     due = needs(after(asset, verdicts=undecided))
     assert due is not None
@@ -98,7 +88,7 @@ def test_what_was_there_before_the_sensor_is_left_alone_until_somebody_works_on_
     assert needs(after(None, baseline_event_id=5)) is None
     assert needs(after("adapter", baseline_event_id=50)) is None
     assert needs(after("adapter", baseline_event_id=5)) == ["gate_result"]
-    assert waiting_for_promotion([after("perf_metrics", baseline_event_id=50)], None) == []
+    assert next_run.waiting_for_promotion([after("perf_metrics", baseline_event_id=50)], None) == []
 
 
 def test_only_versions_past_every_gate_and_newer_than_live_wait_newest_first() -> None:
@@ -111,20 +101,24 @@ def test_only_versions_past_every_gate_and_newer_than_live_wait_newest_first() -
         after("perf_metrics", version="14", verdicts={"perf_gate": False}),
         trained_again(after("perf_metrics", version="15")),
     ]
-    assert [p.data_version for p in waiting_for_promotion(versions, "9")] == ["11", "10", "9"]
-    assert [p.data_version for p in waiting_for_promotion(versions, "10")] == ["11", "10"]
+    assert [p.data_version for p in next_run.waiting_for_promotion(versions, "9")] == [
+        "11",
+        "10",
+        "9",
+    ]
+    assert [p.data_version for p in next_run.waiting_for_promotion(versions, "10")] == ["11", "10"]
 
 
 def test_a_comparison_with_a_replaced_live_is_made_again_once_per_live() -> None:
     waiting = after("perf_metrics")
     a, b, c = ("a" * 64, "b" * 64, "c" * 64)
-    assert compare_again(waiting, [a, a], a, True) is None
-    other = compare_again(waiting, [a, a], c, False)
+    assert next_run.compare_again(waiting, [a, a], a, True) is None
+    other = next_run.compare_again(waiting, [a, a], c, False)
     assert other is not None
     assert other.assets == ("eval_grades", "perf_metrics")
     # Nor with evaluation and load test held against two different live versions.
     for compared_with, live in (([a, a], b), ([a, b], a), ([a, None], a)):
-        again = compare_again(waiting, compared_with, live, True)
+        again = next_run.compare_again(waiting, compared_with, live, True)
         assert again is not None
         assert again.assets == ("eval_grades", "perf_metrics", "live_deployment")
         assert again.cause != other.cause
@@ -134,17 +128,21 @@ def test_the_newest_is_served_alone_while_others_train() -> None:
     wanted = [
         run
         for version, last in (("1", "gate_result"), ("2", None), ("10", "gate_result"), ("3", None))
-        if (run := next_run(after(last, version=version), None, True)) is not None
+        if (run := next_run.next_run(after(last, version=version), None, True)) is not None
     ]
-    assert [r.data_version for r in launches(wanted, serving=False, most=9)] == ["10", "2", "3"]
-    assert [r.data_version for r in launches(wanted, serving=True, most=9)] == ["2", "3"]
-    assert [r.data_version for r in launches(wanted, serving=False, most=2)] == ["10", "2"]
+    assert [r.data_version for r in next_run.launches(wanted, serving=False, most=9)] == [
+        "10",
+        "2",
+        "3",
+    ]
+    assert [r.data_version for r in next_run.launches(wanted, serving=True, most=9)] == ["2", "3"]
+    assert [r.data_version for r in next_run.launches(wanted, serving=False, most=2)] == ["10", "2"]
 
 
 def test_a_run_is_tried_again_some_time_later_and_not_for_ever() -> None:
     late = SECONDS_BETWEEN_ATTEMPTS + 1
-    assert may_launch(None, stopped_by_a_person=False) is None
-    assert "cancelled" in str(may_launch(None, stopped_by_a_person=True))
+    assert next_run.may_launch(None, stopped_by_a_person=False) is None
+    assert "cancelled" in str(next_run.may_launch(None, stopped_by_a_person=True))
 
     def why(launched: int, since_last: float, cancelled: bool = False) -> str | None:
         made = Attempts(
@@ -153,8 +151,8 @@ def test_a_run_is_tried_again_some_time_later_and_not_for_ever() -> None:
             last_was_cancelled=cancelled,
             waits_for_dagster=False,
         )
-        assert needs_manual_relaunch(made) == (cancelled or launched >= MAX_ATTEMPTS)
-        return may_launch(made, stopped_by_a_person=False)
+        assert next_run.needs_manual_relaunch(made) == (cancelled or launched >= MAX_ATTEMPTS)
+        return next_run.may_launch(made, stopped_by_a_person=False)
 
     assert why(1, late) is None
     assert "waits" in str(why(1, 0))
@@ -166,5 +164,5 @@ def test_a_run_that_dagster_tries_again_is_left_to_it() -> None:
     lost = Attempts(
         launched=MAX_ATTEMPTS, since_last=3600, last_was_cancelled=False, waits_for_dagster=True
     )
-    assert "tried again by Dagster" in str(may_launch(lost, stopped_by_a_person=False))
-    assert not needs_manual_relaunch(lost)
+    assert "tried again by Dagster" in str(next_run.may_launch(lost, stopped_by_a_person=False))
+    assert not next_run.needs_manual_relaunch(lost)

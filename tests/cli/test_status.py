@@ -14,7 +14,8 @@ from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register, spoil
-from tests.support.stack import free_port, passed_verdict
+from tests.support.records import passed_verdict
+from tests.support.stack import free_port
 
 KEY = "sk-very-secret"
 Status = Callable[..., tuple[int, Any]]

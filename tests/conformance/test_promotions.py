@@ -15,6 +15,7 @@ from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from tests.support.promotions import aliases, promote, stage
+from tests.support.records import passed_verdict
 from tests.support.replicas import (
     Answers,
     Known,
@@ -23,7 +24,6 @@ from tests.support.replicas import (
     assert_answers,
     two_servers,
 )
-from tests.support.stack import passed_verdict
 
 PROMOTIONS, CLIENTS = 20, 4
 PLACES = 64

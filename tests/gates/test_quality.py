@@ -3,30 +3,13 @@ import math
 import pytest
 
 from lora_assets.gates.quality import QualityThresholds, quality_gate
-from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.records.verdict import Verdict
+from tests.support.records import NOW, trained_adapter
 
 
 def decide(loss: float | None, perplexity: float | None, **thresholds: float) -> Verdict:
-    metrics = TrainingMetrics(
-        final_eval_loss=loss,
-        final_perplexity=perplexity,
-        tokens_per_second=1.0,
-        steps=1,
-        best_step=1,
-        rows_left_out={},
-        curve=(),
-    )
-    adapter = Adapter(
-        digest="d" * 64,
-        data_version="1",
-        data_digest="e" * 64,
-        base_model="base",
-        lora_config="standard",
-        mlflow_run_id="run",
-        metrics=metrics,
-    )
-    return quality_gate(adapter, QualityThresholds(**thresholds), "2026-01-01T00:00:00+00:00")
+    adapter = trained_adapter(loss=loss, perplexity=perplexity)
+    return quality_gate(adapter, QualityThresholds(**thresholds), NOW)
 
 
 def test_a_loss_and_a_perplexity_at_their_limits_pass() -> None:

@@ -1,26 +1,17 @@
 import pytest
 
 from lora_assets.gates.smoke import REQUESTS, SmokeAnswer, SmokeThresholds, smoke_test
-from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Verdict
-
-VERSION = ModelVersion(
-    model="model",
-    version=1,
-    digest="c" * 64,
-    data_version="1",
-    data_digest="e" * 64,
-    run_id="run",
-)
+from tests.support.records import NOW, model_version
 
 
-def answer(text: str = "Returns a list.", latency: float = 1.0, of: str = "a") -> SmokeAnswer:
-    return SmokeAnswer(replica=of, text=text, latency=latency)
+def answer(text: str = "Returns a list.", latency: float = 1.0) -> SmokeAnswer:
+    return SmokeAnswer(text=text, latency=latency)
 
 
-def decide(*answers: SmokeAnswer, **thresholds: float) -> Verdict:
-    replicas = sorted({"a", *(each.replica for each in answers)})
-    return smoke_test(VERSION, replicas, answers, SmokeThresholds(**thresholds), "now")
+def decide(*answers: SmokeAnswer, of_b: int = REQUESTS, **thresholds: float) -> Verdict:
+    by_replica = {"a": answers, "b": [answer()] * of_b}
+    return smoke_test(model_version(), by_replica, SmokeThresholds(**thresholds), NOW)
 
 
 def test_answers_with_text_within_the_limit_pass() -> None:
@@ -41,12 +32,11 @@ def test_one_empty_or_slow_answer_fails(wrong: SmokeAnswer, failure: str) -> Non
 
 
 def test_every_replica_must_answer_every_request() -> None:
-    all_of_one = [answer(of="b")] * REQUESTS
-    incomplete = decide(*all_of_one, *[answer()] * (REQUESTS - 1))
-    assert incomplete.failures == ("non-empty answers of a 2 (must be >= 3)",)
-    assert decide(*all_of_one).failures == (
-        "non-empty answers of a 0 (must be >= 3)",
-        "slowest answer of a missing (must be <= 30)",
+    every_one = [answer()] * REQUESTS
+    assert decide(*every_one, of_b=2).failures == ("non-empty answers of b 2 (must be >= 3)",)
+    assert decide(*every_one, of_b=0).failures == (
+        "non-empty answers of b 0 (must be >= 3)",
+        "slowest answer of b missing (must be <= 30)",
     )
 
 

@@ -1,7 +1,6 @@
 """Every failure is posted once, with what to do next, also over a webhook that is down."""
 
 from collections.abc import Iterator
-from typing import Any, cast
 
 import dagster as dg
 import pytest
@@ -43,7 +42,8 @@ class Ticks:
             resources={"webhook": self.webhook.get_resource_definition()},
             code_location_origin=location("ours"),
         )
-        (result,) = cast(tuple[Any], notices(context))
+        result = notices(context)
+        assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         return str(result.skip_reason)
 

@@ -4,26 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.served import Served
 from lora_assets.serving.drift import Drift, drifts
+from tests.support.records import model_version
 
 LIVE, CANDIDATE = "live-slot", "candidate-slot"
-
-
-def version(number: int) -> ModelVersion:
-    return ModelVersion(
-        model="m",
-        version=number,
-        digest=str(number) * 64,
-        data_version=str(number),
-        data_digest="e" * 64,
-        run_id="run",
-    )
-
-
-ONE, TWO, THREE = version(1), version(2), version(3)
-ALIASES = {"previous": ONE, "live": TWO, "staged": THREE, "eval-passed": version(4)}
+ONE, TWO, THREE, FOUR = (model_version(number, digest=str(number) * 64) for number in range(1, 5))
+ALIASES = {"previous": ONE, "live": TWO, "staged": THREE, "eval-passed": FOUR}
 WHOLE = {
     **{each.serving_name: each.digest for each in (ONE, TWO, THREE)},
     LIVE: TWO.digest,

@@ -14,7 +14,7 @@ from lora_assets.records.verdict import Verdict
 from lora_assets.resources.registry import Registry
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
-from tests.support.stack import passed_verdict
+from tests.support.records import model_version, passed_verdict
 
 
 class KnownVersions(Registry):
@@ -40,14 +40,7 @@ class KnownVersions(Registry):
     def know(self, data_version: str, against: ModelVersion | None) -> ModelVersion:
         """A version that passed its gates, compared with `against`."""
         number = len(self.by_data_version) + 1
-        version = ModelVersion(
-            model=self.model_name,
-            version=number,
-            digest=f"{number:064x}"[::-1],
-            data_version=data_version,
-            data_digest="e" * 64,
-            run_id="run",
-        )
+        version = model_version(number, data_version, f"{number:064x}"[::-1])
         self.by_data_version[data_version] = version
         self.compared_with[data_version] = against
         return version

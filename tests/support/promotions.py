@@ -17,7 +17,8 @@ from lora_assets.records.load import PerfMetrics
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
 from lora_assets.stack_resources import Resources
-from tests.support.stack import passed_verdict, trained
+from tests.support.records import passed_verdict
+from tests.support.stack import trained
 
 ROWS = 6
 

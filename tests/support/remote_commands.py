@@ -14,8 +14,9 @@ from lora_assets.assets.served import ensure_loaded
 from lora_assets.records.model_version import ModelVersion
 from tests.support.commands import command, keep
 from tests.support.dagster_services import PATIENCE_S
+from tests.support.records import passed_verdict
 from tests.support.remote_dagster import RemoteDagster
-from tests.support.stack import passed_verdict, trained
+from tests.support.stack import trained
 
 
 @dataclass

@@ -1,0 +1,60 @@
+"""Records as a run would leave them, for what is decided on them."""
+
+from lora_assets.lifecycle import GATES, GateName
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.training import Adapter, TrainingMetrics
+from lora_assets.records.verdict import Check, Verdict
+
+NOW = "2026-01-01T00:00:00+00:00"
+
+
+def model_version(
+    number: int = 1, data_version: str = "1", digest: str = "c" * 64, model: str = "model"
+) -> ModelVersion:
+    return ModelVersion(
+        model=model,
+        version=number,
+        digest=digest,
+        data_version=data_version,
+        data_digest="e" * 64,
+        run_id="run",
+    )
+
+
+def trained_adapter(
+    digest: str = "d" * 64,
+    data_version: str = "1",
+    base_model: str = "base",
+    mlflow_run_id: str = "run",
+    loss: float | None = 0.1,
+    perplexity: float | None = 1.1,
+) -> Adapter:
+    return Adapter(
+        digest=digest,
+        data_version=data_version,
+        data_digest="e" * 64,
+        base_model=base_model,
+        lora_config="standard",
+        mlflow_run_id=mlflow_run_id,
+        metrics=TrainingMetrics(
+            final_eval_loss=loss,
+            final_perplexity=perplexity,
+            tokens_per_second=1.0,
+            steps=1,
+            best_step=1,
+            rows_left_out={},
+            curve=(),
+        ),
+    )
+
+
+def passed_verdict(gate: GateName, version: ModelVersion, live: ModelVersion | None) -> Verdict:
+    return Verdict(
+        gate=gate,
+        digest=version.digest,
+        compared_with=live.digest if live and GATES[gate].compares_with_live else None,
+        data_version=version.data_version,
+        data_digest=version.data_digest,
+        checks=(Check.at_least("number", 1.0, 1.0),),
+        decided_at=NOW,
+    )
