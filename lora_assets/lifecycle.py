@@ -3,17 +3,17 @@
 A new gate is an entry here, its pure function in `gates/`, and its check beside its asset.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lora_assets.records import Record
 from lora_assets.records.grades import Side
 from lora_assets.records.model_version import Alias
+from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
+from lora_assets.records.verdict import GateName
 
 Phase = Literal["train", "serve"]
 """One run each: many versions train side by side, but the fleet has one candidate slot."""
-
-GateName = Literal["data_is_sound", "quality_gate", "smoke_test", "eval_gate", "perf_gate"]
 
 
 class Gate(Record):
@@ -174,3 +174,14 @@ STEPS: dict[str, dict[str, Step]] = {}
 for _stage in _STAGES:
     JOBS[_stage.job] = (*JOBS.get(_stage.job, ()), _stage.asset)
     STEPS.setdefault(_stage.job, {}).update(_stage.steps)
+
+
+def run_failed(
+    gates: Sequence[GateOutcome], errors: Sequence[StepError], otherwise: str
+) -> RunFailed:
+    """Name the first gate that failed; else every step's error; else `otherwise`."""
+    for gate in gates:
+        if not gate.passed:
+            reason = f"{gate.name} stopped it: {gate.description}. {GATES[gate.name].remedy}"
+            return RunFailed((reason,), gate.name)
+    return RunFailed(tuple(error.reason for error in errors) or (otherwise,))

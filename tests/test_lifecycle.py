@@ -1,12 +1,22 @@
-"""The table of steps, held against the graph and the specification."""
+"""The table of steps, held against the graph and the specification, and why a run failed."""
 
 import dagster as dg
 import pytest
 
 from lora_assets.definitions import defs
-from lora_assets.lifecycle import STEPS, Step
+from lora_assets.lifecycle import GATES, STEPS, Step, run_failed
+from lora_assets.records.run_outcome import GateOutcome, StepError
 
 ALL = [(stage, name) for stage, steps in STEPS.items() for name in steps]
+OURS = StepError(
+    step="eval_grades",
+    class_name="LoraAssetsError",
+    message="lora_assets.errors.LoraAssetsError: http://a: serves nothing. Deploy it.\n",
+    whole="a stack trace",
+)
+BUG = StepError(step="adapter", class_name="KeyError", message="KeyError: 'a'", whole="its trace\n")
+PASSED = GateOutcome(name="data_is_sound", passed=True, description="rows 8")
+FAILED = GateOutcome(name="eval_gate", passed=False, description="a_rate 0.1 (must be >= 0.7)")
 
 
 @pytest.mark.parametrize(("stage", "name"), ALL)
@@ -40,3 +50,25 @@ def test_the_steps_of_an_evaluation_that_share_a_run_are_found_by_one_selection(
 
 def test_a_step_without_a_part_of_the_graph_needs_no_run() -> None:
     assert Step().selection == ""
+
+
+def test_a_gate_that_failed_is_the_reason_whatever_broke_after_it() -> None:
+    failed = run_failed([PASSED, FAILED], [OURS], "run failed")
+    assert failed.reasons == (
+        f"eval_gate stopped it: a_rate 0.1 (must be >= 0.7). {GATES['eval_gate'].remedy}",
+    )
+    assert failed.gate == "eval_gate"
+
+
+def test_an_error_for_a_person_is_one_line_and_a_bug_keeps_its_trace() -> None:
+    failed = run_failed([PASSED], [OURS, BUG], "run failed")
+    assert failed.reasons == (
+        "eval_grades: http://a: serves nothing. Deploy it.",
+        "adapter: its trace",
+    )
+    assert failed.gate is None
+
+
+def test_a_run_that_failed_outside_its_steps_says_why_itself() -> None:
+    failed = run_failed([], [], "run x: its pod is gone")
+    assert failed.reasons == ("run x: its pod is gone",)

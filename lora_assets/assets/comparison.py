@@ -10,9 +10,9 @@ from pydantic import Field
 
 from lora_assets.assets.served import ensure_candidate_slot, live_served
 from lora_assets.assets.verdicts import require_passed
-from lora_assets.lifecycle import GateName
 from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.verdict import GateName
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, SLOT_PATTERN, Fleet
 from lora_assets.resources.registry import Registry

@@ -7,8 +7,8 @@ import dagster as dg
 
 from lora_assets.assets.pages import table
 from lora_assets.errors import LoraAssetsError
-from lora_assets.lifecycle import GATES, GateName
-from lora_assets.records.verdict import Verdict
+from lora_assets.lifecycle import GATES
+from lora_assets.records.verdict import GateName, Verdict
 
 
 def now() -> str:

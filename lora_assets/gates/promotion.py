@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from lora_assets.lifecycle import GATES, Gate, GateName
+from lora_assets.lifecycle import GATES, Gate
 from lora_assets.records import short
 from lora_assets.records.dataset import version_order
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.verdict import Verdict
+from lora_assets.records.verdict import GateName, Verdict
 
 
 def required_gates(source_alias: str) -> tuple[Gate, ...]:

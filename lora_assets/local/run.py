@@ -8,6 +8,7 @@ import dagster as dg
 from dagster import DagsterInstance
 
 from lora_assets.assets.run_tags import WHY
+from lora_assets.lifecycle import run_failed
 from lora_assets.local.dead_processes import PROCESS_TAG, this_process
 from lora_assets.local.instance import add_partitions
 from lora_assets.local.pool_wait import report_waiting
@@ -84,4 +85,4 @@ def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:
                     whole=error.to_string(),
                 )
             )
-    return RunFailed.from_log(gates, errors, f"run {result.run_id} failed")
+    return run_failed(gates, errors, f"run {result.run_id} failed")

@@ -2,11 +2,8 @@
 
 import errno
 import os
-from collections.abc import Sequence
-from typing import Self
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.lifecycle import GATES
 from lora_assets.records import Record
 
 _DISK_FULL = (os.strerror(errno.ENOSPC), "database or disk is full")
@@ -44,17 +41,6 @@ class RunFailed(Exception):
         self.reasons = reasons
         self.gate = gate
         super().__init__("; ".join(reasons))
-
-    @classmethod
-    def from_log(
-        cls, gates: Sequence[GateOutcome], errors: Sequence[StepError], otherwise: str
-    ) -> Self:
-        """Name the first gate that failed; else every step's error; else `otherwise`."""
-        for gate in gates:
-            if not gate.passed:
-                remedy = GATES[gate.name].remedy
-                return cls((f"{gate.name} stopped it: {gate.description}. {remedy}",), gate.name)
-        return cls(tuple(error.reason for error in errors) or (otherwise,))
 
 
 def progress_line(step: str, text: str) -> str:

@@ -5,9 +5,9 @@ import operator
 from collections.abc import Mapping
 from typing import Literal, Self
 
-from lora_assets.lifecycle import GateName
 from lora_assets.records import AdapterRecord, Record
 
+GateName = Literal["data_is_sound", "quality_gate", "smoke_test", "eval_gate", "perf_gate"]
 Comparison = Literal["<=", "<", ">=", ">"]
 
 

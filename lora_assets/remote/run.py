@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from threading import Event as Flag
 
 from lora_assets.errors import ConnectionLost
+from lora_assets.lifecycle import run_failed
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 from lora_assets.remote.attempts import current, surplus
 from lora_assets.remote.log import RunEvent
@@ -160,4 +161,4 @@ class _Log:
         if run.status == "CANCELED":
             raise RunFailed((f"run {link} was terminated",))
         if run.status == "FAILURE":
-            raise RunFailed.from_log(self._gates, self._errors, f"run {link}: {self._last_words}")
+            raise run_failed(self._gates, self._errors, f"run {link}: {self._last_words}")

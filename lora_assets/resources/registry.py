@@ -10,10 +10,10 @@ from urllib.parse import quote
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.lifecycle import GATES, GateName
+from lora_assets.lifecycle import GATES
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.training import Adapter
-from lora_assets.records.verdict import Verdict
+from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.mlflow_client import mlflow_client, tolerating
 from lora_assets.resources.tracking import Tracking
 from lora_assets.serving import adapter_files

@@ -13,10 +13,9 @@ import dagster as dg
 from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.lifecycle import GateName
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
-from lora_assets.records.verdict import Verdict
+from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 

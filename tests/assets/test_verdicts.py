@@ -1,8 +1,7 @@
 from typing import Any
 
 from lora_assets.assets.verdicts import check_result
-from lora_assets.lifecycle import GateName
-from lora_assets.records.verdict import Check, Verdict
+from lora_assets.records.verdict import Check, GateName, Verdict
 
 
 def verdict(gate: GateName, *checks: Check, compared_with: str | None = None) -> Verdict:

@@ -1,9 +1,8 @@
 import pytest
 
 from lora_assets.gates.promotion import outlook, reasons_against, required_gates
-from lora_assets.lifecycle import GateName
 from lora_assets.records import short
-from lora_assets.records.verdict import Check, Verdict
+from lora_assets.records.verdict import Check, GateName, Verdict
 from tests.support.records import model_version, passed_verdict
 
 CANDIDATE = model_version(2, "2", "c" * 64)

@@ -8,9 +8,9 @@ import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.definitions import make_definitions
-from lora_assets.lifecycle import STAGES, GateName
+from lora_assets.lifecycle import STAGES
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.verdict import Verdict
+from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.registry import Registry
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources

@@ -1,9 +1,9 @@
 """Records as a run would leave them, for what is decided on them."""
 
-from lora_assets.lifecycle import GATES, GateName
+from lora_assets.lifecycle import GATES
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
-from lora_assets.records.verdict import Check, Verdict
+from lora_assets.records.verdict import Check, GateName, Verdict
 
 NOW = "2026-01-01T00:00:00+00:00"
 
