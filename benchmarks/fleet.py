@@ -1,6 +1,6 @@
 """Seconds to deploy an adapter to a fleet of embedded servers, against one replica of it.
 
-    python benchmarks/fleet.py [--replicas 16] [--rounds 5]
+    python -m benchmarks.fleet [--replicas 16] [--rounds 5]
 
 A deployment is what `staged_deployment` does: fetch the adapter from the registry, place it,
 load it on every replica under its own name, probe it, renew the candidate slot and probe that.
@@ -24,14 +24,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from promotion import free_port, make_version
-
+from benchmarks.promotion import make_version
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
+from tests.support.stack import free_port
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Seconds of a rollback between two loaded adapters, against the raw API calls of one.
 
-    python benchmarks/promotion.py [--rounds 20]
+    python -m benchmarks.promotion [--rounds 20]
 
 A rollback is the whole Dagster run of `live_deployment`: registry, slot, probes, aliases. The
 raw calls are those of the specification's script: unload the slot, load it from the other
@@ -9,7 +9,6 @@ folder, list what is served. With VLLM_PYTHON set real vLLM serves, else the emb
 
 import argparse
 import os
-import socket
 import statistics
 import sys
 import tempfile
@@ -18,25 +17,19 @@ from pathlib import Path
 
 import dagster as dg
 import httpx
-from random_adapter import save_random_adapter
 
+from benchmarks.random_adapter import save_random_adapter
 from lora_assets.assets.live_deployment import live_deployment
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.gates import smoke
-from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import Resources, make_resources
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.support.stack import free_port
 
 
 def make_version(resources: Resources, folder: Path, seed: int) -> ModelVersion:
@@ -108,7 +101,8 @@ def main() -> None:
         try:
             if not is_healthy(server, url, 300):
                 raise SystemExit("The server did not start.")
-            for alias, version in zip(("live", "previous"), versions, strict=True):
+            aliases: tuple[Alias, Alias] = ("live", "previous")
+            for alias, version in zip(aliases, versions, strict=True):
                 ensure_loaded(
                     resources.registry, resources.fleet.discover(), version, resources.work_folder
                 )

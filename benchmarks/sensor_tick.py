@@ -71,7 +71,7 @@ def report_history(instance: dg.DagsterInstance, version: str, stopped: bool) ->
 
 def report_runs(instance: dg.DagsterInstance, version: str) -> None:
     """The runs of both phases, as ended."""
-    first = {stage.phase: stage.asset for stage in reversed(STAGES.values())}
+    first = {stage.phase: stage.asset for stage in reversed([*STAGES.values()])}
     for phase, asset in first.items():
         cause = f"{version}/{asset}/0"
         instance.run_storage.add_run(

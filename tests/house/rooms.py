@@ -35,7 +35,7 @@ def imports(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def arrows() -> Sequence[Arrow]:
-    found = set()
+    led = set()
     for file in files(PRODUCT):
         inside = file.relative_to(PRODUCT)
         if inside.name == "__init__.py" and len(inside.parts) == 1:
@@ -45,12 +45,12 @@ def arrows() -> Sequence[Arrow]:
             package, _, rest = name.partition(".")
             target = rest.partition(".")[0]
             if package == "lora_assets" and target != room:
-                found.add((str(inside), room, target))
-    return sorted(found)
+                led.add((str(inside), room, target))
+    return sorted(led)
 
 
 def graph() -> Mapping[str, set[str]]:
-    """What each room imports from."""
+    """Return the rooms that each room imports from."""
     rooms: dict[str, set[str]] = {room: set() for room in FLOOR}
     for _, room, target in arrows():
         rooms[room].add(target)
@@ -75,10 +75,10 @@ def upward() -> Sequence[Arrow]:
     ]
 
 
-def private_imports() -> Sequence[str]:
-    """Return the imports of Dagster's private modules, as file:line name."""
+def private_imports() -> Sequence[tuple[str, int, str]]:
+    """Return file, line and name of what is imported from Dagster's private modules."""
     return sorted(
-        f"{file.relative_to(PRODUCT)}:{line} {name}"
+        (str(file.relative_to(PRODUCT)), line, name)
         for file in files(PRODUCT)
         for line, name in imports(file)
         if name.startswith("dagster") and "._" in name.rpartition(".")[0] + "."

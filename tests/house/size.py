@@ -55,7 +55,7 @@ def repeats() -> Sequence[str]:
         for start in range(len(numbers) - REPEAT + 1):
             window = tuple(stripped[start : start + REPEAT])
             places[window].append(f"{file.relative_to(ROOT)}:{numbers[start]}")
-    return [" = ".join(found) for found in places.values() if len(found) > 1]
+    return [" = ".join(same) for same in places.values() if len(same) > 1]
 
 
 def measure() -> Mapping[str, object]:
