@@ -15,9 +15,8 @@ from dagster._grpc.client import DagsterGrpcClient
 from tests.support.argo_workflows import WORKFLOWS, defaults_of
 from tests.support.command_lines import PARSERS, of_pages, of_pods, parse, submitted
 from tests.support.dagster_services import until
-from tests.support.doubles.dagster_chart import merged
-from tests.support.doubles.dagster_chart_objects import objects
-from tests.support.manifests import REPOSITORY, code_location, dagster_values
+from tests.support.doubles.dagster_chart import merged, objects
+from tests.support.manifests import REPOSITORY, code_location, dagster_values, variables
 from tests.support.stack import free_port
 
 IN_PODS, IN_PAGES = tuple(of_pods()), tuple(of_pages())
@@ -79,10 +78,9 @@ def test_the_code_location_starts_with_the_arguments_of_the_chart(tmp_path: Path
         for made in objects(values)
         if made["name"] == "dagster-dagster-user-deployments-lora-assets"
     )
-    environment = {v["name"]: v["value"] for v in code_location()["env"] if "value" in v}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment |= {
-        "PATH": path,
+    given = variables(code_location())
+    environment = {name: each["value"] for name, each in given.items() if "value" in each} | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(REPOSITORY),
         "DAGSTER_HOME": str(tmp_path),
         "LORA_ASSETS_HOME": str(tmp_path / "home"),

@@ -10,8 +10,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster import DagsterRun
-from dagster._config import process_config
-from dagster._config.config_type import ConfigType
+from dagster._config import process_config, resolve_to_config_type
 from dagster._core.errors import DagsterInvalidConfigError
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._serdes import class_from_code_pointer
@@ -25,10 +24,9 @@ from lora_assets.kubernetes.step_pods import HOME, TRAIN, TRAINING_CLAIM
 from tests.support.doubles.dagster_chart import (
     container_context,
     instance_config,
-    launcher_config,
     merged,
+    objects,
 )
-from tests.support.doubles.dagster_chart_objects import objects
 from tests.support.doubles.kubernetes_api import KubernetesApi
 from tests.support.manifests import (
     DATA,
@@ -38,23 +36,11 @@ from tests.support.manifests import (
     dagster_values,
     find,
     validate,
+    variables,
 )
 
 EXISTING = yaml.safe_load((DEPLOY / "dagster" / "values-existing-postgresql.yaml").read_text())
-STEP_PODS = "LORA_ASSETS_STEP_PODS"
 STORAGES = ("schedule_storage", "run_storage", "event_log_storage")
-
-
-def processed(kind: Any, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the configuration as Dagster passes it to the class; an error fails the test."""
-    from dagster._config import Field, resolve_to_config_type
-
-    schema = kind.config_type()
-    field = schema if isinstance(schema, (Field, ConfigType)) else resolve_to_config_type(schema)
-    found = process_config(field, config)
-    assert found.success, [error.message for error in found.errors or ()]
-    assert found.value is not None
-    return found.value
 
 
 @contextmanager
@@ -62,12 +48,11 @@ def instance(made: Mapping[str, Any], folder: Path) -> Iterator[dg.DagsterInstan
     """Start Dagster's instance of that dagster.yaml, without its database and the cluster."""
     with KubernetesApi().serving(folder) as kubeconfig:
         outside = {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
-        launcher = merged(made["run_launcher"], {"config": outside})
-        here = {key: value for key, value in made.items() if key not in STORAGES}
-        text = yaml.safe_dump({**here, "run_launcher": launcher})
-        (folder / "dagster.yaml").write_text(text)
-        with dg.DagsterInstance.from_config(str(folder)) as found:
-            yield found
+        kept = {key: value for key, value in made.items() if key not in STORAGES}
+        here = merged(kept, {"run_launcher": {"config": outside}})
+        (folder / "dagster.yaml").write_text(yaml.safe_dump(here))
+        with dg.DagsterInstance.from_config(str(folder)) as started:
+            yield started
 
 
 @pytest.mark.parametrize(
@@ -87,9 +72,11 @@ def test_dagster_starts_with_the_instance_that_the_values_make(
         assert started.run_monitoring_max_resume_run_attempts > 0
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", "secret")
     for part in STORAGES:
-        kind = class_from_code_pointer(made[part]["module"], made[part]["class"])
-        config = processed(kind, made[part]["config"])["postgres_db"]
-        assert config["scheme"] == "postgresql+psycopg2"
+        kind: Any = class_from_code_pointer(made[part]["module"], made[part]["class"])
+        config = process_config(resolve_to_config_type(kind.config_type()), made[part]["config"])
+        assert config.success, config.errors
+        assert config.value
+        assert config.value["postgres_db"]["scheme"] == "postgresql+psycopg2"
 
 
 def test_dagster_refuses_pools_beside_the_limit_that_the_chart_sets_without_them(
@@ -135,16 +122,12 @@ def test_a_run_that_a_gate_stopped_is_not_started_again() -> None:
     assert made["run_monitoring"]["max_resume_run_attempts"] > 0
 
 
-def made_job(folder: Path, step: Sequence[Mapping[str, Any]] = ()) -> Mapping[str, Any]:
-    """Make the Job of a run, or of a step with the configuration in `step`, of the values."""
+def made_pod(folder: Path, *step: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make the Job of a run, or of a step with these configurations, and return its pod."""
     values = dagster_values()
-    with KubernetesApi().serving(folder) as kubeconfig:
-        config = {
-            **launcher_config(values),
-            "load_incluster_config": False,
-            "kubeconfig_file": str(kubeconfig),
-        }
-        launcher = K8sRunLauncher.from_config_value(None, processed(K8sRunLauncher, config))
+    with instance(instance_config(values), folder) as started:
+        launcher = started.run_launcher
+    assert isinstance(launcher, K8sRunLauncher)
     run = DagsterRun(job_name="train")
     context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=False).merge(
         K8sContainerContext.create_from_config(container_context(values))
@@ -159,34 +142,22 @@ def made_job(folder: Path, step: Sequence[Mapping[str, Any]] = ()) -> Mapping[st
         job_name="dagster-run-1",
         user_defined_k8s_config=context.run_k8s_config,
     )
-    return ApiClient().sanitize_for_serialization(made)
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Mapping[str, Any]:
-    """Make a run's Job as the launcher does."""
-    return made_job(tmp_path)
-
-
-def test_a_runs_job_keeps_to_the_schema(job: Mapping[str, Any]) -> None:
+    job: Mapping[str, Any] = ApiClient().sanitize_for_serialization(made)
     validate(job)
+    assert job["spec"]["backoffLimit"] == 0
+    return job["spec"]["template"]["spec"]
 
 
-def test_a_run_is_confined_and_has_the_code_locations_account(job: Mapping[str, Any]) -> None:
-    pod = job["spec"]["template"]["spec"]
+def test_a_run_is_confined_and_has_the_code_locations_account_and_environment(
+    tmp_path: Path,
+) -> None:
+    pod = made_pod(tmp_path)
     (container,) = pod["containers"]
     assert pod["serviceAccountName"] == "lora-assets"
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"] == code_location()["securityContext"]
     assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
-    assert job["spec"]["backoffLimit"] == 0
-
-
-def test_a_run_gets_the_environment_and_the_secrets_of_the_code_location(
-    job: Mapping[str, Any],
-) -> None:
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    environment = {variable["name"]: variable for variable in container["env"]}
+    environment = variables(container)
     assert environment["LORA_ASSETS_STACK"]["value"] == "cluster"
     key = environment["VLLM_API_KEY"]["valueFrom"]["secretKeyRef"]
     assert key == {"name": "vllm-api-key", "key": "VLLM_API_KEY"}
@@ -198,14 +169,11 @@ def test_a_run_gets_the_environment_and_the_secrets_of_the_code_location(
 
 def test_a_training_keeps_its_checkpoints_and_its_model_on_its_claim(tmp_path: Path) -> None:
     """Merged as the executor merges: location, the step's tags, LORA_ASSETS_STEP_PODS."""
-    (changed,) = [v["value"] for v in code_location()["env"] if v["name"] == STEP_PODS]
+    changed = json.loads(variables(code_location())["LORA_ASSETS_STEP_PODS"]["value"])
     tags = TRAIN["dagster-k8s/config"]
-    job = made_job(tmp_path, [tags, json.loads(changed)["adapter"]])
-    validate(job)
-    pod = job["spec"]["template"]["spec"]
+    pod = made_pod(tmp_path, tags, changed["adapter"])
     (container,) = pod["containers"]
-    # Of two with one name Kubernetes takes the last.
-    environment = {variable["name"]: variable for variable in container["env"]}
+    environment = variables(container)
     assert environment["LORA_ASSETS_HOME"]["value"] == HOME
     assert environment["HF_HOME"]["value"].startswith(f"{HOME}/")
     assert environment["HF_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "hf-token"
@@ -222,17 +190,13 @@ def test_a_training_keeps_its_checkpoints_and_its_model_on_its_claim(tmp_path: P
 
 def test_a_deployment_adds_to_a_steps_pod_or_replaces_a_part_of_it(tmp_path: Path) -> None:
     tags, other = TRAIN["dagster-k8s/config"], {"key": "l40", "operator": "Exists"}
-
-    def pod(**said: Any) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = made_job(tmp_path, [tags, said])["spec"]["template"]["spec"]
-        return found
-
-    own = pod()
+    own = made_pod(tmp_path, tags)
     nodes = {"node_selector": {"workload": "gpu-l40"}, "tolerations": [other]}
-    added = pod(pod_spec_config=nodes)
+    added = made_pod(tmp_path, tags, {"pod_spec_config": nodes})
     assert added["nodeSelector"] == {"workload": "gpu-l40"}
     assert added["tolerations"] == [*own["tolerations"], other]
-    replaced = pod(pod_spec_config={"tolerations": [other]}, merge_behavior="SHALLOW")
+    shallow = {"pod_spec_config": {"tolerations": [other]}, "merge_behavior": "SHALLOW"}
+    replaced = made_pod(tmp_path, tags, shallow)
     assert replaced["tolerations"] == [other]
     for part in ("nodeSelector", "volumes", "containers"):
         assert replaced[part] == own[part]
@@ -246,19 +210,13 @@ def test_the_database_may_be_reached_where_it_is_an_existing_one() -> None:
 def test_the_double_names_and_labels_objects_as_the_real_chart_does() -> None:
     """Compared with what Helm 3 rendered from the chart, with the values of that time."""
     facts = json.loads((DATA / "chart-objects.json").read_text())["objects"]
+    arguments = {"dagsterApiGrpcArgs": ["--python-module", "lora_assets.definitions"]}
     changed = {
         "dagsterWebserver": {"nameOverride": "dagster-webserver"},
-        "dagster-user-deployments": {
-            "deployments": [
-                {
-                    **code_location(),
-                    "dagsterApiGrpcArgs": ["--python-module", "lora_assets.definitions"],
-                }
-            ]
-        },
+        "dagster-user-deployments": {"deployments": [{**code_location(), **arguments}]},
     }
     made = objects(merged(dagster_values(), changed), "1.12.19")
-    assert by_name(json.loads(json.dumps(made))) == by_name(facts)
+    assert by_name(made) == by_name(facts)
 
 
 def by_name(made: Sequence[Mapping[str, Any]]) -> Mapping[tuple[str, str], Mapping[str, Any]]:

@@ -61,8 +61,7 @@ def test_every_object_says_its_namespace_and_is_there_once() -> None:
 @pytest.mark.parametrize("manifest", PODS, ids=str)
 def test_a_pod_is_confined(manifest: Manifest) -> None:
     """Kubernetes' restricted profile, and a read-only root besides."""
-    assert manifest.pod is not None
-    pod = manifest.pod["spec"]["securityContext"]
+    pod = manifest.pod_spec["securityContext"]
     assert pod["runAsNonRoot"] is True
     assert pod["runAsUser"] > 0
     assert pod["seccompProfile"] == {"type": "RuntimeDefault"}

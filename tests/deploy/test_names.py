@@ -8,18 +8,20 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from tests.support.argo_workflows import ARGO
-from tests.support.doubles.dagster_chart import NAMESPACE, merged
-from tests.support.doubles.dagster_chart_objects import objects
+from tests.support.doubles.dagster_chart import NAMESPACE, merged, objects
 from tests.support.manifests import (
     APPLIED,
     DEPLOY,
     MANIFESTS,
     PODS,
     REPOSITORY,
+    Manifest,
+    Object,
     code_location,
     dagster_values,
     kustomization,
     of_kind,
+    variables,
 )
 
 CHART = objects(dagster_values())
@@ -84,9 +86,8 @@ def test_a_command_of_the_guide_names_an_object_that_is_there(where: str) -> Non
     kinds = {"svc": "Service", "deploy": "Deployment", "cronjob": "CronJob"}
     for line in re.findall(r"^.*kubectl -n .*$", TEXTS[where], re.M):
         namespace = re.findall(r"kubectl -n (\S+)", line)[0]
-        for kind, name, port in re.findall(
-            r"\b(svc|deploy|cronjob)/([a-z-]+)(?: \d+:(\d+))?", line
-        ):
+        named = re.findall(r"\b(svc|deploy|cronjob)/([a-z-]+)(?: \d+:(\d+))?", line)
+        for kind, name, port in named:
             ports = made()[kinds[kind], namespace, name]
             assert not port or int(port) in ports, line
 
@@ -94,43 +95,34 @@ def test_a_command_of_the_guide_names_an_object_that_is_there(where: str) -> Non
 def pod_labels() -> Iterator[tuple[str, Mapping[str, str]]]:
     """Yield namespace and labels of every pod: ours, the chart's, and those of other charts."""
     for manifest in PODS:
-        assert manifest.pod is not None
-        yield str(manifest.namespace), manifest.pod["metadata"]["labels"]
+        yield str(manifest.namespace), manifest.pod_labels
     for each in CHART:
         if "labels" in each:
             yield NAMESPACE, each["labels"]
     yield "ai-platform", {"app.kubernetes.io/name": "prometheus"}
 
 
-def selectors() -> Iterator[tuple[str, str, Mapping[str, object]]]:
-    """Yield each pod selector of a network policy, with the namespace that it looks into."""
-    for policy in of_kind("NetworkPolicy"):
-        spec, own = policy.content["spec"], str(policy.namespace)
-        yield str(policy), own, spec["podSelector"]
-        for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
-            for peer in (*rule.get("from", ()), *rule.get("to", ())):
-                labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
-                namespace = labels.get("kubernetes.io/metadata.name", own)
-                yield str(policy), namespace, peer.get("podSelector", {})
+def selectors(policy: Manifest) -> Iterator[tuple[str, Object]]:
+    """Yield each pod selector of a network policy, after the namespace that it looks into."""
+    spec, own = policy.content["spec"], str(policy.namespace)
+    yield own, spec["podSelector"]
+    for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
+        for peer in (*rule.get("from", ()), *rule.get("to", ())):
+            labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+            namespace = labels.get("kubernetes.io/metadata.name", own)
+            yield namespace, peer.get("podSelector", {})
 
 
-@pytest.mark.parametrize(("where", "namespace", "selector"), [s for s in selectors() if s[2]])
-def test_a_network_policy_selects_pods_that_something_makes(
-    where: str, namespace: str, selector: Mapping[str, object]
-) -> None:
-    labels = [each for of, each in pod_labels() if of == namespace]
-    wanted = selector.get("matchLabels", {})
-    expressions = selector.get("matchExpressions", [])
-    assert isinstance(wanted, dict)
-    assert isinstance(expressions, list)
-    for key, value in wanted.items():
-        assert any(each.get(key) == value for each in labels), where
-    for expression in expressions:
-        for value in expression.get("values", [None]):
-            assert any(
-                expression["key"] in each and value in (None, each[expression["key"]])
-                for each in labels
-            ), (where, value)
+@pytest.mark.parametrize("policy", of_kind("NetworkPolicy"), ids=str)
+def test_a_network_policy_selects_pods_that_something_makes(policy: Manifest) -> None:
+    for namespace, selector in selectors(policy):
+        labels = [each for of, each in pod_labels() if of == namespace]
+        for key, value in selector.get("matchLabels", {}).items():
+            assert any(each.get(key) == value for each in labels), (key, value)
+        for expression in selector.get("matchExpressions", ()):
+            having = {each[expression["key"]] for each in labels if expression["key"] in each}
+            assert having, expression
+            assert set(expression.get("values", ())) <= having
 
 
 def images() -> set[str]:
@@ -142,8 +134,8 @@ def images() -> set[str]:
     }
     used = {container["image"] for pod in PODS for container in pod.containers}
     of_chart = {c["image"] for each in CHART for c in each.get("containers", ())}
-    (step_pods,) = (v["value"] for v in code_location()["env"] if v["name"].endswith("STEP_PODS"))
-    steps = {each["container_config"]["image"] for each in json.loads(step_pods).values()}
+    step_pods = json.loads(variables(code_location())["LORA_ASSETS_STEP_PODS"]["value"])
+    steps = {each["container_config"]["image"] for each in step_pods.values()}
     recipes = (path.read_text() for path in DEPLOY.glob("images/*/Dockerfile"))
     bases = {name for text in recipes for name in re.findall(r"^FROM (\S+[:/]\S+)", text, re.M)}
     typed = re.findall(r"--image (\S+)", TEXTS["docs/cluster.md"])

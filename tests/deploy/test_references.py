@@ -1,6 +1,7 @@
 """Accounts, volumes, Secrets and selectors of a manifest refer to objects that are made."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,6 +9,7 @@ from lora_assets.kubernetes.step_pods import EVALUATION_CLAIM, TRAIN, TRAINING_C
 from tests.support.argo_workflows import STAGES
 from tests.support.manifests import (
     FOLDERS,
+    MANIFESTS,
     PODS,
     REPOSITORY,
     WITH_PODS,
@@ -17,9 +19,11 @@ from tests.support.manifests import (
     dagster_values,
     find,
     of_kind,
+    variables,
 )
 
 GUIDE = (REPOSITORY / "docs" / "cluster.md").read_text()
+REFERRED = ("PersistentVolumeClaim", "Role", "ServiceAccount")
 
 
 def selected(selector: Object, namespace: str | None) -> list[Manifest]:
@@ -27,9 +31,7 @@ def selected(selector: Object, namespace: str | None) -> list[Manifest]:
     return [
         manifest
         for manifest in WITH_PODS
-        if manifest.namespace == namespace
-        and manifest.pod
-        and selector.items() <= manifest.pod["metadata"]["labels"].items()
+        if manifest.namespace == namespace and selector.items() <= manifest.pod_labels.items()
     ]
 
 
@@ -38,8 +40,8 @@ def selected(selector: Object, namespace: str | None) -> list[Manifest]:
 )
 def test_a_service_selects_one_workload_and_a_port_of_it(service: Manifest) -> None:
     (workload,) = selected(service.content["spec"]["selector"], service.namespace)
-    names = {port["name"] for c in workload.containers for port in c.get("ports", ())}
-    assert {port["targetPort"] for port in service.content["spec"]["ports"]} <= names
+    targets = {port["targetPort"] for port in service.content["spec"]["ports"]}
+    assert targets <= workload.ports.keys()
 
 
 @pytest.mark.parametrize("manifest", WITH_PODS, ids=str)
@@ -49,8 +51,8 @@ def test_a_workload_selects_its_own_pods_and_probes_a_port_that_it_has(manifest:
         assert selected(labels, manifest.namespace) == [manifest]
     for container in manifest.containers:
         ports = {port["name"] for port in container.get("ports", ())}
-        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            assert {container[probe]["httpGet"]["port"]} <= ports if probe in container else True
+        probes = [container[key] for key in container if key.endswith("Probe")]
+        assert {probe["httpGet"]["port"] for probe in probes} <= ports
 
 
 def test_the_budget_is_for_the_replicas() -> None:
@@ -60,53 +62,44 @@ def test_the_budget_is_for_the_replicas() -> None:
 
 
 @pytest.mark.parametrize("manifest", PODS, ids=str)
-def test_volumes_are_mounted_limited_and_their_claims_made(manifest: Manifest) -> None:
-    assert manifest.pod is not None
-    volumes = {volume["name"]: volume for volume in manifest.pod["spec"]["volumes"]}
+def test_volumes_are_mounted_and_limited(manifest: Manifest) -> None:
+    volumes = {volume["name"]: volume for volume in manifest.pod_spec["volumes"]}
     mounts = {mount["name"] for c in manifest.containers for mount in c["volumeMounts"]}
     assert mounts == volumes.keys()
     for volume in volumes.values():
-        if "emptyDir" in volume:
-            assert volume["emptyDir"]["sizeLimit"]
-        else:
-            claim = volume["persistentVolumeClaim"]["claimName"]
-            assert find("PersistentVolumeClaim", claim, manifest.namespace)
+        assert "persistentVolumeClaim" in volume or volume["emptyDir"]["sizeLimit"]
 
 
-def test_the_claims_of_dagsters_steps_are_made() -> None:
+def references() -> Iterator[tuple[str, str | None, str]]:
+    """Yield kind, namespace and name of each claim, role and account that is asked for."""
     for claim in (TRAINING_CLAIM, EVALUATION_CLAIM):
-        assert find("PersistentVolumeClaim", claim, "dagster")
-
-
-def test_service_accounts_are_there() -> None:
-    made = {(m.namespace, m.name) for m in of_kind("ServiceAccount")}
+        yield "PersistentVolumeClaim", "dagster", claim
     values = dagster_values()
-    used: set[tuple[str | None, str]] = {("dagster", values["serviceAccount"]["name"])}
-    used |= {("dagster", values["dagster-user-deployments"]["serviceAccount"]["name"])}
-    used |= {
-        (m.namespace, m.pod["spec"]["serviceAccountName"])
-        for m in PODS
-        if m.pod and "serviceAccountName" in m.pod["spec"]
-    }
-    used |= {
-        (subject["namespace"], subject["name"])
-        for binding in of_kind("RoleBinding")
-        for subject in binding.content["subjects"]
-    }
-    assert used == made
+    for part in (values, values["dagster-user-deployments"]):
+        yield "ServiceAccount", "dagster", part["serviceAccount"]["name"]
+    for pod in PODS:
+        for volume in pod.pod_spec["volumes"]:
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                yield "PersistentVolumeClaim", pod.namespace, claim
+        if "serviceAccountName" in pod.pod_spec:
+            yield "ServiceAccount", pod.namespace, pod.pod_spec["serviceAccountName"]
+    for binding in of_kind("RoleBinding"):
+        yield "Role", binding.namespace, binding.content["roleRef"]["name"]
+        for subject in binding.content["subjects"]:
+            yield "ServiceAccount", subject["namespace"], subject["name"]
+
+
+def test_claims_roles_and_accounts_are_made_and_each_is_used() -> None:
+    made = {(m.kind, m.namespace, m.name) for m in MANIFESTS if m.kind in REFERRED}
+    assert set(references()) == made
+    assert len(of_kind("RoleBinding")) == len(of_kind("Role"))
 
 
 def test_a_pod_without_rights_has_no_token() -> None:
-    for manifest in WITH_PODS:
-        assert manifest.pod is not None
-        spec = manifest.pod["spec"]
+    for pod in WITH_PODS:
+        spec = pod.pod_spec
         assert "serviceAccountName" in spec or spec["automountServiceAccountToken"] is False
-
-
-def test_a_binding_binds_a_role_of_its_namespace() -> None:
-    roles = {(m.namespace, m.name) for m in of_kind("Role")}
-    bound = [(m.namespace, m.content["roleRef"]["name"]) for m in of_kind("RoleBinding")]
-    assert sorted(bound) == sorted(roles)
 
 
 S3_CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3"}
@@ -125,20 +118,20 @@ def created() -> dict[tuple[str, str], set[str]]:
 
 def test_the_guide_creates_every_secret_that_a_container_reads() -> None:
     containers = [
-        *((m.namespace, c) for m in PODS for c in m.containers),
+        *((str(m.namespace), c) for m in PODS for c in m.containers),
         ("dagster", code_location()),
-        ("dagster", {"env": TRAIN["dagster-k8s/config"]["container_config"]["env"]}),
+        ("dagster", TRAIN["dagster-k8s/config"]["container_config"]),
     ]
     asked = {
         (namespace, ref["name"], ref["key"])
         for namespace, container in containers
-        for variable in container.get("env", ())
+        for variable in variables(container).values()
         for source in [variable.get("valueFrom") or variable.get("value_from") or {}]
         if (ref := source.get("secretKeyRef") or source.get("secret_key_ref"))
     }
     assert ("dagster", "hf-token", "token") in asked
     for namespace, name, key in asked:
-        assert key in created()[str(namespace), name], (namespace, name)
+        assert key in created()[namespace, name], (namespace, name)
 
 
 def test_everything_that_may_read_the_bucket_takes_an_optional_key_for_it() -> None:
@@ -156,14 +149,10 @@ def test_everything_that_may_read_the_bucket_takes_an_optional_key_for_it() -> N
         "argo/lora-pipeline.yaml: Workflow lora-pipeline-check step",
         *(f"argo/{stage}.yaml: Workflow {stage}-step step" for stage in STAGES),
     }
-    keys = {
-        v["name"]: v["valueFrom"]["secretKeyRef"]
-        for v in code_location()["env"]
-        if v["name"] in S3_CREDENTIALS
-    }
-    assert keys == {
-        name: {"name": "s3-credentials", "key": name, "optional": True} for name in S3_CREDENTIALS
-    }
+    given = variables(code_location())
+    for name in S3_CREDENTIALS:
+        key = {"name": "s3-credentials", "key": name, "optional": True}
+        assert given[name]["valueFrom"]["secretKeyRef"] == key
     assert created()["ml-models", "s3-credentials"] == {*S3_CREDENTIALS, "AWS_DEFAULT_REGION"}
     assert created()["dagster", "s3-credentials"] == S3_CREDENTIALS
 
@@ -181,17 +170,13 @@ def test_the_guide_applies_every_folder_and_makes_namespaces_before_what_goes_in
 
 def test_only_the_fleet_is_scraped() -> None:
     """The performance gate takes every vLLM histogram in Prometheus for the fleet's."""
-    monitor = find("ServiceMonitor", "vllm")
-    labels = monitor["spec"]["selector"]["matchLabels"]
-    found = [
-        m
-        for m in of_kind("Service")
-        if m.namespace == "ml-models" and labels.items() <= m.content["metadata"]["labels"].items()
-    ]
-    (service,) = found
-    assert service.name == "vllm-service"
-    ports = {port["name"] for port in service.content["spec"]["ports"]}
-    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+    monitor = find("ServiceMonitor", "vllm")["spec"]
+    labels = monitor["selector"]["matchLabels"].items()
+    services = [m.content for m in of_kind("Service") if m.namespace == "ml-models"]
+    (service,) = (each for each in services if labels <= each["metadata"]["labels"].items())
+    assert service["metadata"]["name"] == "vllm-service"
+    ports = {port["name"] for port in service["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= ports
 
 
 @pytest.mark.parametrize("kind", ["ServiceMonitor", "PrometheusRule"])

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import dagster_k8s.client
@@ -23,42 +24,40 @@ Right = tuple[str, str, str]
 
 
 def rights(role: str) -> set[Right]:
+    rules = find("Role", role)["rules"]
     return {
-        (group, resource, verb)
-        for rule in find("Role", role)["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
+        each
+        for rule in rules
+        for each in product(rule["apiGroups"], rule["resources"], rule["verbs"])
     }
 
 
 def asked_of_the_server(requests: Iterable[str]) -> set[Right]:
     """Return the rights that these requests need, as the API server maps them."""
-    found: set[Right] = set()
+    asked: set[Right] = set()
     for request in requests:
         path = re.fullmatch(
-            r"GET /(?:api/v1|apis/(?P<group>[^/]+)/v1)/namespaces/[^/]+/(?P<resource>[a-z]+)"
-            r"(?P<name>/[^/]+)?(?P<sub>/exec)?",
-            request,
+            r"GET /(?:api|apis/([^/]+))/v1/namespaces/[^/]+/([a-z]+)(/[^/]+)?(/exec)?", request
         )
         assert path, request
-        group, resource = path["group"] or "", path["resource"]
-        if path["sub"]:
+        group, resource, name, subresource = path.groups(default="")
+        verbs = ["get"] if name else ["list"]
+        if subresource:
             # A websocket is a GET; from Kubernetes 1.35 on it needs `create` as well.
-            found |= {(group, f"{resource}/exec", verb) for verb in ("get", "create")}
-        else:
-            found.add((group, resource, "get" if path["name"] else "list"))
-    return found
+            verbs.append("create")
+        asked |= {(group, resource + subresource, verb) for verb in verbs}
+    return asked
 
 
 @pytest.mark.integration
 def test_the_fleet_role_has_what_discovery_and_deployment_ask_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api = KubernetesApi()
-    api.services = [Service("vllm-service", {"app": "vllm"})]
-    api.deployments = [Deployment("vllm", {"matchLabels": {"app": "vllm"}})]
-    api.pods = [Pod("vllm-0", tmp_path)]
+    api = KubernetesApi(
+        pods=[Pod("vllm-0", tmp_path)],
+        services=[Service("vllm-service", {"app": "vllm"})],
+        deployments=[Deployment("vllm", {"matchLabels": {"app": "vllm"}})],
+    )
     adapter, digest = make_adapter(tmp_path / "adapter", 0)
     with api.serving(tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
@@ -107,24 +106,20 @@ def test_the_bucket_may_be_used_as_the_code_uses_it() -> None:
     source = inspect.getsource(object_store)
     used = set(re.findall(r"\b([a-z]+_objects?(?:_v2)?)\b", source))
     policy = json.loads((DEPLOY / "access" / "s3-policy.json").read_text())
-    allowed: set[str] = set()
-    for statement in policy["Statement"]:
-        action = statement["Action"]
-        allowed |= {action} if isinstance(action, str) else set(action)
-        of_the_bucket = action == "s3:ListBucket"
-        assert statement["Resource"] == "arn:aws:s3:::my-vllm-data" + (
-            "" if of_the_bucket else "/*"
-        )
-    assert allowed == {actions[name] for name in used}
+    allowed = {statement["Resource"]: statement["Action"] for statement in policy["Statement"]}
+    assert len(allowed) == len(policy["Statement"])
+    bucket = "arn:aws:s3:::my-vllm-data"
+    assert allowed.keys() == {bucket, f"{bucket}/*"}
+    assert allowed[bucket] == "s3:ListBucket"
+    assert {allowed[bucket], *allowed[f"{bucket}/*"]} == {actions[name] for name in used}
 
 
 def test_both_accounts_with_the_role_are_trusted_by_it() -> None:
     trust = json.loads((DEPLOY / "access" / "role-trust.json").read_text())
     (statement,) = trust["Statement"]
-    (subjects,) = (
-        value for key, value in statement["Condition"]["StringEquals"].items() if key[-4:] == ":sub"
-    )
-    for subject in subjects:
+    conditions = statement["Condition"]["StringEquals"]
+    (provider,) = (key for key in conditions if key.endswith(":sub"))
+    for subject in conditions[provider]:
         _, _, namespace, name = subject.split(":")
         annotations = find("ServiceAccount", name, namespace)["metadata"]["annotations"]
         assert annotations["eks.amazonaws.com/role-arn"].endswith(":role/lora-assets")

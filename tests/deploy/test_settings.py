@@ -23,18 +23,15 @@ from tests.support.manifests import (
     Object,
     code_location,
     find,
+    variables,
 )
 
-OF_OTHERS = {
-    *("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_SECRET_ACCESS_KEY", "HOME"),
-}
+OF_OTHERS = {"AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_SECRET_ACCESS_KEY", "HOME"}
 OF_VLLM = {
     *("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY", "VLLM_NO_USAGE_STATS"),
     *("HF_HOME", "HF_TOKEN", "HOME", "USER", "PYTHONPATH"),
+    "ADAPTERS_DIR",  # Of our plugin.
 }
-OF_THE_PLUGIN = {"ADAPTERS_DIR"}
-
-
 KNOWN = {str(field.validation_alias) for field in Settings.model_fields.values()}
 
 
@@ -44,11 +41,11 @@ def ours() -> list[tuple[str, Object]]:
     return [*in_pods, ("values.yaml", code_location())]
 
 
-def variables(container: Object) -> dict[str, str]:
+def values(container: Object) -> dict[str, str]:
     """Return the values by name, with an empty one for a variable from a Secret."""
-    named = [variable["name"] for variable in container["env"]]
-    assert len(named) == len(set(named))
-    return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    named = variables(container)
+    assert len(named) == len(container["env"])
+    return {name: variable.get("value", "") for name, variable in named.items()}
 
 
 def vllm() -> Object:
@@ -58,8 +55,8 @@ def vllm() -> Object:
 
 @pytest.mark.parametrize(("where", "container"), ours(), ids=lambda each: str(each)[:40])
 def test_lora_assets_reads_every_variable_that_it_is_given(where: str, container: Object) -> None:
-    assert variables(container).keys() <= KNOWN | OF_OTHERS, where
-    settings = read_settings(variables(container))
+    assert values(container).keys() <= KNOWN | OF_OTHERS, where
+    settings = read_settings(values(container))
     assert settings.stack == "cluster"
     if where.startswith("argo/"):
         assert settings.dagster_url == "http://dagster-webserver.dagster:80"
@@ -69,7 +66,7 @@ def test_lora_assets_reads_every_variable_that_it_is_given(where: str, container
 def test_vllm_reads_every_variable_that_it_is_given(manifest: Manifest) -> None:
     for container in manifest.containers:
         if container["image"].startswith("vllm/"):
-            assert variables(container).keys() <= OF_VLLM | OF_THE_PLUGIN
+            assert values(container).keys() <= OF_VLLM
 
 
 def test_mlflow_is_the_clients_version_and_answers_to_its_name() -> None:
@@ -81,7 +78,7 @@ def test_mlflow_is_the_clients_version_and_answers_to_its_name() -> None:
     (port,) = container["ports"]
     assert parsed["port"] == port["containerPort"]
     assert parsed["serve_artifacts"] is True
-    url = urlsplit(read_settings(variables(code_location())).mlflow_tracking_uri)
+    url = urlsplit(read_settings(values(code_location())).mlflow_tracking_uri)
     assert {url.hostname, url.netloc} <= set(parsed["allowed_hosts"].split(","))
     (data,) = {mount["mountPath"] for mount in container["volumeMounts"]} - {"/tmp"}
     assert parsed["backend_store_uri"].startswith(f"sqlite:///{data}/")
@@ -89,7 +86,7 @@ def test_mlflow_is_the_clients_version_and_answers_to_its_name() -> None:
 
 
 def test_the_code_location_has_the_addresses_that_a_cluster_has_by_default() -> None:
-    settings = read_settings(variables(code_location()))
+    settings = read_settings(values(code_location()))
     defaults = read_settings({"LORA_ASSETS_STACK": "cluster"})
     for name in ("mlflow_tracking_uri", "prometheus_url", "s3_data_bucket", "model_name"):
         assert getattr(settings, name) == getattr(defaults, name)
@@ -98,32 +95,29 @@ def test_the_code_location_has_the_addresses_that_a_cluster_has_by_default() -> 
     assert settings.vllm_container == vllm()["name"]
 
 
-@pytest.mark.parametrize(
-    ("parameters", "replica"),
-    [
-        ({"deployment": "vllm", "namespace": "ml-models"}, "vllm-0"),
-        ({"deployment": "vllm-large", "namespace": "ml-models"}, "vllm-large-0"),
-        ({"deployment": "vllm", "namespace": "staging"}, "vllm-staging-0"),
-    ],
-    ids=lambda each: " ".join(each.values()) if isinstance(each, dict) else each,
-)
+PLACES = [
+    ("vllm", "ml-models", "vllm-0"),
+    ("vllm-large", "ml-models", "vllm-large-0"),
+    ("vllm", "staging", "vllm-staging-0"),
+]
+
+
+@pytest.mark.parametrize(("deployment", "namespace", "replica"), PLACES)
 def test_a_workflows_deployment_and_namespace_say_which_pods_are_the_replicas(
-    parameters: dict[str, str], replica: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deployment: str, namespace: str, replica: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run's configuration overrides the environment of the code location."""
-    own = {"fleet": make_resources(read_settings(variables(code_location()))).fleet.model_dump()}
-    changed = resource_config(parameters, own)
+    own = {"fleet": make_resources(read_settings(values(code_location()))).fleet.model_dump()}
+    changed = resource_config({"deployment": deployment, "namespace": namespace}, own)
     fleet = Fleet(**changed["fleet"]["config"] if changed else own["fleet"])
-    places = {"vllm-0": ("vllm", "ml-models"), "vllm-large-0": ("vllm-large", "ml-models")}
-    places["vllm-staging-0"] = ("vllm", "staging")
     api = KubernetesApi()
-    for pod, (name, namespace) in places.items():
-        api.deployments.append(Deployment(name, {"matchLabels": {"app": name}}, namespace))
-        api.pods.append(Pod(pod, tmp_path, {"app": name}, namespace))
+    for name, place, pod in PLACES:
+        api.deployments.append(Deployment(name, {"matchLabels": {"app": name}}, place))
+        api.pods.append(Pod(pod, tmp_path, {"app": name}, place))
     with api.serving(tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         (found,) = fleet.discover().members
-    assert str(found.folder.transport).endswith(f"in pod {parameters['namespace']}/{replica}")
+    assert str(found.folder.transport).endswith(f"in pod {namespace}/{replica}")
 
 
 def test_adapters_and_plugin_are_restored_where_vllm_reads_them() -> None:
@@ -131,10 +125,10 @@ def test_adapters_and_plugin_are_restored_where_vllm_reads_them() -> None:
     (restore,) = pod["initContainers"]
     (server,) = pod["containers"]
     folders = {m["name"]: m["mountPath"] for m in server["volumeMounts"]}
-    assert variables(restore)["ADAPTERS_DIR"] == variables(server)["ADAPTERS_DIR"]
-    assert variables(server)["ADAPTERS_DIR"] == folders["adapters"]
-    assert restore["command"][-2:] == ["--plugin-dir", variables(server)["PYTHONPATH"]]
-    assert variables(server)["PYTHONPATH"] == folders["plugin"]
+    assert values(restore)["ADAPTERS_DIR"] == values(server)["ADAPTERS_DIR"]
+    assert values(server)["ADAPTERS_DIR"] == folders["adapters"]
+    assert restore["command"][-2:] == ["--plugin-dir", values(server)["PYTHONPATH"]]
+    assert values(server)["PYTHONPATH"] == folders["plugin"]
     for name in ("adapters", "plugin"):
         assert {"name": name, "mountPath": folders[name]} in restore["volumeMounts"]
 
@@ -143,14 +137,11 @@ def test_vllm_takes_every_profile_and_as_many_adapters_as_are_served() -> None:
     options = dict(re.findall(r"--([a-z-]+)=(\S+)", " ".join(vllm()["command"])))
     rank = max(profile.rank for profile in LORA_PROFILES.values())
     assert int(options["max-lora-rank"]) == rank
-    assert variables(code_location())["VLLM_MAX_LORA_RANK"] == options["max-lora-rank"]
+    assert values(code_location())["VLLM_MAX_LORA_RANK"] == options["max-lora-rank"]
     assert int(options["max-loras"]) == MIN_LORAS
     assert {"--enable-lora", f"--middleware={MIDDLEWARE}"} <= set(vllm()["command"])
-    assert vllm()["command"][:3] == [
-        "vllm",
-        "serve",
-        read_settings({"LORA_ASSETS_STACK": "cluster"}).base_model,
-    ]
+    base = read_settings({"LORA_ASSETS_STACK": "cluster"}).base_model
+    assert vllm()["command"][:3] == ["vllm", "serve", base]
     grace = find("Deployment", "vllm")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     before = vllm()["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert before + int(options["shutdown-timeout"]) < grace

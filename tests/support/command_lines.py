@@ -13,7 +13,7 @@ from mlflow.cli import cli as mlflow_cli
 
 from lora_assets.cli.main import cli as lora_assets_cli
 from tests.support.argo_workflows import ARGO, WORKFLOWS, defaults_of, program
-from tests.support.doubles.dagster_chart_objects import objects
+from tests.support.doubles.dagster_chart import objects
 from tests.support.manifests import PODS, REPOSITORY, dagster_values
 
 PARSERS: Mapping[str, Callable[[], click.Command]] = {

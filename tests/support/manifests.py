@@ -22,6 +22,7 @@ APPLIED = (
 
 FOLDERS = (*APPLIED, "judge/base")
 KUBERNETES = "1.37"
+OF_A_POD = ("serviceAccountName", "securityContext", "volumes")
 CUSTOM = ("monitoring.coreos.com", "kustomize.config.k8s.io")
 """API groups that are not in Kubernetes' own schemas."""
 
@@ -51,18 +52,29 @@ class Manifest:
         return self.content["metadata"].get("namespace")
 
     @property
-    def pod(self) -> Object | None:
-        """Return the pod template, or None."""
+    def pod(self) -> Object:
+        """Return the pod template; an object that makes no pods has an empty one."""
         spec = self.content.get("spec", {})
         if self.kind == "CronJob":
             spec = spec["jobTemplate"]["spec"]
-        return spec.get("template")
+        return spec.get("template", {})
+
+    @property
+    def pod_spec(self) -> Object:
+        return self.pod.get("spec", {})
+
+    @property
+    def pod_labels(self) -> Mapping[str, str]:
+        return self.pod["metadata"]["labels"]
 
     @property
     def containers(self) -> list[Object]:
-        if self.pod is None:
-            return []
-        return [*self.pod["spec"].get("initContainers", ()), *self.pod["spec"]["containers"]]
+        return [*self.pod_spec.get("initContainers", ()), *self.pod_spec.get("containers", ())]
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """Return the ports of the containers by name."""
+        return {p["name"]: p["containerPort"] for c in self.containers for p in c.get("ports", ())}
 
 
 def kustomization(folder: str) -> Object:
@@ -88,15 +100,12 @@ def argo_pods() -> Iterator[Manifest]:
         namespace = workflow["metadata"]["namespace"]
         for template in workflow["spec"]["templates"]:
             if "container" in template:
-                pod = {
-                    "metadata": {"labels": {"workflows.argoproj.io/workflow": f"{name}-x7k2p"}},
-                    "spec": {
-                        "serviceAccountName": template["serviceAccountName"],
-                        "securityContext": template["securityContext"],
-                        "volumes": template["volumes"],
-                        "containers": [template["container"]],
-                    },
+                spec = {
+                    **{key: template[key] for key in OF_A_POD},
+                    "containers": [template["container"]],
                 }
+                labels = {"workflows.argoproj.io/workflow": f"{name}-x7k2p"}
+                pod = {"metadata": {"labels": labels}, "spec": spec}
                 metadata = {"name": f"{name}-{template['name']}", "namespace": namespace}
                 content = {"kind": "Workflow", "metadata": metadata, "spec": {"template": pod}}
                 yield Manifest(f"argo/{name}.yaml", content)
@@ -123,6 +132,11 @@ def of_kind(kind: str) -> list[Manifest]:
 def validate(content: Object) -> None:
     """Validate an object against Kubernetes' schema and refuse unknown fields."""
     kubernetes_validate.validate(json.loads(json.dumps(content)), KUBERNETES, strict=True)
+
+
+def variables(container: Object) -> Mapping[str, Object]:
+    """Return a container's variables by name; of two with one name Kubernetes takes the last."""
+    return {variable["name"]: variable for variable in container.get("env", ())}
 
 
 def dagster_values() -> Object:
