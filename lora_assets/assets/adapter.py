@@ -8,9 +8,8 @@ from pydantic import Field
 
 from lora_assets.assets.figures import plot
 from lora_assets.assets.graph import GATE, stage_asset
-from lora_assets.assets.pages import progress_log, table
+from lora_assets.assets.pages import progress_log, show, table
 from lora_assets.assets.pools import TRAINING
-from lora_assets.assets.run_tags import origin
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.gates.data import data_is_sound
 from lora_assets.gates.quality import QualityThresholds
@@ -98,13 +97,12 @@ def adapter(
         **parameters.model_dump(),
     )
     logged = _logged(trainer.base_model_name, parameters)
-    before = _trained_before(
-        context, tracking, config.mlflow_experiment, work.name, training_data.data_version
-    )
-    if before is not None:
+    version = {"data.version": training_data.data_version}
+    finished = tracking.finished(config.mlflow_experiment, work.name, version)
+    if finished is not None and (before := _kept(context, tracking, finished)) is not None:
         _show(context, before, logged, tracking)
         return before
-    tags = {"data.version": training_data.data_version, "data.source": training_data.source}
+    tags = {**version, "data.source": training_data.source}
     name = f"data-v{training_data.data_version}-{parameters.lora_config}"
     with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
         run.parameters(logged)
@@ -150,17 +148,8 @@ def quality_gate(
     return check_result(verdict)
 
 
-def _trained_before(
-    context: dg.AssetExecutionContext,
-    tracking: Tracking,
-    experiment: str,
-    key: str,
-    data_version: str,
-) -> Adapter | None:
-    """Return what a run with this key left; None without one, or where its adapter is damaged."""
-    run_id = tracking.finished(experiment, key, {"data.version": data_version})
-    if run_id is None:
-        return None
+def _kept(context: dg.AssetExecutionContext, tracking: Tracking, run_id: str) -> Adapter | None:
+    """Return what an earlier run left; None where its adapter is damaged."""
     trained = tracking.record(run_id, RECORD, Adapter)
     if not tracking.holds(run_id, ARTIFACT, trained.digest):
         context.log.warning(
@@ -210,7 +199,8 @@ def _show(
     tracking: Tracking,
 ) -> None:
     parameters = ({"parameter": name, "value": str(value)} for name, value in logged.items())
-    context.add_output_metadata(
+    show(
+        context,
         {
             "learning curve": plot(learning_curve(trained.metrics.curve)),
             "parameters": table(parameters),
@@ -218,8 +208,7 @@ def _show(
             "digest": trained.digest,
             "rows left out": dg.MetadataValue.json(dict(trained.metrics.rows_left_out)),
             **_final(trained.metrics),
-            **origin(context.run.tags),
-        }
+        },
     )
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from lora_assets.assets.served import ensure_candidate_slot, live_served
 from lora_assets.assets.verdicts import require_passed
+from lora_assets.records import Measurement
 from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.verdict import GateName
+from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, SLOT_PATTERN, Fleet
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet, slot_field
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import TrackedRun, Tracking
 from lora_assets.resources.work_folder import WorkFolder
@@ -23,16 +23,8 @@ from lora_assets.resources.work_folder import WorkFolder
 class ComparisonConfig(dg.Config):
     """Which slots the two adapters are in."""
 
-    candidate_adapter: str | None = Field(
-        None,
-        pattern=SLOT_PATTERN,
-        description=f"Candidate adapter slot name; default: the fleet's ({CANDIDATE_SLOT})",
-    )
-    live_adapter: str | None = Field(
-        None,
-        pattern=SLOT_PATTERN,
-        description=f"Live adapter slot name; default: the fleet's ({LIVE_SLOT})",
-    )
+    candidate_adapter: str | None = slot_field("Candidate adapter slot name", CANDIDATE_SLOT)
+    live_adapter: str | None = slot_field("Live adapter slot name", LIVE_SLOT)
 
 
 @dataclass(frozen=True)
@@ -91,3 +83,11 @@ def prepare(
     live = live_served(registry, replicas, live_slot, work_folder)
     slots = {"candidate_adapter": slot, "live_adapter": live_slot}
     return Comparison(candidate, live, data, rows, slots)
+
+
+def conclude(measured: Measurement, verdict: Verdict, registry: Registry) -> ModelVersion:
+    """Keep the verdict with the version and in its MLflow run, and set the alias it earns."""
+    version = registry.resolve(f"version:{measured.model_version}")
+    registry.conclude(version, verdict)
+    registry.tracking.store_verdict(measured.mlflow_run_id, verdict)
+    return version

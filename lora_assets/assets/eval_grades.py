@@ -7,10 +7,10 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.comparison import ComparisonConfig, prepare
+from lora_assets.assets.comparison import ComparisonConfig, conclude, prepare
 from lora_assets.assets.eval_tables import examples_table, log_grades, rates, scores_table
 from lora_assets.assets.graph import GATE, stage_asset
-from lora_assets.assets.pages import progress_log, show
+from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.evaluation import EvalThresholds
@@ -79,20 +79,14 @@ def eval_grades(
             {"judge_model": judge_model, **config.model_dump(), **comparison.slots, **versions}
         )
         log_grades(run, rows, answers, grades, counted)
-    show(
-        context,
-        candidate,
-        registry,
-        tracking,
-        {
-            "compared with": f"version {live.version}" if live else "nothing live",
-            "judge": judge_model,
-            "scores": scores_table(counted),
-            "examples": examples_table(rows, answers, grades),
-            **rates(counted),
-        },
-        run.run_id,
-    )
+    shown = {
+        "compared with": f"version {live.version}" if live else "nothing live",
+        "judge": judge_model,
+        "scores": scores_table(counted),
+        "examples": examples_table(rows, answers, grades),
+        **rates(counted),
+    }
+    show(context, {**shown, **pages_of(registry, candidate, run.run_id)})
     return EvalGrades(
         **comparison.identity,
         judge_model=judge_model,
@@ -104,12 +98,11 @@ def eval_grades(
 
 @dg.asset_check(**GATE, asset=eval_grades, pool=SERVING, op_tags=COMPARE_DECISION)
 def eval_gate(
-    config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, tracking: Tracking
+    config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry
 ) -> dg.AssetCheckResult:
     """A-rate, C-rate and refusal rate; alias `eval-passed` or `eval-failed`."""
     verdict = decide(eval_grades, config, now())
-    registry.conclude(registry.resolve(f"version:{eval_grades.model_version}"), verdict)
-    tracking.store_verdict(eval_grades.mlflow_run_id, verdict)
+    conclude(eval_grades, verdict, registry)
     return check_result(verdict)
 
 

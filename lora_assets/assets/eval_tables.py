@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from lora_assets.assets.pages import table
+from lora_assets.assets.pages import sides_table, table
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, Grade, Scores, Side
 from lora_assets.resources.tracking import TrackedRun
@@ -51,11 +51,7 @@ def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:
 
 def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
     """Return a row per count or rate, a column per side."""
-    columns = {side: _measures(score) for side, score in counted.items()}
-    return table(
-        {"measure": name} | {side: column[name] for side, column in columns.items()}
-        for name in columns["candidate"]
-    )
+    return sides_table({side: _measures(score) for side, score in counted.items()})
 
 
 def examples_table(

@@ -3,14 +3,13 @@
 import dagster as dg
 
 from lora_assets.assets.graph import stage_asset
-from lora_assets.assets.pages import show
+from lora_assets.assets.pages import pages_of, show
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.kubernetes.step_pods import QUALITY_GATE
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter
 from lora_assets.resources.registry import ARTIFACT, Registry
-from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving import adapter_files
 
@@ -19,19 +18,18 @@ from lora_assets.serving import adapter_files
 def gate_result(
     context: dg.AssetExecutionContext,
     adapter: Adapter,
-    tracking: Tracking,
     registry: Registry,
     work_folder: WorkFolder,
 ) -> ModelVersion:
     """Register the adapter that passed the quality gate, and point `candidate` at it."""
-    stored_verdict = tracking.verdict(adapter.mlflow_run_id, "quality_gate")
+    stored_verdict = registry.tracking.verdict(adapter.mlflow_run_id, "quality_gate")
     verdict = require_passed(stored_verdict, "quality_gate", adapter.digest, adapter.data_version)
     with work_folder.temporary() as folder:
-        stored = tracking.download(adapter.mlflow_run_id, ARTIFACT, folder)
+        stored = registry.tracking.download(adapter.mlflow_run_id, ARTIFACT, folder)
         adapter_files.verify(stored, adapter.digest)
     version = registry.register(adapter)
     registry.store_verdict(version, verdict)
     registry.set_alias("candidate", version)
     context.log.info(f"version {version.version} of {version.model} is candidate")
-    show(context, version, registry, tracking, {})
+    show(context, pages_of(registry, version))
     return version

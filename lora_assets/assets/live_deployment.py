@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.graph import stage_asset
-from lora_assets.assets.pages import show, table
+from lora_assets.assets.pages import pages_of, show, table
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import PASSED_OVER
@@ -22,9 +22,8 @@ from lora_assets.lifecycle import GATES
 from lora_assets.records.dataset import version_order
 from lora_assets.records.model_version import ModelVersion, Promotion
 from lora_assets.records.progress import BACKFILL_TAG
-from lora_assets.resources.fleet import LIVE_SLOT, SLOT_PATTERN, Fleet
+from lora_assets.resources.fleet import LIVE_SLOT, Fleet, slot_field
 from lora_assets.resources.registry import Registry
-from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.replicas import Replicas
 
@@ -43,11 +42,7 @@ class PromoteConfig(dg.Config):
     """Which adapter takes the live traffic."""
 
     source_alias: str = Field("staged", description="MLflow alias to promote; previous = rollback")
-    slot_name: str | None = Field(
-        None,
-        pattern=SLOT_PATTERN,
-        description=f"Live adapter slot on vLLM; default: the fleet's ({LIVE_SLOT})",
-    )
+    slot_name: str | None = slot_field("Live adapter slot on vLLM", LIVE_SLOT)
     allow_older: bool = Field(
         False, description="Let an older data version replace a newer live one"
     )
@@ -66,7 +61,6 @@ def live_deployment(
     context: dg.AssetExecutionContext,
     config: PromoteConfig,
     registry: Registry,
-    tracking: Tracking,
     fleet: Fleet,
     work_folder: WorkFolder,
 ) -> Iterator[dg.Output[ModelVersion]]:
@@ -91,14 +85,12 @@ def live_deployment(
     if last is not None and _is_same(last, config, context.partition_key, run_id):
         promotion = last
     else:
-        version = _source(registry, config.source_alias, context.partition_key)
-        if (overtaken_by := _overtaken(registry, config, version)) and _unattended(context):
-            context.log.warning(f"Not promoted: {'; '.join(overtaken_by)}")
-            context.instance.add_run_tags(context.run_id, PASSED_OVER)
+        planned = _plan(context, config, registry, run_id)
+        if planned is None:
             return
-        promotion = _plan(registry, config, version, run_id)
+        promotion = planned
         # What the replicas can't have is refused before anything is set out to be done.
-        ensure_loaded(registry, replicas, version, work_folder)
+        ensure_loaded(registry, replicas, promotion.version, work_folder)
         registry.begin_promotion(promotion)
         _carry_out(promotion, slot, registry, replicas)
     version, replaced = promotion.version, promotion.replaced
@@ -109,7 +101,7 @@ def live_deployment(
         "replicas": slot_table(replicas, slot, version),
         "aliases": _alias_table(registry),
     }
-    show(context, version, registry, tracking, shown)
+    show(context, {**shown, **pages_of(registry, version)})
     yield dg.Output(version)
 
 
@@ -158,37 +150,32 @@ def _source(registry: Registry, alias: str, data_version: str) -> ModelVersion:
     )
 
 
-def _overtaken(registry: Registry, config: PromoteConfig, version: ModelVersion) -> tuple[str, ...]:
-    live, verdicts = registry.aliases().get("live"), registry.verdicts(version)
-    if version == live:
-        return ()
-    return overtaken(version, live, verdicts, config.source_alias, config.allow_older)
-
-
 def _plan(
-    registry: Registry, config: PromoteConfig, version: ModelVersion, run_id: str
-) -> Promotion:
-    """Decide what replaces what, on the aliases and verdicts as they are stored now."""
-    aliases = registry.aliases()
-    live = aliases.get("live")
+    context: dg.AssetExecutionContext, config: PromoteConfig, registry: Registry, run_id: str
+) -> Promotion | None:
+    """Decide what replaces what, on the aliases and verdicts as they are stored now.
+
+    Return None where live has overtaken the version and nobody watches the run.
+    """
+    version = _source(registry, config.source_alias, context.partition_key)
+    aliases, verdicts = registry.aliases(), registry.verdicts(version)
+    live = replaced = aliases.get("live")
     if version == live:
-        return Promotion(
-            source_alias=config.source_alias,
-            version=live,
-            replaced=aliases.get("previous"),
-            run_id=run_id,
-        )
-    reasons = reasons_against(
-        version, live, registry.verdicts(version), config.source_alias, config.allow_older
-    )
-    if reasons:
-        raise LoraAssetsError(
-            f"Version {version.version} ({version.digest[:12]}) may not become live: "
-            f"{'; '.join(reasons)}",
-            "Run the gates that it lacks, then promote again.",
-        )
+        replaced = aliases.get("previous")
+    else:
+        case = (version, live, verdicts, config.source_alias, config.allow_older)
+        if (overtaken_by := overtaken(*case)) and _unattended(context):
+            context.log.warning(f"Not promoted: {'; '.join(overtaken_by)}")
+            context.instance.add_run_tags(context.run_id, PASSED_OVER)
+            return None
+        if reasons := reasons_against(*case):
+            raise LoraAssetsError(
+                f"Version {version.version} ({version.digest[:12]}) may not become live: "
+                f"{'; '.join(reasons)}",
+                "Run the gates that it lacks, then promote again.",
+            )
     return Promotion(
-        source_alias=config.source_alias, version=version, replaced=live, run_id=run_id
+        source_alias=config.source_alias, version=version, replaced=replaced, run_id=run_id
     )
 
 

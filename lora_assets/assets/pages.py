@@ -8,7 +8,6 @@ import dagster as dg
 from lora_assets.assets.run_tags import origin
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
-from lora_assets.resources.tracking import Tracking
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
@@ -16,28 +15,32 @@ def table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
 
 
-def show(
-    context: dg.AssetExecutionContext,
-    version: ModelVersion,
-    registry: Registry,
-    tracking: Tracking,
-    shown: Mapping[str, Any],
-    run_id: str | None = None,
-) -> None:
-    """Put on the asset's page what it is about, `shown`, and why its run was made.
+def sides_table(columns: Mapping[str, Mapping[str, str]]) -> dg.TableMetadataValue:
+    """Return a row per measure and a column per side; what a side lacks is missing."""
+    measures = dict.fromkeys(measure for column in columns.values() for measure in column)
+    return table(
+        {"measure": measure}
+        | {side: column.get(measure, "missing") for side, column in columns.items()}
+        for measure in measures
+    )
+
+
+def show(context: dg.AssetExecutionContext, shown: Mapping[str, Any]) -> None:
+    """Put on the asset's page `shown`, and why its run was made."""
+    context.add_output_metadata({**shown, **origin(context.run.tags)})
+
+
+def pages_of(registry: Registry, version: ModelVersion, run_id: str = "") -> Mapping[str, Any]:
+    """Return what an asset's page shows of a model version.
 
     The MLflow run is the one that trained the version unless `run_id` names another.
     """
-    context.add_output_metadata(
-        {
-            **shown,
-            "model version": version.version,
-            "registry page": dg.MetadataValue.url(registry.page(version)),
-            "mlflow run": dg.MetadataValue.url(tracking.page(run_id or version.run_id)),
-            "digest": version.digest,
-            **origin(context.run.tags),
-        }
-    )
+    return {
+        "model version": version.version,
+        "registry page": dg.MetadataValue.url(registry.page(version)),
+        "mlflow run": dg.MetadataValue.url(registry.tracking.page(run_id or version.run_id)),
+        "digest": version.digest,
+    }
 
 
 def progress_log(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.comparison import ComparisonConfig, prepare
+from lora_assets.assets.comparison import ComparisonConfig, conclude, prepare
 from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
 from lora_assets.assets.graph import GATE, stage_asset
-from lora_assets.assets.pages import progress_log, show
+from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.perf_tables import limit_lines, numbers, shown_of
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now
@@ -88,7 +88,7 @@ def perf_metrics(
     candidate, live = comparison.candidate, comparison.live
     asked_for = config.measure_baseline
     measure = fleet.shares_machine if asked_for is None else asked_for
-    baseline = None if measure else _stored_baseline(live, registry, tracking)
+    baseline = None if measure else _stored_baseline(live, registry)
     measured_live = live if baseline is None else None
     source: Literal["none", "measured", "stored"] = (
         "stored" if baseline else "measured" if measured_live else "none"
@@ -127,20 +127,19 @@ def perf_metrics(
         )
         figure = latency_distribution(_sides(samples), {})
         _keep(run, metrics, samples, figure)
-    show(context, candidate, registry, tracking, shown_of(metrics, figure), run.run_id)
+    pages = pages_of(registry, candidate, run.run_id)
+    show(context, {**shown_of(metrics, figure), **pages})
     return metrics
 
 
 @dg.asset_check(**GATE, asset=perf_metrics, pool=SERVING, op_tags=PERF_DECISION)
 def perf_gate(
-    config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry, tracking: Tracking
+    config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry
 ) -> dg.AssetCheckResult:
     """Absolute floors, and no regression against live; alias `perf-passed` or `perf-failed`."""
     verdict = decide(perf_metrics, config, now())
-    version = registry.resolve(f"version:{perf_metrics.model_version}")
-    registry.conclude(version, verdict)
-    tracking.store_verdict(perf_metrics.mlflow_run_id, verdict)
-    samples = tracking.record(perf_metrics.mlflow_run_id, STORED_SAMPLES, LoadSamples)
+    version = conclude(perf_metrics, verdict, registry)
+    samples = registry.tracking.record(perf_metrics.mlflow_run_id, STORED_SAMPLES, LoadSamples)
     figure = latency_distribution(_sides(samples), limit_lines(verdict, perf_metrics))
     live = registry.aliases().get("live")
     reasons = reasons_against(version, live, registry.verdicts(version), "perf-passed", False)
@@ -175,9 +174,9 @@ async def _measure(
 def _keep(run: TrackedRun, metrics: PerfMetrics, samples: LoadSamples, figure: "Figure") -> None:
     """Leave numbers, samples and plot in the MLflow run."""
     run.record(metrics.candidate, STORED_METRICS)
-    run.metrics(numbers("candidate", metrics.candidate))
+    run.metrics(numbers(metrics.candidate, "candidate."))
     if metrics.baseline is not None:
-        run.metrics(numbers("baseline", metrics.baseline))
+        run.metrics(numbers(metrics.baseline, "baseline."))
     run.metrics(
         {f"server.{h.metric.removeprefix('vllm:')}.p95_low": h.p95_low for h in metrics.server}
     )
@@ -189,11 +188,9 @@ def _sides(samples: LoadSamples) -> Mapping[str, Sequence[RequestSample]]:
     return {side: own for side, own in vars(samples).items() if own is not None}
 
 
-def _stored_baseline(
-    live: ModelVersion | None, registry: Registry, tracking: Tracking
-) -> LoadMetrics | None:
+def _stored_baseline(live: ModelVersion | None, registry: Registry) -> LoadMetrics | None:
     """The metrics of live's own last load test; None where it has none that passed."""
     verdict = registry.verdicts(live).get("perf_gate") if live is not None else None
     if verdict is None or not verdict.passed or verdict.evidence_run_id is None:
         return None
-    return tracking.record(verdict.evidence_run_id, STORED_METRICS, LoadMetrics)
+    return registry.tracking.record(verdict.evidence_run_id, STORED_METRICS, LoadMetrics)

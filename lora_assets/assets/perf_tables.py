@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from lora_assets.assets.figures import TIMES, Time, plot
-from lora_assets.assets.pages import table
+from lora_assets.assets.pages import sides_table, table
 from lora_assets.records.load import LoadMetrics, PerfMetrics
 from lora_assets.records.verdict import Verdict
 
@@ -14,16 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def numbers(side: str, metrics: LoadMetrics) -> Mapping[str, float]:
-    """Return one side's metrics under the names that MLflow keeps them by."""
-    values = {
-        f"{side}.throughput": metrics.throughput,
-        f"{side}.success_rate": metrics.success_rate,
-    }
+def numbers(metrics: LoadMetrics, prefix: str = "") -> Mapping[str, float]:
+    """Return one side's metrics under the names that MLflow keeps them by, behind `prefix`."""
+    values = {"throughput": metrics.throughput, "success_rate": metrics.success_rate}
     for name, percentiles in (("latency", metrics.latency), ("ttft", metrics.ttft)):
         if percentiles is not None:
-            values |= {f"{side}.{name}_{p}": v for p, v in percentiles.model_dump().items()}
-    return values
+            values |= {f"{name}_{p}": value for p, value in percentiles.model_dump().items()}
+    return {f"{prefix}{name}": value for name, value in values.items()}
 
 
 def metrics_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
@@ -31,32 +28,27 @@ def metrics_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
     sides = {"candidate": metrics.candidate}
     if metrics.baseline is not None:
         sides["baseline"] = metrics.baseline
-    columns = {
-        side: {n.removeprefix(f"{side}."): value for n, value in numbers(side, load).items()}
-        for side, load in sides.items()
-    }
-    return table(
-        {"measure": name}
-        | {
-            side: f"{column[name]:.4g}" if name in column else "missing"
-            for side, column in columns.items()
+    return sides_table(
+        {
+            side: {name: f"{value:.4g}" for name, value in numbers(load).items()}
+            for side, load in sides.items()
         }
-        for name in dict.fromkeys(name for column in columns.values() for name in column)
     )
 
 
 def limit_lines(verdict: Verdict, metrics: PerfMetrics) -> Mapping[Time, Mapping[str, float]]:
     """Return the P95s that the gate held the candidate against, in seconds, by what they are."""
-    lines: dict[Time, dict[str, float]] = {time: {} for time in TIMES}
-    for time, drawn in lines.items():
-        for check in verdict.checks:
-            if check.name.startswith(f"p95_{time}"):
-                drawn[f"{check.name} {check.comparison}"] = check.limit
-    if metrics.baseline is not None and metrics.baseline_source == "stored":
-        stored = {"latency": metrics.baseline.latency, "ttft": metrics.baseline.ttft}
-        for time, drawn in lines.items():
-            if (percentiles := stored[time]) is not None:
-                drawn["stored baseline's p95"] = percentiles.p95
+    lines: dict[Time, dict[str, float]] = {}
+    baseline = metrics.baseline if metrics.baseline_source == "stored" else None
+    stored = numbers(baseline) if baseline is not None else {}
+    for time in TIMES:
+        lines[time] = {
+            f"{check.name} {check.comparison}": check.limit
+            for check in verdict.checks
+            if check.name.startswith(f"p95_{time}")
+        }
+        if (p95 := stored.get(f"{time}_p95")) is not None:
+            lines[time]["stored baseline's p95"] = p95
     return lines
 
 
@@ -67,5 +59,5 @@ def shown_of(metrics: PerfMetrics, figure: "Figure") -> Mapping[str, Any]:
         "load": metrics_table(metrics),
         "latency": plot(figure),
         "server histograms": table(histogram.model_dump() for histogram in metrics.server),
-        **numbers("candidate", metrics.candidate),
+        **numbers(metrics.candidate, "candidate."),
     }

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from lora_assets.assets.pages import table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records import short
@@ -93,17 +94,13 @@ def warn_of_gaps(context: dg.AssetExecutionContext, replicas: Replicas, slot: st
 
 def slot_table(replicas: Replicas, slot: str, version: ModelVersion) -> dg.TableMetadataValue:
     """Return what each replica serves as `slot`, read from it, and whether that is `version`."""
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "replica": replica,
-                    "slot": slot,
-                    "digest": short(digest),
-                    "model version": version.version if digest == version.digest else "another",
-                    "data version": version.data_version if digest == version.digest else "another",
-                }
-            )
-            for replica, digest in replicas.serving(slot).items()
-        ]
+    return table(
+        {
+            "replica": replica,
+            "slot": slot,
+            "digest": short(digest),
+            "model version": version.version if digest == version.digest else "another",
+            "data version": version.data_version if digest == version.digest else "another",
+        }
+        for replica, digest in replicas.serving(slot).items()
     )

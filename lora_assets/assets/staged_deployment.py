@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.graph import GATE, stage_asset
-from lora_assets.assets.pages import show
+from lora_assets.assets.pages import pages_of, show
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import ensure_loaded, refuse_live_slot, slot_table, warn_of_gaps
 from lora_assets.assets.verdicts import check_result, now
@@ -12,9 +12,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.kubernetes.step_pods import LOAD_ADAPTER, SMOKE_TEST
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.resources.fleet import CANDIDATE_SLOT, SLOT_PATTERN, Fleet
+from lora_assets.resources.fleet import CANDIDATE_SLOT, Fleet, slot_field
 from lora_assets.resources.registry import Registry
-from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 
 
@@ -26,11 +25,7 @@ class DeployConfig(dg.Config):
         description="alias:<name> or version:<number>; default: alias:candidate from the command "
         "line, in Dagster this partition's gate_result",
     )
-    slot_name: str | None = Field(
-        None,
-        pattern=SLOT_PATTERN,
-        description=f"Target adapter slot on vLLM; default: the fleet's ({CANDIDATE_SLOT})",
-    )
+    slot_name: str | None = slot_field("Target adapter slot on vLLM", CANDIDATE_SLOT)
 
 
 class SmokeConfig(smoke.SmokeThresholds, dg.Config):
@@ -43,7 +38,6 @@ def staged_deployment(
     config: DeployConfig,
     gate_result: ModelVersion,
     registry: Registry,
-    tracking: Tracking,
     fleet: Fleet,
     work_folder: WorkFolder,
 ) -> ModelVersion:
@@ -64,7 +58,7 @@ def staged_deployment(
     context.log.info(f"{version.serving_name} is loaded on {len(replicas.members)} replica(s)")
     table = slot_table(replicas, slot, version)
     shown = {"serving name": version.serving_name, "replicas": table}
-    show(context, version, registry, tracking, shown)
+    show(context, {**shown, **pages_of(registry, version)})
     return version
 
 

@@ -3,8 +3,7 @@
 import dagster as dg
 
 from lora_assets.assets.graph import GATE, stage_asset
-from lora_assets.assets.pages import table
-from lora_assets.assets.run_tags import origin
+from lora_assets.assets.pages import show, table
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.data import data_is_sound as decide
 from lora_assets.kubernetes.step_pods import DOWNLOAD_DATA
@@ -18,17 +17,9 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
     data, _ = data_bucket.read(context.partition_key)
     counts = ", ".join(f"{name} {split.rows}" for name, split in data.splits.items())
     context.log.info(f"read {counts} rows, digest {data.digest[:12]}")
-    context.add_output_metadata(
-        {
-            "digest": data.digest,
-            "source": dg.MetadataValue.url(data.source),
-            "splits": table(
-                {"split": name, "rows": split.rows, "negatives": split.negatives}
-                for name, split in data.splits.items()
-            ),
-            **origin(context.run.tags),
-        }
-    )
+    splits = ({"split": name} | split.model_dump() for name, split in data.splits.items())
+    source = dg.MetadataValue.url(data.source)
+    show(context, {"digest": data.digest, "source": source, "splits": table(splits)})
     return data
 
 

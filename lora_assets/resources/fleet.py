@@ -19,7 +19,12 @@ from lora_assets.serving.vllm_plugin.adapters_folder import NAME
 LIVE_SLOT = "aws-rag-qa-live"
 CANDIDATE_SLOT = "aws-rag-qa-candidate"
 """What clients call (specification, slot-name, candidate-adapter, live-adapter)."""
-SLOT_PATTERN = f"^{NAME}$"
+
+
+def slot_field(what: str, default: str) -> Any:
+    """Return a parameter that names a slot; left out, it is the fleet's, usually `default`."""
+    described = f"{what}; default: the fleet's ({default})"
+    return Field(None, pattern=f"^{NAME}$", description=described)
 
 
 class Fleet(dg.ConfigurableResource[Any]):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from lora_assets.errors import LoraAssetsError
@@ -26,32 +26,37 @@ _UNKNOWN_HOST = ("Name or service not known", "No address associated with hostna
 """What the C library says of a host that does not exist; a resolver that is down says another."""
 
 
-@contextmanager
-def mlflow_client(tracking_uri: str) -> Iterator["MlflowClient"]:
-    """Yield a client, and raise what fails in the block as a LoraAssetsError naming the server."""
+class _Reported:
+    """A client that raises what fails in a call as a LoraAssetsError naming the server."""
+
+    def __init__(self, client: "MlflowClient", tracking_uri: str) -> None:
+        self._client, self._tracking_uri = client, tracking_uri
+
+    def __getattr__(self, name: str) -> Any:
+        return mlflow_errors(self._tracking_uri)(getattr(self._client, name))
+
+
+def mlflow_client(tracking_uri: str) -> "MlflowClient":
+    """Return a client; a call of its methods that fails raises one LoraAssetsError."""
     client_class = _import_client()
+    with mlflow_errors(tracking_uri):
+        client = client_class(tracking_uri, tracking_uri)
+    return cast("MlflowClient", _Reported(client, tracking_uri))
+
+
+@contextmanager
+def mlflow_errors(tracking_uri: str) -> Iterator[None]:
+    """Raise what fails in the block as a LoraAssetsError naming the server."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield client_class(tracking_uri, tracking_uri)
+        yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise LoraAssetsError(
             f"MLflow at {tracking_uri} failed ({reason})", _remedy(reason, tracking_uri)
         ) from None
-
-
-@contextmanager
-def tolerating(error_code: str) -> Iterator[None]:
-    """Leave the block quietly where MLflow answers with `error_code`."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != error_code:
-            raise
 
 
 @cache

@@ -1,8 +1,7 @@
 """The MLflow model registry: model versions, aliases and verdicts."""
 
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
@@ -14,7 +13,7 @@ from lora_assets.lifecycle import GATES
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict
-from lora_assets.resources.mlflow_client import mlflow_client, tolerating
+from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.tracking import Tracking
 from lora_assets.serving import adapter_files
 
@@ -36,38 +35,44 @@ class Registry(dg.ConfigurableResource[Any]):
     model_name: str
     ui_url: str = ""
 
+    @property
+    def tracking(self) -> Tracking:
+        """Return the runs that the versions come from and are judged by."""
+        return Tracking(tracking_uri=self.tracking_uri, ui_url=self.ui_url)
+
     def page(self, version: ModelVersion) -> str:
         """Return the URL of a model version's page in MLflow's UI, which is at `ui_url`."""
-        return (
-            f"{self.ui_url.rstrip('/')}/#/models/{quote(version.model)}/versions/{version.version}"
-        )
+        ui, model = self.ui_url.rstrip("/"), quote(version.model)
+        return f"{ui}/#/models/{model}/versions/{version.version}"
 
     def aliases(self) -> Mapping[str, ModelVersion]:
         """Return what each of our aliases points at; one that is not set is absent."""
-        with self._mlflow() as client:
-            model = self._model(client)
-            numbers = model.aliases if model else {}
-            ours = {alias: str(numbers[alias]) for alias in get_args(Alias) if alias in numbers}
-            versions = {number: self._get(client, number) for number in set(ours.values())}
+        model = self._model()
+        numbers = model.aliases if model else {}
+        ours = {alias: str(numbers[alias]) for alias in get_args(Alias) if alias in numbers}
+        versions = {
+            number: _record(self._client.get_model_version(self.model_name, number))
+            for number in set(ours.values())
+        }
         return {alias: versions[number] for alias, number in ours.items()}
 
     def resolve(self, source: str) -> ModelVersion:
         """Return the model version behind `alias:<name>` or `version:<number>`."""
         kind, _, name = source.partition(":")
         if kind == "alias":
-            version = self.aliases().get(name)
-            if version is None:
-                raise LoraAssetsError(
-                    f"Alias {name!r} of {self.model_name} is not set",
-                    "See 'lora-assets status' for the aliases there are.",
-                )
-            return version
+            if (holder := self.aliases().get(name)) is not None:
+                return holder
+            raise LoraAssetsError(
+                f"Alias {name!r} of {self.model_name} is not set",
+                "See 'lora-assets status' for the aliases there are.",
+            )
         if kind != "version" or not re.fullmatch(r"[1-9]\d{0,8}", name):
             raise LoraAssetsError(
                 f"{source!r} names no adapter", "Give alias:<name> or version:<number>."
             )
-        with self._mlflow() as client, tolerating("RESOURCE_DOES_NOT_EXIST"):
-            return self._get(client, name)
+        for version in self._versions():
+            if str(version.version) == name:
+                return _record(version)
         raise LoraAssetsError(
             f"{self.model_name} has no version {name}",
             "Give one of those that MLflow's page of the model lists.",
@@ -75,7 +80,7 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def newest(self, data_version: str) -> ModelVersion | None:
         """Return the newest model version of a data version; None where there is none."""
-        versions = [v for v in self._all() if v.data_version == data_version]
+        versions = [v for v in self._ours() if v.data_version == data_version]
         return max(versions, key=lambda v: v.version, default=None)
 
     def register(self, adapter: Adapter) -> ModelVersion:
@@ -83,38 +88,35 @@ class Registry(dg.ConfigurableResource[Any]):
 
         A version whose files are lost or changed does not count: nothing can be deployed from it.
         """
-        tracking = Tracking(tracking_uri=self.tracking_uri)
-        for known in self._all():
+        for known in self._ours():
             same = (known.digest, known.data_version) == (adapter.digest, adapter.data_version)
-            if same and tracking.holds(known.run_id, ARTIFACT, known.digest):
+            if same and self.tracking.holds(known.run_id, ARTIFACT, known.digest):
                 return known
-        with self._mlflow() as client:
-            with tolerating("RESOURCE_ALREADY_EXISTS"):
-                client.create_registered_model(self.model_name)
-            run = client.get_run(adapter.mlflow_run_id)
-            made = client.create_model_version(
-                self.model_name,
-                source=f"{run.info.artifact_uri}/{ARTIFACT}",
-                run_id=adapter.mlflow_run_id,
-                tags={
-                    "data.version": adapter.data_version,
-                    "data.digest": adapter.data_digest,
-                    _DIGEST: adapter.digest,
-                },
-            )
+        if self._model() is None:
+            self._client.create_registered_model(self.model_name)
+        run = self._client.get_run(adapter.mlflow_run_id)
+        made = self._client.create_model_version(
+            self.model_name,
+            source=f"{run.info.artifact_uri}/{ARTIFACT}",
+            run_id=adapter.mlflow_run_id,
+            tags={
+                "data.version": adapter.data_version,
+                "data.digest": adapter.data_digest,
+                _DIGEST: adapter.digest,
+            },
+        )
         return _record(made)
 
     def download(self, version: ModelVersion, to: Path) -> Path:
         """Fetch a model version's adapter into the folder `to`, refusing changed bytes."""
-        folder = Tracking(tracking_uri=self.tracking_uri).download(version.run_id, ARTIFACT, to)
+        folder = self.tracking.download(version.run_id, ARTIFACT, to)
         adapter_files.verify(folder, version.digest)
         return folder
 
     def set_alias(self, alias: Alias, version: ModelVersion) -> None:
         """Point `alias` at `version`, and read it back: aliases are last-writer-wins."""
-        with self._mlflow() as client:
-            client.set_registered_model_alias(self.model_name, alias, str(version.version))
-            now = client.get_model_version_by_alias(self.model_name, alias).version
+        self._client.set_registered_model_alias(self.model_name, alias, str(version.version))
+        now = self._client.get_model_version_by_alias(self.model_name, alias).version
         if int(now) != version.version:
             raise LoraAssetsError(
                 f"Alias {alias} points at version {now} right after it was set to "
@@ -124,14 +126,12 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def clear_alias(self, alias: Alias) -> None:
         """Remove `alias`; fine when it is not set."""
-        with self._mlflow() as client:
-            client.delete_registered_model_alias(self.model_name, alias)
+        self._client.delete_registered_model_alias(self.model_name, alias)
 
     def store_verdict(self, version: ModelVersion, verdict: Verdict) -> None:
         """Keep a gate's verdict with its evidence, replacing that gate's earlier one."""
         tag, value = f"{_VERDICT}{verdict.gate}", verdict.model_dump_json()
-        with self._mlflow() as client:
-            client.set_model_version_tag(self.model_name, str(version.version), tag, value)
+        self._client.set_model_version_tag(self.model_name, str(version.version), tag, value)
 
     def promotion(self) -> Promotion | None:
         """Return the promotion that is under way or was cut short; None where there is none."""
@@ -140,8 +140,7 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def last_promotion(self) -> Promotion | None:
         """Return the promotion that was begun last, done or not; None before the first."""
-        with self._mlflow() as client:
-            model = self._model(client)
+        model = self._model()
         stored = model.tags.get(_PROMOTION) if model else None
         return Promotion.model_validate_json(stored) if stored else None
 
@@ -165,39 +164,37 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def verdicts(self, version: ModelVersion) -> Mapping[GateName, Verdict]:
         """Return the verdicts stored for a model version, by gate."""
-        with self._mlflow() as client:
-            tags = client.get_model_version(self.model_name, str(version.version)).tags
-        stored = [
-            Verdict.model_validate_json(value)
-            for name, value in tags.items()
-            if name.startswith(_VERDICT)
-        ]
-        return {verdict.gate: verdict for verdict in stored}
+        tags = self._client.get_model_version(self.model_name, str(version.version)).tags
+        stored = (value for name, value in tags.items() if name.startswith(_VERDICT))
+        return {verdict.gate: verdict for verdict in map(Verdict.model_validate_json, stored)}
 
-    def _mlflow(self) -> AbstractContextManager["MlflowClient"]:
+    @property
+    def _client(self) -> "MlflowClient":
         return mlflow_client(self.tracking_uri)
+
+    @property
+    def _named(self) -> str:
+        return f"name = '{self.model_name}'"
 
     def _keep(self, promotion: Promotion) -> None:
         tag = promotion.model_dump_json()
-        with self._mlflow() as client:
-            client.set_registered_model_tag(self.model_name, _PROMOTION, tag)
+        self._client.set_registered_model_tag(self.model_name, _PROMOTION, tag)
 
-    def _model(self, client: "MlflowClient") -> "RegisteredModel | None":
-        return next(iter(client.search_registered_models(f"name = '{self.model_name}'")), None)
+    def _model(self) -> "RegisteredModel | None":
+        return next(iter(self._client.search_registered_models(self._named)), None)
 
-    def _get(self, client: "MlflowClient", number: str) -> ModelVersion:
-        return _record(client.get_model_version(self.model_name, number))
-
-    def _all(self) -> list[ModelVersion]:
-        """Return every version that has our tags; others stand in nobody's way."""
-        versions: list[MlflowModelVersion] = []
+    def _versions(self) -> "Iterator[MlflowModelVersion]":
+        """Yield every version of the model, those that are not ours too."""
         token: str | None = None
-        with self._mlflow() as client:
-            while True:
-                page = client.search_model_versions(f"name = '{self.model_name}'", page_token=token)
-                versions += page
-                if not (token := page.token):
-                    return [_record(version) for version in versions if _DIGEST in version.tags]
+        while True:
+            page = self._client.search_model_versions(self._named, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _ours(self) -> Iterator[ModelVersion]:
+        """Yield the versions that have our tags; others stand in nobody's way."""
+        return (_record(version) for version in self._versions() if _DIGEST in version.tags)
 
 
 def _record(version: "MlflowModelVersion") -> ModelVersion:

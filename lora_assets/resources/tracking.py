@@ -34,70 +34,62 @@ class TrackedRun:
     """One open MLflow run."""
 
     run_id: str
-    tracking_uri: str
+    client: "MlflowClient"
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Log parameters; logging the same value again is fine, another value is an error."""
-        with mlflow_client(self.tracking_uri) as client:
-            from mlflow.entities import Param
+        from mlflow.entities import Param
 
-            params = [Param(name, str(value)) for name, value in values.items()]
-            client.log_batch(self.run_id, params=params)
+        params = [Param(name, str(value)) for name, value in values.items()]
+        self.client.log_batch(self.run_id, params=params)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers, now, at `step`."""
-        with mlflow_client(self.tracking_uri) as client:
-            from mlflow.entities import Metric
+        from mlflow.entities import Metric
 
-            now = int(time() * 1000)
-            metrics = [Metric(name, value, now, step) for name, value in values.items()]
-            client.log_batch(self.run_id, metrics=metrics)
+        now = int(time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
-        with mlflow_client(self.tracking_uri) as client:
-            for name, value in values.items():
-                client.set_tag(self.run_id, name, value)
+        for name, value in values.items():
+            self.client.set_tag(self.run_id, name, value)
 
     def figure(self, figure: "Figure", name: str) -> None:
         """Store a figure as `name`.png."""
-        with mlflow_client(self.tracking_uri) as client:
-            client.log_figure(self.run_id, figure, f"{name}.png")
+        self.client.log_figure(self.run_id, figure, f"{name}.png")
 
     def table(self, rows: list[Mapping[str, Any]], name: str) -> None:
         """Store rows as a table that MLflow's UI shows."""
         columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
-        with mlflow_client(self.tracking_uri) as client:
-            client.log_table(self.run_id, columns, f"{name}.json")
+        self.client.log_table(self.run_id, columns, f"{name}.json")
 
     def record(self, record: Record, name: str) -> None:
         """Store a record as `name`.json."""
-        with mlflow_client(self.tracking_uri) as client:
-            client.log_text(self.run_id, record.model_dump_json(indent=1), f"{name}.json")
+        self.client.log_text(self.run_id, record.model_dump_json(indent=1), f"{name}.json")
 
     def folder(self, folder: Path, name: str) -> None:
         """Store a folder's files under the artifact path `name`."""
-        with mlflow_client(self.tracking_uri) as client:
-            client.log_artifacts(self.run_id, str(folder), name)
+        self.client.log_artifacts(self.run_id, str(folder), name)
 
     def dataset(self, data: TrainingData, split: SplitName, context: str) -> None:
         """Log a split as an input: name, content digest, source and schema."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
         columns = [
             {"type": "string", "name": name} for name in Row.model_fields if name != "metadata"
         ]
-        with mlflow_client(self.tracking_uri) as client:
-            from mlflow.entities import Dataset, DatasetInput, InputTag
-
-            dataset = Dataset(
-                name=f"{split}-v{data.data_version}",
-                digest=data.digest[:_DATASET_DIGEST_LENGTH],
-                source_type="s3" if data.source.startswith("s3://") else "local",
-                source=json.dumps({"uri": f"{data.source}/{split}.jsonl"}),
-                schema=json.dumps({"mlflow_colspec": columns}),
-                profile=json.dumps(data.splits[split].model_dump()),
-            )
-            tags = [InputTag("mlflow.data.context", context)]
-            client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+        dataset = Dataset(
+            name=f"{split}-v{data.data_version}",
+            digest=data.digest[:_DATASET_DIGEST_LENGTH],
+            source_type="s3" if data.source.startswith("s3://") else "local",
+            source=json.dumps({"uri": f"{data.source}/{split}.jsonl"}),
+            schema=json.dumps({"mlflow_colspec": columns}),
+            profile=json.dumps(data.splits[split].model_dump()),
+        )
+        tags = [InputTag("mlflow.data.context", context)]
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
 
 
 class Tracking(dg.ConfigurableResource[Any]):
@@ -123,20 +115,18 @@ class Tracking(dg.ConfigurableResource[Any]):
 
         The run ends FINISHED with the block, or FAILED with its exception.
         """
-        tags = {KEY_TAG: key, **tags}
         run_id = self._newest(experiment, "RUNNING", {KEY_TAG: key})
         if run_id is None:
-            with mlflow_client(self.tracking_uri) as client:
-                created = client.create_run(self._experiment(client, experiment), run_name=name)
+            created = self._client.create_run(self._experiment(experiment), run_name=name)
             run_id = str(created.info.run_id)
         tracked = self.reopen(run_id)
-        tracked.tags(tags)
+        tracked.tags({KEY_TAG: key, **tags})
+        status = "FAILED"
         try:
             yield tracked
-        except BaseException:
-            self._end(run_id, "FAILED")
-            raise
-        self._end(run_id, "FINISHED")
+            status = "FINISHED"
+        finally:
+            self._client.set_terminated(run_id, status)
 
     def finished(self, experiment: str, key: str, tags: Mapping[str, str]) -> str | None:
         """Return the newest run that ended well under `key` with these tags, or None."""
@@ -144,7 +134,7 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     def reopen(self, run_id: str) -> TrackedRun:
         """Return a run that exists, to add to."""
-        return TrackedRun(run_id, self.tracking_uri)
+        return TrackedRun(run_id, self._client)
 
     def store_verdict(self, run_id: str, verdict: Verdict) -> None:
         """Keep a gate's verdict, with its evidence, on the run that it judges."""
@@ -154,8 +144,7 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     def verdict(self, run_id: str, gate: GateName) -> Verdict | None:
         """Return the verdict that a gate left on a run; None where it left none."""
-        with mlflow_client(self.tracking_uri) as client:
-            stored = client.get_run(run_id).data.tags.get(f"verdict.{gate}")
+        stored = self._client.get_run(run_id).data.tags.get(f"verdict.{gate}")
         return Verdict.model_validate_json(stored) if stored else None
 
     def record(self, run_id: str, name: str, shape: type[Kept]) -> Kept:
@@ -172,36 +161,33 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     def holds(self, run_id: str, name: str, digest: str) -> bool:
         """Return whether a run's artifact folder `name` has the bytes of `digest`."""
-        with mlflow_client(self.tracking_uri) as client:
-            if not client.list_artifacts(run_id, name):
-                return False
+        if not self._client.list_artifacts(run_id, name):
+            return False
         with tempfile.TemporaryDirectory() as folder:
             return digest_folder(self.download(run_id, name, Path(folder))) == digest
 
     def download(self, run_id: str, name: str, to: Path) -> Path:
         """Fetch the artifact folder `name` into `to`; return where it is."""
-        with mlflow_client(self.tracking_uri) as client:
-            return Path(client.download_artifacts(run_id, name, str(to)))
+        return Path(self._client.download_artifacts(run_id, name, str(to)))
+
+    @property
+    def _client(self) -> "MlflowClient":
+        return mlflow_client(self.tracking_uri)
 
     def _newest(self, experiment: str, status: str, tags: Mapping[str, str]) -> str | None:
         conditions = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
-        with mlflow_client(self.tracking_uri) as client:
-            runs = client.search_runs(
-                [self._experiment(client, experiment)],
-                " and ".join([*conditions, f"attributes.status = '{status}'"]),
-                max_results=1,
-            )
+        runs = self._client.search_runs(
+            [self._experiment(experiment)],
+            " and ".join([*conditions, f"attributes.status = '{status}'"]),
+            max_results=1,
+        )
         return str(runs[0].info.run_id) if runs else None
 
-    def _end(self, run_id: str, status: str) -> None:
-        with mlflow_client(self.tracking_uri) as client:
-            client.set_terminated(run_id, status)
-
-    def _experiment(self, client: "MlflowClient", name: str) -> str:
-        experiment = client.get_experiment_by_name(name)
+    def _experiment(self, name: str) -> str:
+        experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             folder = f"{self.artifacts}/{name}" if self.artifacts else None
-            return str(client.create_experiment(name, folder))
+            return str(self._client.create_experiment(name, folder))
         if experiment.lifecycle_stage != "active":
             raise LoraAssetsError(
                 f"MLflow's experiment {name!r} is deleted",

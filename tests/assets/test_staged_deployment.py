@@ -23,7 +23,6 @@ def test_the_live_slot_is_refused_before_anything_is_loaded(
             config=DeployConfig(slot_name=LIVE_SLOT),
             gate_result=version,
             registry=resources.registry,
-            tracking=resources.tracking,
             fleet=resources.fleet,
             work_folder=resources.work_folder,
         )

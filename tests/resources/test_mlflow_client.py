@@ -4,7 +4,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.resources.mlflow_client import mlflow_client
+from lora_assets.resources.mlflow_client import mlflow_errors
 from lora_assets.resources.tracking import Tracking
 from tests.support.stack import free_port
 
@@ -24,7 +24,7 @@ from tests.support.stack import free_port
 def test_the_one_line_says_which_setting_to_correct(said: str, remedy: str) -> None:
     with (
         pytest.raises(LoraAssetsError, match=remedy) as raised,
-        mlflow_client("http://mlflow.nowhere:80"),
+        mlflow_errors("http://mlflow.nowhere:80"),
     ):
         raise MlflowException(f"API request failed {said}\nwith a trace")
     assert "\n" not in str(raised.value)
