@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from lora_assets.cli.main import main
-from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.adapter_files import WEIGHTS
+from lora_assets.serving.replicas import Replicas
 from lora_assets.serving.vllm_plugin import adapters_folder
 
 POINTS = ("half of the bytes copied", "loaded", "in the slot", "one alias moved")
@@ -27,7 +27,7 @@ def interrupt(point: str, act: Callable[[], None], patch: Patch = setattr) -> No
     if point == POINTS[0]:
         patch(adapters_folder, "_write", _copying(act))
         return
-    owner: Any = Registry if point == POINTS[3] else Fleet
+    owner: Any = Registry if point == POINTS[3] else Replicas
     method = {POINTS[1]: "load", POINTS[2]: "renew_slot", POINTS[3]: "set_alias"}[point]
     original = getattr(owner, method)
 

@@ -57,20 +57,21 @@ def take_through(resources: Resources, data_version: str) -> PerfMetrics:
 def promote(
     resources: Resources, data_version: str, run_id: str | None = None, **config: Any
 ) -> ModelVersion:
-    instance = dg.DagsterInstance.ephemeral()
-    instance.add_dynamic_partitions("data_version", [data_version])
     definitions = dg.Definitions(
         assets=[live_deployment],
         resources=vars(resources),
         jobs=[dg.define_asset_job("promote", [live_deployment])],
     )
-    result = definitions.resolve_job_def("promote").execute_in_process(
-        instance=instance,
-        partition_key=data_version,
-        run_id=run_id,
-        run_config={"ops": {"live_deployment": {"config": config}}},
-    )
-    version: ModelVersion = result.output_for_node("live_deployment")
+    # Closed by its own thread: SQLite refuses to have a connection closed by another one.
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("data_version", [data_version])
+        result = definitions.resolve_job_def("promote").execute_in_process(
+            instance=instance,
+            partition_key=data_version,
+            run_id=run_id,
+            run_config={"ops": {"live_deployment": {"config": config}}},
+        )
+        version: ModelVersion = result.output_for_node("live_deployment")
     return version
 
 
