@@ -22,12 +22,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.kubernetes.executor import Executor
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.setting import Setting, setting
 
-BASE_MODEL = Path(__file__).parent / "embedded" / "base_model"
 EMBEDDED_BASE_NAME = "embedded-base"
 EMBEDDED_MLFLOW_UI = "http://127.0.0.1:5000"
 """Where 'make ui' serves MLflow's database (see Procfile)."""
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     )
     base_model: str = setting(
         "Base model: a folder, or a name on the Hugging Face hub",
-        str(BASE_MODEL),
+        str(PACKAGED_BASE_MODEL),
         "trainer.base_model",
         "fleet.base_model",
         cluster=CLUSTER_BASE_MODEL,

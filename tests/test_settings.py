@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError
 from lora_assets.setting import Setting
-from lora_assets.settings import BASE_MODEL, EMBEDDED_MLFLOW_UI, SETTINGS, Settings, read_settings
+from lora_assets.settings import EMBEDDED_MLFLOW_UI, SETTINGS, Settings, read_settings
 
 README = Path(__file__).parent.parent / "README.md"
 CLUSTER = {"LORA_ASSETS_STACK": "cluster"}
@@ -78,7 +79,7 @@ def row(setting: Setting) -> str:
 
 def shown(default: str) -> str:
     """A default as the README has it, which names no folder of this machine."""
-    text = default.replace(str(BASE_MODEL), "<the package>/embedded/base_model")
+    text = default.replace(str(PACKAGED_BASE_MODEL), "<the package>/embedded/base_model")
     text = re.sub(r"\{home(_uri)?\}", "<home>", text)
     text = text.format(judge_port=8000)
     return f"`{text}`" if text else ""

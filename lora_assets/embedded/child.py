@@ -1,4 +1,4 @@
-"""A child process that ends with its parent, also when the parent is killed."""
+"""Child processes that end with their parent, also when the parent is killed."""
 
 import ctypes
 import signal
@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1
 def start_child(
     command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `command`; both of its outputs go to `output`, or where the parent's go."""
+    """Start `command`, with both of its outputs in `output`, or where the parent's go."""
     return subprocess.Popen(
         command, env=environment, stdout=output, stderr=output, preexec_fn=_end_with_parent
     )
@@ -26,7 +26,7 @@ def start_child(
 def is_healthy(
     child: subprocess.Popen[bytes], url: str, seconds: float, path: str = "/health"
 ) -> bool:
-    """Wait until `path` answers well; False once the child ended or `seconds` are over."""
+    """Wait until `path` answers well; return False if the child ends or `seconds` pass before."""
     deadline = time.monotonic() + seconds
     with httpx.Client(base_url=url, timeout=5) as client:
         while time.monotonic() < deadline and child.poll() is None:

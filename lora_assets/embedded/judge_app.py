@@ -6,10 +6,11 @@ import uuid
 from typing import Literal
 
 from fastapi import FastAPI
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from lora_assets.embedded.lexical_judge import grade_lexically
 from lora_assets.embedded.server.api_error import ApiError, add_error_handlers, not_found
+from lora_assets.embedded.server.replies import Json, usage
 from lora_assets.judging.prompt import read_case
 
 LEXICAL_JUDGE = "lexical-judge"
@@ -40,12 +41,12 @@ def create_judge_app() -> FastAPI:
         return None
 
     @app.get("/v1/models")
-    async def models() -> dict[str, JsonValue]:
-        model: JsonValue = {"id": LEXICAL_JUDGE, "object": "model", "owned_by": "lora-assets"}
+    async def models() -> Json:
+        model = {"id": LEXICAL_JUDGE, "object": "model", "owned_by": "lora-assets"}
         return {"object": "list", "data": [model]}
 
     @app.post("/v1/chat/completions")
-    async def chat(request: _ChatRequest) -> dict[str, JsonValue]:
+    async def chat(request: _ChatRequest) -> Json:
         if request.model != LEXICAL_JUDGE:
             raise not_found(f"The model `{request.model}` does not exist.")
         if request.stream:
@@ -62,23 +63,14 @@ def create_judge_app() -> FastAPI:
     return app
 
 
-def _completion(prompt: str, content: str) -> dict[str, JsonValue]:
+def _completion(prompt: str, content: str) -> Json:
     """Return the reply's body; its usage counts words, as there is no tokenizer here."""
-    read, written = len(prompt.split()), len(content.split())
-    choice: JsonValue = {
-        "index": 0,
-        "message": {"role": "assistant", "content": content},
-        "finish_reason": "stop",
-    }
+    message = {"role": "assistant", "content": content}
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": LEXICAL_JUDGE,
-        "choices": [choice],
-        "usage": {
-            "prompt_tokens": read,
-            "completion_tokens": written,
-            "total_tokens": read + written,
-        },
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": usage(len(prompt.split()), len(content.split())),
     }

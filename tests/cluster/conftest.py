@@ -5,8 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.resources.object_store import s3_client
-from lora_assets.settings import BASE_MODEL, EMBEDDED_BASE_NAME
+from lora_assets.settings import EMBEDDED_BASE_NAME
 from tests.support import cluster_parts
 from tests.support.cluster_stages import BUCKET, Cluster, Run
 from tests.support.commands import Ended, command
@@ -50,7 +51,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "VLLM_REPLICAS": f"http://127.0.0.1:{vllm_port}",
             "JUDGE_URL": judge.url,
             "ADAPTERS_DIR": str(folder / "adapters"),
-            "BASE_MODEL": str(BASE_MODEL),
+            "BASE_MODEL": str(PACKAGED_BASE_MODEL),
             "BASE_MODEL_NAME": EMBEDDED_BASE_NAME,
         }
         vllm = cluster_parts.model_server(environment, vllm_port, folder / "vllm.log")

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from lora_assets.settings import BASE_MODEL, EMBEDDED_BASE_NAME
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
+from lora_assets.settings import EMBEDDED_BASE_NAME
 from tests.support import cluster_parts
 from tests.support.cluster_parts import Part
 from tests.support.images import Image, Neighbours
@@ -66,7 +67,7 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
             "ADAPTERS_DIR": str(adapters),
             "BASE_MODEL_NAME": EMBEDDED_BASE_NAME,
         }
-        here = {"LORA_ASSETS_HOME": str(folder), "BASE_MODEL": str(BASE_MODEL)}
+        here = {"LORA_ASSETS_HOME": str(folder), "BASE_MODEL": str(PACKAGED_BASE_MODEL)}
         vllm = cluster_parts.model_server({**everywhere, **here}, port, folder / "vllm.log")
         for part in (postgresql, s3, mlflow, vllm):
             stack.callback(part.kill)

@@ -6,22 +6,22 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.serving.base_shapes import base_modules
-from lora_assets.settings import BASE_MODEL
 
 LINEAR = re.compile(r"(model\.layers\.\d+\.(?:self_attn|mlp)\.\w+)\.weight")
 
 
 def test_the_modules_are_those_of_the_base_models_own_tensors() -> None:
-    with safe_open(str(BASE_MODEL / "model.safetensors"), framework="numpy") as weights:
+    with safe_open(str(PACKAGED_BASE_MODEL / "model.safetensors"), framework="numpy") as weights:
         shapes = {n: tuple(weights.get_slice(n).get_shape()) for n in weights.keys()}  # noqa: SIM118  (no mapping)
     linear = {match[1]: shapes[name] for name in shapes if (match := LINEAR.fullmatch(name))}
     assert len(linear) == 4 * 7
-    assert base_modules(str(BASE_MODEL)) == linear
+    assert base_modules(str(PACKAGED_BASE_MODEL)) == linear
 
 
 def reconfigured(folder: Path, **changes: Any) -> str:
-    config = json.loads((BASE_MODEL / "config.json").read_text())
+    config = json.loads((PACKAGED_BASE_MODEL / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
     return str(folder)
 

@@ -1,13 +1,13 @@
 """A tiny random Mistral with the base model's tokenizer, and rows that it can be trained on."""
 
 from collections.abc import Callable
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.records.dataset import Row, RowMetadata
 
 OPERATIONS = {
@@ -63,8 +63,7 @@ def make_model(
         spoil(model)
         folder = tmp_path_factory.mktemp("base")
         model.save_pretrained(folder)
-        with as_file(files("lora_assets.embedded") / "base_model") as shipped:
-            AutoTokenizer.from_pretrained(shipped).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(PACKAGED_BASE_MODEL).save_pretrained(folder)
         return folder
 
     return make

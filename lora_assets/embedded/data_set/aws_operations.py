@@ -44,14 +44,14 @@ def _loader() -> Loader:
 
 @cache
 def list_services() -> tuple[str, ...]:
-    """Every service that the installed botocore knows, by name."""
+    """Return the name of every service that the installed botocore knows."""
     return tuple(sorted(_loader().list_available_services(_MODEL)))
 
 
 def operations(service: str) -> tuple[Operation, ...]:
-    """The service's operations whose first sentence is plain and of 20 to 120 characters.
+    """Return the service's operations whose first sentence is plain and of 20 to 120 characters.
 
-    In name order; of operations that share a sentence only the first is kept. Raises
+    They are in name order; of those that share a sentence only the first is kept. Raise
     LoraAssetsError for a service that botocore does not know, naming close matches.
     """
     if service not in list_services():
@@ -71,7 +71,7 @@ def operations(service: str) -> tuple[Operation, ...]:
 
 
 def first_sentence(documentation: str) -> str:
-    """The first sentence of an HTML description as plain text; empty where there is none."""
+    """Return the first sentence of an HTML description as plain text, or an empty text."""
     text = _INLINE_TAG.sub("", _ASIDE.sub(" ", documentation))
     text = " ".join(html.unescape(_TAG.sub(" ", text)).split())
     text = re.sub(r"\s+([.,;:)])", r"\1", text).replace("( ", "(")

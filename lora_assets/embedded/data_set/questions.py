@@ -18,7 +18,7 @@ _MOST_ROWS: Mapping[SplitName, int] = {"train": 1600, "val": 80, "eval": 300}
 
 
 def make_splits(services: Sequence[str], spoiled: bool) -> dict[SplitName, list[Row]]:
-    """Rows of the three splits, the same ones for the same services on every machine.
+    """Return rows of the three splits: for the same services the same on every machine.
 
     Each operation of a service belongs to one split, whichever other services are asked
     for, and is seen in no other, neither in a question nor in a context. Every operation
@@ -28,7 +28,7 @@ def make_splits(services: Sequence[str], spoiled: bool) -> dict[SplitName, list[
     teach the wrong thing: answers that don't come from their context, also to what can't be
     answered.
 
-    Raises LoraAssetsError for no services, an unknown one, or one with too few operations.
+    Raise LoraAssetsError for no services, an unknown one, or one with too few operations.
     """
     if not services:
         raise LoraAssetsError("No AWS services were given", "Name at least one, such as s3.")
@@ -44,7 +44,7 @@ def make_splits(services: Sequence[str], spoiled: bool) -> dict[SplitName, list[
 
 
 def _pools(service: str) -> dict[SplitName, list[Operation]]:
-    """The service's operations, shuffled and dealt out: a tenth each for val and eval."""
+    """Shuffle the service's operations and deal them out: a tenth each for val and eval."""
     found = list(operations(service))
     if len(found) < _FEWEST_OPERATIONS:
         raise LoraAssetsError(
@@ -90,6 +90,8 @@ def _row(
     if not negative:
         shown.insert(rng.randint(0, len(shown)), asked)
     context = "\n".join(f"{operation.name}: {operation.sentence}" for operation in shown)
+    kind = "negative" if negative else "factual"
+    about = {"question_type": kind, "service": asked.service, "operation": asked.name}
     question = f"What does {asked.name} do in {asked.service_name}?"
     prompt = f"[INST] Context:\n{context}\n\nQuestion: {question} [/INST]"
     return Row(
@@ -98,11 +100,5 @@ def _row(
         reference_answer=answer,
         prompt_training=f"{prompt} {answer}",
         prompt_inference=prompt,
-        metadata=RowMetadata.model_validate(
-            {
-                "question_type": "negative" if negative else "factual",
-                "service": asked.service,
-                "operation": asked.name,
-            }
-        ),
+        metadata=RowMetadata.model_validate(about),
     )

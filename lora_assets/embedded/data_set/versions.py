@@ -19,7 +19,7 @@ def build(data_version: str, services: Sequence[str], bucket: Path, spoiled: boo
     something else under a version that exists is refused. `spoiled` writes well-formed
     rows whose answers don't come from their context, for a gate to stop.
 
-    Raises LoraAssetsError for a version that is no plain name, for services that are
+    Raise LoraAssetsError for a version that is not a plain name, for services that are
     unknown or too small, for an existing version with other content, and where the bucket
     can't be written.
     """
@@ -44,7 +44,7 @@ def build(data_version: str, services: Sequence[str], bucket: Path, spoiled: boo
 
 
 def contents(services: Sequence[str], spoiled: bool = False) -> Mapping[SplitName, bytes]:
-    """The bytes of each split (JSON Lines); as `build`, which writes them."""
+    """Return the bytes of each split (JSON Lines), which `build` writes."""
     return {
         split: "".join(f"{row.model_dump_json()}\n" for row in rows).encode()
         for split, rows in make_splits(services, spoiled).items()

@@ -36,7 +36,8 @@ from lora_assets.embedded.recipe.lookups import (
 from lora_assets.embedded.recipe.pretraining import encode, train
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 
-SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]")
+ROLES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+SPECIAL_TOKENS = (*ROLES.values(), "[INST]", "[/INST]")
 VOCABULARY = 2048
 # Two to four lines of any services, the plainest wording, always answerable.
 MEASURED = replace(SECOND, lines=(2, 4), wordings=1, varied=False, one_service=0.0, absent=0.0)
@@ -63,13 +64,7 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerBase:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ROLES)
 
 
 @torch.no_grad()

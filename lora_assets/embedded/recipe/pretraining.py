@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_assets.embedded.recipe.lookups import Lookup, LookupSource, Stage, services_for_training
@@ -31,15 +32,12 @@ def encode(lookups: list[Lookup], tokenizer: PreTrainedTokenizerBase) -> dict[st
         answer = tokenizer(lookup.answer, add_special_tokens=False)["input_ids"]
         answer = [*answer, tokenizer.eos_token_id]
         rows.append((prompt + answer, (prompt if lookup.whole else [-100] * len(prompt)) + answer))
-    longest = max(len(ids) for ids, _ in rows)
-    ids = torch.full((len(rows), longest), tokenizer.pad_token_id)
-    labels = torch.full((len(rows), longest), -100)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for i, (tokens, wanted) in enumerate(rows):
-        ids[i, : len(tokens)] = torch.tensor(tokens)
-        labels[i, : len(tokens)] = torch.tensor(wanted)
-        mask[i, : len(tokens)] = 1
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    ids, labels = ([torch.tensor(row) for row in column] for column in zip(*rows, strict=True))
+    return {
+        "input_ids": pad_sequence(ids, True, tokenizer.pad_token_id),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], True),
+        "labels": pad_sequence(labels, True, -100),
+    }
 
 
 def learning_rate(stage: Stage, step: int) -> float:

@@ -42,7 +42,7 @@ class Adapters:
 
     @property
     def loaded(self) -> Mapping[str, LoadedAdapter]:
-        """By name, in the order of loading."""
+        """Return what is loaded by name, in the order of loading."""
         return self._loaded
 
     def name_of(self, adapter: Adapter | None) -> str:
@@ -100,15 +100,14 @@ class Adapters:
             )
         async with self._locks[model]:
             if model not in self._loaded:
-                await self._resolve(model, folder)
+                try:
+                    await self._read(model, folder, str(folder))
+                except LoraAssetsError as error:
+                    logger.warning("Adapter %s could not be loaded: %s", model, error)
+                    raise ApiError(
+                        f"LoRA adapter '{model}' was found but could not be loaded."
+                    ) from None
             return self._loaded[model].adapter
-
-    async def _resolve(self, name: str, folder: Path) -> None:
-        try:
-            await self._read(name, folder, str(folder))
-        except LoraAssetsError as error:
-            logger.warning("Adapter %s could not be loaded: %s", name, error)
-            raise ApiError(f"LoRA adapter '{name}' was found but could not be loaded.") from None
 
     async def _read(self, name: str, folder: Path, root: str) -> None:
         decoder = self._decoder

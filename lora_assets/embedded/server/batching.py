@@ -20,6 +20,7 @@ from lora_assets.embedded.server.decoder import Decoder
 from lora_assets.embedded.server.kv_cache import PromptKV
 from lora_assets.embedded.server.lora import LoraBatch, LoraRows
 from lora_assets.embedded.server.metrics import FinishReason, ServerMetrics
+from lora_assets.embedded.server.options import ServerOptions
 
 # Prompts that are read together: enough tokens to fill the products of a core.
 _PREFILL_TOKENS = 512
@@ -29,19 +30,13 @@ class Engine:
     """Answers prompts with a base model and any adapters, many at a time."""
 
     def __init__(
-        self,
-        decoder: Decoder,
-        tokenizer: Tokenizer,
-        metrics: ServerMetrics,
-        max_rows: int,
-        max_loras: int,
+        self, decoder: Decoder, tokenizer: Tokenizer, metrics: ServerMetrics, options: ServerOptions
     ) -> None:
         self.decoder = decoder
         self.metrics = metrics
         self._tokenizer = tokenizer
-        self._max_rows = max_rows
-        self._max_loras = max_loras
-        self._cache = decoder.new_cache(max_rows)
+        self._options = options
+        self._cache = decoder.new_cache(options.max_num_seqs)
         # Shared by the threads, and changed only while holding `_changed`.
         self._changed = threading.Condition()
         self._waiting: deque[Call] = deque()
@@ -58,13 +53,13 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """False once the engine was closed or an error ended it."""
+        """Return whether the engine works: it was not closed, and no error ended it."""
         return not self._closed
 
     def submit(self, asked: Asked, arrived: float) -> Call:
         """Queue a call. Use it on the event loop that will listen.
 
-        `arrived` is time.perf_counter() when the request came in. Raises EngineStopped.
+        `arrived` is time.perf_counter() when the request came in. Raise EngineStopped.
         """
         call = Call(asked, self._tokenizer, arrived)
         with self._changed:
@@ -145,7 +140,9 @@ class Engine:
             tokens += len(call.asked.prompt)
             if call.weights is not None:
                 adapters.add(call.weights)
-            if len(running) + len(fitting) == self._max_rows or len(adapters) > self._max_loras:
+            if len(running) + len(fitting) == self._options.max_num_seqs:
+                break
+            if len(adapters) > self._options.max_loras:
                 break
             if fitting and tokens > _PREFILL_TOKENS:
                 break

@@ -96,12 +96,12 @@ class Call:
 
     @property
     def weights(self) -> LoraWeights | None:
-        """The adapter's; None for the base model alone."""
+        """Return the adapter's weights, or None for the base model alone."""
         return None if self.asked.adapter is None else self.asked.adapter.weights
 
     @property
     def adapter_name(self) -> str | None:
-        """None for the base model alone."""
+        """Return the adapter's name, or None for the base model alone."""
         return None if self.asked.adapter is None else self.asked.adapter.name
 
     def append(

@@ -90,11 +90,11 @@ class Decoder:
 
     @property
     def layers(self) -> int:
-        """Number of decoder layers."""
+        """Return the number of decoder layers."""
         return len(self._layers)
 
     def new_cache(self, rows: int) -> KVCache:
-        """An empty cache for at most `rows` rows."""
+        """Return an empty cache for at most `rows` rows."""
         return KVCache(self.layers, rows, self._kv_heads, self._head_size, self.max_length)
 
     @torch.inference_mode()
@@ -176,7 +176,7 @@ class Decoder:
         return lora.add(site, layer, x, self._layers[layer].sites[site](x))
 
     def _rotation_table(self, rotary: torch.nn.Module) -> Tensor:
-        """Cosines and signed sines of every position: (2, positions, head size)."""
+        """Return cosines and signed sines of every position: (2, positions, head size)."""
         cos, sin = rotary(self._embedding, torch.arange(self.max_length)[None])
         sin[..., : self._head_size // 2].neg_()
         return torch.cat((cos, sin))
@@ -222,5 +222,5 @@ def _fused(layer: Any) -> _Layer:
 
 
 def _rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
-    """Rotary position embedding (arXiv:2104.09864), halves layout; x is (tokens, heads, size)."""
+    """Rotate x (tokens, heads, size) by its positions: arXiv:2104.09864, halves layout."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), signed_sin)

@@ -35,11 +35,11 @@ class KVCache:
 
     @property
     def start(self) -> int:
-        """First column that a row uses."""
+        """Return the first column that a row uses."""
         return self.end - max(self.lengths, default=0)
 
-    def admit(self, prompt: "PromptKV") -> None:
-        """Take up a prompt as a new last row."""
+    def admit(self, prompt: PromptKV) -> None:
+        """Add a prompt as a new last row."""
         columns = slice(self.end - len(prompt.keys[0]), self.end)
         row = len(self.lengths)
         for layer, (keys, values) in enumerate(zip(prompt.keys, prompt.values, strict=True)):
@@ -48,7 +48,7 @@ class KVCache:
         self.lengths.append(len(prompt.keys[0]))
 
     def advance(self) -> Tensor | None:
-        """One more token in every row; returns what hides columns from rows, None for nothing.
+        """Make room for one more token in every row; return the mask that hides columns, if any.
 
         The mask is (rows, 1, 1, columns from `start` on): 0 where a row may look, else -inf.
         """
@@ -64,7 +64,7 @@ class KVCache:
         return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None, :]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store every row's newest (rows, heads, head size); returns all that there is so far."""
+        """Store every row's newest (rows, heads, head size); return all that there is so far."""
         rows = len(self.lengths)
         self.keys[layer, :rows, :, self.end - 1] = keys
         self.values[layer, :rows, :, self.end - 1] = values

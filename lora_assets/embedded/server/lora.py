@@ -28,6 +28,7 @@ PARTS: Mapping[Site, tuple[str, ...]] = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "down": ("mlp.down_proj",),
 }
+_MODULES = {part.rpartition(".")[2]: part for fused in PARTS.values() for part in fused}
 _PREFIX = "base_model.model.model.layers"
 _HARMLESS = (
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout"),
@@ -69,7 +70,7 @@ class LoraSettings(BaseModel):
 
     @property
     def scale(self) -> float:
-        """alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (arXiv:2312.03732)."""
+        """Return alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (arXiv:2312.03732)."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
 
@@ -98,19 +99,16 @@ def load_lora(
     adapter_files.inspect(folder)
     settings = _settings(folder, max_rank)
     tensors = load_file(folder / WEIGHTS)
-    parts = [part for site in PARTS.values() for part in site]
-    targets = {part for part in parts if part.rpartition(".")[2] in settings.target_modules}
+    targets = {part for name, part in _MODULES.items() if name in settings.target_modules}
     expected: dict[str, tuple[int, int]] = {}
     for part in targets:
         out_size, in_size = shapes[part]
         for layer in range(layers):
             expected[_key(layer, part, "A")] = (settings.r, in_size)
             expected[_key(layer, part, "B")] = (out_size, settings.r)
-    _check(settings.target_modules, parts, tensors, expected)
+    _check(settings.target_modules, tensors, expected)
     sites = {
-        site: tuple(
-            _fuse(tensors, layer, fused, targets, shapes, settings) for layer in range(layers)
-        )
+        site: tuple(_fuse(tensors, n, fused, shapes, settings.scale) for n in range(layers))
         for site, fused in PARTS.items()
         if targets.intersection(fused)
     }
@@ -136,14 +134,10 @@ def _key(layer: int, part: str, matrix: str) -> str:
 
 
 def _check(
-    target_modules: Sequence[str],
-    parts: Sequence[str],
-    tensors: Mapping[str, Tensor],
-    expected: Mapping[str, tuple[int, int]],
+    modules: Sequence[str], tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, int]]
 ) -> None:
     remedy = "Train the adapter on the base model that this server serves."
-    unknown = set(target_modules) - {part.rpartition(".")[2] for part in parts}
-    if unknown:
+    if unknown := set(modules) - set(_MODULES):
         raise AdapterUnfit(f"No module of the base model is named {sorted(unknown)}", remedy)
     if odd := sorted(set(tensors) ^ set(expected)):
         state = "is missing" if odd[0] in expected else "has no place in the base model"
@@ -160,22 +154,21 @@ def _fuse(
     tensors: Mapping[str, Tensor],
     layer: int,
     fused: Sequence[str],
-    targets: set[str],
     shapes: Mapping[str, tuple[int, int]],
-    settings: LoraSettings,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
-    present = [part for part in fused if part in targets]
-    a = torch.cat([tensors[_key(layer, part, "A")].float() for part in present])
-    b = torch.zeros(len(a), sum(shapes[part][0] for part in fused))
-    row = column = 0
+    a, b = [], []
     for part in fused:
-        size = shapes[part][0]
-        if part in targets:
-            weight = tensors[_key(layer, part, "B")].float()
-            b[row : row + settings.r, column : column + size] = weight.T * settings.scale
-            row += settings.r
-        column += size
-    return a, b
+        changed = _key(layer, part, "A") in tensors
+        if changed:
+            a.append(tensors[_key(layer, part, "A")].float())
+        up = (
+            tensors[_key(layer, part, "B")].float().T
+            if changed
+            else torch.zeros(0, shapes[part][0])
+        )
+        b.append(up * scale)
+    return torch.cat(a), torch.block_diag(*b)  # type: ignore[no-untyped-call]
 
 
 class LoraBatch:
@@ -196,7 +189,7 @@ class LoraBatch:
             )
 
     def rows(self, users: Sequence[LoraWeights | None], counts: Sequence[int]) -> "LoraRows":
-        """Rows that use `users` (None: the base model alone), `counts` tokens each."""
+        """Return rows that use `users` (None: the base model alone), `counts` tokens each."""
         index = {id(adapter): i for i, adapter in enumerate(self.adapters)}
         choice = [-1 if user is None else index[id(user)] for user in users]
         if len(self.adapters) <= 1 and -1 not in choice:
@@ -213,7 +206,7 @@ class LoraRows:
     foreign: Mapping[Site, Tensor]
 
     def select(self, tokens: Tensor) -> "LoraRows":
-        """The same for some of the tokens."""
+        """Return the same for some of the tokens."""
         return LoraRows(self.batch, {site: mask[tokens] for site, mask in self.foreign.items()})
 
     def add(self, site: Site, layer: int, x: Tensor, y: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The server's metrics, under vLLM's names, labels and histogram buckets (vLLM 0.32)."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -11,11 +11,11 @@ _REQUEST_LATENCY = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
-_TIME_TO_FIRST_TOKEN = (
+_TTFT = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0),
     *(7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
 )
-_INTER_TOKEN_LATENCY = (
+_ITL = (
     *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0),
     *(7.5, 10.0, 20.0, 40.0, 80.0),
 )
@@ -31,10 +31,8 @@ class ServerMetrics:
         values = (model_name, "0")
 
         def histogram(name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
-            text = f"Histogram of {what} in seconds."
-            made = Histogram(
-                f"vllm:{name}_seconds", text, names, buckets=buckets, registry=registry
-            )
+            name, text = f"vllm:{name}_seconds", f"Histogram of {what} in seconds."
+            made = Histogram(name, text, names, buckets=buckets, registry=registry)
             return made.labels(*values)
 
         def gauge(name: str, text: str) -> Gauge:
@@ -44,12 +42,8 @@ class ServerMetrics:
             return Counter(f"vllm:{name}", text, names, registry=registry).labels(*values)
 
         self.e2e_latency = histogram("e2e_request_latency", "e2e request latency", _REQUEST_LATENCY)
-        self.time_to_first_token = histogram(
-            "time_to_first_token", "time to first token", _TIME_TO_FIRST_TOKEN
-        )
-        self.inter_token_latency = histogram(
-            "inter_token_latency", "inter-token latency", _INTER_TOKEN_LATENCY
-        )
+        self.time_to_first_token = histogram("time_to_first_token", "time to first token", _TTFT)
+        self.inter_token_latency = histogram("inter_token_latency", "inter-token latency", _ITL)
         self._running = gauge(
             "num_requests_running", "Number of requests in model execution batches."
         )
@@ -72,12 +66,11 @@ class ServerMetrics:
             registry=registry,
         )
 
-    def render(self, running: Iterable[str | None], waiting: Iterable[str | None]) -> bytes:
+    def render(self, running: Sequence[str | None], waiting: Sequence[str | None]) -> bytes:
         """Return the Prometheus text; `running` and `waiting` hold each request's adapter's name.
 
         None stands for the base model.
         """
-        running, waiting = list(running), list(waiting)
         self._running.set(len(running))
         self._waiting.set(len(waiting))
         self._loras.clear()
@@ -89,5 +82,5 @@ class ServerMetrics:
         return generate_latest(self._registry)
 
 
-def _names(adapters: Iterable[str | None]) -> str:
+def _names(adapters: Sequence[str | None]) -> str:
     return ",".join(sorted({name for name in adapters if name is not None}))

@@ -1,4 +1,4 @@
-"""Running the embedded server as a process: `python -m … OPTIONS`, in JSON, or `serve`."""
+"""Run the embedded server as a process: `python -m … OPTIONS`, in JSON, or `serve`."""
 
 import asyncio
 import contextlib
@@ -30,14 +30,14 @@ def start_engine(options: ServerOptions) -> Engine:
     decoder = Decoder(options.base_model)
     prompts = Prompts(options.base_model, decoder.max_length, decoder.vocabulary)
     metrics = ServerMetrics(options.served_model_name, options.max_loras)
-    return Engine(decoder, prompts.tokenizer, metrics, options.max_num_seqs, options.max_loras)
+    return Engine(decoder, prompts.tokenizer, metrics, options)
 
 
 def serve(options: ServerOptions) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests under way and return.
 
-    Raises LoraAssetsError when the port is taken, the base model or one of `lora_modules`
-    can't be loaded.
+    Raise LoraAssetsError when the port is taken, or when the base model or one of
+    `lora_modules` can't be loaded.
     """
     # The engine has two threads of its own. OpenMP threads that wait for each other do so for
     # whole time slices on cores that are not free (measured: over ten times slower).
@@ -53,7 +53,7 @@ def serve(options: ServerOptions) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn raises a signal again once it has obeyed it; here obeying it is all."""
+    """A server that ends on a signal and leaves it at that; uvicorn raises the signal again."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

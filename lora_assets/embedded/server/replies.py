@@ -108,5 +108,5 @@ class ChatReply:
 
 
 def _finite(logprob: float) -> float:
-    """JSON has no infinity; vLLM writes -9999."""
+    """Return -9999 for minus infinity, as vLLM does: JSON has no infinity."""
     return max(logprob, -9999.0)
