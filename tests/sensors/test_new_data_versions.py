@@ -12,12 +12,23 @@ from lora_assets.assets.run_tags import PASSED_OVER
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.lifecycle import STAGES
 from lora_assets.local.dead_processes import PROCESS_TAG, this_process
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.sensors import history
 from tests.support.automated import Automated
 from tests.support.backfills import requested
 
 ORDER = list(STAGES)
 TRAIN, SERVE = ORDER[:3], ORDER[3:]
+BY_HAND = pytest.mark.parametrize(
+    "automated", [{"LORA_ASSETS_PROMOTION": "manual"}], ids=["by hand"], indirect=True
+)
+"""Where promotion waits for a person."""
+
+
+@pytest.fixture
+def automated(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Automated]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Automated(tmp_path, instance, **getattr(request, "param", {}))
 
 
 @pytest.fixture
@@ -27,24 +38,15 @@ def on(automated: Automated) -> Automated:
     return automated
 
 
-@pytest.fixture
-def by_hand(tmp_path: Path) -> Iterator[Automated]:
-    """The same, where promotion waits for a person."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        automated = Automated(tmp_path, instance, LORA_ASSETS_PROMOTION="manual")
-        assert automated.wanted() == {}
-        yield automated
-
-
 def test_a_complete_version_becomes_a_partition_and_starts_an_incomplete_one_waits(
     on: Automated,
 ) -> None:
     on.put("1")
-    on.put("2", "train", "val")
+    on.put("2", splits=("train", "val"))
     on.put(".3.aside")
     assert on.wanted() == {"1": TRAIN}
     assert on.instance.get_dynamic_partitions("data_version") == ["1"]
-    on.put("2", "eval")
+    on.put("2", splits=("eval",))
     assert on.wanted() == {"1": TRAIN, "2": TRAIN}
 
 
@@ -84,19 +86,17 @@ def test_a_tick_that_crashes_or_is_repeated_asks_for_the_same_run_again(on: Auto
 
 
 def test_a_version_with_a_run_under_way_is_left_alone(on: Automated) -> None:
-    on.put("1")
-    (request,) = on.tick().run_requests or ()
-    run = on.launch(request)
-    for status in ("RUN_START", "RUN_CANCELING"):
+    run = on.start("1")
+    for status in ("START", "CANCELING"):
         assert on.wanted() == {}
         report(on, run, status)
         assert on.wanted() == {}
-    report(on, run, "RUN_SUCCESS")
-    assert "1 waits" in str(on.tick().skip_reason)
+    report(on, run, "SUCCESS")
+    assert "1 waits" in on.reason()
 
 
 def report(on: Automated, run: dg.DagsterRun, event: str) -> None:
-    entry = dg.DagsterEvent(event_type_value=f"PIPELINE{event[3:]}", job_name=run.job_name)
+    entry = dg.DagsterEvent(event_type_value=f"PIPELINE_{event}", job_name=run.job_name)
     on.instance.report_dagster_event(entry, run.run_id)
 
 
@@ -104,38 +104,23 @@ def test_what_a_person_stopped_is_left_alone_until_somebody_works_on_it_again(
     on: Automated,
 ) -> None:
     on.put("1")
-    job = on.definitions.resolve_job_def("train")
-
-    def by_hand() -> dg.DagsterRun:
-        return on.instance.create_run_for_job(
-            job, tags={"dagster/partition": "1"}, status=dg.DagsterRunStatus.STARTED
-        )
-
-    stopped = by_hand()
-    report(on, stopped, "RUN_CANCELING")
-    report(on, stopped, "RUN_CANCELED")
-    assert "1 was cancelled" in str(on.tick().skip_reason)
-    again = by_hand()
-    report(on, again, "RUN_FAILURE")
+    stopped = on.run("1")
+    report(on, stopped, "CANCELING")
+    report(on, stopped, "CANCELED")
+    assert "1 was cancelled" in on.reason()
+    report(on, on.run("1"), "FAILURE")
     assert on.wanted() == {"1": TRAIN}
 
 
 def test_a_command_whose_process_is_gone_holds_no_version(on: Automated) -> None:
     on.put("1")
-    job = on.definitions.resolve_job_def("train")
     gone = this_process().rpartition(":")[0] + ":0"
     for process, parent, wanted in (
         (this_process(), None, {}),
         (gone, "launched-again-in-the-ui", {}),
         (gone, None, {"1": TRAIN}),
     ):
-        run = on.instance.create_run_for_job(
-            job,
-            tags={PROCESS_TAG: process, "dagster/partition": "1"},
-            status=dg.DagsterRunStatus.STARTED,
-            parent_run_id=parent,
-            root_run_id=parent,
-        )
+        run = on.run("1", tags={PROCESS_TAG: process}, parent_run_id=parent, root_run_id=parent)
         assert on.wanted() == wanted
         on.instance.delete_run(run.run_id)
 
@@ -144,16 +129,14 @@ def test_a_run_that_was_made_and_never_launched_holds_its_version_for_ten_minute
     on: Automated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on.put("1")
-    job = on.definitions.resolve_job_def("train")
-    on.instance.create_run_for_job(job, tags={"dagster/partition": "1"})
+    on.run("1", status=dg.DagsterRunStatus.NOT_STARTED)
     assert on.wanted() == {}
     monkeypatch.setattr(history, "time", lambda: time() + 600)
     assert on.wanted() == {"1": TRAIN}
 
 
 def test_one_version_is_served_at_a_time_the_newest_first(on: Automated) -> None:
-    for version in ("9", "10", "11"):
-        on.put(version)
+    on.put("9", "10", "11")
     on.make("9", *TRAIN)
     on.make("10", *TRAIN)
     requests = on.tick().run_requests or ()
@@ -164,14 +147,13 @@ def test_one_version_is_served_at_a_time_the_newest_first(on: Automated) -> None
 
 
 def test_a_failed_gate_stops_its_version_alone(on: Automated) -> None:
-    for version in ("1", "2"):
-        on.put(version)
+    on.put("1", "2")
     on.make("1", *TRAIN[:2], failed="quality_gate")
     on.make("2", *TRAIN)
     (request,) = on.tick().run_requests or ()
     assert request.partition_key == "2"
     on.launch(request)
-    assert "1 under way, 1 stopped by a gate" in str(on.tick().skip_reason)
+    assert "1 under way, 1 stopped by a gate" in on.reason()
 
 
 def test_a_run_that_ends_without_a_verdict_is_launched_again_later_with_a_bound(
@@ -182,47 +164,43 @@ def test_a_run_that_ends_without_a_verdict_is_launched_again_later_with_a_bound(
     for attempt in range(1, MAX_ATTEMPTS + 1):
         on.instance.report_run_failed(on.launch(request))
         reason = "gave up" if attempt == MAX_ATTEMPTS else "1 waits before the next attempt"
-        result = on.tick()
-        assert not result.run_requests
-        assert reason in str(result.skip_reason)
+        assert reason in on.reason()
 
 
 def test_a_run_that_dagster_will_try_again_is_not_launched_beside_it(on: Automated) -> None:
-    on.put("1")
-    (request,) = on.tick().run_requests or ()
-    run = on.launch(request)
+    run = on.start("1")
     on.instance.report_run_failed(run)
     on.instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
-    assert "1 is tried again by Dagster" in str(on.tick().skip_reason)
+    assert "1 is tried again by Dagster" in on.reason()
 
 
 def test_a_run_that_a_person_cancelled_is_not_launched_again(on: Automated) -> None:
-    on.put("1")
-    (request,) = on.tick().run_requests or ()
-    on.instance.report_run_canceled(on.launch(request))
-    result = on.tick()
-    assert not result.run_requests
-    assert "1 was cancelled" in str(result.skip_reason)
+    on.instance.report_run_canceled(on.start("1"))
+    assert "1 was cancelled" in on.reason()
 
 
 def test_a_version_that_a_backfill_has_is_left_to_it(on: Automated) -> None:
-    on.put("1")
-    on.put("2")
+    on.put("1", "2")
     on.instance.add_dynamic_partitions("data_version", ["1", "2"])
     on.instance.add_backfill(requested(on.instance, on.definitions, "backfill", ["2"]))
     assert on.instance.get_backfill("backfill").status == BulkActionStatus.REQUESTED
     assert on.wanted() == {"1": TRAIN}
 
 
+def past_its_gates(
+    on: Automated, data_version: str, against: ModelVersion | None = None
+) -> ModelVersion:
+    on.put(data_version)
+    on.make(data_version, *ORDER[:-1])
+    return on.registry.know(data_version, against)
+
+
 def test_a_version_past_its_gates_is_promoted_and_one_compared_with_another_live_is_compared_again(
     on: Automated,
 ) -> None:
-    first = on.registry.know("1", None)
-    for version in ("1", "2", "3"):
-        on.put(version)
-        on.make(version, *ORDER[:-1])
-    on.registry.know("2", first)
-    on.registry.know("3", None)
+    first = past_its_gates(on, "1")
+    past_its_gates(on, "2", against=first)
+    past_its_gates(on, "3")
     assert on.wanted() == {"3": ["live_deployment"]}
     on.registry.live.append(first)
     again = on.tick().run_requests or ()
@@ -236,10 +214,8 @@ def test_a_version_past_its_gates_is_promoted_and_one_compared_with_another_live
 def test_a_version_without_verdicts_keeps_no_other_and_one_trained_again_is_served_again(
     on: Automated,
 ) -> None:
-    for version in ("1", "2"):
-        on.put(version)
-        on.make(version, *ORDER[:-1])
-        on.registry.know(version, None)
+    past_its_gates(on, "1")
+    past_its_gates(on, "2")
     del on.registry.compared_with["2"]
     assert on.wanted() == {"1": ["live_deployment"]}
     on.make("2", *TRAIN[1:])
@@ -249,48 +225,37 @@ def test_a_version_without_verdicts_keeps_no_other_and_one_trained_again_is_serv
 def test_a_version_that_went_live_in_a_run_that_died_is_not_compared_with_itself(
     on: Automated,
 ) -> None:
-    on.put("1")
-    on.make("1", *ORDER[:-1])
-    on.registry.live.append(on.registry.know("1", None))
+    on.registry.live.append(past_its_gates(on, "1"))
     assert on.wanted() == {"1": ["live_deployment"]}
 
 
-def test_without_automatic_promotion_a_version_past_its_gates_waits(by_hand: Automated) -> None:
-    by_hand.put("1")
-    by_hand.make("1", *TRAIN)
-    assert by_hand.wanted() == {"1": SERVE[:-1]}
-    by_hand.make("1", *SERVE[:-1])
-    by_hand.registry.know("1", None)
-    assert by_hand.wanted() == {}
-    by_hand.registry.live.append(by_hand.registry.know("0", None))
-    assert by_hand.wanted() == {"1": SERVE[1:-1]}
+@BY_HAND
+def test_without_automatic_promotion_a_version_past_its_gates_waits(on: Automated) -> None:
+    on.put("1")
+    on.make("1", *TRAIN)
+    assert on.wanted() == {"1": SERVE[:-1]}
+    past_its_gates(on, "1")
+    assert on.wanted() == {}
+    on.registry.live.append(on.registry.know("0", None))
+    assert on.wanted() == {"1": SERVE[1:-1]}
 
 
+@BY_HAND
 def test_what_a_backfill_was_to_promote_is_compared_and_promoted_before_what_waits_for_a_person(
-    by_hand: Automated,
+    on: Automated,
 ) -> None:
-    live = by_hand.registry.know("1", None)
-    by_hand.registry.live.append(live)
+    live = on.registry.know("1", None)
+    on.registry.live.append(live)
     for version in ("2", "3", "4"):
-        by_hand.put(version)
-        by_hand.make(version, *ORDER[:-1])
-        by_hand.registry.know(version, None)
-    passed_over(by_hand, "2", CAUSE_TAG)
-    assert by_hand.wanted() == {"4": SERVE[1:-1]}
-    passed_over(by_hand, "3", "dagster/backfill")
-    assert by_hand.wanted() == {"3": SERVE[1:]}
-    by_hand.registry.compared_with["3"] = live
-    assert by_hand.wanted() == {"3": ["live_deployment"]}
-    by_hand.make("3", "live_deployment")
-    by_hand.registry.live.append(by_hand.registry.by_data_version["3"])
-    assert by_hand.wanted() == {"4": SERVE[1:-1]}
-
-
-def passed_over(on: Automated, data_version: str, launched_by: str) -> None:
-    """A run that found its version overtaken, launched by the holder of this tag."""
-    job = on.definitions.resolve_job_def("lifecycle")
-    on.instance.create_run_for_job(
-        job.get_subset(asset_selection={dg.AssetKey("live_deployment")}),
-        tags={"dagster/partition": data_version, launched_by: "any", **PASSED_OVER},
-        status=dg.DagsterRunStatus.SUCCESS,
-    )
+        past_its_gates(on, version)
+    ended = dg.DagsterRunStatus.SUCCESS
+    on.run("2", "live_deployment", status=ended, tags={CAUSE_TAG: "any", **PASSED_OVER})
+    assert on.wanted() == {"4": SERVE[1:-1]}
+    by_backfill = {"dagster/backfill": "any", **PASSED_OVER}
+    on.run("3", "live_deployment", status=ended, tags=by_backfill)
+    assert on.wanted() == {"3": SERVE[1:]}
+    on.registry.compared_with["3"] = live
+    assert on.wanted() == {"3": ["live_deployment"]}
+    on.make("3", "live_deployment")
+    on.registry.live.append(on.registry.by_data_version["3"])
+    assert on.wanted() == {"4": SERVE[1:-1]}

@@ -7,22 +7,18 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import torch
 
 from lora_assets.assets.run_tags import WHY
 from lora_assets.assets.served import ensure_loaded
-from lora_assets.embedded.server.api import create_app
-from lora_assets.embedded.server.options import ServerOptions
-from lora_assets.embedded.server.process import start_engine
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
+from lora_assets.records import short
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
-from tests.support.doubles.broken_vllm import listening
 from tests.support.repairs import Watch
 from tests.support.stack import free_port, trained
 
@@ -38,10 +34,10 @@ def watch(resources: Resources) -> Iterator[Watch]:
 def deploy(watch: Watch, folder: Path, alias: Alias) -> ModelVersion:
     """An adapter that is served everywhere as its alias says."""
     version = watch.registry.register(trained(watch.resources, folder, "1"))
-    ensure_loaded(watch.registry, watch.fleet.discover(), version, watch.resources.work_folder)
+    ensure_loaded(watch.registry, watch.replicas, version, watch.resources.work_folder)
     if alias in SLOTS:
         slot, name = SLOTS[alias], version.serving_name
-        watch.fleet.discover().renew_slot(slot, name, version.digest, smoke.PROMPTS)
+        watch.replicas.renew_slot(slot, name, version.digest, smoke.PROMPTS)
     watch.registry.set_alias(alias, version)
     return version
 
@@ -55,14 +51,6 @@ def promotion(version: ModelVersion) -> Promotion:
     return Promotion(source_alias="staged", version=version, replaced=None, run_id="run")
 
 
-def joined_by(watch: Watch, url: str) -> Watch:
-    """The stack with a second replica."""
-    fleet = watch.fleet
-    urls = [fleet.vllm_url, url]
-    larger = Fleet(vllm_url=urls[0], adapters_dir=fleet.adapters_dir, replica_urls=urls)
-    return replace(watch, resources=replace(watch.resources, fleet=larger))
-
-
 def test_before_the_first_promotion_there_is_nothing_to_repair(watch: Watch) -> None:
     assert "Every replica serves" in watch.skipped()
     watch.repair()
@@ -70,11 +58,11 @@ def test_before_the_first_promotion_there_is_nothing_to_repair(watch: Watch) -> 
 
 
 def unload(watch: Watch, version: ModelVersion) -> None:
-    watch.fleet.discover().members[0].unload(version.serving_name)
+    watch.replicas.members[0].unload(version.serving_name)
 
 
 def empty_the_slot(watch: Watch, version: ModelVersion) -> None:
-    watch.fleet.discover().members[0].folder.clear_slot(SLOTS["live"])
+    watch.replicas.members[0].folder.clear_slot(SLOTS["live"])
 
 
 def damage(watch: Watch, version: ModelVersion) -> None:
@@ -88,9 +76,7 @@ def remove(watch: Watch, version: ModelVersion) -> None:
 
 @pytest.mark.parametrize("harm", [unload, empty_the_slot, damage, remove])
 def test_what_went_missing_is_named_and_brought_back(
-    watch: Watch,
-    live: ModelVersion,
-    harm: Callable[[Watch, ModelVersion], None],
+    watch: Watch, live: ModelVersion, harm: Callable[[Watch, ModelVersion], None]
 ) -> None:
     assert "Every replica serves" in watch.skipped()
     harm(watch, live)
@@ -100,9 +86,9 @@ def test_what_went_missing_is_named_and_brought_back(
     assert f"expected {live.digest[:12]}" in found
     watch.repair()
     assert "Every replica serves" in watch.skipped()
-    assert watch.fleet.discover().holds(live.digest)
-    assert watch.fleet.discover().serving(SLOTS["live"]) == {url: live.digest}
-    watch.fleet.discover().members[0].complete(SLOTS["live"], "a", 1)
+    assert watch.replicas.holds(live.digest)
+    assert watch.replicas.serving(SLOTS["live"]) == {url: live.digest}
+    watch.replicas.members[0].complete(SLOTS["live"], "a", 1)
     shown = watch.instance.fetch_observations(dg.AssetKey("live_deployment"), limit=1).records
     assert shown[0].partition_key == live.data_version
     (row,) = shown[0].asset_observation.metadata["replicas"].value.records
@@ -110,60 +96,32 @@ def test_what_went_missing_is_named_and_brought_back(
 
 
 def test_a_slot_that_stands_for_another_adapter_is_put_back(
-    watch: Watch,
-    live: ModelVersion,
-    adapter_folders: tuple[Path, ...],
+    watch: Watch, live: ModelVersion, adapter_folders: tuple[Path, ...]
 ) -> None:
     other = deploy(watch, adapter_folders[1], "candidate")
     slot = SLOTS["live"]
-    watch.fleet.discover().renew_slot(slot, other.serving_name, other.digest, smoke.PROMPTS)
-    found = watch.requested()
-    url = watch.fleet.vllm_url
-    assert found == f"{url} serves {other.digest[:12]} as {slot}, expected {live.digest[:12]}"
+    watch.replicas.renew_slot(slot, other.serving_name, other.digest, smoke.PROMPTS)
+    url, expected = watch.fleet.vllm_url, short(live.digest)
+    assert watch.requested() == f"{url} serves {short(other.digest)} as {slot}, expected {expected}"
     watch.repair()
-    assert watch.fleet.discover().serving(slot) == {url: live.digest}
+    assert watch.replicas.serving(slot) == {url: live.digest}
 
 
 def test_previous_and_staged_are_brought_back_too(
-    watch: Watch,
-    live: ModelVersion,
-    adapter_folders: tuple[Path, ...],
+    watch: Watch, live: ModelVersion, adapter_folders: tuple[Path, ...]
 ) -> None:
     previous = deploy(watch, adapter_folders[1], "previous")
     staged = deploy(watch, adapter_folders[2], "staged")
     for version in (previous, staged):
         unload(watch, version)
     names = {previous.serving_name, staged.serving_name, SLOTS["staged"]}
-    assert {
-        each.name for each in find_drift(watch.registry, watch.fleet, watch.fleet.discover())
-    } == names
+    drift = find_drift(watch.registry, watch.fleet, watch.replicas)
+    assert {each.name for each in drift} == names
     watch.repair()
-    loaded = watch.fleet.discover().members[0].loaded()
+    loaded = watch.replicas.members[0].loaded()
     assert names <= set(loaded)
     assert Path(loaded[SLOTS["staged"]]).name == staged.digest
     assert Path(loaded[SLOTS["live"]]).name == live.digest
-
-
-def test_a_replica_that_joins_empty_gets_what_the_others_serve(
-    watch: Watch, live: ModelVersion
-) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    options = ServerOptions(adapters_dir=Path(watch.fleet.adapters_dir))
-    engine = start_engine(options)
-    try:
-        with listening(create_app(engine, options)) as joined:
-            larger = joined_by(watch, joined)
-            urls = [watch.fleet.vllm_url, joined]
-            assert larger.requested().startswith(f"{joined} serves nothing as ")
-            larger.repair()
-            assert larger.fleet.discover().serving(SLOTS["live"]) == dict.fromkeys(
-                urls, live.digest
-            )
-            assert "Every replica serves" in larger.skipped()
-    finally:
-        engine.close()
-        torch.set_num_threads(threads)
 
 
 def test_a_promotion_under_way_is_left_to_itself(watch: Watch, live: ModelVersion) -> None:
@@ -171,7 +129,7 @@ def test_a_promotion_under_way_is_left_to_itself(watch: Watch, live: ModelVersio
     watch.registry.begin_promotion(promotion(live))
     assert "promotion is under way" in watch.skipped()
     watch.repair()
-    assert watch.fleet.discover().serving(SLOTS["live"]) == {watch.fleet.vllm_url: None}
+    assert watch.replicas.serving(SLOTS["live"]) == {watch.fleet.vllm_url: None}
 
 
 def test_a_repair_under_way_is_not_started_again(watch: Watch, live: ModelVersion) -> None:
@@ -216,20 +174,19 @@ def test_what_a_promotion_changed_in_between_is_no_drift(watch: Watch, live: Mod
 
 def test_a_dead_replica_is_named_by_the_tick(watch: Watch, live: ModelVersion) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
+    url, adapters = watch.fleet.vllm_url, watch.fleet.adapters_dir
+    fleet = Fleet(vllm_url=url, adapters_dir=adapters, replica_urls=[url, dead])
     with pytest.raises(LoraAssetsError, match=f"{dead} is unreachable"):
-        joined_by(watch, dead).tick()
+        replace(watch, resources=replace(watch.resources, fleet=fleet)).tick()
 
 
 def test_an_adapter_damaged_in_the_registry_too_is_not_put_back(
-    watch: Watch,
-    live: ModelVersion,
-    tmp_path: Path,
-    adapter_folders: tuple[Path, ...],
+    watch: Watch, live: ModelVersion, tmp_path: Path, adapter_folders: tuple[Path, ...]
 ) -> None:
     damage(watch, live)
     (stored,) = tmp_path.glob(f"mlflow-artifacts/**/{WEIGHTS}")
     stored.write_bytes(stored.read_bytes()[:-1] + b"!")
     with pytest.raises(LoraAssetsError, match=f"expected {live.digest[:12]}"):
         watch.repair()
-    assert not watch.fleet.discover().holds(live.digest)
-    watch.fleet.discover().place(adapter_folders[0], live.digest)  # For the tests that follow.
+    assert not watch.replicas.holds(live.digest)
+    watch.replicas.place(adapter_folders[0], live.digest)  # For the tests that follow.

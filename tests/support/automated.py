@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.definitions import make_definitions
 from lora_assets.lifecycle import STAGES
+from lora_assets.records.dataset import SPLITS
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.registry import Registry
 from lora_assets.settings import read_settings
-from lora_assets.stack_resources import Resources, make_resources
+from lora_assets.stack_resources import make_resources
 from tests.support.records import model_version, passed_verdict
 
 
@@ -54,18 +55,19 @@ class Automated:
             {"LORA_ASSETS_HOME": str(home), "LORA_ASSETS_PROMOTION": "automatic", **environment}
         )
         self.instance = instance
-        self.resources: Resources = make_resources(settings)
+        self.resources = make_resources(settings)
         self.registry = KnownVersions(tracking_uri="none", model_name="model")
         for known in ("by_data_version", "compared_with", "live"):
             getattr(KnownVersions, known).clear()
         self.definitions = make_definitions(settings)
         self.cursor: str | None = None
 
-    def put(self, data_version: str, *splits: str) -> None:
-        """Put splits of a data version into the bucket; all three without any named."""
-        for split in splits or ("train", "val", "eval"):
-            key = f"data/processed/{data_version}/{split}.jsonl"
-            self.resources.data_bucket.store.put(key, b"{}\n")
+    def put(self, *data_versions: str, splits: Sequence[str] = SPLITS) -> None:
+        """Put these splits of data versions into the bucket."""
+        for data_version in data_versions:
+            for split in splits:
+                key = f"data/processed/{data_version}/{split}.jsonl"
+                self.resources.data_bucket.store.put(key, b"{}\n")
 
     def tick(self, crashes: bool = False) -> dg.SensorResult:
         """One tick as the daemon runs it; one that crashes has added its partitions only."""
@@ -95,16 +97,37 @@ class Automated:
             if request.asset_selection is not None
         }
 
+    def reason(self) -> str:
+        """Why a tick launches nothing."""
+        result = self.tick()
+        assert not result.run_requests
+        return str(result.skip_reason)
+
+    def run(
+        self,
+        data_version: str,
+        *assets: str,
+        tags: Mapping[str, str] = {},
+        status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED,
+        **others: Any,
+    ) -> dg.DagsterRun:
+        """A run of a data version, over the whole graph without any assets named."""
+        keys = {dg.AssetKey(asset) for asset in assets or STAGES}
+        job = self.definitions.resolve_job_def("lifecycle").get_subset(asset_selection=keys)
+        tags = {"dagster/partition": data_version, **tags}
+        return self.instance.create_run_for_job(job, tags=tags, status=status, **others)
+
     def launch(self, request: dg.RunRequest) -> dg.DagsterRun:
         """What the daemon makes of a request."""
-        tags = {
-            **request.tags,
-            "dagster/partition": str(request.partition_key),
-            "dagster/run_key": str(request.run_key),
-        }
-        job = self.definitions.resolve_job_def("lifecycle")
-        status = dg.DagsterRunStatus.STARTING
-        return self.instance.create_run_for_job(job, tags=tags, status=status)
+        tags = {**request.tags, "dagster/run_key": str(request.run_key)}
+        starting = dg.DagsterRunStatus.STARTING
+        return self.run(str(request.partition_key), tags=tags, status=starting)
+
+    def start(self, data_version: str) -> dg.DagsterRun:
+        """The run of a data version that a tick launches."""
+        self.put(data_version)
+        (request,) = self.tick().run_requests or ()
+        return self.launch(request)
 
     def make(self, data_version: str, *assets: str, failed: str | None = None) -> None:
         """A run that made these assets, its gates passed but for the one that failed."""

@@ -1,11 +1,10 @@
 """Webserver, daemon, code server and embedded server as processes that can be killed."""
 
 import os
-import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import dagster as dg
 import httpx
 import psutil
-from dagster import DagsterInstance
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 from dagster._core.scheduler.instigation import SensorInstigatorData
@@ -24,8 +22,8 @@ from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.lifecycle import STAGES
 from lora_assets.local.instance import open_instance
 from lora_assets.sensors.history import read_progress, unfinished_runs
-from lora_assets.settings import Settings, read_settings
-from lora_assets.stack_resources import Resources, make_resources
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support.doubles.webhook_receiver import WebhookReceiver
 from tests.support.stack import free_port, stack_environment
 
@@ -34,22 +32,20 @@ SENSOR = "new_data_versions"
 START_SECONDS = 900.0
 PATIENCE_SECONDS = 60.0
 
+START_SENSOR = "mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename } }"
+LAUNCH_BACKFILL = (
+    "mutation($b: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $b) "
+    "{ ... on LaunchBackfillSuccess { backfillId } } }"
+)
 
-@dataclass
+
 class Running:
     """The whole stack under `home`, its sensor switched on, each process by name."""
 
-    home: Path
-    environment: Mapping[str, str] = field(init=False)
-    settings: Settings = field(init=False)
-    resources: Resources = field(init=False)
-    webhook: WebhookReceiver = field(init=False, default_factory=WebhookReceiver)
-    instance: DagsterInstance = field(init=False)
-    dagster_url: str = field(init=False)
-    processes: dict[str, Popen[bytes]] = field(init=False, default_factory=dict)
-    _commands: dict[str, Sequence[str]] = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.webhook = WebhookReceiver()
+        self.processes: dict[str, Popen[bytes]] = {}
         web, code = free_port(), free_port()
         self.dagster_url = f"http://127.0.0.1:{web}"
         own = {
@@ -59,7 +55,7 @@ class Running:
             "DAGSTER_URL": self.dagster_url,
             "LORA_ASSETS_WEBHOOK": self.webhook.url,
         }
-        self.environment = {**os.environ, **own}
+        self.environment: Mapping[str, str] = {**os.environ, **own}
         self.settings = read_settings(own)
         self.resources = make_resources(self.settings)
         self.instance = open_instance(self.settings.dagster_home, managed=True)
@@ -72,7 +68,7 @@ class Running:
         python = [sys.executable, "-m"]
         module = ["--module-name", "lora_assets.definitions", "--location-name", LOCATION]
         at = ["--host", "127.0.0.1", "--port"]
-        self._commands = {
+        self._commands: Mapping[str, Sequence[str]] = {
             "code": [*python, "dagster", "api", "grpc", *at, str(code), *module],
             "daemon": [*python, "dagster._daemon", "run", "--workspace", str(workspace)],
             "webserver": [*python, "dagster_webserver", "-w", str(workspace), *at, str(web)],
@@ -102,19 +98,11 @@ class Running:
 
     def switch_on(self, sensor: str) -> None:
         """What a person does in the UI: through the webserver's GraphQL."""
-        mutation = (
-            "mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) "
-            "{ __typename ... on PythonError { message } } }"
-        )
-        selector = {
-            "repositoryLocationName": LOCATION,
-            "repositoryName": "__repository__",
-            "sensorName": sensor,
-        }
+        repository = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
 
         def switched() -> bool:
             try:
-                reply = self.ask(mutation, s=selector)
+                reply = self.ask(START_SENSOR, s={**repository, "sensorName": sensor})
             except httpx.TransportError:
                 return False
             return bool(reply["startSensor"]["__typename"] == "Sensor")
@@ -123,16 +111,12 @@ class Running:
 
     def backfill(self, data_versions: Sequence[str], why: str, seconds: float) -> None:
         """Select these partitions of the whole graph, launch, and wait for the last of them."""
-        mutation = (
-            "mutation($b: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $b) "
-            "{ ... on LaunchBackfillSuccess { backfillId } } }"
-        )
         given = {
             "assetSelection": [{"path": [asset]} for asset in STAGES],
             "partitionNames": data_versions,
             "tags": [{"key": WHY, "value": why}],
         }
-        backfill_id = self.ask(mutation, b=given)["launchPartitionBackfill"]["backfillId"]
+        backfill_id = self.ask(LAUNCH_BACKFILL, b=given)["launchPartitionBackfill"]["backfillId"]
 
         def ended() -> bool:
             found = self.instance.get_backfill(backfill_id)
@@ -159,10 +143,9 @@ class Running:
 
     def gave_up(self, data_version: str) -> bool:
         """Whether the runs of one cause came to their bound."""
-        runs = [record.dagster_run for record in self.runs()]
-        tags = [r.tags for r in runs if r.tags.get("dagster/partition") == data_version]
-        causes = [found[CAUSE_TAG] for found in tags if CAUSE_TAG in found]
-        return any(causes.count(cause) >= MAX_ATTEMPTS for cause in causes)
+        runs = self.instance.get_runs(dg.RunsFilter(tags={"dagster/partition": data_version}))
+        causes = Counter(run.tags[CAUSE_TAG] for run in runs if CAUSE_TAG in run.tags)
+        return any(launched >= MAX_ATTEMPTS for launched in causes.values())
 
     def workers(self) -> list[psutil.Process]:
         """The run workers: the code server's children that run Python of their own."""
@@ -178,7 +161,7 @@ class Running:
             return bool(workers)
         process = self.processes[name]
         runs = process.poll() is None
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         return runs
 
@@ -195,11 +178,8 @@ class Running:
 
     def state(self) -> str:
         """What a failed wait shows."""
-        runs = [
-            f"{r.dagster_run.tags.get('dagster/run_key')} {r.dagster_run.status.value}"
-            for r in self.runs()
-        ]
-        return "; ".join(runs)
+        runs = [record.dagster_run for record in self.runs()]
+        return "; ".join(f"{run.tags.get('dagster/run_key')} {run.status.value}" for run in runs)
 
     def stop(self) -> None:
         """End everything."""

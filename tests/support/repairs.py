@@ -7,6 +7,7 @@ import dagster as dg
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import repair_replicas, replica_repair
+from lora_assets.serving.replicas import Replicas
 from lora_assets.stack_resources import Resources
 
 
@@ -24,6 +25,10 @@ class Watch:
     @property
     def fleet(self) -> Fleet:
         return self.resources.fleet
+
+    @property
+    def replicas(self) -> Replicas:
+        return self.fleet.discover()
 
     def tick(self) -> dg.SensorResult | dg.SkipReason:
         given = {"registry": self.registry, "fleet": self.fleet}
