@@ -79,7 +79,6 @@ def measure(environment: Mapping[str, str], versions: int) -> None:
 def in_postgresql(home: Path) -> Iterator[Mapping[str, str]]:
     """The environment of a Dagster home whose storage is a database server."""
     with postgresql() as server:
-        server.restart()
         url = f"postgresql+psycopg2://dagster@127.0.0.1:{server.port}/postgres"
         dagster_home = home / "in-postgresql"
         dagster_home.mkdir()

@@ -1,5 +1,6 @@
 """A whole embedded stack in a folder of its own, and the kind of each test."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,10 @@ from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from tests.support.random_adapters import save_adapter
 from tests.support.stack import free_port, serving, stack_environment
+
+# MLflow asks again at once: a server that is away is away for the whole test.
+for pause in ("FACTOR", "JITTER"):
+    os.environ[f"MLFLOW_HTTP_REQUEST_BACKOFF_{pause}"] = "0"
 
 KINDS = ("unit", "integration", "e2e")
 _unit_tests: list[str] = []

@@ -13,12 +13,11 @@ import pytest
 from mlflow import MlflowClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.cluster import BUCKET, Cluster
 from tests.support.cluster_parts import Part
 from tests.support.cluster_stages import (
-    BUCKET,
     EVALUATE,
     PERFORMANCE,
-    Cluster,
     Run,
     build,
     succeed,
@@ -160,7 +159,7 @@ def dies_when(part: Part, condition: Callable[[], bool]) -> Iterator[None]:
         assert part.process is not None
         died = part.process.poll() is not None
         if died:
-            part.restart()
+            part.start()
     assert died, f"{part.name} was never killed"
 
 

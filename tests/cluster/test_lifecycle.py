@@ -9,9 +9,8 @@ from mlflow import MlflowClient
 from lora_assets.assets.perf_metrics import STORED_METRICS
 from lora_assets.records.load import LoadMetrics
 from lora_assets.resources.fleet import LIVE_SLOT
+from tests.support.cluster import BUCKET, Cluster
 from tests.support.cluster_stages import (
-    BUCKET,
-    Cluster,
     Run,
     build,
     gate_and_promote,

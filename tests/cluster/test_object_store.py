@@ -6,7 +6,7 @@ import pytest
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.object_store import ObjectStore
-from tests.support.cluster_stages import BUCKET, Cluster
+from tests.support.cluster import BUCKET, Cluster
 
 pytestmark = pytest.mark.e2e
 

@@ -5,7 +5,7 @@ import pytest
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.server_metrics import METRICS, ServerMetrics
 from lora_assets.settings import EMBEDDED_BASE_NAME
-from tests.support.cluster_stages import Cluster
+from tests.support.cluster import Cluster
 
 pytestmark = pytest.mark.e2e
 

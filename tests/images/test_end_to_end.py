@@ -1,21 +1,21 @@
-"""Both images as they were built from their recipes, each in the work that it is made for.
-
-`make test-images` runs this; the name keeps it out of `make test`.
-"""
+"""Both images as they were built from their recipes, each in the work that it is made for."""
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from lora_assets.resources.fleet import CANDIDATE_SLOT
 from lora_assets.serving.vllm_plugin.adapters_folder import contents
-from tests.support.images import USER, Image, Neighbours
+from tests.support.cluster import BUCKET, Cluster
+from tests.support.images import USER, Image
 from tests.support.remote_dagster import small_data
 
 pytestmark = pytest.mark.e2e
 
+Options = Mapping[str, Mapping[str, str]]
 PINNED = Path(__file__).parents[2] / "constraints.txt"
 TRAINS = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers"}
 CONTENTS = """
@@ -41,18 +41,16 @@ def _plain(line: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def data_version(neighbours: Neighbours) -> str:
-    small_data(neighbours.bucket)
-    return "1"
+def train(cluster: Cluster) -> Sequence[str]:
+    """A command that trains on data version 1, which is in the bucket."""
+    small_data(cluster.folder / "s3" / BUCKET)
+    return ("lora-assets", "train", "--data-version", "1", *SHORT)
 
 
 @pytest.fixture(scope="session")
-def candidate(training: Image, neighbours: Neighbours, data_version: str) -> str:
+def candidate(training: Image, train: Sequence[str], options: Options) -> None:
     """A model version that a container of the training image trained and registered."""
-    command = ("lora-assets", "train", "--data-version", data_version, *SHORT)
-    ended = training.run(*command, **neighbours.options)
-    assert ended.returncode == 0, ended.stderr
-    return data_version
+    training.output(*train, **options)
 
 
 @pytest.mark.parametrize("name", ["deployment", "training"])
@@ -60,24 +58,21 @@ def test_an_image_has_pinned_packages_and_nothing_of_where_it_was_built(
     request: pytest.FixtureRequest, name: str
 ) -> None:
     image: Image = request.getfixturevalue(name)
-    ended = image.run("python", "-c", CONTENTS)
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)
-    assert found["user"] == [USER, USER]
-    assert (found["lent"], found["pip.conf"]) == ([], False)
+    inside = json.loads(image.output("python", "-c", CONTENTS))
+    assert inside["user"] == [USER, USER]
+    assert (inside["lent"], inside["pip.conf"]) == ([], False)
     lines = PINNED.read_text().splitlines()
     pinned = dict(_plain(line).split("==") for line in lines if not line.startswith("#"))
-    installed = {_plain(n): v.partition("+")[0] for n, v in found["packages"].items()}
+    installed = {_plain(n): v.partition("+")[0] for n, v in inside["packages"].items()}
     assert installed.pop("lora-assets")
     assert installed == {name: pinned.get(name) for name in installed}
     assert TRAINS & set(installed) == (TRAINS if name == "training" else set())
 
 
 def test_what_the_deployment_image_cannot_do_is_one_line(
-    deployment: Image, neighbours: Neighbours, data_version: str
+    deployment: Image, train: Sequence[str], options: Options
 ) -> None:
-    command = ("lora-assets", "train", "--data-version", data_version, *SHORT)
-    ended = deployment.run(*command, **neighbours.options)
+    ended = deployment.run(*train, **options)
     assert ended.returncode == 1
     assert "torch is not installed here. Use the image vllm-training-tools" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -85,35 +80,29 @@ def test_what_the_deployment_image_cannot_do_is_one_line(
 
 @pytest.mark.usefixtures("candidate")
 def test_a_workflow_stages_through_dagster_what_the_training_image_trained(
-    deployment: Image, neighbours: Neighbours, dagster_url: str
+    deployment: Image, options: Options, dagster_url: str
 ) -> None:
     """Step and code location are containers of one image; the work is in the second one."""
-    environment = {"DAGSTER_URL": dagster_url, "LORA_ASSETS_STACK": "cluster"}
-    environment |= {"LORA_ASSETS_REQUEST": "deploy-1"}
-    for name in ("MLFLOW_TRACKING_URI", "VLLM_URL"):
-        environment[name] = neighbours.environment[name]
+    environment = {"DAGSTER_URL": dagster_url, "LORA_ASSETS_REQUEST": "deploy-1"}
+    for name in ("LORA_ASSETS_STACK", "MLFLOW_TRACKING_URI", "VLLM_URL"):
+        environment[name] = options["environment"][name]
     for step in ("load-adapter", "smoke-test", "set-staged-alias"):
-        command = ("lora-assets", "deploy", f"--step={step}")
-        ended = deployment.run(*command, environment=environment)
-        assert ended.returncode == 0, ended.stderr
-
-    ended = deployment.run("lora-assets", "status", "--json", **neighbours.options)
-    assert ended.returncode == 0, ended.stderr
-    status = json.loads(ended.stdout)
+        deployment.output("lora-assets", "deploy", f"--step={step}", environment=environment)
+    status = json.loads(deployment.output("lora-assets", "status", "--json", **options))
     (replica,) = status["replicas"]
     assert replica["adapters"][CANDIDATE_SLOT] == status["aliases"]["staged"]["digest"]
     assert status["agrees"] is True
 
 
 def test_the_init_container_restores_what_is_staged(
-    deployment: Image, neighbours: Neighbours, tmp_path: Path
+    deployment: Image, options: Options, tmp_path: Path
 ) -> None:
     restored = tmp_path / "adapters"
     restored.mkdir()
     restored.chmod(0o777)
-    options = {**neighbours.options, "mounts": {str(neighbours.adapters): str(restored)}}
-    ended = deployment.run("lora-assets", "restore", **options)
-    assert ended.returncode == 0, ended.stderr
-    staged = contents(neighbours.adapters)
+    ((adapters, _),) = options["mounts"].items()
+    mounts = {adapters: str(restored)}
+    deployment.output("lora-assets", "restore", **{**options, "mounts": mounts})
+    staged = contents(Path(adapters))
     assert contents(restored)["digests"] == staged["digests"]
     assert contents(restored)["slots"] == staged["slots"] != {}

@@ -7,33 +7,37 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.support.dagster_services import is_listening, until
 from tests.support.stack import free_port
 
 S3_KEY, S3_SECRET = "clusterkey", "cluster-secret"
 SCRAPE_INTERVAL = "500ms"
+PROGRAMS = Path(sys.executable).parent
 
 
 @dataclass
 class Part:
-    """A process that is `ready` some time after its start; `user` is who runs it, if not we."""
+    """A process that is ready when `health` is answered, or without one when its port listens.
+
+    `user` is who runs it, where we do not.
+    """
 
     name: str
     port: int
-    command: Sequence[str]
-    ready: Callable[[str], bool]
+    command: Sequence[str | Path]
     log: Path
+    health: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
     process: subprocess.Popen[bytes] | None = None
@@ -43,8 +47,9 @@ class Part:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        """Return when it is ready."""
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
+            self.process = process = subprocess.Popen(
                 self.command,
                 env={**os.environ, **self.environment},
                 stdout=output,
@@ -55,17 +60,16 @@ class Part:
                 # A group of its own, so that workers die with it.
                 start_new_session=True,
             )
+        until(lambda: process.poll() is not None or self._is_ready(), self.name)
+        assert process.poll() is None, f"{self.name} ended: {self.log.read_text()[-3000:]}"
 
-    def await_ready(self) -> None:
-        assert self.process is not None
-        while not self.ready(self.url):
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.1)
-                raise AssertionError(f"{self.name} ended: {self.log.read_text()[-3000:]}")
-
-    def restart(self) -> None:
-        self.start()
-        self.await_ready()
+    def _is_ready(self) -> bool:
+        if self.health is None:
+            return is_listening(self.port)
+        try:
+            return httpx.get(f"{self.url}{self.health}", timeout=5).is_success
+        except httpx.TransportError:
+            return False
 
     def kill(self) -> None:
         """End it without warning, as a lost node does."""
@@ -74,55 +78,45 @@ class Part:
             self.process.wait()
 
     @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run it within the block."""
+        try:
+            self.start()
+            yield
+        finally:
+            self.kill()
+
+    @contextmanager
     def killed(self) -> Iterator[None]:
-        """It is gone within the block, and back after it."""
+        """Have it gone within the block, and back after it."""
         self.kill()
         try:
             yield
         finally:
-            self.restart()
-
-
-def answers(path: str) -> Callable[[str], bool]:
-    """Whether `path` of a URL is answered without an error."""
-
-    def ask(url: str) -> bool:
-        try:
-            return httpx.get(f"{url}{path}", timeout=5).is_success
-        except httpx.TransportError:
-            return False
-
-    return ask
-
-
-def listens(url: str) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", httpx.URL(url).port or 0)) == 0
+            self.start()
 
 
 def s3_server(folder: Path) -> Part:
-    """rclone over `folder`, whose folders are the buckets."""
+    """Return rclone over `folder`, whose folders are the buckets."""
     port = free_port()
-    rclone = str(Path(sys.executable).with_name("rclone"))
-    command = [rclone, "serve", "s3", "--auth-key", f"{S3_KEY},{S3_SECRET}"]
-    command += ["--addr", f"127.0.0.1:{port}", str(folder)]
-    return Part("S3", port, command, listens, folder.parent / "s3.log")
+    options = f"serve s3 --auth-key {S3_KEY},{S3_SECRET} --addr 127.0.0.1:{port}"
+    command = [PROGRAMS / "rclone", *options.split(), folder]
+    return Part("S3", port, command, folder.parent / "s3.log")
 
 
 def mlflow_server(folder: Path) -> Part:
-    """MLflow with its artifacts behind it, and its host check on."""
+    """Return MLflow with its artifacts behind it, and its host check on."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("mlflow")), "server", "--workers", "1"]
+    options = f"--workers 1 --host 127.0.0.1 --port {port} --allowed-hosts 127.0.0.1:{port}"
+    command = [PROGRAMS / "mlflow", "server", *options.split()]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    command += ["--allowed-hosts", f"127.0.0.1:{port}"]
+    command += ["--serve-artifacts", "--artifacts-destination", folder / "artifacts"]
     environment = {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    return Part("MLflow", port, command, answers("/health"), folder / "mlflow.log", environment)
+    return Part("MLflow", port, command, folder / "mlflow.log", "/health", environment)
 
 
 def prometheus_server(folder: Path, scraped: int) -> Part:
-    """Prometheus that scrapes the server on the port `scraped`."""
+    """Return a Prometheus that scrapes the server on the port `scraped`."""
     port = free_port()
     (folder / "prometheus.yml").write_text(
         f"scrape_configs:\n- job_name: vllm\n  scrape_interval: {SCRAPE_INTERVAL}\n"
@@ -132,55 +126,48 @@ def prometheus_server(folder: Path, scraped: int) -> Part:
     command = [debian("prometheus", "prometheus"), f"--web.listen-address=127.0.0.1:{port}"]
     command += [f"--config.file={folder / 'prometheus.yml'}"]
     command += [f"--storage.tsdb.path={folder / 'prometheus'}"]
-    return Part("Prometheus", port, command, answers("/-/ready"), folder / "prometheus.log")
+    return Part("Prometheus", port, command, folder / "prometheus.log", "/-/ready")
 
 
 def model_server(environment: Mapping[str, str], port: int, log: Path) -> Part:
-    """The embedded server, in the place of vLLM."""
+    """Return the embedded server, in the place of vLLM."""
     command = [sys.executable, "-m", "lora_assets.cli.main", "serve"]
-    return Part("vLLM", port, command, answers("/health"), log, environment)
+    return Part("vLLM", port, command, log, "/health", environment)
 
 
 def judge_server(log: Path) -> Part:
-    """The lexical judge on a port of its own, as a judge in the cluster has."""
+    """Return the lexical judge on a port of its own, as a judge in the cluster has."""
     port = free_port()
     app = "lora_assets.embedded.judge_app:create_judge_app"
-    command = [sys.executable, "-m", "uvicorn", "--factory", app]
-    command += ["--port", str(port), "--log-level", "warning"]
-    return Part("judge", port, command, answers("/health"), log)
+    options = f"-m uvicorn --factory {app} --port {port} --log-level warning"
+    return Part("judge", port, [sys.executable, *options.split()], log, "/health")
 
 
 @contextmanager
 def postgresql() -> Iterator[Part]:
-    """A database server, in a folder of its own that is gone with it; not started yet."""
-    with ExitStack() as stack:
-        # pytest's own folders are closed to the user that PostgreSQL runs as.
-        folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
-        stack.callback(shutil.rmtree, folder)
+    """Run a database server, in a folder of its own that is gone with it."""
+    # pytest's own folders are closed to the user that PostgreSQL runs as.
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
         port = free_port()
         # PostgreSQL refuses to run as root.
         user = "postgres" if os.geteuid() == 0 else None
-        initdb, server = (debian("postgresql", program) for program in ("initdb", "postgres"))
         if user:
             shutil.chown(folder, user)
-        data = folder / "data"
-        subprocess.run(
-            [initdb, "--auth=trust", "--username=dagster", "--no-sync", "--locale=C", str(data)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            user=user,
-        )
-        command = [server, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
-        part = Part("PostgreSQL", port, command, listens, folder / "log", user=user)
-        stack.callback(part.kill)
-        yield part
+        initdb = debian("postgresql", "initdb"), "-D", f"{folder}/data", "--username=dagster"
+        options = ("--auth=trust", "--no-sync", "--locale=C")
+        subprocess.run([*initdb, *options], check=True, stdout=subprocess.DEVNULL, user=user)
+        server = debian("postgresql", "postgres"), "-D", f"{folder}/data", "-p", str(port)
+        command = [*server, "-h", "127.0.0.1", "-k", "", "-F"]
+        part = Part("PostgreSQL", port, command, Path(folder, "log"), user=user)
+        with part.running():
+            yield part
 
 
 def debian(package: str, program: str) -> str:
-    """The path of a program of a Debian package; fails the test in one line where it lacks."""
+    """Return the path of a Debian package's program; fail in one line where it is missing."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     path = os.pathsep.join([os.environ["PATH"], *map(str, versions)])
-    found = shutil.which(program, path=path)
-    if found is None:
+    program_path = shutil.which(program, path=path)
+    if program_path is None:
         pytest.fail(f"{program} is missing: apt-get install {package}", pytrace=False)
-    return found
+    return program_path

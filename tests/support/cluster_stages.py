@@ -4,28 +4,18 @@ The wiring is tested here. How good an adapter must be is tested elsewhere.
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from lora_assets.settings import read_settings
-from lora_assets.stack_resources import Resources, make_resources
-from tests.support.cluster_parts import Part
 from tests.support.commands import Ended
 
-BUCKET = "my-vllm-data"
 Run = Callable[..., Ended]
 
-SHORT = {
-    "quantization": "none",
-    "batch-size": "8",
-    "gradient-accumulation-steps": "1",
-    "num-epochs": "1",
-    "evaluations": "2",
-    "max-eval-loss": "100",
-    "max-perplexity": "1000",
-}
+SHORT = (
+    *("--quantization", "none", "--batch-size", "8", "--gradient-accumulation-steps", "1"),
+    *("--num-epochs", "1", "--evaluations", "2"),
+    *("--max-eval-loss", "100", "--max-perplexity", "1000"),
+)
 ANY_ANSWER = ("--min-a-rate", "0", "--max-c-rate", "1", "--min-refusal-rate", "0")
 ANY_SPEED = (
     *("--max-p95-latency", "600", "--max-p95-ttft", "600", "--min-throughput", "0"),
@@ -33,24 +23,6 @@ ANY_SPEED = (
 )
 EVALUATE = ("evaluate", *ANY_ANSWER)
 PERFORMANCE = ("performance", "--max-samples", "20", *ANY_SPEED)
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The parts, and the environment that tells the platform of them."""
-
-    folder: Path
-    environment: Mapping[str, str]
-    s3: Part
-    mlflow: Part
-    prometheus: Part
-    vllm: Part
-    judge: Part
-    postgresql: Part
-
-    @property
-    def resources(self) -> Resources:
-        return make_resources(read_settings(self.environment))
 
 
 def succeed(run: Run, *arguments: str) -> Ended:
@@ -64,9 +36,8 @@ def build(run: Run, data_version: str, services: str) -> None:
 
 
 def training(data_version: str, learning_rate: str) -> tuple[str, ...]:
-    """The command that trains."""
-    options = {**SHORT, "data-version": data_version, "learning-rate": learning_rate}
-    return ("train", *(part for name, value in options.items() for part in (f"--{name}", value)))
+    """Return the command that trains."""
+    return ("train", "--data-version", data_version, "--learning-rate", learning_rate, *SHORT)
 
 
 def train(run: Run, data_version: str, learning_rate: str) -> None:

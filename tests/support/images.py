@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess, Popen
 
 USER = 1000
 AS_KUBERNETES = (
@@ -39,34 +40,21 @@ class Image:
         mounts = [f"--volume={v}:{k}" for k, v in options.get("mounts", {}).items()]
         return [*_run(), *AS_KUBERNETES, *variables, *mounts, self.name, *arguments]
 
-    def run(
-        self, *arguments: str, **options: Mapping[str, str]
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **options: Mapping[str, str]) -> CompletedProcess[str]:
         command = self.command(*arguments, **options)
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
+    def output(self, *arguments: str, **options: Mapping[str, str]) -> str:
+        """Return what a container printed that ended well."""
+        ended = self.run(*arguments, **options)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
     @contextmanager
-    def running(
-        self, *arguments: str, **options: Mapping[str, str]
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        """A container that runs for as long as the block."""
-        with subprocess.Popen(self.command(*arguments, **options)) as container:
+    def running(self, *arguments: str, **options: Mapping[str, str]) -> Iterator[Popen[bytes]]:
+        """Run a container for as long as the block."""
+        with Popen(self.command(*arguments, **options)) as container:
             try:
                 yield container
             finally:
                 container.terminate()
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """What a container finds around it; `environment` tells it where."""
-
-    bucket: Path
-    adapters: Path
-    dagster_home: Path
-    environment: Mapping[str, str]
-
-    @property
-    def options(self) -> dict[str, Mapping[str, str]]:
-        # The server reads the folder by the path that it is told: it is the same for both.
-        return {"environment": self.environment, "mounts": {str(self.adapters): str(self.adapters)}}
