@@ -90,31 +90,23 @@ class Fleet(dg.ConfigurableResource[Any]):
     def _pods(self) -> tuple[Sequence[Replica], Sequence[str]]:
         """Return the pods that are ready, and why each other one is not."""
         # Kubernetes' client takes a second to import, which nobody else should wait for.
-        from lora_assets.serving.discovery import (
-            from_deployment,
-            from_selector,
-            from_service,
-        )
-        from lora_assets.serving.pod_exec import pod_folder
+        from lora_assets.serving import discovery, pod_exec
 
         namespace, _, name = (self.service or self.pod_selector).partition("/")
         if self.service:
-            pods = from_service(namespace, name)
+            pods = discovery.from_service(namespace, name)
         elif self.pod_selector:
-            pods = from_selector(namespace, name, self.pod_port)
+            pods = discovery.from_selector(namespace, name, self.pod_port)
         else:
-            pods = from_deployment(self.namespace, self.deployment, self.pod_port)
-        container = self.container or None
-        ready = [
-            self._replica(
-                pod.url,
-                pod_folder(self.adapters_dir, pod.namespace, pod.pod, container),
-                pod.name,
-            )
-            for pod in pods
-            if pod.state == "ready"
-        ]
-        return ready, [f"{pod.name} is {pod.state}" for pod in pods if pod.state != "ready"]
+            pods = discovery.from_deployment(self.namespace, self.deployment, self.pod_port)
+        ready, waiting = [], []
+        for pod in pods:
+            if pod.state == "ready":
+                place = (self.adapters_dir, pod.namespace, pod.pod, self.container or None)
+                ready.append(self._replica(pod.url, pod_exec.pod_folder(*place), pod.name))
+            else:
+                waiting.append(f"{pod.name} is {pod.state}")
+        return ready, waiting
 
     def _replica(self, url: str, folder: ReplicaFolder, pod: str = "") -> Replica:
         return Replica(url, self.api_key, self.timeout, folder, pod)

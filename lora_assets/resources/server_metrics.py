@@ -7,7 +7,7 @@ from typing import Any, Literal
 import dagster as dg
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.load_test.server_histograms import locate_p95, server_histogram
@@ -23,16 +23,12 @@ SCRAPE_WAIT = 120.0
 
 class _Series(BaseModel):
     metric: dict[str, str]
-    value: tuple[float, str]
-
-
-class _Vector(BaseModel):
-    result: list[_Series]
+    value: tuple[float, float]
 
 
 class _Reply(BaseModel):
     status: Literal["success"]
-    data: _Vector
+    result: list[_Series] = Field(validation_alias=AliasPath("data", "result"))
 
 
 class Window(Record):
@@ -77,7 +73,7 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
     def _from_prometheus(self, metric: str, window: Window, ended: float) -> ServerHistogram:
         lasted = f"{round((ended - window.opened) * 1000)}ms"
         query = f'sum(resets({{__name__="{metric}_bucket",le="+Inf"}}[{lasted}]))'
-        if any(float(series.value[1]) > 0 for series in self._query(query, ended)):
+        if any(series.value[1] > 0 for series in self._query(query, ended)):
             raise LoraAssetsError(
                 f"{metric} went back during the load test: a vLLM replica was restarted",
                 "Look into the replicas' logs, and run the load test again.",
@@ -89,7 +85,7 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
 
     def _counts(self, metric: str, at: float) -> dict[float, float]:
         series = self._query(f'sum by (le) ({{__name__="{metric}_bucket"}})', at)
-        return {float(s.metric["le"]): float(s.value[1]) for s in series}
+        return {float(s.metric["le"]): s.value[1] for s in series}
 
     def _wait_for_scrape(self, moment: float) -> float:
         """Return the time at which every replica's histogram has a sample from after `moment`."""
@@ -98,7 +94,7 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
         while monotonic() < deadline:
             now = time()
             oldest = self._query(f'min(timestamp({{__name__="{name}",le="+Inf"}}))', now)
-            if oldest and float(oldest[0].value[1]) > moment:
+            if oldest and oldest[0].value[1] > moment:
                 return now
             sleep(1)
         raise LoraAssetsError(
@@ -111,7 +107,7 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
         try:
             reply = httpx.get(url, params={"query": query, "time": at}, timeout=self.timeout)
             reply.raise_for_status()
-            return _Reply.model_validate_json(reply.content).data.result
+            return _Reply.model_validate_json(reply.content).result
         except (httpx.HTTPError, httpx.InvalidURL, ValidationError) as error:
             reason = (str(error) or type(error).__name__).partition("\n")[0]
             if isinstance(error, ValidationError):

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, JsonValue, ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
 
@@ -19,6 +19,7 @@ RETRY_PAUSES = (0.5, 2.0)
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LONGEST_MESSAGE = 300
+_MESSAGES = ("error", "message", "detail")
 _SERVER = "lora_assets.server"  # Under this name a request carries the server that it is for.
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -196,14 +197,11 @@ def refused(response: httpx.Response) -> LoraAssetsError:
 
 def server_message(request: httpx.Request, body: str) -> str:
     """Return what an error body says (OpenAI's, vLLM's or FastAPI's form): one line, keyless."""
-    message = body
     try:
-        error = _ErrorBody.model_validate_json(body)
+        said = _ErrorBody.model_validate_json(body).message
     except ValidationError:
-        pass
-    else:
-        nested = error.error.message if isinstance(error.error, _Message) else error.error
-        message = nested or error.message or str(error.detail or body)
+        said = None
+    message = str(said or body)
     key = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if key:
         message = message.replace(key, "[API key]")
@@ -223,21 +221,15 @@ def read(response: httpx.Response, reply: type[Reply]) -> Reply:
         ) from None
 
 
-class _Message(BaseModel):
-    message: str
-
-
 class _ErrorBody(BaseModel):
-    error: _Message | str | None = None
-    message: str | None = None
-    detail: JsonValue = None
+    message: JsonValue = Field(
+        None, validation_alias=AliasChoices(AliasPath("error", "message"), *_MESSAGES)
+    )
 
 
 def _server(request: httpx.Request) -> tuple[Server, str]:
-    """Return the server that a request is for, and its URL; vLLM's where nothing else is said."""
-    server: tuple[Server, str] = request.extensions.get(
-        _SERVER, (VLLM, str(request.url.copy_with(raw_path=b"/")).rstrip("/"))
-    )
+    """Return the server that a request is for, and its URL."""
+    server: tuple[Server, str] = request.extensions[_SERVER]
     return server
 
 

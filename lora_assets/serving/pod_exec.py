@@ -6,7 +6,7 @@ import re
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -117,8 +117,7 @@ class _Command:
         """What the command printed last, once it has ended well."""
         with self._ending():
             self.socket.sock.settimeout(self._left())
-            while self.socket.is_open():
-                self.socket.update(timeout=self._left())
+            self._read_to_the_end()
         channels = (ws_client.STDOUT_CHANNEL, ws_client.STDERR_CHANNEL, ws_client.ERROR_CHANNEL)
         out, err, status = (self.socket.read_channel(channel) for channel in channels)
         if not status:
@@ -151,9 +150,18 @@ class _Command:
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
-        """A lost connection leaves what had arrived to be read; most often that says why."""
+        """Read what has arrived where the connection is lost; most often that says why.
+
+        A server that has answered may reset the connection while it is still written to.
+        """
         try:
             yield
         except (WebSocketException, OSError):
             self._left()
+            with suppress(WebSocketException, OSError):
+                self._read_to_the_end()
             self.socket.close()
+
+    def _read_to_the_end(self) -> None:
+        while self.socket.is_open():
+            self.socket.update(timeout=self._left())

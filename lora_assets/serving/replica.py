@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
@@ -18,6 +18,9 @@ from lora_assets.serving import http_client
 from lora_assets.serving.replica_folder import ReplicaFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import is_name
 from lora_assets.serving.vllm_plugin.slots import FOLDER_HEADER
+
+_Body = Mapping[str, Any] | None
+_GREEDY = {"temperature": 0, "logprobs": 1}
 
 
 class Completion(Record):
@@ -56,17 +59,11 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
-class _Logprobs(BaseModel):
-    token_logprobs: list[float]
-
-
-class _Choice(BaseModel):
-    text: str
-    logprobs: _Logprobs
-
-
 class _Completion(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
+    text: str = Field(validation_alias=AliasPath("choices", 0, "text"))
+    logprobs: tuple[float, ...] = Field(
+        validation_alias=AliasPath("choices", 0, "logprobs", "token_logprobs")
+    )
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class Replica:
         listing = self.listing()
         self.complete(listing.base_model, "a", 1)
         try:
-            told = [
+            max_loras = [
                 int(sample.labels["max_lora"])
                 for family in text_string_to_metric_families(self.metrics())
                 for sample in family.samples
@@ -136,7 +133,7 @@ class Replica:
         return ServerLimits(
             base_names=listing.base_names,
             runtime_loading=unload.status_code != HTTPStatus.NOT_FOUND,
-            max_loras=told[0] if told else None,
+            max_loras=next(iter(max_loras), None),
         )
 
     def load(self, name: str, folder: str) -> None:
@@ -169,36 +166,23 @@ class Replica:
 
     def complete(self, model: str, prompt: str, max_tokens: int) -> Completion:
         """Return one greedy completion."""
-        body = {
-            "model": model,
-            "prompt": prompt,
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "logprobs": 1,
-        }
+        body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, **_GREEDY}
         started = perf_counter()
         reply = self._send("POST", "/v1/completions", body)
         latency = perf_counter() - started
-        choice = http_client.read(reply, _Completion).choices[0]
-        return Completion(
-            text=choice.text, logprobs=tuple(choice.logprobs.token_logprobs), latency=latency
-        )
+        return Completion(**dict(http_client.read(reply, _Completion)), latency=latency)
 
     def metrics(self) -> str:
         """Return the server's metrics in Prometheus's text format."""
         return self._send("GET", "/metrics").text
 
-    def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> httpx.Response:
+    def _send(self, method: str, path: str, body: _Body = None) -> httpx.Response:
         reply = self._request(method, path, body)
         if reply.is_error:
             raise http_client.refused(reply)
         return reply
 
-    def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> httpx.Response:
+    def _request(self, method: str, path: str, body: _Body = None) -> httpx.Response:
         server = http_client.VLLM
         if self.pod:
             server = replace(server, name=f"vLLM in {self.pod}")

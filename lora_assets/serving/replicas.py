@@ -11,7 +11,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.served import AdapterShape
 from lora_assets.serving.base_shapes import base_modules
 from lora_assets.serving.preflight import obstacles
-from lora_assets.serving.replica import Completion, Listing, Replica
+from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import ReplicaFolder
 
 PROBE_TOKENS = 8
@@ -24,6 +24,7 @@ the answers of two adapters differ by tenths to whole nats."""
 
 _MOST_AT_ONCE = 32
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,11 @@ class Replicas:
 
     def serving(self, name: str) -> Mapping[str, str | None]:
         """Return the digest that each replica serves as `name`; None for nothing."""
-        served: dict[str, str | None] = {}
-
-        def look(replica: Replica) -> None:
-            root = replica.loaded().get(name)
-            served[replica.name] = Path(root).name if root is not None else None
-
-        on_each(self.members, look)
-        return served
+        folders = on_each(self.members, lambda replica: replica.loaded().get(name))
+        return {
+            replica.name: Path(folder).name if folder is not None else None
+            for replica, folder in zip(self.members, folders, strict=True)
+        }
 
     def without_slots(self) -> Sequence[str]:
         """Return those that lack SlotMiddleware: renewing a slot leaves a gap there."""
@@ -95,7 +93,12 @@ class Replicas:
             replica.load(name, f"{replica.folder.path}/{digest}")
             if name not in before.adapters:
                 loaded.append(replica)
-                _require_difference(replica, name, before.base_model, prompts)
+                if _answers_alike(replica, before.base_model, name, prompts):
+                    raise LoraAssetsError(
+                        f"{replica.name} answers as {name} exactly as its base model does",
+                        "The adapter changes nothing there: look at how it was trained and at the "
+                        "server's log.",
+                    )
 
         try:
             on_each(self.members, load_one)
@@ -111,12 +114,7 @@ class Replicas:
         server with SlotMiddleware takes the slot's new link with its next request. Without it
         the slot is unloaded and loaded, and is gone in between.
         """
-        before: dict[Replica, Listing] = {}
-
-        def look(replica: Replica) -> None:
-            before[replica] = replica.listing()
-
-        on_each(self.members, look)
+        before = dict(zip(self.members, on_each(self.members, Replica.listing), strict=True))
         linking = [each for each in self.members if before[each].slots_folder is not None]
         reloading = [each for each in self.members if each not in linking]
         for replica in linking:
@@ -153,8 +151,11 @@ class Replicas:
         on_each(list(kept), lambda folder: folder.prune(sorted(kept[folder])))
 
 
-def on_each(items: Sequence[_Item], act: Callable[[_Item], None]) -> None:
-    """Run `act` on all at once; when all are done, raise with the cause of each that failed."""
+def on_each(items: Sequence[_Item], act: Callable[[_Item], _Result]) -> Sequence[_Result]:
+    """Run `act` on all at once and return its results, in order.
+
+    When all are done, raise with the cause of each that failed.
+    """
     with ThreadPoolExecutor(min(len(items), _MOST_AT_ONCE) or 1) as pool:
         running = [pool.submit(act, item) for item in items]
     errors = [error for done in running if (error := done.exception()) is not None]
@@ -166,6 +167,7 @@ def on_each(items: Sequence[_Item], act: Callable[[_Item], None]) -> None:
         raise LoraAssetsError(
             "; ".join(dict.fromkeys(error.cause for error in named)), named[0].remedy
         )
+    return [done.result() for done in running]
 
 
 def same_logprobs(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -205,13 +207,11 @@ def _reload(replica: Replica, slot: str, folder: str | None) -> None:
 
 
 def _prove(replica: Replica, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
-    for prompt in prompts:
-        meant, given = _answer(replica, name, prompt), _answer(replica, slot, prompt)
-        if not same_logprobs(meant.logprobs, given.logprobs):
-            raise LoraAssetsError(
-                f"{replica.name} answers as {slot} with other weights than as {name}",
-                "Its cache mixes adapters; restart that replica and run this again.",
-            )
+    if not _answers_alike(replica, name, slot, prompts):
+        raise LoraAssetsError(
+            f"{replica.name} answers as {slot} with other weights than as {name}",
+            "Its cache mixes adapters; restart that replica and run this again.",
+        )
     serves, expected = replica.loaded().get(slot), f"{replica.folder.path}/{digest}"
     if serves != expected:
         raise LoraAssetsError(
@@ -229,16 +229,10 @@ def _require_same_folder(replica: Replica, reads: str) -> None:
         )
 
 
-def _require_difference(replica: Replica, name: str, base: str, prompts: Sequence[str]) -> None:
-    for prompt in prompts:
-        plain, adapted = _answer(replica, base, prompt), _answer(replica, name, prompt)
-        if not same_logprobs(plain.logprobs, adapted.logprobs):
-            return
-    raise LoraAssetsError(
-        f"{replica.name} answers as {name} exactly as its base model does",
-        "The adapter changes nothing there: look at how it was trained and at the server's log.",
+def _answers_alike(replica: Replica, one: str, other: str, prompts: Sequence[str]) -> bool:
+    return all(
+        same_logprobs(
+            *(replica.complete(name, prompt, PROBE_TOKENS).logprobs for name in (one, other))
+        )
+        for prompt in prompts
     )
-
-
-def _answer(replica: Replica, model: str, prompt: str) -> Completion:
-    return replica.complete(model, prompt, PROBE_TOKENS)
