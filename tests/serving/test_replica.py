@@ -3,14 +3,13 @@
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.served import AdapterShape
-from lora_assets.serving.preflight import obstacles
 from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import shared_folder
 from tests.support.doubles.broken_vllm import BASE, BrokenVllm, listening
@@ -69,30 +68,18 @@ def test_a_good_server_loads_lists_answers_and_unloads(connect: Connect) -> None
     assert replica.loaded() == server.adapters == {}
 
 
-def test_what_it_can_take_is_read_from_the_server(connect: Connect) -> None:
-    limits = connect(BrokenVllm(base="org/base", max_lora=4)).limits()
-    assert (limits.base_names, limits.runtime_loading, limits.max_loras) == (
-        ("org/base", "org/base"),
-        True,
-        4,
-    )
-
-
 @pytest.mark.parametrize(
-    ("server", "flag"),
+    ("server", "limits"),
     [
-        (BrokenVllm(runtime_loading=False), "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
-        (BrokenVllm(max_lora=None), "--enable-lora"),
-        (BrokenVllm(max_lora=1), "--max-loras 3"),
-        (BrokenVllm(base="org/other"), "the server has org/other"),
+        (BrokenVllm(base="org/base", max_lora=4), (("org/base", "org/base"), True, 4)),
+        (BrokenVllm(runtime_loading=False), ((BASE, BASE), False, 8)),
+        (BrokenVllm(max_lora=None), ((BASE, BASE), True, None)),
     ],
 )
-def test_a_server_that_cannot_take_the_adapter_is_told_from_its_api(
-    connect: Connect, server: BrokenVllm, flag: str
+def test_what_it_can_take_is_read_from_the_server(
+    connect: Connect, server: BrokenVllm, limits: tuple[tuple[str, str], bool, int | None]
 ) -> None:
-    adapter = AdapterShape(rank=8, base_model=BASE, modules={})
-    (only,) = obstacles(adapter, connect(server).limits(), 32, None)
-    assert flag in only
+    assert tuple(dict(connect(server).limits()).values()) == limits
     assert server.adapters == {}
 
 
@@ -134,11 +121,19 @@ def test_a_server_that_hangs_or_breaks_is_named_and_keeps_what_it_had(
         assert server.adapters == {"there": "/a/0"}
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/completions"])
-@pytest.mark.parametrize(
-    "answer",
-    [HTML, "", "null", '{"data": []}', '{"data": [{"id": "x"}]}', "\x00"],
-)
+LIMIT = "vllm:lora_requests_info{} 1.0\n"
+NOT_ANSWERS = [
+    *product(
+        ("/v1/models", "/v1/completions"),
+        (HTML, "", "null", '{"data": []}', '{"data": [{"id": "x"}]}', "\x00"),
+    ),
+    ("/v1/completions", '{"choices": []}'),
+    *product(("/metrics",), (HTML, "{}", "\x00", LIMIT.format(""))),
+    *product(("/metrics",), map(LIMIT.format, ('{max_lora="many"}', '{other="8"}'))),
+]
+
+
+@pytest.mark.parametrize(("path", "answer"), NOT_ANSWERS)
 def test_an_answer_that_is_not_vllms_is_named(connect: Connect, path: str, answer: str) -> None:
     server = BrokenVllm(faults={path: answer})
     replica = connect(server)
@@ -146,32 +141,14 @@ def test_an_answer_that_is_not_vllms_is_named(connect: Connect, path: str, answe
     assert server.adapters == {}
 
 
-def test_an_answer_without_a_choice_is_named(connect: Connect) -> None:
-    replica = connect(BrokenVllm(faults={"/v1/completions": '{"choices": []}'}))
-    failure(lambda: replica.complete(BASE, "a", 1), replica.url)
-
-
-@pytest.mark.parametrize("answer", [HTML, "{}", "\x00"])
-def test_metrics_that_are_none_are_named(connect: Connect, answer: str) -> None:
-    replica = connect(BrokenVllm(faults={"/metrics": answer}))
-    failure(replica.limits, replica.url)
-
-
-def test_a_page_of_many_lines_is_told_in_one(connect: Connect) -> None:
-    replica = connect(BrokenVllm(faults={"/v1/models": 502}, error_text=HTML))
-    assert "Welcome" in failure(replica.listing, replica.url)
-
-
-def test_a_key_that_a_server_repeats_is_not_shown(connect: Connect) -> None:
-    replica = connect(BrokenVllm(faults={"/v1/models": 400}, error_text=f"Bad header: {KEY}"))
-    assert "Bad header" in failure(replica.listing, replica.url)
-
-
-def test_a_limit_that_is_no_number_is_named(connect: Connect) -> None:
-    for labels in ('{max_lora="many"}', '{other="8"}', ""):
-        server = BrokenVllm(faults={"/metrics": f"vllm:lora_requests_info{labels} 1.0\n"})
-        replica = connect(server)
-        failure(replica.limits, replica.url)
+@pytest.mark.parametrize(
+    ("page", "said"), [(HTML, "Welcome"), (f"Bad header: {KEY}", "Bad header")]
+)
+def test_an_error_page_is_shown_in_one_line_without_the_key(
+    connect: Connect, page: str, said: str
+) -> None:
+    replica = connect(BrokenVllm(faults={"/v1/models": 502}, error_text=page))
+    assert said in failure(replica.listing, replica.url)
 
 
 def test_a_load_that_the_server_only_says_it_did_is_refused(connect: Connect) -> None:

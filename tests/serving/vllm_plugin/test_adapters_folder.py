@@ -19,20 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lora_assets.serving.vllm_plugin import adapters_folder as folder_module
-from lora_assets.serving.vllm_plugin.adapters_folder import (
-    FILES,
-    Refused,
-    clear_slot,
-    contents,
-    digest_folder,
-    intact,
-    prune,
-    receive,
-    set_name,
-    set_slot,
-    verify,
-)
+from lora_assets.serving.vllm_plugin import adapters_folder
+from lora_assets.serving.vllm_plugin.adapters_folder import FILES, Refused, contents, receive
 
 CONFIG, WEIGHTS = FILES
 ONE = {CONFIG: b'{"r": 8}', WEIGHTS: b"weights of one" * 100}
@@ -67,19 +55,19 @@ def put(root: Path, files: Mapping[str, bytes]) -> str:
 
 def everything(root: Path) -> dict[str, bytes]:
     """Every file, folder and link below `root`; a lock holds nothing."""
-    found = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
     return {
-        name: path.read_bytes() if path.is_file() else b"" for name, path in found.items()
-        if name != ".lock"
-    }  # fmt: skip
+        path.relative_to(root).as_posix(): path.read_bytes() if path.is_file() else b""
+        for path in root.rglob("*")
+        if path.name != ".lock"
+    }
 
 
 def test_what_arrives_has_the_digest_of_names_sizes_and_bytes(tmp_path: Path) -> None:
     digest = put(tmp_path, ONE)
-    assert digest_folder(tmp_path / digest) == digest
+    assert adapters_folder.digest_folder(tmp_path / digest) == digest
     assert everything(tmp_path / digest) == ONE
-    assert intact(tmp_path, digest)
-    verify(tmp_path, digest)
+    assert adapters_folder.intact(tmp_path, digest)
+    adapters_folder.verify(tmp_path, digest)
     assert set(everything(tmp_path)) == {digest, f"{digest}/{CONFIG}", f"{digest}/{WEIGHTS}"}
 
 
@@ -90,7 +78,7 @@ def test_bytes_that_move_from_one_file_to_another_make_another_digest(tmp_path: 
         folder.mkdir()
         (folder / "a").write_bytes(b"abc"[:split])
         (folder / "b").write_bytes(b"abc"[split:])
-        digests.append(digest_folder(folder))
+        digests.append(adapters_folder.digest_folder(folder))
     assert digests[0] != digests[1]
 
 
@@ -157,19 +145,19 @@ def test_a_damaged_folder_is_refused_by_name_until_it_is_received_again(tmp_path
     digest = put(tmp_path, ONE)
     (tmp_path / digest / WEIGHTS).write_bytes(ONE[WEIGHTS][:-1] + b"!")
     (tmp_path / digest / "more").write_bytes(b"")
-    assert not intact(tmp_path, digest)
+    assert not adapters_folder.intact(tmp_path, digest)
     with pytest.raises(Refused, match=f"adapter {digest[:12]} has digest .* bytes have changed"):
-        verify(tmp_path, digest)
+        adapters_folder.verify(tmp_path, digest)
     assert put(tmp_path, ONE) == digest
-    assert intact(tmp_path, digest)
+    assert adapters_folder.intact(tmp_path, digest)
     assert set(everything(tmp_path)) == {digest, f"{digest}/{CONFIG}", f"{digest}/{WEIGHTS}"}
 
 
 def test_an_adapter_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     digest = digest_of(ONE)
-    assert not intact(tmp_path, digest)
+    assert not adapters_folder.intact(tmp_path, digest)
     with pytest.raises(Refused, match=f"no adapter {digest[:12]}"):
-        verify(tmp_path, digest)
+        adapters_folder.verify(tmp_path, digest)
 
 
 def test_two_copies_of_one_adapter_at_once_both_succeed(tmp_path: Path) -> None:
@@ -187,13 +175,13 @@ def test_two_copies_of_one_adapter_at_once_both_succeed(tmp_path: Path) -> None:
 
 def test_names_and_slots_stand_for_what_they_were_last_set_to(tmp_path: Path) -> None:
     one, two = put(tmp_path, ONE), put(tmp_path, TWO)
-    set_name(tmp_path, "m-v1", one)
-    set_name(tmp_path, "m-v2", two)
-    set_slot(tmp_path, "live", "m-v1")
-    set_slot(tmp_path, "live", "m-v2")
-    set_slot(tmp_path, "candidate", "m-v1")
-    clear_slot(tmp_path, "candidate")
-    clear_slot(tmp_path, "candidate")
+    adapters_folder.set_name(tmp_path, "m-v1", one)
+    adapters_folder.set_name(tmp_path, "m-v2", two)
+    adapters_folder.set_slot(tmp_path, "live", "m-v1")
+    adapters_folder.set_slot(tmp_path, "live", "m-v2")
+    adapters_folder.set_slot(tmp_path, "candidate", "m-v1")
+    adapters_folder.clear_slot(tmp_path, "candidate")
+    adapters_folder.clear_slot(tmp_path, "candidate")
     (tmp_path / one / CONFIG).write_bytes(b"changed")
     assert contents(tmp_path) == {
         "digests": {one: digest_of({**ONE, CONFIG: b"changed"}), two: two},
@@ -204,10 +192,10 @@ def test_names_and_slots_stand_for_what_they_were_last_set_to(tmp_path: Path) ->
 
 
 def test_a_slot_is_not_set_to_an_adapter_that_is_not_there(tmp_path: Path) -> None:
-    set_name(tmp_path, "m-v1", digest_of(ONE))
+    adapters_folder.set_name(tmp_path, "m-v1", digest_of(ONE))
     for name in ("m-v1", "m-v2"):
         with pytest.raises(Refused, match=f"no adapter {name}"):
-            set_slot(tmp_path, "live", name)
+            adapters_folder.set_slot(tmp_path, "live", name)
     assert contents(tmp_path)["slots"] == {}
 
 
@@ -215,12 +203,12 @@ def test_a_slot_is_not_set_to_an_adapter_that_is_not_there(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "act",
     [
-        lambda root, name: set_name(root, name, digest_of(ONE)),
-        lambda root, name: set_name(root, "m-v1", name),
-        lambda root, name: set_slot(root, name, "m-v1"),
-        lambda root, name: set_slot(root, "live", name),
-        clear_slot,
-        intact,
+        lambda root, name: adapters_folder.set_name(root, name, digest_of(ONE)),
+        lambda root, name: adapters_folder.set_name(root, "m-v1", name),
+        lambda root, name: adapters_folder.set_slot(root, name, "m-v1"),
+        lambda root, name: adapters_folder.set_slot(root, "live", name),
+        adapters_folder.clear_slot,
+        adapters_folder.intact,
         lambda root, name: receive(root, name, io.BytesIO(STREAM)),
     ],
 )
@@ -229,7 +217,7 @@ def test_what_is_no_plain_name_is_refused_before_anything_is_touched(
 ) -> None:
     root = tmp_path / "adapters"
     put(root, ONE)
-    set_name(root, "m-v1", digest_of(ONE))
+    adapters_folder.set_name(root, "m-v1", digest_of(ONE))
     before = everything(tmp_path)
     with pytest.raises(Refused):
         act(root, name)
@@ -240,9 +228,9 @@ def test_pruning_keeps_what_a_slot_stands_for_and_what_is_asked_for(tmp_path: Pa
     files = [{CONFIG: b"{}", WEIGHTS: bytes([n])} for n in range(4)]
     digests = [put(tmp_path, each) for each in files]
     for number, digest in enumerate(digests):
-        set_name(tmp_path, f"m-v{number}", digest)
-    set_slot(tmp_path, "live", "m-v0")
-    prune(tmp_path, [digests[1]])
+        adapters_folder.set_name(tmp_path, f"m-v{number}", digest)
+    adapters_folder.set_slot(tmp_path, "live", "m-v0")
+    adapters_folder.prune(tmp_path, [digests[1]])
     found = contents(tmp_path)
     assert set(found["digests"]) == set(digests[:2])
     assert found["names"] == {"m-v0": digests[0], "m-v1": digests[1]}
@@ -256,13 +244,13 @@ def test_pruning_removes_what_a_killed_copy_left_but_not_one_under_way(tmp_path:
         (tmp_path / name / "x").mkdir(parents=True)
         (tmp_path / name / "x" / WEIGHTS).write_bytes(b"half")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    prune(tmp_path, [])
+    adapters_folder.prune(tmp_path, [])
     assert {path.name for path in tmp_path.iterdir()} == {".incoming-running", ".lock"}
 
 
 def script(root: Path, *arguments: str, stream: bytes = b"") -> Any:
     """The module as it runs on a replica: source as an argument, nothing installed."""
-    source = inspect.getsource(folder_module)
+    source = inspect.getsource(adapters_folder)
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", source, str(root), *arguments],
         input=stream, capture_output=True, check=True,
