@@ -53,12 +53,11 @@ def test_live_ends_at_the_newest_version_that_earned_it(stopped: Running) -> Non
     assert live == registry.newest(newest)
     assert set(fleet.discover().serving(fleet.live_slot).values()) == {live.digest}
     assert len(set(trainings(stopped, "1"))) == 1 < len(trainings(stopped, "1"))
-    for record in stopped.runs():
-        assert record.dagster_run.tags[WHY]
+    assert all(record.dagster_run.tags[WHY] for record in stopped.runs())
 
     training, serving = spans(stopped, TRAINING), spans(stopped, SERVING)
-    for found in (training, serving):
-        assert all(first[1] <= then[0] for first, then in pairwise(sorted(found)))
+    for held in (training, serving):
+        assert all(first[1] <= then[0] for first, then in pairwise(sorted(held)))
     assert any(s[0] < t[1] and t[0] < s[1] for t in training for s in serving)
 
 
@@ -80,19 +79,9 @@ def trainings(running: Running, data_version: str) -> list[object]:
 
 def spans(running: Running, pool: str) -> list[Span]:
     """Start and end of every step that a pool holds apart."""
-    started, ended = dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS
-    failed = dg.DagsterEventType.STEP_FAILURE
-    found: list[Span] = []
-    for record in running.runs():
-        began: dict[str | None, float] = {}
-        entries = running.instance.all_logs(
-            record.dagster_run.run_id, of_type={started, ended, failed}
-        )
-        for entry in entries:
-            if POOLS.get(str(entry.step_key)) != pool:
-                continue
-            if entry.get_dagster_event().event_type == started:
-                began[entry.step_key] = entry.timestamp
-            else:
-                found.append((began[entry.step_key], entry.timestamp))
-    return found
+    return [
+        (step.start_time, step.end_time)
+        for record in running.runs()
+        for step in running.instance.get_run_step_stats(record.dagster_run.run_id)
+        if POOLS.get(step.step_key) == pool and step.start_time and step.end_time
+    ]

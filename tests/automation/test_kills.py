@@ -3,7 +3,8 @@
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from threading import Event, Thread
 
@@ -27,39 +28,35 @@ LONGEST_WAIT_BEFORE_KILL = 40.0
 VICTIMS = ("worker", "webserver", "daemon", "server")
 
 
-class Watch:
-    """What clients of the live slot could have got, read four times a second."""
+@contextmanager
+def watched(running: Running) -> Iterator[Sequence[str]]:
+    """What clients of the live slot could have got meanwhile, read four times a second."""
+    fleet = running.resources.fleet
+    seen: list[str] = []
+    done = Event()
 
-    def __init__(self, running: Running) -> None:
-        self.seen: list[str] = []
-        self._fleet = running.resources.fleet
-        self._done = Event()
-        self._thread = Thread(target=self._look)
+    def look() -> None:
+        while not done.wait(0.25):
+            # The server may have been killed a moment ago.
+            with suppress(LoraAssetsError):
+                for digest in fleet.discover().serving(fleet.live_slot).values():
+                    if digest is not None and digest not in seen[-1:]:
+                        seen.append(digest)
 
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._done.wait(0.25):
-            try:
-                found = self._fleet.discover().serving(self._fleet.live_slot)
-            except LoraAssetsError:
-                continue  # The server was killed a moment ago.
-            for digest in found.values():
-                if digest is not None and digest not in self.seen[-1:]:
-                    self.seen.append(digest)
+    thread = Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_versions_reach_their_end_through_kills(running: Running) -> None:
     chance = random.Random(SEED)
     killed: dict[str, int] = dict.fromkeys(VICTIMS, 0)
     names = [str(number) for number in range(1, ROUNDS + 1)]
-    with Watch(running) as watch:
+    with watched(running) as seen:
         for number, name in enumerate(names):
             drop(running.settings.s3_data_bucket, name, 8 * number, spoiled=number % 3 == 2)
             victim = VICTIMS[number % len(VICTIMS)]
@@ -78,21 +75,16 @@ def test_versions_reach_their_end_through_kills(running: Running) -> None:
     promoted = [name for name in names if PROMOTION in progress[name].made]
     stopped = [name for name in names if stopped_by(progress[name]) is not None]
     assert sorted({*promoted, *stopped}, key=version_order) == names
-    nothing_is_lost(running, progress)
+    # One kill per round: three attempts are enough for every version.
+    assert not any(running.gave_up(name) for name in names), running.state()
     nothing_is_launched_twice(running.runs())
     live = running.resources.registry.aliases()["live"]
     assert live.data_version == max(promoted, key=version_order)
     digests = {running.resources.registry.newest(name): name for name in promoted}
     known = {version.digest: name for version, name in digests.items() if version is not None}
-    order = [known[digest] for digest in watch.seen]
+    order = [known[digest] for digest in seen]
     assert all(version_order(a) < version_order(b) for a, b in pairwise(order))
     assert order[-1] == live.data_version
-
-
-def nothing_is_lost(running: Running, progress: Mapping[str, object]) -> None:
-    """One kill per round: three attempts are enough for every version."""
-    for name in progress:
-        assert not running.gave_up(name), f"{name} was given up: {running.state()}"
 
 
 def nothing_is_launched_twice(runs: Sequence[dg.RunRecord]) -> None:

@@ -3,6 +3,7 @@ import pytest
 from lora_assets.gates.evaluation import EvalThresholds, eval_gate
 from lora_assets.records.grades import EvalGrades, Scores
 from lora_assets.records.verdict import Verdict
+from tests.support.records import NOW
 
 
 def side(
@@ -11,6 +12,11 @@ def side(
     return Scores(
         letters={"A": a, "B": b, "C": c}, ungraded=ungraded, negatives=negatives, refusals=refusals
     )
+
+
+LIVE = side(80, 10, 10)
+FORWARD = side(80, 10, 10, refusals=10)
+"""It answers half of what it should decline."""
 
 
 def decide(candidate: Scores, live: Scores | None = None, **thresholds: float) -> Verdict:
@@ -25,7 +31,7 @@ def decide(candidate: Scores, live: Scores | None = None, **thresholds: float) -
         live=live,
         mlflow_run_id="run",
     )
-    return eval_gate(grades, EvalThresholds(**thresholds), "2026-01-01T00:00:00+00:00")
+    return eval_gate(grades, EvalThresholds(**thresholds), NOW)
 
 
 def test_the_first_deployment_passes_at_the_absolute_limits() -> None:
@@ -33,37 +39,25 @@ def test_the_first_deployment_passes_at_the_absolute_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidate", "failure"),
+    ("candidate", "live", "failure"),
     [
-        (side(69, 21, 10), "a_rate 0.69 (must be >= 0.7)"),
-        (side(70, 19, 11), "c_rate 0.11 (must be <= 0.1)"),
-        (side(70, 20, 10, refusals=17), "refusal_rate 0.85 (must be >= 0.9)"),
+        (side(69, 21, 10), None, "a_rate 0.69 (must be >= 0.7)"),
+        (side(70, 19, 11), None, "c_rate 0.11 (must be <= 0.1)"),
+        (side(70, 20, 10, refusals=17), None, "refusal_rate 0.85 (must be >= 0.9)"),
+        (side(79, 11, 10), LIVE, "a_rate vs live 0.79 (must be >= 0.8)"),
+        (side(80, 9, 11), LIVE, "c_rate vs live 0.11 (must be <= 0.1)"),
+        (side(80, 10, 10, refusals=19), LIVE, "refusal_rate vs live 0.95 (must be >= 1)"),
+        (side(80, 10, 10, refusals=17), FORWARD, "refusal_rate 0.85 (must be >= 0.9)"),
     ],
 )
-def test_each_absolute_check_alone_stops_a_first_deployment(
-    candidate: Scores, failure: str
+def test_each_absolute_check_and_each_comparison_with_live_alone_stops_a_candidate(
+    candidate: Scores, live: Scores | None, failure: str
 ) -> None:
-    assert decide(candidate).failures == (failure,)
+    assert decide(candidate, live).failures == (failure,)
 
 
 def test_against_live_the_absolute_rates_no_longer_count() -> None:
     assert decide(side(50, 20, 30), live=side(50, 20, 30)).passed
-
-
-@pytest.mark.parametrize(
-    ("candidate", "refused_by_live", "failure"),
-    [
-        (side(79, 11, 10), 20, "a_rate vs live 0.79 (must be >= 0.8)"),
-        (side(80, 9, 11), 20, "c_rate vs live 0.11 (must be <= 0.1)"),
-        (side(80, 10, 10, refusals=19), 20, "refusal_rate vs live 0.95 (must be >= 1)"),
-        (side(80, 10, 10, refusals=17), 10, "refusal_rate 0.85 (must be >= 0.9)"),
-    ],
-)
-def test_a_candidate_worse_than_live_or_than_the_refusal_floor_is_stopped(
-    candidate: Scores, refused_by_live: int, failure: str
-) -> None:
-    live = side(80, 10, 10, refusals=refused_by_live)
-    assert decide(candidate, live=live).failures == (failure,)
 
 
 def test_one_percent_ungraded_is_borne_and_more_is_a_named_fault() -> None:

@@ -3,13 +3,11 @@ import pytest
 from lora_assets.gates.performance import PerfThresholds, perf_gate
 from lora_assets.records.load import LoadMetrics, Percentiles, PerfMetrics
 from lora_assets.records.verdict import Verdict
+from tests.support.records import NOW
 
 
 def load(
-    latency: float | None = 4.0,
-    ttft: float | None = 0.5,
-    throughput: float = 4.0,
-    success: float = 1.0,
+    latency: float | None = 4.0, ttft: float | None = 0.5, throughput: float = 4, success: float = 1
 ) -> LoadMetrics:
     def flat(value: float | None) -> Percentiles | None:
         return None if value is None else Percentiles(p50=value, p95=value, p99=value)
@@ -44,7 +42,7 @@ def decide(
         contradictions=contradictions,
         mlflow_run_id="run",
     )
-    return perf_gate(metrics, PerfThresholds(**thresholds), "2026-01-01T00:00:00+00:00")
+    return perf_gate(metrics, PerfThresholds(**thresholds), NOW)
 
 
 def test_without_a_baseline_the_four_floors_decide() -> None:
@@ -55,37 +53,26 @@ def test_without_a_baseline_the_four_floors_decide() -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidate", "failure"),
+    ("candidate", "baseline", "failure"),
     [
-        (load(latency=8.0), "p95_latency 8 (must be < 8)"),
-        (load(ttft=2.0), "p95_ttft 2 (must be < 2)"),
-        (load(throughput=2.0), "throughput 2 (must be > 2)"),
-        (load(success=0.989), "success_rate 0.989 (must be >= 0.99)"),
+        (load(latency=8.0), None, "p95_latency 8 (must be < 8)"),
+        (load(ttft=2.0), None, "p95_ttft 2 (must be < 2)"),
+        (load(throughput=2.0), None, "throughput 2 (must be > 2)"),
+        (load(success=0.989), None, "success_rate 0.989 (must be >= 0.99)"),
+        (load(latency=4.61), load(), "p95_latency vs baseline 4.61 (must be <= 4.6)"),
+        (load(ttft=0.58), load(), "p95_ttft vs baseline 0.58 (must be <= 0.575)"),
+        (load(throughput=3.39), load(), "throughput vs baseline 3.39 (must be >= 3.4)"),
+        (load(success=0.995), load(), "success_rate vs baseline 0.995 (must be >= 1)"),
     ],
 )
-def test_each_floor_alone_stops_and_strict_ones_are_strict(
-    candidate: LoadMetrics, failure: str
+def test_each_floor_and_each_regression_alone_stops_and_strict_ones_are_strict(
+    candidate: LoadMetrics, baseline: LoadMetrics | None, failure: str
 ) -> None:
-    assert decide(candidate).failures == (failure,)
+    assert decide(candidate, baseline).failures == (failure,)
 
 
 def test_a_candidate_at_the_regression_limits_passes() -> None:
     assert decide(load(4.6, 0.575, 3.4), load(4.0, 0.5, 4.0)).passed
-
-
-@pytest.mark.parametrize(
-    ("candidate", "failure"),
-    [
-        (load(latency=4.61), "p95_latency vs baseline 4.61 (must be <= 4.6)"),
-        (load(ttft=0.58), "p95_ttft vs baseline 0.58 (must be <= 0.575)"),
-        (load(throughput=3.39), "throughput vs baseline 3.39 (must be >= 3.4)"),
-        (load(success=0.995), "success_rate vs baseline 0.995 (must be >= 1)"),
-    ],
-)
-def test_each_regression_against_the_baseline_alone_stops(
-    candidate: LoadMetrics, failure: str
-) -> None:
-    assert decide(candidate, load()).failures == (failure,)
 
 
 def test_no_successful_request_is_a_missing_number_and_never_a_pass() -> None:
