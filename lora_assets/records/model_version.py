@@ -4,16 +4,8 @@ from typing import Literal
 
 from lora_assets.records import AdapterRecord, Record, short
 
-Alias = Literal[
-    "candidate",
-    "staged",
-    "eval-passed",
-    "eval-failed",
-    "perf-passed",
-    "perf-failed",
-    "live",
-    "previous",
-]
+_GateAlias = Literal["eval-passed", "eval-failed", "perf-passed", "perf-failed"]
+Alias = Literal["candidate", "staged", _GateAlias, "live", "previous"]
 
 
 class ModelVersion(AdapterRecord):

@@ -1,44 +1,20 @@
-from typing import Literal
-
 from lora_assets.assets.figures import latency_distribution
 from lora_assets.assets.perf_tables import limit_lines, metrics_table
 from lora_assets.gates.performance import PerfThresholds, perf_gate
-from lora_assets.records.load import LoadMetrics, Percentiles, PerfMetrics, RequestSample
+from lora_assets.records.load import LoadMetrics, PerfMetrics, RequestSample
+from tests.support.records import NOW, load_metrics, perf_metrics
 
 
 def load(latency: float | None) -> LoadMetrics:
-    times = None if latency is None else Percentiles(p50=latency / 2, p95=latency, p99=latency)
-    return LoadMetrics(
-        requests=10,
-        failures=0,
-        duration=1.0,
-        latency=times,
-        ttft=times,
-        throughput=10.0,
-        success_rate=1.0,
-    )
+    return load_metrics(latency, latency, throughput=10)
 
 
-def perf(
-    baseline: LoadMetrics | None, source: Literal["none", "measured", "stored"]
-) -> PerfMetrics:
-    return PerfMetrics(
-        model_version=2,
-        digest="c" * 64,
-        live_digest=None,
-        data_version="2",
-        data_digest="d" * 64,
-        candidate=load(1.0),
-        baseline=baseline,
-        baseline_source=source,
-        server=(),
-        contradictions=(),
-        mlflow_run_id="run",
-    )
+def perf(baseline: LoadMetrics | None, source: str) -> PerfMetrics:
+    return perf_metrics(load(1.0), baseline, baseline_source=source)
 
 
 def lines(metrics: PerfMetrics) -> dict[str, float]:
-    verdict = perf_gate(metrics, PerfThresholds(), "2026-01-01T00:00:00+00:00")
+    verdict = perf_gate(metrics, PerfThresholds(), NOW)
     return dict(limit_lines(verdict, metrics)["latency"])
 
 

@@ -4,19 +4,13 @@ import dagster as dg
 
 from lora_assets.cli.demo_report import gate_rows
 from lora_assets.records.model_version import ModelVersion
+from tests.support.records import model_version
 
 DIGEST = "a" * 64
 
 
 def version(number: int) -> ModelVersion:
-    return ModelVersion(
-        model="m",
-        version=number,
-        digest=DIGEST,
-        data_version=str(number),
-        data_digest="e" * 64,
-        run_id="run",
-    )
+    return model_version(number, str(number), DIGEST)
 
 
 def evaluation(

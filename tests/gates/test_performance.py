@@ -1,26 +1,10 @@
 import pytest
 
 from lora_assets.gates.performance import PerfThresholds, perf_gate
-from lora_assets.records.load import LoadMetrics, Percentiles, PerfMetrics
+from lora_assets.records.load import LoadMetrics
 from lora_assets.records.verdict import Verdict
-from tests.support.records import NOW
-
-
-def load(
-    latency: float | None = 4.0, ttft: float | None = 0.5, throughput: float = 4, success: float = 1
-) -> LoadMetrics:
-    def flat(value: float | None) -> Percentiles | None:
-        return None if value is None else Percentiles(p50=value, p95=value, p99=value)
-
-    return LoadMetrics(
-        requests=100,
-        failures=0,
-        duration=25.0,
-        latency=flat(latency),
-        ttft=flat(ttft),
-        throughput=throughput,
-        success_rate=success,
-    )
+from tests.support.records import NOW, perf_metrics
+from tests.support.records import load_metrics as load
 
 
 def decide(
@@ -29,19 +13,7 @@ def decide(
     contradictions: tuple[str, ...] = (),
     **thresholds: float,
 ) -> Verdict:
-    metrics = PerfMetrics(
-        model_version=2,
-        digest="c" * 64,
-        live_digest="l" * 64 if baseline else None,
-        data_version="2",
-        data_digest="e" * 64,
-        candidate=candidate,
-        baseline=baseline,
-        baseline_source="measured" if baseline else "none",
-        server=(),
-        contradictions=contradictions,
-        mlflow_run_id="run",
-    )
+    metrics = perf_metrics(candidate, baseline, contradictions=contradictions)
     return perf_gate(metrics, PerfThresholds(**thresholds), NOW)
 
 

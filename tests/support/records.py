@@ -1,6 +1,9 @@
 """Records as a run would leave them, for what is decided on them."""
 
+from typing import Any
+
 from lora_assets.lifecycle import GATES
+from lora_assets.records.load import LoadMetrics, Percentiles, PerfMetrics
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.records.verdict import Check, GateName, Verdict
@@ -46,6 +49,42 @@ def trained_adapter(
             curve=(),
         ),
     )
+
+
+def load_metrics(
+    latency: float | None = 4.0, ttft: float | None = 0.5, throughput: float = 4, success: float = 1
+) -> LoadMetrics:
+    def flat(value: float | None) -> Percentiles | None:
+        return None if value is None else Percentiles(p50=value, p95=value, p99=value)
+
+    return LoadMetrics(
+        requests=100,
+        failures=0,
+        duration=25.0,
+        latency=flat(latency),
+        ttft=flat(ttft),
+        throughput=throughput,
+        success_rate=success,
+    )
+
+
+def perf_metrics(
+    candidate: LoadMetrics, baseline: LoadMetrics | None = None, **others: Any
+) -> PerfMetrics:
+    known = {
+        "model_version": 2,
+        "digest": "c" * 64,
+        "live_digest": "l" * 64 if baseline else None,
+        "data_version": "2",
+        "data_digest": "e" * 64,
+        "candidate": candidate,
+        "baseline": baseline,
+        "baseline_source": "measured" if baseline else "none",
+        "server": (),
+        "contradictions": (),
+        "mlflow_run_id": "run",
+    }
+    return PerfMetrics.model_validate(known | others)
 
 
 def passed_verdict(gate: GateName, version: ModelVersion, live: ModelVersion | None) -> Verdict:
