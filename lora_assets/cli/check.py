@@ -89,8 +89,7 @@ def _resources(stack: Stack) -> Resources:
 async def _ask(judge: Judge) -> None:
     async with judge.client() as client:
         model = await judge.model(client)
-        served = await http_client.get(client, "/v1/models", http_client.ModelList)
-    names = [each.id for each in served.data]
+        names = await http_client.models(client)
     if model not in names:
         raise LoraAssetsError(
             f"The judge at {judge.judge_url} does not serve {model}, but {', '.join(names)}",

@@ -34,8 +34,7 @@ class _ChatCompletion(BaseModel):
 
 async def find_judge_model(client: httpx.AsyncClient) -> str:
     """Return the one model that the judge's server serves; refuse more or fewer than one."""
-    models = await http_client.get(client, "/v1/models", http_client.ModelList)
-    served = [model.id for model in models.data]
+    served = await http_client.models(client)
     if len(served) == 1:
         return served[0]
     if not served:

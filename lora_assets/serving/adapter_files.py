@@ -33,7 +33,7 @@ def inspect(folder: Path) -> AdapterShape:
     if not folder.is_dir():
         raise LoraAssetsError(f"There is no adapter folder {folder}", "Train the adapter first.")
     for path in sorted(folder.iterdir()):
-        if path.is_symlink() or not path.is_file() or path.name not in (CONFIG, WEIGHTS):
+        if path.is_symlink() or not path.is_file() or path.name not in FILES:
             raise LoraAssetsError(
                 f"Adapter {folder} holds {path.name!r}, which is not part of a safetensors adapter",
                 f"Keep only {CONFIG} and {WEIGHTS}; pickled weights are never loaded.",
@@ -42,8 +42,6 @@ def inspect(folder: Path) -> AdapterShape:
         config = _Config.model_validate_json((folder / CONFIG).read_bytes())
         with safe_open(str(folder / WEIGHTS), framework="numpy") as weights:
             shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118  (no mapping)
-            if not shapes:
-                raise LoraAssetsError(f"Adapter {folder} has no weights", "Train it again.")
     except FileNotFoundError as error:
         raise LoraAssetsError(
             f"Adapter {folder} lacks a file: {error}", "Train it again."
@@ -53,6 +51,8 @@ def inspect(folder: Path) -> AdapterShape:
         if isinstance(error, ValidationError):
             reason = validation_line(error)
         raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None
+    if not shapes:
+        raise LoraAssetsError(f"Adapter {folder} has no weights", "Train it again.")
     ranks = [shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")]
     return AdapterShape(
         rank=max((config.r, *ranks)),
@@ -63,14 +63,15 @@ def inspect(folder: Path) -> AdapterShape:
 
 def _modules(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:
     """Return module path to (out, in), from the shapes of A (rank, in) and B (out, rank)."""
-    sides: dict[str, dict[str, list[int]]] = {}
-    for name, shape in shapes.items():
-        if (match := _MODULE.fullmatch(name)) is not None:
-            sides.setdefault(match["module"], {})[match["side"]] = shape
+    sides = {
+        (match["module"], match["side"]): shape
+        for name, shape in shapes.items()
+        if (match := _MODULE.fullmatch(name)) is not None
+    }
     return {
-        module: (both["B"][0], both["A"][-1])
-        for module, both in sides.items()
-        if both.keys() == {"A", "B"}
+        module: (sides[module, "B"][0], shape[-1])
+        for (module, side), shape in sides.items()
+        if side == "A" and (module, "B") in sides
     }
 
 

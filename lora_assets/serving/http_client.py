@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -35,18 +35,6 @@ class Server:
 
 
 VLLM = Server("vLLM", "--vllm-url", "VLLM_API_KEY")
-
-
-class ServedModel(BaseModel):
-    """One entry of /v1/models."""
-
-    id: str
-
-
-class ModelList(BaseModel):
-    """The reply of /v1/models."""
-
-    data: list[ServedModel]
 
 
 @cache
@@ -125,24 +113,26 @@ def _options(
     return options, (server, shown.rstrip("/"))
 
 
-async def get(client: httpx.AsyncClient, path: str, reply: type[Reply]) -> Reply:
-    """GET, as `ask`."""
-    return await ask(client, client.build_request("GET", path), reply)
+async def models(client: httpx.AsyncClient) -> Sequence[str]:
+    """Return the names of the models that a server serves; fails as `post`."""
+    return [model.id for model in (await _ask(client, "GET", "/v1/models", None, _Models)).data]
 
 
 async def post(
     client: httpx.AsyncClient, path: str, body: dict[str, JsonValue], reply: type[Reply]
 ) -> Reply:
-    """POST a JSON body, as `ask`."""
-    return await ask(client, client.build_request("POST", path, json=body), reply)
-
-
-async def ask(client: httpx.AsyncClient, request: httpx.Request, reply: type[Reply]) -> Reply:
-    """Send the request and read its reply; retried after RETRY_PAUSES where that may help.
+    """POST a JSON body and read the reply; retried after RETRY_PAUSES where that may help.
 
     Raise LoraAssetsError when the server can't be reached, refuses, or sends something
     else than a `reply`; a wrong reply is not asked for again, nor a host that does not exist.
     """
+    return await _ask(client, "POST", path, body, reply)
+
+
+async def _ask(
+    client: httpx.AsyncClient, method: str, path: str, body: object, reply: type[Reply]
+) -> Reply:
+    request = client.build_request(method, path, json=body)
     for pause in (*RETRY_PAUSES, None):
         try:
             response = await client.send(request)
@@ -219,6 +209,14 @@ def read(response: httpx.Response, reply: type[Reply]) -> Reply:
             f"read: {_one_line(validation_line(error))}",
             f"Check that {server.url_setting} is the URL of an OpenAI-compatible server.",
         ) from None
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: list[_Model]
 
 
 class _ErrorBody(BaseModel):

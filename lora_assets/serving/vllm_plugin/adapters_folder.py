@@ -5,7 +5,6 @@ the replica for one that is not, so it needs nothing but the standard library. `
 what lies where. Each change is made aside and appears in one step.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -51,30 +50,35 @@ def digest_folder(folder: Path) -> str:
 
 
 def intact(root: Path, digest: str) -> bool:
-    """Whether `<digest>/` is there with the bytes that its name says."""
-    folder = root / _checked(_DIGEST, digest)
-    return folder.is_dir() and digest_folder(folder) == digest
+    """Return whether `<digest>/` is there with the bytes that its name says."""
+    return _digest_there(root, digest) == digest
 
 
 def verify(root: Path, digest: str) -> None:
     """Refuse an adapter that is missing or whose bytes have changed."""
-    folder = root / _checked(_DIGEST, digest)
-    if not folder.is_dir():
+    there = _digest_there(root, digest)
+    if there is None:
         raise Refused(f"there is no adapter {digest[:12]}")
-    found = digest_folder(folder)
-    if found != digest:
-        raise Refused(f"adapter {digest[:12]} has digest {found[:12]}: its bytes have changed")
+    if there != digest:
+        raise Refused(f"adapter {digest[:12]} has digest {there[:12]}: its bytes have changed")
 
 
-def receive(root: Path, digest: str, stream: IO[bytes]) -> None:
+def _digest_there(root: Path, digest: str) -> str | None:
+    folder = root / _checked(_DIGEST, digest)
+    return digest_folder(folder) if folder.is_dir() else None
+
+
+def receive(root: Path, digest: str, stream: IO[bytes] | None = None) -> None:
     """Unpack a tar stream of an adapter's files as `<digest>/`, once its digest is right.
+
+    The stream is standard input unless another is given.
 
     A folder of that name with other bytes is damaged, and is replaced. Refused, with nothing
     changed, for other bytes, for a stream that breaks off, and for anything but the files.
     """
     with _incoming(root, digest) as incoming:
         try:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
+            with tarfile.open(fileobj=stream or sys.stdin.buffer, mode="r|") as archive:
                 for member in archive:
                     if member.name not in FILES or not member.isreg():
                         raise Refused(f"the stream holds {member.name!r}, no adapter file")
@@ -85,11 +89,11 @@ def receive(root: Path, digest: str, stream: IO[bytes]) -> None:
             raise Refused(f"the stream broke off ({error})") from None
 
 
-def copy(root: Path, digest: str, source: Path) -> None:
+def copy(root: Path, digest: str, source: str) -> None:
     """Copy an adapter's files from `source` as `<digest>/`, as `receive` does from a stream."""
     with _incoming(root, digest) as incoming:
         for name in FILES:
-            with (source / name).open("rb") as file:
+            with Path(source, name).open("rb") as file:
                 _write(file, incoming / name)
 
 
@@ -125,7 +129,7 @@ def contents(root: Path) -> dict[str, dict[str, str]]:
     }
 
 
-def prune(root: Path, keep: Sequence[str]) -> None:
+def prune(root: Path, *keep: str) -> None:
     """Remove adapters that are not in `keep` (digests) and that no slot stands for.
 
     What copies left that were killed goes with them.
@@ -163,15 +167,12 @@ def _adapters(root: Path) -> list[Path]:
 
 
 def _links(folder: Path) -> dict[str, str]:
-    found = {}
+    links = {}
     for each in _entries(folder):
-        try:
-            found[each.name] = each.readlink().name
-        except OSError as error:
-            # No link, or one that has just gone: it stands for nothing either way.
-            if error.errno not in (errno.EINVAL, errno.ENOENT):
-                raise
-    return found
+        with suppress(FileNotFoundError):  # It may go between the two looks.
+            if each.is_symlink():
+                links[each.name] = each.readlink().name
+    return links
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -201,9 +202,9 @@ def _incoming(root: Path, digest: str) -> Iterator[Path]:
         incoming = aside / digest
         incoming.mkdir()
         yield incoming
-        found = digest_folder(incoming)
-        if found != digest:
-            raise Refused(f"what arrived has digest {found[:12]}, not {digest[:12]}")
+        arrived = digest_folder(incoming)
+        if arrived != digest:
+            raise Refused(f"what arrived has digest {arrived[:12]}, not {digest[:12]}")
         with _locked(root):
             if folder.exists():
                 folder.rename(aside / "replaced")
@@ -224,22 +225,17 @@ def _locked(root: Path) -> Iterator[None]:
         yield
 
 
+_CHANGES = (receive, copy, set_name, set_slot, clear_slot, prune)
+_LOOKS = (intact, verify, slots, contents)
+_COMMANDS: Mapping[str, Callable[..., object]] = {
+    each.__name__: each for each in (*_CHANGES, *_LOOKS)
+}
+
+
 def answer(root: Path, command: str, arguments: Sequence[str]) -> Mapping[str, object]:
     """Return what the command gives as `done`, or why it can't be done: `refused` or `failed`."""
-    commands: Mapping[str, Callable[..., object]] = {
-        "intact": intact,
-        "verify": verify,
-        "receive": lambda root, digest: receive(root, digest, sys.stdin.buffer),
-        "copy": lambda root, digest, source: copy(root, digest, Path(source)),
-        "set_name": set_name,
-        "set_slot": set_slot,
-        "clear_slot": clear_slot,
-        "slots": slots,
-        "contents": contents,
-        "prune": lambda root, *keep: prune(root, keep),
-    }
     try:
-        return {"done": commands[command](root, *arguments)}
+        return {"done": _COMMANDS[command](root, *arguments)}
     except Refused as error:
         return {"refused": str(error)}
     except OSError as error:

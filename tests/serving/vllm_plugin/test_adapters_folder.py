@@ -230,7 +230,7 @@ def test_pruning_keeps_what_a_slot_stands_for_and_what_is_asked_for(tmp_path: Pa
     for number, digest in enumerate(digests):
         adapters_folder.set_name(tmp_path, f"m-v{number}", digest)
     adapters_folder.set_slot(tmp_path, "live", "m-v0")
-    adapters_folder.prune(tmp_path, [digests[1]])
+    adapters_folder.prune(tmp_path, digests[1])
     found = contents(tmp_path)
     assert set(found["digests"]) == set(digests[:2])
     assert found["names"] == {"m-v0": digests[0], "m-v1": digests[1]}
@@ -244,7 +244,7 @@ def test_pruning_removes_what_a_killed_copy_left_but_not_one_under_way(tmp_path:
         (tmp_path / name / "x").mkdir(parents=True)
         (tmp_path / name / "x" / WEIGHTS).write_bytes(b"half")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    adapters_folder.prune(tmp_path, [])
+    adapters_folder.prune(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {".incoming-running", ".lock"}
 
 
