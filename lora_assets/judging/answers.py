@@ -45,7 +45,7 @@ async def answer_all(
 
     async def ask(row: int) -> Answer:
         started = time.perf_counter()
-        completion = await http_client.post(client, "/v1/completions", bodies[row], _Completion)
+        completion = await http_client.ask(client, "/v1/completions", bodies[row], _Completion)
         latency = time.perf_counter() - started
         return Answer(row=row, text=completion.choices[0].text, latency=latency)
 

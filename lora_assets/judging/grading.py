@@ -111,7 +111,7 @@ async def _grade(
             "temperature": _RETRY_TEMPERATURE if attempt else 0,
             "seed": attempt,
         }
-        reply = await http_client.post(client, "/v1/chat/completions", body, _ChatCompletion)
+        reply = await http_client.ask(client, "/v1/chat/completions", body, _ChatCompletion)
         content = reply.choices[0].message.content
         judgement = parse_grade(content) if content is not None else None
         if judgement is not None:

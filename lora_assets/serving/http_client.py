@@ -19,7 +19,6 @@ RETRY_PAUSES = (0.5, 2.0)
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LONGEST_MESSAGE = 300
-_MESSAGES = ("error", "message", "detail")
 _SERVER = "lora_assets.server"  # Under this name a request carries the server that it is for.
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -114,25 +113,20 @@ def _options(
 
 
 async def models(client: httpx.AsyncClient) -> Sequence[str]:
-    """Return the names of the models that a server serves; fails as `post`."""
-    return [model.id for model in (await _ask(client, "GET", "/v1/models", None, _Models)).data]
+    """Return the names of the models that a server serves; fails as `ask`."""
+    return [model.id for model in (await ask(client, "/v1/models", None, _Models)).data]
 
 
-async def post(
-    client: httpx.AsyncClient, path: str, body: dict[str, JsonValue], reply: type[Reply]
+async def ask(
+    client: httpx.AsyncClient, path: str, body: dict[str, JsonValue] | None, reply: type[Reply]
 ) -> Reply:
-    """POST a JSON body and read the reply; retried after RETRY_PAUSES where that may help.
+    """POST a JSON body (GET without one) and read the reply.
 
-    Raise LoraAssetsError when the server can't be reached, refuses, or sends something
-    else than a `reply`; a wrong reply is not asked for again, nor a host that does not exist.
+    It is asked again after RETRY_PAUSES where that may help. Raise LoraAssetsError when the
+    server can't be reached, refuses, or sends something else than a `reply`; a wrong reply is
+    not asked for again, nor a host that does not exist.
     """
-    return await _ask(client, "POST", path, body, reply)
-
-
-async def _ask(
-    client: httpx.AsyncClient, method: str, path: str, body: object, reply: type[Reply]
-) -> Reply:
-    request = client.build_request(method, path, json=body)
+    request = client.build_request("GET" if body is None else "POST", path, json=body)
     for pause in (*RETRY_PAUSES, None):
         try:
             response = await client.send(request)
@@ -211,6 +205,9 @@ def read(response: httpx.Response, reply: type[Reply]) -> Reply:
         ) from None
 
 
+_SAID = AliasChoices(AliasPath("error", "message"), "error", "message", "detail")
+
+
 class _Model(BaseModel):
     id: str
 
@@ -220,9 +217,7 @@ class _Models(BaseModel):
 
 
 class _ErrorBody(BaseModel):
-    message: JsonValue = Field(
-        None, validation_alias=AliasChoices(AliasPath("error", "message"), *_MESSAGES)
-    )
+    message: JsonValue = Field(None, validation_alias=_SAID)
 
 
 def _server(request: httpx.Request) -> tuple[Server, str]:

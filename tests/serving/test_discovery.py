@@ -6,12 +6,8 @@ import pytest
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.fleet import Fleet
-from lora_assets.serving.discovery import (
-    DiscoveredReplica,
-    from_deployment,
-    from_selector,
-    from_service,
-)
+from lora_assets.serving.discovery import DiscoveredReplica as Found
+from lora_assets.serving.discovery import from_deployment, from_selector, from_service
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
 
 
@@ -40,12 +36,12 @@ def fleet(api: KubernetesApi, tmp_path: Path) -> KubernetesApi:
 
 
 BEHIND_SERVICE = (
-    DiscoveredReplica("http://10.0.0.0:8000", "models", "vllm-0", "ready", "gpu-7"),
-    DiscoveredReplica("http://10.0.0.1:8000", "models", "vllm-1", "not ready"),
-    DiscoveredReplica("http://[fd00::2]:8000", "models", "vllm-2", "ready"),
-    DiscoveredReplica("http://10.0.0.3:8000", "models", "vllm-3", "terminating"),
+    Found("http://10.0.0.0:8000", "models", "vllm-0", "ready", "gpu-7"),
+    Found("http://10.0.0.1:8000", "models", "vllm-1", "not ready"),
+    Found("http://[fd00::2]:8000", "models", "vllm-2", "ready"),
+    Found("http://10.0.0.3:8000", "models", "vllm-3", "terminating"),
 )
-LABELLED = (*BEHIND_SERVICE, DiscoveredReplica("", "models", "vllm-4", "pending"))
+LABELLED = (*BEHIND_SERVICE, Found("", "models", "vllm-4", "pending"))
 
 
 @pytest.mark.usefixtures("fleet")
@@ -62,19 +58,16 @@ def test_the_pods_with_labels_are_found_with_their_readiness() -> None:
 
 
 def test_the_pods_of_a_deployment_are_found_by_its_selector(fleet: KubernetesApi) -> None:
-    expressions = {
-        "set": [{"key": "app", "operator": "In", "values": ["vllm", "other"]}],
-        "gpu": [{"key": "tier", "operator": "Exists"}],
-        "cpu": [{"key": "tier", "operator": "DoesNotExist"}],
-        "none": [{"key": "app", "operator": "NotIn", "values": ["judge", "vllm"]}],
-    }
-    fleet.deployments = [
-        Deployment("vllm", {"matchLabels": {"app": "vllm"}}),
-        *(
-            Deployment(name, {"matchLabels": {"app": "vllm"}, "matchExpressions": terms})
-            for name, terms in expressions.items()
-        ),
-    ]
+    fleet.deployments = [Deployment("vllm", {"matchLabels": {"app": "vllm"}})]
+    for name, key, operator, values in (
+        ("set", "app", "In", ["vllm", "other"]),
+        ("gpu", "tier", "Exists", None),
+        ("cpu", "tier", "DoesNotExist", None),
+        ("none", "app", "NotIn", ["judge", "vllm"]),
+    ):
+        terms = [{"key": key, "operator": operator, "values": values}]
+        selector = {"matchLabels": {"app": "vllm"}, "matchExpressions": terms}
+        fleet.deployments.append(Deployment(name, selector))
     assert from_deployment("models", "vllm", 8000) == LABELLED
     assert from_deployment("models", "set", 8000) == LABELLED
     assert from_deployment("models", "gpu", 8000) == LABELLED[:1]
@@ -192,6 +185,7 @@ def test_an_api_server_that_is_gone_is_said_in_one_line(
 ) -> None:
     with KubernetesApi().serving(tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    with pytest.raises(LoraAssetsError, match=r"service models/vllm: .*does not answer") as caught:
-        from_service("models", "vllm")
-    assert "\n" not in str(caught.value)
+    for ask in (from_service, lambda *place: from_selector(*place, 8000)):
+        with pytest.raises(LoraAssetsError, match=r"vllm.*: .*does not answer") as caught:
+            ask("models", "vllm")
+        assert "\n" not in str(caught.value)
