@@ -221,8 +221,9 @@ class _ErrorBody(BaseModel):
 
 
 def _server(request: httpx.Request) -> tuple[Server, str]:
-    """Return the server that a request is for, and its URL."""
-    server: tuple[Server, str] = request.extensions[_SERVER]
+    """Return the server that a request is for, and its URL; vLLM's where nothing else is said."""
+    vllm = VLLM, str(request.url.copy_with(raw_path=b"/")).rstrip("/")
+    server: tuple[Server, str] = request.extensions.get(_SERVER, vllm)
     return server
 
 

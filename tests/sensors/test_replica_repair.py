@@ -19,6 +19,7 @@ from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
+from tests.support.doubles.kubernetes_api import KubernetesApi, Pod
 from tests.support.repairs import Watch
 from tests.support.stack import free_port, trained
 
@@ -178,6 +179,17 @@ def test_a_dead_replica_is_named_by_the_tick(watch: Watch, live: ModelVersion) -
     fleet = Fleet(vllm_url=url, adapters_dir=adapters, replica_urls=[url, dead])
     with pytest.raises(LoraAssetsError, match=f"{dead} is unreachable"):
         replace(watch, resources=replace(watch.resources, fleet=fleet)).tick()
+
+
+def test_without_a_ready_replica_the_tick_fails_with_the_state_of_each_pod(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = KubernetesApi(pods=[Pod("vllm-0", tmp_path, ip="10.0.0.1", ready=False)])
+    fleet = Fleet(vllm_url="http://all", adapters_dir="/a", pod_selector="models/app=vllm")
+    with api.serving(tmp_path) as kubeconfig:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        with pytest.raises(LoraAssetsError, match=r"^0 of at least 1 .*vllm-0 is not ready"):
+            replace(watch, resources=replace(watch.resources, fleet=fleet)).tick()
 
 
 def test_an_adapter_damaged_in_the_registry_too_is_not_put_back(
