@@ -2,18 +2,12 @@ from typing import Any
 
 from lora_assets.assets.verdicts import check_result
 from lora_assets.records.verdict import Check, GateName, Verdict
+from tests.support.records import model_version, passed_verdict
 
 
 def verdict(gate: GateName, *checks: Check, compared_with: str | None = None) -> Verdict:
-    return Verdict(
-        gate=gate,
-        digest="c" * 64,
-        compared_with=compared_with,
-        data_version="1",
-        data_digest="d" * 64,
-        checks=checks,
-        decided_at="2026-01-01T00:00:00+00:00",
-    )
+    changes = {"checks": checks, "compared_with": compared_with}
+    return passed_verdict(gate, model_version(), None).model_copy(update=changes)
 
 
 def rows(result: Any) -> list[dict[str, object]]:

@@ -1,24 +1,17 @@
 import pytest
 
 from lora_assets.gates.data import data_is_sound
-from lora_assets.records.dataset import SPLITS, Row, RowMetadata, SplitName, TrainingData
+from lora_assets.records.dataset import SPLITS, Row, SplitName, TrainingData
+from tests.support.rows import make_row
 
 DATA = TrainingData(data_version="1", digest="e" * 64, source="file:///data/1", splits={})
 
 
-def row(question: str, question_type: str) -> Row:
-    return Row(
-        context="A: does a.",
-        question=question,
-        reference_answer="Does a.",
-        prompt_inference=f"[INST] {question} [/INST]",
-        prompt_training=f"[INST] {question} [/INST] Does a.",
-        metadata=RowMetadata(question_type=question_type),
-    )
-
-
 def sound() -> dict[SplitName, tuple[Row, ...]]:
-    return {name: (row(f"{name} 1", "factual"), row(f"{name} 2", "negative")) for name in SPLITS}
+    return {
+        name: (make_row(question=f"{name} 1"), make_row(0, "negative", question=f"{name} 2"))
+        for name in SPLITS
+    }
 
 
 def test_rows_and_negatives_in_every_split_are_sound() -> None:
