@@ -14,7 +14,7 @@ from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.gates.data import data_is_sound
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.quality import quality_gate as decide
-from lora_assets.kubernetes.step_pods import QUALITY_GATE, TRAIN
+from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
@@ -70,7 +70,7 @@ class QualityConfig(QualityThresholds, dg.Config):
     """The quality gate's thresholds, as parameters of the run."""
 
 
-@stage_asset("training", {"pytorch", "mlflow"}, TRAIN, pool=TRAINING, code_version=CODE_VERSION)
+@stage_asset("training", {"pytorch", "mlflow"}, "train", pool=TRAINING, code_version=CODE_VERSION)
 def adapter(
     context: dg.AssetExecutionContext,
     config: TrainingConfig,
@@ -138,7 +138,7 @@ def adapter(
     return trained
 
 
-@dg.asset_check(**GATE, asset=adapter, op_tags=QUALITY_GATE)
+@dg.asset_check(**GATE, asset=adapter, op_tags=step_pod("quality-gate"))
 def quality_gate(
     config: QualityConfig, adapter: Adapter, tracking: Tracking
 ) -> dg.AssetCheckResult:

@@ -18,7 +18,7 @@ from lora_assets.gates.evaluation import eval_gate as decide
 from lora_assets.judging.answers import answer_all
 from lora_assets.judging.grading import grade_all
 from lora_assets.judging.scores import scores
-from lora_assets.kubernetes.step_pods import COMPARE_DECISION, JUDGE_ANSWERS
+from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.grades import Answer, EvalGrades, Grade, Side
 from lora_assets.records.model_version import ModelVersion
@@ -46,7 +46,7 @@ class EvalGateConfig(EvalThresholds, dg.Config):
     """The eval gate's thresholds, as parameters of the run."""
 
 
-@stage_asset("evaluation", {"vllm", "mlflow"}, JUDGE_ANSWERS, pool=SERVING)
+@stage_asset("evaluation", {"vllm", "mlflow"}, "judge-answers", pool=SERVING)
 def eval_grades(
     context: dg.AssetExecutionContext,
     config: EvalConfig,
@@ -96,7 +96,7 @@ def eval_grades(
     )
 
 
-@dg.asset_check(**GATE, asset=eval_grades, pool=SERVING, op_tags=COMPARE_DECISION)
+@dg.asset_check(**GATE, asset=eval_grades, pool=SERVING, op_tags=step_pod("compare-decision"))
 def eval_gate(
     config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry
 ) -> dg.AssetCheckResult:

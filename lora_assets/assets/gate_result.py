@@ -6,7 +6,6 @@ from lora_assets.assets.graph import stage_asset
 from lora_assets.assets.pages import pages_of, show
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import require_passed
-from lora_assets.kubernetes.step_pods import QUALITY_GATE
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter
 from lora_assets.resources.registry import ARTIFACT, Registry
@@ -14,7 +13,7 @@ from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving import adapter_files
 
 
-@stage_asset("training", {"mlflow"}, QUALITY_GATE, pool=SERVING)
+@stage_asset("training", {"mlflow"}, "quality-gate", pool=SERVING)
 def gate_result(
     context: dg.AssetExecutionContext,
     adapter: Adapter,

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
+from lora_assets.kubernetes.step_pods import step_pod
 
 OWNERS = ["team:ml-platform"]
 """Who answers for the graph, as Dagster shows it on every asset."""
@@ -17,18 +18,21 @@ GATE: Mapping[str, Any] = {"partitions_def": data_versions, "blocking": True}
 def stage_asset(
     group: str,
     kinds: set[str],
-    op_tags: Mapping[str, Any],
+    step: str,
     *,
     code_version: str = "1",
     **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return the decorator of a stage's asset; `options` are those of `dg.asset`."""
+    """Return the decorator of a stage's asset; `options` are those of `dg.asset`.
+
+    `step` is the specification's step whose needs of Kubernetes it has.
+    """
     decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
         partitions_def=data_versions,
         owners=OWNERS,
         group_name=group,
         kinds=kinds,
-        op_tags=op_tags,
+        op_tags=step_pod(step),
         code_version=code_version,
         **options,
     )

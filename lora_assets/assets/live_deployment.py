@@ -17,7 +17,6 @@ from lora_assets.automation.next_run import CAUSE_TAG
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.gates.promotion import overtaken, reasons_against
-from lora_assets.kubernetes.step_pods import PROMOTE_ADAPTER
 from lora_assets.lifecycle import GATES
 from lora_assets.records.dataset import version_order
 from lora_assets.records.model_version import ModelVersion, Promotion
@@ -51,7 +50,7 @@ class PromoteConfig(dg.Config):
 @stage_asset(
     "serving",
     {"vllm", "mlflow"},
-    PROMOTE_ADAPTER,
+    "promote-adapter",
     pool=SERVING,
     deps=[staged_deployment, perf_metrics],
     output_required=False,

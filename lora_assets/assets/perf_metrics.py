@@ -18,7 +18,7 @@ from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.performance import PerfThresholds
 from lora_assets.gates.performance import perf_gate as decide
 from lora_assets.gates.promotion import outlook, reasons_against
-from lora_assets.kubernetes.step_pods import PERF_DECISION, RUN_LOAD_TEST
+from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.load_test.generator import ModelLoad, run_load_test, warm_up
 from lora_assets.load_test.summary import contradictions, summarise
 from lora_assets.records.dataset import TrainingData
@@ -69,7 +69,7 @@ class PerfGateConfig(PerfThresholds, dg.Config):
     """The perf gate's thresholds, as parameters of the run."""
 
 
-@stage_asset("evaluation", {"vllm", "mlflow"}, RUN_LOAD_TEST, pool=SERVING, deps=[eval_grades])
+@stage_asset("evaluation", {"vllm", "mlflow"}, "run-load-test", pool=SERVING, deps=[eval_grades])
 def perf_metrics(
     context: dg.AssetExecutionContext,
     config: PerfConfig,
@@ -132,7 +132,7 @@ def perf_metrics(
     return metrics
 
 
-@dg.asset_check(**GATE, asset=perf_metrics, pool=SERVING, op_tags=PERF_DECISION)
+@dg.asset_check(**GATE, asset=perf_metrics, pool=SERVING, op_tags=step_pod("perf-decision"))
 def perf_gate(
     config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry
 ) -> dg.AssetCheckResult:

@@ -10,7 +10,7 @@ from lora_assets.assets.served import ensure_loaded, refuse_live_slot, slot_tabl
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.kubernetes.step_pods import LOAD_ADAPTER, SMOKE_TEST
+from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, Fleet, slot_field
 from lora_assets.resources.registry import Registry
@@ -32,7 +32,7 @@ class SmokeConfig(smoke.SmokeThresholds, dg.Config):
     """The smoke test's threshold, as a parameter of the run."""
 
 
-@stage_asset("serving", {"vllm"}, LOAD_ADAPTER, pool=SERVING)
+@stage_asset("serving", {"vllm"}, "load-adapter", pool=SERVING)
 def staged_deployment(
     context: dg.AssetExecutionContext,
     config: DeployConfig,
@@ -62,7 +62,7 @@ def staged_deployment(
     return version
 
 
-@dg.asset_check(**GATE, asset=staged_deployment, pool=SERVING, op_tags=SMOKE_TEST)
+@dg.asset_check(**GATE, asset=staged_deployment, pool=SERVING, op_tags=step_pod("smoke-test"))
 def smoke_test(
     config: SmokeConfig, staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
 ) -> dg.AssetCheckResult:

@@ -6,12 +6,12 @@ from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import show, table
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.data import data_is_sound as decide
-from lora_assets.kubernetes.step_pods import DOWNLOAD_DATA
+from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.records.dataset import TrainingData
 from lora_assets.resources.data_bucket import DataBucket
 
 
-@stage_asset("data", {"s3"}, DOWNLOAD_DATA)
+@stage_asset("data", {"s3"}, "download-data")
 def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) -> TrainingData:
     """The validated, digested splits of one immutable data version."""
     data, _ = data_bucket.read(context.partition_key)
@@ -23,7 +23,7 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
     return data
 
 
-@dg.asset_check(**GATE, asset=training_data, op_tags=DOWNLOAD_DATA)
+@dg.asset_check(**GATE, asset=training_data, op_tags=step_pod("download-data"))
 def data_is_sound(training_data: TrainingData, data_bucket: DataBucket) -> dg.AssetCheckResult:
     """Rows and negatives in every split, and no row twice."""
     splits = data_bucket.read_unchanged(training_data)

@@ -15,7 +15,7 @@ from lora_assets.embedded.vllm_server import vllm_command
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 from lora_assets.serving.replica_folder import shared_folder
-from lora_assets.training.torch_stack import require_torch
+from lora_assets.training import require_torch
 
 
 @click.command()

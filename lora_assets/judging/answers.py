@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import httpx
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from lora_assets.judging.journal import ask_all, key_of
 from lora_assets.records.dataset import Row
@@ -21,7 +21,7 @@ class _Choice(BaseModel):
 
 
 class _Completion(BaseModel):
-    choices: Annotated[list[_Choice], Field(min_length=1, max_length=1)]
+    choices: tuple[_Choice]
 
 
 async def answer_all(

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import httpx
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.journal import ask_all, key_of
@@ -14,6 +13,7 @@ from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, Grade, Side
 from lora_assets.serving import http_client
 
+_ATTEMPTS = 3
 _MAX_TOKENS = 512
 _RETRY_TEMPERATURE = 0.3
 _LONGEST_EXCERPT = 120
@@ -29,7 +29,7 @@ class _Choice(BaseModel):
 
 
 class _ChatCompletion(BaseModel):
-    choices: Annotated[list[_Choice], Field(min_length=1, max_length=1)]
+    choices: tuple[_Choice]
 
 
 async def find_judge_model(client: httpx.AsyncClient) -> str:
@@ -56,14 +56,13 @@ async def grade_all(
     journal: Path,
     progress: Callable[[int, int], None],
     max_concurrent: int = 15,
-    attempts: int = 3,
 ) -> tuple[Grade, ...]:
     """Return a grade for each side's answers, side by side in the order of the mapping.
 
     Grades are kept in the journal as they come; those there for the same judge and the same
-    case are not asked for again. A reply that is not a grade is asked for again, `attempts`
-    times in all, and then stands as a grade without a letter, which is not kept: a later run
-    asks once more. Raise LoraAssetsError when a request fails for good.
+    case are not asked for again. A reply that is not a grade is asked for again, three times
+    in all, and then stands as a grade without a letter, which is not kept: a later run asks
+    once more. Raise LoraAssetsError when a request fails for good.
     """
     cases = [
         (side, answer.row, judge_messages(_case(rows[answer.row], answer)))
@@ -73,7 +72,13 @@ async def grade_all(
 
     async def ask(number: int) -> Grade:
         side, row, messages = cases[number]
-        return await _grade(client, judge_model, messages, side, row, attempts)
+        for attempt in range(_ATTEMPTS):
+            content = await _reply(client, judge_model, messages, attempt)
+            if content is not None and (judgement := parse_grade(content)):
+                return Grade(row=row, side=side, letter=judgement.grade, reason=judgement.reason)
+        excerpt = "nothing" if content is None else repr(content[:_LONGEST_EXCERPT])
+        reason = f"no readable grade in {_ATTEMPTS} replies, the last: {excerpt}"
+        return Grade(row=row, side=side, letter=None, reason=reason)
 
     def has_letter(grade: Grade) -> bool:
         return grade.letter is not None
@@ -92,34 +97,17 @@ def _case(row: Row, answer: Answer) -> JudgeCase:
     )
 
 
-async def _grade(
-    client: httpx.AsyncClient,
-    judge_model: str,
-    messages: list[JsonValue],
-    side: Side,
-    row: int,
-    attempts: int,
-) -> Grade:
-    content: str | None = None
-    for attempt in range(attempts):
-        body: dict[str, JsonValue] = {
-            "model": judge_model,
-            "messages": messages,
-            "max_tokens": _MAX_TOKENS,
-            "response_format": RESPONSE_FORMAT,
-            # A deterministic judge would repeat an unreadable reply for ever.
-            "temperature": _RETRY_TEMPERATURE if attempt else 0,
-            "seed": attempt,
-        }
-        reply = await http_client.ask(client, "/v1/chat/completions", body, _ChatCompletion)
-        content = reply.choices[0].message.content
-        judgement = parse_grade(content) if content is not None else None
-        if judgement is not None:
-            return Grade(row=row, side=side, letter=judgement.grade, reason=judgement.reason)
-    excerpt = "nothing" if content is None else repr(content[:_LONGEST_EXCERPT])
-    return Grade(
-        row=row,
-        side=side,
-        letter=None,
-        reason=f"no readable grade in {attempts} replies, the last: {excerpt}",
-    )
+async def _reply(
+    client: httpx.AsyncClient, model: str, messages: list[JsonValue], attempt: int
+) -> str | None:
+    body: dict[str, JsonValue] = {
+        "model": model,
+        "messages": messages,
+        "max_tokens": _MAX_TOKENS,
+        "response_format": RESPONSE_FORMAT,
+        # A deterministic judge would repeat an unreadable reply for ever.
+        "temperature": _RETRY_TEMPERATURE if attempt else 0,
+        "seed": attempt,
+    }
+    reply = await http_client.ask(client, "/v1/chat/completions", body, _ChatCompletion)
+    return reply.choices[0].message.content

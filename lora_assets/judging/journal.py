@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Generic, Self, TypeVar
-
-from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
@@ -65,42 +63,36 @@ class Journal(Generic[Kept]):
     def __init__(self, path: Path, record: type[Kept]) -> None:
         self._path = path
         self._kept: dict[str, Kept] = {}
-        try:
+        with self._os_errors_named():
             path.parent.mkdir(parents=True, exist_ok=True)
+            content = path.read_bytes() if path.exists() else b""
+            whole = content[: content.rfind(b"\n") + 1]
+            for number, line in enumerate(whole.splitlines(), start=1):
+                self._read(number, line, record)
             # Unbuffered: a line is in the kernel's hands when add() returns, and a full disk
             # fails there and not in a later flush.
-            self._file = path.open("ab+", buffering=0)
-        except OSError as error:
-            raise self._failed(error) from None
-        try:
-            self._read(record)
-        except BaseException:
-            self._file.close()
-            raise
+            self._file = path.open("ab", buffering=0)
+            self._file.truncate(len(whole))
 
-    def _read(self, record: type[Kept]) -> None:
+    def _read(self, number: int, line: bytes, record: type[Kept]) -> None:
         try:
-            self._file.seek(0)
-            content = self._file.readall()
-            whole = content.rfind(b"\n") + 1
-            self._file.truncate(whole)
-        except OSError as error:
-            raise self._failed(error) from None
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                entry = json.loads(line)
-                self._kept[entry["key"]] = record.model_validate(entry["record"])
-            except (ValueError, KeyError, TypeError, ValidationError):
-                raise LoraAssetsError(
-                    f"Line {number} of the journal {self._path} is damaged",
-                    "Delete the file to start this step from its beginning.",
-                ) from None
+            entry = json.loads(line)
+            self._kept[entry["key"]] = record.model_validate(entry["record"])
+        except (ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
+            raise LoraAssetsError(
+                f"Line {number} of the journal {self._path} is damaged",
+                "Delete the file to start this step from its beginning.",
+            ) from None
 
-    def _failed(self, error: OSError) -> LoraAssetsError:
-        return LoraAssetsError(
-            f"The journal {self._path} can't be kept: {error.strerror}",
-            "Make room on the disk or check the folder's permissions, then run again.",
-        )
+    @contextmanager
+    def _os_errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LoraAssetsError(
+                f"The journal {self._path} can't be kept: {error.strerror}",
+                "Make room on the disk or check the folder's permissions, then run again.",
+            ) from None
 
     def get(self, key: str) -> Kept | None:
         """Return the record that was kept under the key."""
@@ -109,21 +101,13 @@ class Journal(Generic[Kept]):
     def add(self, key: str, record: Kept) -> None:
         """Keep a record; it is on file when this returns."""
         line = json.dumps({"key": key, "record": record.model_dump(mode="json")}).encode() + b"\n"
-        try:
-            written = self._file.write(line)
-            if written != len(line):
-                written += self._file.write(line[written:])
-        except OSError as error:
-            raise self._failed(error) from None
+        with self._os_errors_named():
+            if (written := self._file.write(line)) < len(line):
+                self._file.write(line[written:])
         self._kept[key] = record
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -39,33 +39,32 @@ class RunEvent(Record):
 
 
 def event(raw: Mapping[str, Any]) -> RunEvent:
-    """Return the record of an event in Dagster's GraphQL."""
-    evaluation, error = raw.get("evaluation"), raw.get("error")
+    """Return the record of an event as `logsForRun` of queries.graphql gives it."""
+    step, evaluation, error = raw.get("step") or "", raw.get("evaluation"), raw.get("error")
     about = evaluation or raw
-    step = raw.get("stepKey") or ""
     # The stack trace stays in Dagster's UI.
     cause = (error["cause"] or error) if error else None
     return RunEvent(
-        kind=raw["__typename"],
+        kind=raw["kind"],
         step=step,
         level=raw.get("level", "INFO"),
         message=raw.get("message", ""),
         asset="/".join((about.get("assetKey") or {}).get("path", ())),
         metadata={
-            entry["label"]: entry.get("text", entry.get("intRepr"))
+            entry["label"]: entry["value"]
             for entry in about.get("metadataEntries", ())
-            if "text" in entry or "intRepr" in entry
+            if "value" in entry
         },
         gate=evaluation
         and GateOutcome(
-            name=evaluation["checkName"],
-            passed=evaluation["success"],
+            name=evaluation["name"],
+            passed=evaluation["passed"],
             description=evaluation["description"] or "",
         ),
         error=cause
         and StepError(
             step=step,
-            class_name=cause["className"] or "",
+            class_name=cause["class_name"] or "",
             message=cause["message"],
             whole=" ".join(cause["message"].split()),
         ),

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 import httpx
@@ -11,14 +12,13 @@ import httpx
 from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.lifecycle import Step
 from lora_assets.records import Record
-from lora_assets.remote import queries
 from lora_assets.remote.log import RunEvent, event
-from lora_assets.remote.queries import Query
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts at a request, before the connection counts as lost."""
 
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+_QUERIES = files(__package__).joinpath("queries.graphql").read_text()
 
 
 class Location(Record):
@@ -72,9 +72,9 @@ class DagsterWebserver:
         """Return the one code location that has `job`."""
         having: list[Location] = []
         broken: list[str] = []
-        for entry in self._answer(queries.LOCATIONS)["locationEntries"]:
+        for entry in self._answer("workspaceOrError")["locationEntries"]:
             loaded = entry["locationOrLoadError"] or {}
-            if loaded.get("__typename") == "PythonError":
+            if "errorChain" in loaded:
                 chain = [loaded, *(link["error"] for link in loaded["errorChain"])]
                 broken.append(f"{entry['name']}: {_line(chain[-1]['message'])}")
             having += [
@@ -102,7 +102,9 @@ class DagsterWebserver:
 
     def configured(self, location: Location) -> Mapping[str, Mapping[str, Any]]:
         """Return each resource's configuration; variables of the environment by their names."""
-        details = self._answer(queries.RESOURCES, repository=location.model_dump())
+        details = self._answer(
+            "allTopLevelResourceDetailsOrError", repository=location.model_dump()
+        )
         return {
             resource["name"]: {
                 value["key"]: {"env": value["value"]}
@@ -116,7 +118,7 @@ class DagsterWebserver:
     def add_partition(self, location: Location, partitions: str, key: str) -> None:
         """Add a key to a dynamic partition set, unless the set has it."""
         self._answer(
-            queries.ADD_PARTITION,
+            "addDynamicPartition",
             fine=("DuplicateDynamicPartitionError",),
             repository=location.model_dump(),
             set=partitions,
@@ -145,34 +147,28 @@ class DagsterWebserver:
             "runConfigData": run_config,
             "executionMetadata": {"tags": _tags(tags)},
         }
-        self._answer(queries.LAUNCH, pauses=(), params=params)
+        self._answer("launchRun", pauses=(), params=params)
 
     def runs(self, tags: Mapping[str, str]) -> Sequence[Run]:
         """Return the runs that have all of these tags."""
         return [
-            Run(
-                run_id=run["runId"],
-                status=run["status"],
-                created=run["creationTime"],
-                parent=run["parentRunId"],
-                tags={tag["key"]: tag["value"] for tag in run["tags"]},
-            )
-            for run in self._answer(queries.RUNS, tags=_tags(tags))["results"]
+            Run.model_validate(run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}})
+            for run in self._answer("runsOrError", tags=_tags(tags))["results"]
         ]
 
     def events(self, run_id: str, after: str | None) -> Events:
         """Return what a run has logged since `after`; nothing for a run that was deleted."""
-        log = self._answer(queries.EVENTS, fine=("RunNotFoundError",), run=run_id, after=after)
+        log = self._answer("logsForRun", fine=("RunNotFoundError",), run=run_id, after=after)
         return Events(
             events=tuple(event(raw) for raw in log.get("events", ())),
             cursor=log.get("cursor", after or ""),
-            more=log.get("hasMore", False),
+            more=log.get("more", False),
         )
 
     def terminate(self, run_id: str, at_once: bool = False) -> None:
         """Ask a run to end, or mark it as ended, unless it has ended or was deleted."""
         self._answer(
-            queries.TERMINATE,
+            "terminateRun",
             fine=("TerminateRunFailure", "RunNotFoundError"),
             run=run_id,
             policy="MARK_AS_CANCELED_IMMEDIATELY" if at_once else "SAFE_TERMINATE",
@@ -180,17 +176,18 @@ class DagsterWebserver:
 
     def _answer(
         self,
-        query: Query,
+        operation: str,
         *,
         fine: Sequence[str] = (),
         pauses: Sequence[float] = PAUSES,
         **variables: Any,
     ) -> dict[str, Any]:
-        reply = self._post({"query": query.document, "variables": variables}, pauses)
+        body = {"query": _QUERIES, "operationName": operation, "variables": variables}
+        reply = self._post(body, pauses)
         try:
             answer = reply.json()
             errors = [error["message"] for error in answer.get("errors", ())]
-            data: dict[str, Any] | None = None if errors else answer["data"][query.field]
+            data: dict[str, Any] | None = None if errors else answer["data"][operation]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise LoraAssetsError(
                 f"{self.url} answers {reply.status_code}, but not as Dagster does",
@@ -206,7 +203,7 @@ class DagsterWebserver:
             )
         if errors or data is None:
             raise LoraAssetsError(
-                f"Dagster at {self.url} refused {query.field} ({'; '.join(map(_line, errors))})",
+                f"Dagster at {self.url} refused {operation} ({'; '.join(map(_line, errors))})",
                 "See that it runs the same version of lora-assets as this command.",
             )
         return data

@@ -18,7 +18,7 @@ from lora_assets.records.training import (
     TrainingMetrics,
     TrainingParameters,
 )
-from lora_assets.training.torch_stack import require_torch
+from lora_assets.training import require_torch
 
 
 class Trainer(dg.ConfigurableResource[Any]):

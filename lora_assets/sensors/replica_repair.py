@@ -9,7 +9,7 @@ from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.assets.served import ensure_loaded, slot_table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.kubernetes.step_pods import LOAD_ADAPTER
+from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.lifecycle import PROMOTION
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
@@ -33,7 +33,7 @@ def find_drift(registry: Registry, fleet: Fleet, replicas: Replicas) -> tuple[Dr
     return drifts(registry.aliases(), fleet.live_slot, fleet.candidate_slot, served)
 
 
-@dg.op(pool=SERVING, tags=LOAD_ADAPTER)
+@dg.op(pool=SERVING, tags=step_pod("load-adapter"))
 def repair(
     context: dg.OpExecutionContext, registry: Registry, fleet: Fleet, work_folder: WorkFolder
 ) -> None:

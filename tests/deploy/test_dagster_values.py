@@ -20,7 +20,7 @@ from dagster_k8s.job import UserDefinedDagsterK8sConfig, construct_dagster_k8s_j
 from kubernetes.client import ApiClient
 
 from lora_assets.cli.stage_run import REQUEST_TAG
-from lora_assets.kubernetes.step_pods import HOME, TRAIN, TRAINING_CLAIM
+from lora_assets.kubernetes.step_pods import step_pod
 from tests.support.doubles.dagster_chart import (
     container_context,
     instance_config,
@@ -28,6 +28,7 @@ from tests.support.doubles.dagster_chart import (
     objects,
 )
 from tests.support.doubles.kubernetes_api import KubernetesApi
+from tests.support.kubernetes_cluster import HOME, TRAINING_CLAIM
 from tests.support.manifests import (
     DATA,
     DEPLOY,
@@ -170,7 +171,7 @@ def test_a_run_is_confined_and_has_the_code_locations_account_and_environment(
 def test_a_training_keeps_its_checkpoints_and_its_model_on_its_claim(tmp_path: Path) -> None:
     """Merged as the executor merges: location, the step's tags, LORA_ASSETS_STEP_PODS."""
     changed = json.loads(variables(code_location())["LORA_ASSETS_STEP_PODS"]["value"])
-    tags = TRAIN["dagster-k8s/config"]
+    tags = step_pod("train")["dagster-k8s/config"]
     pod = made_pod(tmp_path, tags, changed["adapter"])
     (container,) = pod["containers"]
     environment = variables(container)
@@ -189,7 +190,7 @@ def test_a_training_keeps_its_checkpoints_and_its_model_on_its_claim(tmp_path: P
 
 
 def test_a_deployment_adds_to_a_steps_pod_or_replaces_a_part_of_it(tmp_path: Path) -> None:
-    tags, other = TRAIN["dagster-k8s/config"], {"key": "l40", "operator": "Exists"}
+    tags, other = step_pod("train")["dagster-k8s/config"], {"key": "l40", "operator": "Exists"}
     own = made_pod(tmp_path, tags)
     nodes = {"node_selector": {"workload": "gpu-l40"}, "tolerations": [other]}
     added = made_pod(tmp_path, tags, {"pod_spec_config": nodes})

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from lora_assets.kubernetes.step_pods import EVALUATION_CLAIM, TRAIN, TRAINING_CLAIM
+from lora_assets.kubernetes.step_pods import step_pod
 from tests.support.argo_workflows import STAGES
+from tests.support.kubernetes_cluster import EVALUATION_CLAIM, TRAINING_CLAIM
 from tests.support.manifests import (
     FOLDERS,
     MANIFESTS,
@@ -120,7 +121,7 @@ def test_the_guide_creates_every_secret_that_a_container_reads() -> None:
     containers = [
         *((str(m.namespace), c) for m in PODS for c in m.containers),
         ("dagster", code_location()),
-        ("dagster", TRAIN["dagster-k8s/config"]["container_config"]),
+        ("dagster", step_pod("train")["dagster-k8s/config"]["container_config"]),
     ]
     asked = {
         (namespace, ref["name"], ref["key"])

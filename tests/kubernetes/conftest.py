@@ -13,7 +13,6 @@ from kubernetes.client import ApiClient, CoreV1Api
 from kubernetes.config import new_client_from_config
 
 from lora_assets.embedded.data_set.versions import build
-from lora_assets.kubernetes.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.dagster_services import (
@@ -26,6 +25,8 @@ from tests.support.kubernetes_cluster import (
     CHANGED_STEP,
     DATA_VERSION,
     DEPLOYMENT_IMAGE,
+    EVALUATION_CLAIM,
+    TRAINING_CLAIM,
     TRAINING_IMAGE,
     Cluster,
 )

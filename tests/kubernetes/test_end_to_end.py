@@ -12,7 +12,6 @@ from kubernetes.utils import parse_quantity
 from mlflow import MlflowClient
 
 from lora_assets.definitions import ASSETS, CHECKS
-from lora_assets.kubernetes.step_pods import EVALUATION_CLAIM, TRAINING_CLAIM
 from lora_assets.remote.webserver import DagsterWebserver
 from tests.kubernetes.test_step_pods import ROWS
 from tests.support.dagster_services import NAMESPACE, PATIENCE_S, until
@@ -21,6 +20,8 @@ from tests.support.kubernetes_cluster import (
     CHANGED_RESOURCES,
     CHANGED_STEP,
     DEPLOYMENT_IMAGE,
+    EVALUATION_CLAIM,
+    TRAINING_CLAIM,
     TRAINING_IMAGE,
     Cluster,
 )

@@ -4,16 +4,16 @@ from lora_assets.remote.log import event
 def test_a_gate_is_printed_with_its_numbers() -> None:
     gate = event(
         {
-            "__typename": "AssetCheckEvaluationEvent",
-            "stepKey": "adapter_quality_gate",
+            "kind": "AssetCheckEvaluationEvent",
+            "step": "adapter_quality_gate",
             "message": "",
             "level": "DEBUG",
             "evaluation": {
-                "checkName": "quality_gate",
-                "success": False,
+                "name": "quality_gate",
+                "passed": False,
                 "description": "eval_loss 2 (must be <= 1)",
                 "assetKey": {"path": ["adapter"]},
-                "metadataEntries": [{"label": "digest", "text": "d" * 64}, {"label": "checks"}],
+                "metadataEntries": [{"label": "digest", "value": "d" * 64}, {"label": "checks"}],
             },
         }
     )
@@ -22,14 +22,14 @@ def test_a_gate_is_printed_with_its_numbers() -> None:
 
 
 def test_an_error_is_told_by_its_cause_without_a_trace_and_not_as_progress() -> None:
-    cause = {"className": "KeyError", "message": "KeyError: 'a'\n"}
+    cause = {"class_name": "KeyError", "message": "KeyError: 'a'\n"}
     failed = event(
         {
-            "__typename": "ExecutionStepFailureEvent",
-            "stepKey": "adapter",
+            "kind": "ExecutionStepFailureEvent",
+            "step": "adapter",
             "message": "failed",
             "level": "ERROR",
-            "error": {"className": "Wrapped", "message": "Error occurred", "cause": cause},
+            "error": {"class_name": "Wrapped", "message": "Error occurred", "cause": cause},
         }
     )
     assert failed.shown is None
@@ -38,7 +38,7 @@ def test_an_error_is_told_by_its_cause_without_a_trace_and_not_as_progress() -> 
 
 
 def test_what_the_code_logs_is_printed_but_for_what_dagster_says_after_an_error() -> None:
-    logged = {"__typename": "LogMessageEvent", "stepKey": None, "message": "read 8 rows"}
+    logged = {"kind": "LogMessageEvent", "step": None, "message": "read 8 rows"}
     assert event({**logged, "level": "INFO"}).shown == f"  {'':<30} read 8 rows"
     assert event({**logged, "level": "ERROR"}).shown is None
-    assert event({**logged, "__typename": "EngineEvent", "level": "INFO"}).shown is None
+    assert event({**logged, "kind": "EngineEvent", "level": "INFO"}).shown is None

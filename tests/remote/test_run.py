@@ -118,7 +118,7 @@ def test_a_step_that_is_stopped_during_its_launch_terminates_what_it_launched(
 def test_an_attempt_that_is_stopped_before_it_has_found_its_run_terminates_it(
     dagster: RemoteDagster, start: Start, request_key: str
 ) -> None:
-    network = FlakyNetwork(dagster.url, holds=b"runsOrError")
+    network = FlakyNetwork(dagster.url, holds="runsOrError")
     with network.serving() as url, dagster.nothing_starts():
         first = start(request_key, "train", "--data-version", "1")
         first.read_until("queued")

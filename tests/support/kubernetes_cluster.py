@@ -21,6 +21,9 @@ from tests.support.dagster_services import (
 from tests.support.doubles.kubernetes_api import Job, Jobs
 
 DATA_VERSION = "1"
+HOME = "/var/lib/lora-assets"
+"""Where a step keeps what must outlive its pod; LORA_ASSETS_HOME of the steps with a claim."""
+TRAINING_CLAIM, EVALUATION_CLAIM = "lora-assets-training", "lora-assets-evaluation"
 REGISTRY = "registry.test/"
 TRAINING_IMAGE = f"{REGISTRY}vllm-training-tools:1"
 DEPLOYMENT_IMAGE = f"{REGISTRY}vllm-deployment-tools:1"

@@ -1,6 +1,7 @@
 """A double of the network between a command and Dagster's webserver: it can fail on purpose."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,15 +15,15 @@ class FlakyNetwork:
     """Passes requests on to `target`; what it does may be changed while it works.
 
     `lose_replies` launches are carried out, and their reply is lost. `together` launches are held
-    until that many have arrived. `arrived` is set with each request that has the text `holds` (a
-    launch, unless another is given), which waits for `go_on`.
+    until that many have arrived. `arrived` is set with each operation `holds`, which waits for
+    `go_on`.
     """
 
     target: str
     down: bool = False
     lose_replies: int = 0
     together: int = 0
-    holds: bytes = b"launchRun"
+    holds: str = "launchRun"
     go_on: Event = field(default_factory=Event)
     arrived: Event = field(default_factory=Event)
     launches: int = 0
@@ -54,10 +55,11 @@ class FlakyNetwork:
     async def _pass_on(self, request: web.Request) -> web.Response:
         assert request.transport
         body = await request.read()
-        is_launch = b"launchRun" in body
+        operation = json.loads(body)["operationName"]
+        is_launch = operation == "launchRun"
         if is_launch:
             self.launches += 1
-        if self.holds in body:
+        if operation == self.holds:
             self.arrived.set()
             while not self.go_on.is_set() or self.launches < self.together:
                 await asyncio.sleep(0.01)
