@@ -29,8 +29,6 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
     evaluation averages over batches; this one is a mean over all answer tokens.
     """
 
-    control: Any
-
     def __init__(
         self,
         model: Any,
@@ -59,10 +57,8 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> Any:
         return self._loader
 
-    def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+    def training_step(self, *inputs: Any, **options: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*inputs, **options)
         if not torch.isfinite(loss):
             raise _not_finite("training", loss.item(), self.state.global_step + 1)
         return loss
@@ -82,9 +78,8 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
             raise _not_finite("evaluation", loss, self.state.global_step)
         metrics = {"eval_loss": loss, **self._report.effort}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        # The Trainer would evaluate once more at the end.
+        self.control.should_evaluate = False
         return metrics
 
 
