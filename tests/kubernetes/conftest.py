@@ -9,16 +9,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from kubernetes.client import ApiClient, CoreV1Api
+from kubernetes.client import CoreV1Api
 from kubernetes.config import new_client_from_config
 
 from lora_assets.embedded.data_set.versions import build
+from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
-from tests.support.dagster_services import (
-    instance_settings,
-    serving_dagster,
-)
+from tests.support.dagster_services import instance_settings, serving_dagster
 from tests.support.doubles.kubernetes_api import Jobs, KubernetesApi, Node
 from tests.support.kubernetes_cluster import (
     CHANGED_RESOURCES,
@@ -69,11 +67,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         claims=claims,
         secrets={"hf-token": {"token": "no-token"}},
     )
-    api = KubernetesApi(jobs=Jobs(node))
+    jobs = Jobs(node)
     resources = make_resources(read_settings(location))
     assert resources.registry.aliases() == {}  # MLflow makes its tables now, not in two pods.
     with ExitStack() as stack:
-        kubeconfig = stack.enter_context(api.serving(home))
+        kubeconfig = stack.enter_context(KubernetesApi(jobs=jobs).serving(home))
         stack.enter_context(serving(server))
         dagster_home = home / "dagster"
         dagster_home.mkdir()
@@ -84,6 +82,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         # This makes Dagster's tables, which two processes at once can't.
         instance.add_dynamic_partitions("data_version", [DATA_VERSION])
         services = stack.enter_context(serving_dagster(dagster_home, location, DEPLOYMENT_IMAGE))
-        client: ApiClient = new_client_from_config(str(kubeconfig))
-        assert api.jobs
-        yield Cluster(api.jobs, claims, instance, CoreV1Api(client), services.url, resources)
+        core = CoreV1Api(new_client_from_config(str(kubeconfig)))
+        webserver = DagsterWebserver(services.url, services.url)
+        yield Cluster(jobs, claims, instance, core, webserver, resources)

@@ -12,7 +12,6 @@ from kubernetes.utils import parse_quantity
 from mlflow import MlflowClient
 
 from lora_assets.definitions import ASSETS, CHECKS
-from lora_assets.remote.webserver import DagsterWebserver
 from tests.kubernetes.test_step_pods import ROWS
 from tests.support.dagster_services import NAMESPACE, PATIENCE_S, until
 from tests.support.doubles.kubernetes_api import Job
@@ -69,18 +68,18 @@ def lifecycle(cluster: Cluster) -> Lifecycle:
     """One run, whose training pod and worker are killed, and whose evaluation is drained."""
     run_id = cluster.launch("lifecycle", LOOSE)
     checkpoints = cluster.claims[TRAINING_CLAIM]
-    until(lambda: any(checkpoints.rglob("checkpoint-*.sha256")), "a checkpoint", PATIENCE_S)
+    until(lambda: any(checkpoints.rglob("checkpoint-*.sha256")), "a checkpoint")
     (training,) = cluster.of_step(run_id, "adapter")
     training.pod.kill()
-    until(lambda: len(cluster.of_step(run_id, "adapter")) == 2, "training once more", PATIENCE_S)
+    until(lambda: len(cluster.of_step(run_id, "adapter")) == 2, "training once more")
     (worker,) = cluster.workers(run_id)
     worker.pod.kill()
-    until(lambda: len(cluster.workers(run_id)) == 2, "another worker", PATIENCE_S)
-    until(lambda: read_answers(cluster).count("\n") > 4, "some answers", PATIENCE_S)
+    until(lambda: len(cluster.workers(run_id)) == 2, "another worker")
+    until(lambda: read_answers(cluster).count("\n") > 4, "some answers")
     (evaluation,) = cluster.of_step(run_id, "eval_grades")
     before = read_answers(cluster)
     cluster.core.delete_namespaced_pod(evaluation.pod.name, NAMESPACE)
-    run = cluster.await_run(run_id, PATIENCE_S)
+    run = cluster.await_run(run_id)
     # A step says that it is done a moment before its pod ends.
     cluster.jobs.wait_for(lambda: all(job.ended for job in cluster.jobs.made), "pods", PATIENCE_S)
     return Lifecycle(cluster, run, before)
@@ -177,7 +176,7 @@ def test_a_lost_worker_is_noticed_and_the_run_goes_on_in_another(lifecycle: Life
 
 def test_a_step_that_fails_is_not_tried_again(cluster: Cluster, lifecycle: Lifecycle) -> None:
     run_id = cluster.launch("promote", {"live_deployment": {"source_alias": "eval-failed"}})
-    run = cluster.await_run(run_id, PATIENCE_S)
+    run = cluster.await_run(run_id)
     assert run.status is dg.DagsterRunStatus.FAILURE
     assert len(cluster.of_step(run_id, "live_deployment")) == 1
     (failure,) = cluster.instance.all_logs(run_id, of_type=DagsterEventType.STEP_FAILURE)
@@ -189,14 +188,12 @@ def test_a_step_that_fails_is_not_tried_again(cluster: Cluster, lifecycle: Lifec
 
 def test_a_stopped_run_takes_its_training_with_it(cluster: Cluster, lifecycle: Lifecycle) -> None:
     """Another training than the lifecycle's, since that one's adapter would be found again."""
-    before = set(cluster.claims[TRAINING_CLAIM].rglob("checkpoint-*.sha256"))
-    run_id = cluster.launch("train", {"adapter": {"num_epochs": 500, "evaluations": 500}})
     checkpoints = cluster.claims[TRAINING_CLAIM]
-    until(
-        lambda: set(checkpoints.rglob("checkpoint-*.sha256")) - before, "a checkpoint", PATIENCE_S
-    )
+    before = set(checkpoints.rglob("checkpoint-*.sha256"))
+    run_id = cluster.launch("train", {"adapter": {"num_epochs": 500, "evaluations": 500}})
+    until(lambda: set(checkpoints.rglob("checkpoint-*.sha256")) - before, "a checkpoint")
     (training,) = cluster.of_step(run_id, "adapter")
-    DagsterWebserver(cluster.dagster_url, cluster.dagster_url).terminate(run_id)
-    assert cluster.await_run(run_id, PATIENCE_S).status is dg.DagsterRunStatus.CANCELED
+    cluster.dagster.terminate(run_id)
+    assert cluster.await_run(run_id).status is dg.DagsterRunStatus.CANCELED
     cluster.jobs.wait_for(lambda: training.ended, "the end of the training's pod", PATIENCE_S)
     assert cluster.of_step(run_id, "adapter") == [training]

@@ -1,6 +1,6 @@
 """Fixtures of the tests here."""
 
-from tests.support.remote_commands import request_key, run, staged, start
+from tests.support.remote_commands import staged, stages
 from tests.support.remote_dagster import dagster
 
-__all__ = ["dagster", "request_key", "run", "staged", "start"]
+__all__ = ["dagster", "staged", "stages"]

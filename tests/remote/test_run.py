@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,8 +13,9 @@ from lora_assets.remote.run import RemoteRun, stop_signals
 from lora_assets.remote.webserver import DagsterWebserver
 from tests.support.dagster_services import PATIENCE_S, until
 from tests.support.doubles.flaky_network import FlakyNetwork
-from tests.support.remote_commands import RunStage, Start, outputs
-from tests.support.remote_dagster import RemoteDagster
+from tests.support.remote_commands import TRAIN, Stages, outputs
+
+DOWNLOAD = (*TRAIN, "--step", "download-data")
 
 
 def test_a_step_that_is_stopped_before_its_launch_launches_nothing() -> None:
@@ -27,146 +29,115 @@ def test_a_step_that_is_stopped_before_its_launch_launches_nothing() -> None:
 
 
 def test_a_step_follows_its_run_to_its_end_and_a_retry_finds_the_same_run(
-    dagster: RemoteDagster, run: RunStage, request_key: str, tmp_path: Path
+    stages: Stages, tmp_path: Path
 ) -> None:
-    step = ("train", "--data-version", "1", "--step", "download-data")
-    code, printed = run(request_key, *step, LORA_ASSETS_OUTPUTS=str(tmp_path))
-    (launched,) = dagster.runs(request_key)
-    assert code == 0
-    assert f"run {dagster.url}/runs/{launched.run_id}\n" in printed
-    assert "read train 8, val 8, eval 8 rows" in printed
-    assert "PASSED: rows in train 8" in printed
-    expected = {"run-id": launched.run_id, "data-version": "1", "result": "passed"}
-    assert outputs(tmp_path) == expected
-    (tmp_path / "run-id").unlink()
-    code, printed = run(request_key, *step, LORA_ASSETS_OUTPUTS=str(tmp_path))
-    assert code == 0
-    assert "PASSED: rows in train 8" in printed
-    assert outputs(tmp_path) == expected
-    assert dagster.runs(request_key) == [launched.model_copy(update={"status": "SUCCESS"})]
+    printed: dict[str, str] = {}
+    for attempt in ("first", "retry"):
+        code, printed[attempt] = stages.run(*DOWNLOAD, LORA_ASSETS_OUTPUTS=str(tmp_path))
+        assert code == 0
+        assert "PASSED: rows in train 8" in printed[attempt]
+        (run,) = stages.runs()
+        assert run.status == "SUCCESS"
+        expected = {"run-id": run.run_id, "data-version": "1", "result": "passed"}
+        assert outputs(tmp_path) == expected
+        assert f"run {stages.dagster.webserver.link(run.run_id)}\n" in printed[attempt]
+        (tmp_path / "run-id").unlink()
+    assert "read train 8, val 8, eval 8 rows" in printed["first"]
 
 
-def test_two_attempts_at_once_agree_on_one_run_and_the_other_never_works(
-    dagster: RemoteDagster, start: Start, request_key: str
-) -> None:
-    network = FlakyNetwork(dagster.url, together=2)
+def test_two_attempts_at_once_agree_on_one_run_and_the_other_never_works(stages: Stages) -> None:
+    network = FlakyNetwork(stages.dagster.url, together=2)
     with network.serving() as url:
-        step = ("train", "--data-version", "1", "--step", "download-data")
-        attempts = [start(request_key, *step, url=url) for _ in range(2)]
+        attempts = [stages.start(*DOWNLOAD, url=url) for _ in range(2)]
         ended = [attempt.end() for attempt in attempts]
-    first, second = sorted(dagster.runs(request_key), key=lambda run: run.created)
+    first, second = sorted(stages.runs(), key=lambda run: run.created)
     assert (first.status, second.status) == ("SUCCESS", "CANCELED")
     for code, printed in ended:
         assert code == 0, printed
         assert f"/runs/{first.run_id}\n" in printed
-    log = DagsterWebserver(dagster.url, dagster.url).events(second.run_id, None).events
-    assert "ExecutionStepStartEvent" not in [event.kind for event in log]
+    assert stages.dagster.events(second.run_id, "ExecutionStepStartEvent") == []
 
 
-def test_a_launch_whose_reply_is_lost_is_not_made_again(
-    dagster: RemoteDagster, run: RunStage, start: Start, request_key: str
-) -> None:
-    network = FlakyNetwork(dagster.url, lose_replies=1)
-    with network.serving() as url, dagster.nothing_starts():
-        attempt = start(request_key, "train", "--data-version", "1", url=url)
-        attempt.read_until("queued")
-        assert (network.launches, len(dagster.runs(request_key))) == (1, 1)
+def test_a_launch_whose_reply_is_lost_is_not_made_again(stages: Stages) -> None:
+    network = FlakyNetwork(stages.dagster.url, lose_replies=1)
+    with network.serving() as url, stages.dagster.nothing_starts():
+        attempt = stages.start_queued(*TRAIN, url=url)
+        assert (network.launches, len(stages.runs())) == (1, 1)
         network.down = True
         code, printed = attempt.end()
         assert code == os.EX_TEMPFAIL
         assert f"error: The connection to Dagster at {url} is lost" in printed
         network.down = False
-        again = start(request_key, "train", "--data-version", "1", url=url)
-        again.read_until("queued")
-        assert (network.launches, len(dagster.runs(request_key))) == (1, 1)
+        again = stages.start_queued(*TRAIN, url=url)
+        assert (network.launches, len(stages.runs())) == (1, 1)
         again.process.terminate()
         assert again.end()[0] == 1
 
 
-def test_a_step_that_is_stopped_terminates_its_run(
-    dagster: RemoteDagster, start: Start, run: RunStage, request_key: str
-) -> None:
-    attempt = start(request_key, "train", "--data-version", "1")
+def test_a_step_that_is_stopped_terminates_its_run(stages: Stages) -> None:
+    attempt = stages.start(*TRAIN)
     attempt.read_until("trained ")
     attempt.process.terminate()
     code, printed = attempt.end()
-    (launched,) = dagster.runs(request_key)
+    (launched,) = stages.runs()
+    link = stages.dagster.webserver.link(launched.run_id)
     assert code == 1
-    assert f"error: stopped; terminated {dagster.url}/runs/{launched.run_id}\n" in printed
-    until(lambda: dagster.runs(request_key)[0].status == "CANCELED")
-    code, printed = run(request_key, "train", "--data-version", "1")
+    assert f"error: stopped; terminated {link}\n" in printed
+    until(lambda: stages.statuses() == ["CANCELED"])
+    code, printed = stages.run(*TRAIN)
     assert code == 1
-    assert f"error: run {dagster.url}/runs/{launched.run_id} was terminated\n" in printed
+    assert f"error: run {link} was terminated\n" in printed
 
 
-def test_a_step_that_is_stopped_during_its_launch_terminates_what_it_launched(
-    dagster: RemoteDagster, start: Start, request_key: str
+@pytest.mark.parametrize("held", ["launchRun", "runsOrError"])
+def test_a_step_that_is_stopped_before_it_knows_its_run_terminates_it(
+    stages: Stages, held: str
 ) -> None:
-    network = FlakyNetwork(dagster.url)
-    with network.serving() as url, dagster.nothing_starts():
+    """While it launches the run, or while it looks for that of an attempt that was killed."""
+    network = FlakyNetwork(stages.dagster.url, holds=held)
+    with network.serving() as url, stages.dagster.nothing_starts():
+        if held == "runsOrError":
+            stages.start_queued(*TRAIN).process.kill()
         network.go_on.clear()
-        attempt = start(request_key, "train", "--data-version", "1", url=url)
+        attempt = stages.start(*TRAIN, url=url)
         assert network.arrived.wait(PATIENCE_S)
         attempt.process.terminate()
         network.go_on.set()
         code, printed = attempt.end()
     assert code == 1
     assert "error: stopped; terminated" in printed
-    assert [run.status for run in dagster.runs(request_key)] == ["CANCELED"]
-
-
-def test_an_attempt_that_is_stopped_before_it_has_found_its_run_terminates_it(
-    dagster: RemoteDagster, start: Start, request_key: str
-) -> None:
-    network = FlakyNetwork(dagster.url, holds="runsOrError")
-    with network.serving() as url, dagster.nothing_starts():
-        first = start(request_key, "train", "--data-version", "1")
-        first.read_until("queued")
-        first.process.kill()
-        network.go_on.clear()
-        again = start(request_key, "train", "--data-version", "1", url=url)
-        assert network.arrived.wait(PATIENCE_S)
-        again.process.terminate()
-        network.go_on.set()
-        code, printed = again.end()
-    assert code == 1
-    assert "error: stopped; terminated" in printed
-    assert [run.status for run in dagster.runs(request_key)] == ["CANCELED"]
+    assert stages.statuses() == ["CANCELED"]
 
 
 def test_what_a_stopped_workflow_left_running_is_terminated_once_dagster_answers(
-    dagster: RemoteDagster, start: Start, request_key: str
+    stages: Stages,
 ) -> None:
-    network = FlakyNetwork(dagster.url, down=True)
-    other = str(uuid4())
-    with network.serving() as url, dagster.nothing_starts():
-        for request in (request_key, other):
-            attempt = start(request, "train", "--data-version", "1", workflow=f"ml/{request}")
-            attempt.read_until("queued")
-            attempt.process.kill()
-        handler = start("", "terminate", url=url, workflow=f"ml/{request_key}")
+    network = FlakyNetwork(stages.dagster.url, down=True)
+    other = replace(stages, request=str(uuid4()))
+    with network.serving() as url, stages.dagster.nothing_starts():
+        for each in (stages, other):
+            of_workflow = {"LORA_ASSETS_ARGO_WORKFLOW": f"ml/{each.request}"}
+            each.start_queued(*TRAIN, **of_workflow).process.kill()
+        workflow = {"LORA_ASSETS_ARGO_WORKFLOW": f"ml/{stages.request}", "LORA_ASSETS_REQUEST": ""}
+        handler = stages.start("terminate", url=url, **workflow)
         handler.read_until(f"The connection to Dagster at {url} is lost")
         network.down = False
         code, _ = handler.end()
         assert code == 0
-        assert [run.status for run in dagster.runs(request_key)] == ["CANCELED"]
-        (left,) = dagster.runs(other)
+        assert stages.statuses() == ["CANCELED"]
+        (left,) = other.runs()
         assert not left.ended
         # While it is queued: a run that is just starting is not to be terminated.
-        DagsterWebserver(dagster.url, dagster.url).terminate(left.run_id)
-        assert [run.status for run in dagster.runs(other)] == ["CANCELED"]
+        stages.dagster.webserver.terminate(left.run_id)
+        assert other.statuses() == ["CANCELED"]
 
 
-def test_a_run_that_is_deleted_under_its_step_is_one_line(
-    dagster: RemoteDagster, start: Start, request_key: str
-) -> None:
-    with dagster.nothing_starts():
-        attempt = start(request_key, "train", "--data-version", "1")
-        attempt.read_until("queued")
-        (launched,) = dagster.runs(request_key)
-        dagster.ask(
-            f'mutation {{ deletePipelineRun(runId: "{launched.run_id}") {{ __typename }} }}'
-        )
+def test_a_run_that_is_deleted_under_its_step_is_one_line(stages: Stages) -> None:
+    with stages.dagster.nothing_starts():
+        attempt = stages.start_queued(*TRAIN)
+        (launched,) = stages.runs()
+        delete = f'deletePipelineRun(runId: "{launched.run_id}")'
+        stages.dagster.ask(f"mutation {{ {delete} {{ __typename }} }}")
         code, printed = attempt.end()
     assert code == 1
     assert f"error: run {launched.run_id} is gone: it was deleted in Dagster\n" in printed

@@ -7,62 +7,58 @@ from pathlib import Path
 import pytest
 
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.dagster_services import PATIENCE_S
-from tests.support.remote_commands import RunStage, Start, outputs
-from tests.support.remote_dagster import SECRET, RemoteDagster
+from tests.support.remote_commands import TRAIN, Stages, outputs
+from tests.support.remote_dagster import SECRET
 from tests.support.stack import trained
 
 OTHER_MODEL = "another-model"
 
 
-def test_a_check_asks_what_the_runs_of_dagster_will_work_with(
-    dagster: RemoteDagster, run: RunStage, request_key: str
-) -> None:
+def test_a_check_asks_what_the_runs_of_dagster_will_work_with(stages: Stages) -> None:
     elsewhere = {"VLLM_URL": "http://127.0.0.1:9", "BASE_MODEL_NAME": "another"}
-    code, printed = run(request_key, "check", "--data-version", "1", **elsewhere)
+    code, printed = stages.run("check", "--data-version", "1", **elsewhere)
     assert (code, printed) == (0, "check: done\n")
-    code, printed = run(request_key, "check", "--data-version", "1", "--vllm-url", "http://[::1]:9")
+    code, printed = stages.run("check", "--data-version", "1", "--vllm-url", "http://[::1]:9")
     assert code == 1
     assert printed.startswith("error: vLLM at http://[::1]:9 is unreachable")
-    assert dagster.runs(request_key) == []
+    assert stages.runs() == []
 
 
 def test_a_failed_quality_gate_ends_training_gracefully_in_a_workflow_only(
-    dagster: RemoteDagster, staged: ModelVersion, run: RunStage, request_key: str, tmp_path: Path
+    stages: Stages, staged: ModelVersion, tmp_path: Path
 ) -> None:
-    step = ("train", "--data-version", "1", "--step", "quality-gate", "--max-eval-loss", "0.00001")
-    code, printed = run(request_key, *step, LORA_ASSETS_OUTPUTS=str(tmp_path))
+    step = (*TRAIN, "--step", "quality-gate", "--max-eval-loss", "0.00001")
+    code, printed = stages.run(*step, LORA_ASSETS_OUTPUTS=str(tmp_path))
     assert code == 0
     assert "quality_gate stopped it: eval_loss 0.1 (must be <= 1e-05)" in printed
     found = outputs(tmp_path)
     assert (found["result"], found["digest"]) == ("failed", staged.digest)
-    code, printed = run(request_key, *step, LORA_ASSETS_OUTPUTS="")
+    code, printed = stages.run(*step, LORA_ASSETS_OUTPUTS="")
     assert code == 1
     *_, last = printed.splitlines()
     assert last.startswith("error: quality_gate stopped it: eval_loss 0.1 (must be <= 1e-05). ")
-    assert len(dagster.runs(request_key)) == 1
-    log = DagsterWebserver(dagster.url, dagster.url).events(found["run-id"], None).events
-    began = [event.step for event in log if event.kind == "ExecutionStepStartEvent"]
-    assert began == ["adapter_quality_gate"]
+    assert len(stages.runs()) == 1
+    began = stages.dagster.events(found["run-id"], "ExecutionStepStartEvent")
+    assert [event.step for event in began] == ["adapter_quality_gate"]
 
 
 def test_the_run_works_where_the_parameters_say_and_no_secret_is_shown(
-    dagster: RemoteDagster, staged: ModelVersion, adapter_folders: tuple[Path, ...], run: RunStage,
-    request_key: str,
-) -> None:  # fmt: skip
+    stages: Stages, staged: ModelVersion, adapter_folders: tuple[Path, ...]
+) -> None:
+    dagster = stages.dagster
     named = {**dagster.environment, "MODEL_NAME": OTHER_MODEL}
     registry = make_resources(read_settings(named)).registry
     other = registry.register(trained(dagster.resources, adapter_folders[1], "1"))
     registry.set_alias("staged", other)
     where = ("--model-name", OTHER_MODEL, "--vllm-url", "http://127.0.0.1:9")
-    code, printed = run(request_key, "promote", *where)
+    code, printed = stages.run("promote", *where)
     assert code == 1
     assert f"error: live_deployment: Version {other.version} ({other.digest[:12]})" in printed
     assert "perf_gate has no verdict" in printed
-    (launched,) = dagster.runs(request_key)
+    (launched,) = stages.runs()
     assert launched.tags["lora_assets/digest"] == other.digest
     seen = dagster.ask(
         f'{{ runOrError(runId: "{launched.run_id}") {{ ... on Run {{ runConfig }} }} }}'
@@ -71,27 +67,26 @@ def test_the_run_works_where_the_parameters_say_and_no_secret_is_shown(
     assert configured["fleet"]["config"]["api_key"] == {"env": "VLLM_API_KEY"}
     assert configured["fleet"]["config"]["vllm_url"] == "http://127.0.0.1:9"
     assert set(configured) == {"fleet", "registry"}
-    webserver = DagsterWebserver(dagster.url, dagster.url)
+    webserver = dagster.webserver
     shown = webserver.configured(webserver.locate("promote"))
     assert shown["fleet"]["api_key"] == {"env": "VLLM_API_KEY"}
     assert SECRET not in json.dumps([shown, seen])
 
 
 def test_the_steps_of_an_evaluation_that_start_side_by_side_launch_one_run(
-    dagster: RemoteDagster, staged: ModelVersion, start: Start, run: RunStage, request_key: str,
-    tmp_path: Path,
-) -> None:  # fmt: skip
+    stages: Stages, staged: ModelVersion, tmp_path: Path
+) -> None:
     steps = ("inference-candidate", "inference-live")
-    sides = [start(request_key, "evaluate", "--step", step) for step in steps]
+    sides = [stages.start("evaluate", "--step", step) for step in steps]
     for side in sides:
         code, printed = side.end()
         assert code == 0, printed
-    code, printed = run(
-        request_key, "evaluate", "--step", "judge-answers", LORA_ASSETS_OUTPUTS=str(tmp_path)
+    code, printed = stages.run(
+        "evaluate", "--step", "judge-answers", LORA_ASSETS_OUTPUTS=str(tmp_path)
     )
     assert code == 0
     assert "graded 8 of 8" in printed
-    (shared,) = dagster.runs(request_key)
+    (shared,) = stages.runs()
     assert shared.status == "SUCCESS"
     assert outputs(tmp_path) == {
         "run-id": shared.run_id,
@@ -109,32 +104,32 @@ def test_the_steps_of_an_evaluation_that_start_side_by_side_launch_one_run(
         (("train", "--lora-config", "extended"), "The nearest LoRA profile is 'standard'."),
         (("performance",), "Alias 'eval-passed' of mistral-7b-lora is not set"),
         (("promote", "--source-alias", "best"), "Alias 'best' of mistral-7b-lora is not set"),
-        (("train", "--data-version", "1", "--mlflow-tracking-uri", "http://[::1]:9"), "MLflow at"),
+        ((*TRAIN, "--mlflow-tracking-uri", "http://[::1]:9"), "MLflow at"),
         (("terminate",), "The workflow whose runs to terminate, or its Dagster, is not given"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_launched(
-    dagster: RemoteDagster, run: RunStage, request_key: str, arguments: tuple[str, ...], cause: str
+    stages: Stages, arguments: tuple[str, ...], cause: str
 ) -> None:
-    code, printed = run(request_key, *arguments)
+    code, printed = stages.run(*arguments)
     assert code == 1
     assert cause in printed
     assert printed.startswith("error: ")
     assert printed.count("\n") == 1
-    assert dagster.runs(request_key) == []
+    assert stages.runs() == []
 
 
 def test_data_that_has_changed_is_refused_before_the_evaluation(
-    dagster: RemoteDagster, staged: ModelVersion, run: RunStage, request_key: str
+    stages: Stages, staged: ModelVersion
 ) -> None:
-    path = dagster.home / "bucket" / "data" / "processed" / "1" / "val.jsonl"
+    path = stages.dagster.home / "bucket" / "data" / "processed" / "1" / "val.jsonl"
     rows = path.read_text().splitlines(keepends=True)
     path.write_text("".join(rows[:-1]))
-    code, printed = run(request_key, "evaluate", "--step", "download-eval-data")
+    code, printed = stages.run("evaluate", "--step", "download-eval-data")
     path.write_text("".join(rows))
     assert code == 1
     assert "error: Data version 1 has changed" in printed
-    assert dagster.runs(request_key) == []
+    assert stages.runs() == []
 
 
 @pytest.mark.parametrize(
@@ -146,37 +141,32 @@ def test_data_that_has_changed_is_refused_before_the_evaluation(
     ],
 )
 def test_a_dagster_that_is_not_there_is_named(
-    dagster: RemoteDagster, run: RunStage, request_key: str, url: str, code: int, cause: str
+    stages: Stages, url: str, code: int, cause: str
 ) -> None:
-    where = url.format(vllm=dagster.environment["VLLM_URL"])
-    step = ("train", "--data-version", "1")
-    ended, printed = run(request_key, *step, DAGSTER_URL=where)
+    where = url.format(vllm=stages.dagster.environment["VLLM_URL"])
+    ended, printed = stages.run(*TRAIN, DAGSTER_URL=where)
     assert (ended, printed.count("\n")) == (code, 1)
     assert cause in printed
 
 
-def test_a_database_that_dagster_can_not_use_is_a_lost_connection(
-    dagster: RemoteDagster, run: RunStage, request_key: str
-) -> None:
-    runs = dagster.home / "dagster" / "history" / "runs.db"
-    with dagster.nothing_starts():
+def test_a_database_that_dagster_can_not_use_is_a_lost_connection(stages: Stages) -> None:
+    runs = stages.dagster.home / "dagster" / "history" / "runs.db"
+    with stages.dagster.nothing_starts():
         kept = runs.rename(runs.with_suffix(".kept"))
         runs.mkdir()
-        code, printed = run(request_key, "train", "--data-version", "1")
+        code, printed = stages.run(*TRAIN)
         runs.rmdir()
         kept.rename(runs)
     assert (code, printed.count("\n")) == (os.EX_TEMPFAIL, 1)
     assert "can't use its database" in printed
 
 
-def test_a_code_location_that_failed_to_load_is_named_with_its_error(
-    dagster: RemoteDagster, run: RunStage, request_key: str
-) -> None:
+def test_a_code_location_that_failed_to_load_is_named_with_its_error(stages: Stages) -> None:
     """The last test on this Dagster: it takes the code location away."""
-    dagster.code.kill()
-    dagster.code.wait(PATIENCE_S)
-    dagster.ask("mutation { reloadWorkspace { __typename } }")
-    code, printed = run(request_key, "train", "--data-version", "1")
+    stages.dagster.code.kill()
+    stages.dagster.code.wait(PATIENCE_S)
+    stages.dagster.ask("mutation { reloadWorkspace { __typename } }")
+    code, printed = stages.run(*TRAIN)
     assert code == 1
     assert "failed to load" in printed
     assert "this code location is broken" in printed

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import httpx
 from kubernetes.client import CoreV1Api
 
+from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.stack_resources import Resources
-from tests.support.dagster_services import (
-    LOCATION,
-    until,
-)
+from tests.support.dagster_services import until
 from tests.support.doubles.kubernetes_api import Job, Jobs
 
 DATA_VERSION = "1"
+OF_DATA = {"dagster/partition": DATA_VERSION}
 HOME = "/var/lib/lora-assets"
 """Where a step keeps what must outlive its pod; LORA_ASSETS_HOME of the steps with a claim."""
 TRAINING_CLAIM, EVALUATION_CLAIM = "lora-assets-training", "lora-assets-evaluation"
@@ -34,17 +32,6 @@ CHANGED_RESOURCES: Mapping[str, Mapping[str, str]] = {
 }
 """What this deployment gives one step in place of what the table says."""
 
-LAUNCH = """
-mutation($execution: ExecutionParams!) {
-  launchRun(executionParams: $execution) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on RunConfigValidationInvalid { errors { message } }
-    ... on PythonError { message }
-  }
-}
-"""
-
 
 @dataclass(frozen=True)
 class Cluster:
@@ -54,28 +41,16 @@ class Cluster:
     claims: Mapping[str, Path]
     instance: dg.DagsterInstance
     core: CoreV1Api
-    dagster_url: str
+    dagster: DagsterWebserver
     resources: Resources
 
     def launch(self, job: str, ops: Mapping[str, Mapping[str, Any]]) -> str:
         """Launch a run on the data version, as the UI does; returns its id."""
-        execution = {
-            "selector": {
-                "repositoryLocationName": LOCATION,
-                "repositoryName": "__repository__",
-                "jobName": job,
-            },
-            "runConfigData": {"ops": {op: {"config": config} for op, config in ops.items()}},
-            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": DATA_VERSION}]},
-        }
-        reply = httpx.post(
-            f"{self.dagster_url}/graphql",
-            json={"query": LAUNCH, "variables": {"execution": execution}},
-            timeout=60,
-        )
-        launched = reply.json()["data"]["launchRun"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        return str(launched["run"]["runId"])
+        known = {run.run_id for run in self.dagster.runs(OF_DATA)}
+        config = {"ops": {op: {"config": config} for op, config in ops.items()}}
+        self.dagster.launch(self.dagster.locate(job), job, None, config, OF_DATA)
+        (launched,) = {run.run_id for run in self.dagster.runs(OF_DATA)} - known
+        return launched
 
     def of_step(self, run_id: str, step: str) -> Sequence[Job]:
         """The Jobs of a step, one for each attempt."""
@@ -86,12 +61,12 @@ class Cluster:
         """The Jobs of the run itself: the first worker and those that resumed the run."""
         return [job for job in self.jobs.made if job.name.startswith(f"dagster-run-{run_id}")]
 
-    def await_run(self, run_id: str, timeout_s: float) -> dg.DagsterRun:
+    def await_run(self, run_id: str) -> dg.DagsterRun:
         """The run when it has ended."""
 
         def ended() -> dg.DagsterRun | None:
             run = self.instance.get_run_by_id(run_id)
             return run if run and run.is_finished else None
 
-        run: dg.DagsterRun = until(ended, f"the end of run {run_id}", timeout_s)
+        run: dg.DagsterRun = until(ended, f"the end of run {run_id}")
         return run

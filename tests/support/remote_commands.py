@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +12,7 @@ import pytest
 
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.remote.webserver import Run
 from tests.support.commands import command, keep
 from tests.support.dagster_services import PATIENCE_S
 from tests.support.records import passed_verdict
@@ -38,61 +39,62 @@ class Command:
         return self.process.returncode, self.printed + rest
 
 
-Start = Callable[..., Command]
-RunStage = Callable[..., tuple[int, str]]
+TRAIN = ("train", "--data-version", "1")
 
 
-@pytest.fixture
-def start(dagster: RemoteDagster) -> Iterator[Start]:
-    """Start a command of a request, by default through the real network and of no workflow."""
-    processes: list[subprocess.Popen[str]] = []
+@dataclass(frozen=True)
+class Stages:
+    """Stage commands of one request, in this process or in one of their own."""
 
-    def started(
-        request: str, *arguments: str, url: str = dagster.url, workflow: str = ""
-    ) -> Command:
+    dagster: RemoteDagster
+    monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str]
+    request: str = field(default_factory=lambda: str(uuid4()))
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def runs(self) -> list[Run]:
+        return self.dagster.runs(self.request)
+
+    def statuses(self) -> list[str]:
+        return [run.status for run in self.runs()]
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Run a command in this process: its exit code, and what it printed for a person."""
+        variables = self._environment(self.dagster.url) | environment
+        code, _, printed = command(arguments, variables, self.monkeypatch, self.capfd)
+        return (1, f"{printed}{code}\n") if isinstance(code, str) else (code, printed)
+
+    def start(self, *arguments: str, url: str | None = None, **environment: str) -> Command:
+        """Start a command in a process of its own, by default through the real network."""
         process = subprocess.Popen(
             [sys.executable, "-m", "lora_assets.cli.main", *arguments],
-            env={
-                **os.environ,
-                **dagster.environment,
-                "DAGSTER_URL": url,
-                "LORA_ASSETS_REQUEST": request,
-                "LORA_ASSETS_ARGO_WORKFLOW": workflow,
-            },
+            env={**os.environ, **self._environment(url or self.dagster.url), **environment},
             stderr=subprocess.PIPE,
             text=True,
         )
-        processes.append(process)
+        self.processes.append(process)
         return Command(process)
 
-    yield started
-    for process in processes:
+    def start_queued(self, *arguments: str, url: str | None = None, **environment: str) -> Command:
+        """Start a command; return it when its run is in the queue."""
+        attempt = self.start(*arguments, url=url, **environment)
+        attempt.read_until("queued")
+        return attempt
+
+    def _environment(self, url: str) -> dict[str, str]:
+        where = {"DAGSTER_URL": url, "LORA_ASSETS_REQUEST": self.request}
+        return {**self.dagster.environment, **where}
+
+
+@pytest.fixture
+def stages(
+    dagster: RemoteDagster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Stages]:
+    commands = Stages(dagster, monkeypatch, capfd)
+    yield commands
+    for process in commands.processes:
         process.kill()
         process.wait()
-
-
-@pytest.fixture
-def run(
-    dagster: RemoteDagster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> RunStage:
-    """Run a command in this process: its exit code, and what it printed for a person."""
-
-    def ended(request: str, *arguments: str, **environment: str) -> tuple[int, str]:
-        variables = {
-            **dagster.environment,
-            "DAGSTER_URL": dagster.url,
-            "LORA_ASSETS_REQUEST": request,
-            **environment,
-        }
-        code, _, printed = command(arguments, variables, monkeypatch, capfd)
-        return (1, f"{printed}{code}\n") if isinstance(code, str) else (code, printed)
-
-    return ended
-
-
-@pytest.fixture
-def request_key() -> str:
-    return str(uuid4())
 
 
 def outputs(folder: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ import pytest
 import lora_assets.local
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.records.dataset import SPLITS
+from lora_assets.remote.log import RunEvent
 from lora_assets.remote.webserver import DagsterWebserver, Run
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
@@ -39,8 +40,16 @@ class RemoteDagster:
     def resources(self) -> Resources:
         return make_resources(read_settings(self.environment))
 
+    @property
+    def webserver(self) -> DagsterWebserver:
+        return DagsterWebserver(self.url, self.url)
+
     def runs(self, request: str) -> list[Run]:
-        return list(DagsterWebserver(self.url, self.url).runs({"lora_assets/request": request}))
+        return list(self.webserver.runs({"lora_assets/request": request}))
+
+    def events(self, run_id: str, kind: str) -> list[RunEvent]:
+        events = self.webserver.events(run_id, None).events
+        return [event for event in events if event.kind == kind]
 
     def ask(self, document: str) -> Any:
         reply = httpx.post(f"{self.url}/graphql", json={"query": document}, timeout=60)

@@ -5,9 +5,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Event, Thread
+from threading import Event
 
 from aiohttp import ClientSession, web
+
+from tests.support.doubles.background import serving_app
 
 
 @dataclass
@@ -32,25 +34,10 @@ class FlakyNetwork:
     def serving(self) -> Iterator[str]:
         """The URL that stands for the webserver's."""
         self.go_on.set()
-        loop = asyncio.new_event_loop()
-        thread = Thread(target=loop.run_forever, daemon=True)
-        thread.start()
-        runner, port = asyncio.run_coroutine_threadsafe(self._start(), loop).result(30)
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(30)
-            loop.close()
-
-    async def _start(self) -> tuple[web.AppRunner, int]:
         app = web.Application()
         app.router.add_post("/graphql", self._pass_on)
-        runner = web.AppRunner(app, shutdown_timeout=1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return runner, int(runner.addresses[0][1])
+        with serving_app(app) as port:
+            yield f"http://127.0.0.1:{port}"
 
     async def _pass_on(self, request: web.Request) -> web.Response:
         assert request.transport

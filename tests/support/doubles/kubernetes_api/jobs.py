@@ -9,7 +9,7 @@ import kubernetes_validate
 from aiohttp import web
 
 from tests.support.doubles.kubernetes_api.job_pods import JobPod, Node, now
-from tests.support.doubles.kubernetes_api.replies import failure, has_fields, not_found, selected
+from tests.support.doubles.kubernetes_api.replies import failure, named, page
 
 SCHEMA = "1.37"
 
@@ -18,23 +18,16 @@ class Job:
     """A Job without retries of its own, and its pod."""
 
     def __init__(
-        self,
-        body: Mapping[str, Any],
-        namespace: str,
-        node: Node,
-        changed: Callable[[], None],
+        self, body: Mapping[str, Any], namespace: str, node: Node, changed: Callable[[], None]
     ) -> None:
         self.body, self.namespace = body, namespace
         self.name: str = body["metadata"]["name"]
         self.labels: Mapping[str, str] = body["metadata"].get("labels", {})
         template = body["spec"]["template"]
-        labels = {
-            **template["metadata"].get("labels", {}),
-            "job-name": self.name,
-            "batch.kubernetes.io/job-name": self.name,
-        }
+        own = {"job-name": self.name, "batch.kubernetes.io/job-name": self.name}
+        labels = {**template["metadata"].get("labels", {}), **own}
         name = f"{self.name}-{uuid4().hex[:5]}"
-        self.pod = JobPod(name, namespace, template, labels, node, changed)
+        self.pod = JobPod(name, namespace, labels, template["spec"], node, changed)
         self._created = now()
 
     @property
@@ -42,53 +35,21 @@ class Job:
         """Whether its pod has ended or is gone, which is the same to a Job without retries."""
         return self.pod.exit_code is not None or self.pod.gone
 
-    @property
-    def succeeded(self) -> bool:
-        return self.pod.exit_code == 0
-
-    def json(self) -> Mapping[str, object]:
+    def json(self) -> Mapping[str, Any]:
         """The object as the API gives it."""
-        metadata = {
-            **self.body["metadata"],
-            "namespace": self.namespace,
-            "creationTimestamp": self._created,
-        }
-        return {**self.body, "metadata": metadata, "status": self._status()}
-
-    def _status(self) -> Mapping[str, object]:
-        status: dict[str, object] = {"startTime": self._created}
+        own = {"namespace": self.namespace, "creationTimestamp": self._created}
         if not self.ended:
-            return {**status, "active": 1}
-        if self.succeeded:
-            return {
-                **status,
-                "succeeded": 1,
-                "conditions": [{"type": "Complete", "status": "True"}],
-            }
-        reason = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
-        return {**status, "failed": 1, "conditions": [reason]}
-
-    def events(self) -> list[Mapping[str, object]]:
-        """What kubectl describe would show of the Job and of its pod."""
-        pod, failed = self.pod, self.ended and not self.succeeded
-        found = [self._event("Job", self.name, "SuccessfulCreate", f"Created pod: {pod.name}")]
-        if failed and pod.exit_code is not None:
-            found.append(self._event("Pod", pod.name, "Failed", f"exit code {pod.exit_code}", True))
-        if failed:
-            message = "Job has reached the specified backoff limit"
-            found.append(self._event("Job", self.name, "BackoffLimitExceeded", message, True))
-        return found
-
-    def _event(
-        self, kind: str, name: str, reason: str, message: str, warning: bool = False
-    ) -> Mapping[str, object]:
+            status: Mapping[str, object] = {"active": 1}
+        elif self.pod.exit_code == 0:
+            complete = {"type": "Complete", "status": "True"}
+            status = {"succeeded": 1, "conditions": [complete]}
+        else:
+            failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
+            status = {"failed": 1, "conditions": [failed]}
         return {
-            "metadata": {"name": f"{name}.{reason.lower()}", "namespace": self.namespace},
-            "involvedObject": {"kind": kind, "name": name, "namespace": self.namespace},
-            "reason": reason,
-            "message": message,
-            "type": "Warning" if warning else "Normal",
-            "count": 1,
+            **self.body,
+            "metadata": {**self.body["metadata"], **own},
+            "status": {"startTime": self._created, **status},
         }
 
 
@@ -116,22 +77,37 @@ class Jobs:
             job.pod.kill()
         self.wait_for(lambda: not any(job.pod.running for job in self.made), "the end", 30)
 
-    def listed(self, request: web.Request) -> list[Mapping[str, object]]:
+    def routes(self, namespace: str) -> list[web.RouteDef]:
+        """What is served of Jobs and of their pods, which lie in `namespace` of the core API."""
+        jobs = "/apis/batch/v1/namespaces/{namespace}/jobs"
         return [
-            job.json()
-            for job in self._of(request)
-            if selected(request, job.labels) and has_fields(request, {"metadata.name": job.name})
+            web.delete(f"{namespace}/pods/{{name}}", self._delete_pod),
+            web.get(f"{namespace}/pods/{{name}}/log", self._log),
+            web.get(f"{namespace}/events", self._list_events),
+            web.get(jobs, self._list),
+            web.post(jobs, self._create),
+            web.get(f"{jobs}/{{name}}", self._read),
+            web.get(f"{jobs}/{{name}}/status", self._read),
+            web.delete(f"{jobs}/{{name}}", self._delete),
         ]
 
-    def events(self, request: web.Request) -> list[Mapping[str, Any]]:
-        found: list[Mapping[str, Any]] = [e for job in self._of(request) for e in job.events()]
-        return [
-            event
-            for event in found
-            if has_fields(request, {"involvedObject.name": event["involvedObject"]["name"]})
-        ]
+    async def _delete_pod(self, request: web.Request) -> web.Response:
+        pod = named(request, "pods", self.pods)
+        pod.delete()
+        return web.json_response(pod.json())
 
-    async def create(self, request: web.Request) -> web.Response:
+    async def _log(self, request: web.Request) -> web.Response:
+        log = named(request, "pods", self.pods).log
+        lines = log.read_text(errors="replace").splitlines(keepends=True) if log.exists() else []
+        return web.Response(text="".join(lines[-int(request.query.get("tailLines", 0)) :]))
+
+    async def _list_events(self, request: web.Request) -> web.Response:
+        return page(request, "v1", "EventList", [])
+
+    async def _list(self, request: web.Request) -> web.Response:
+        return page(request, "batch/v1", "JobList", [job.json() for job in self._of(request)])
+
+    async def _create(self, request: web.Request) -> web.Response:
         body, namespace = await request.json(), request.match_info["namespace"]
         try:
             kubernetes_validate.validate(body, SCHEMA, strict=True)
@@ -146,15 +122,12 @@ class Jobs:
         job.pod.start()
         return web.json_response(job.json(), status=201)
 
-    async def read(self, request: web.Request) -> web.Response:
-        job = self._job(request)
-        return web.json_response(job.json()) if job else not_found(request, "jobs.batch")
+    async def _read(self, request: web.Request) -> web.Response:
+        return web.json_response(self._job(request).json())
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def _delete(self, request: web.Request) -> web.Response:
         """Delete the Job, whose pod stays unless the request says otherwise."""
         job = self._job(request)
-        if job is None:
-            return not_found(request, "jobs.batch")
         self._deleted.add(job)
         if request.query.get("propagationPolicy", "Orphan") != "Orphan":
             job.pod.delete()
@@ -165,8 +138,8 @@ class Jobs:
         namespace = request.match_info["namespace"]
         return [job for job in self.made if job.namespace == namespace and job not in self._deleted]
 
-    def _job(self, request: web.Request) -> Job | None:
-        return next((j for j in self._of(request) if j.name == request.match_info["name"]), None)
+    def _job(self, request: web.Request) -> Job:
+        return named(request, "jobs.batch", self._of(request))
 
     def _notify(self) -> None:
         with self._changed:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.doubles.kubernetes_api.replies import pod_json
+
 
 @dataclass
 class Pod:
@@ -22,22 +24,9 @@ class Pod:
     node: str | None = None
 
     def json(self) -> Mapping[str, object]:
-        """The object as the API gives it."""
         ready = {None: "Unknown", True: "True", False: "False"}[self.ready]
         status = {"phase": self.phase, "conditions": [{"type": "Ready", "status": ready}]}
-        deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if self.deleted else {}
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": self.name,
-                "namespace": self.namespace,
-                "labels": dict(self.labels),
-                **deleted,
-            },
-            "spec": {
-                "containers": [{"name": name} for name in self.containers],
-                **({"nodeName": self.node} if self.node else {}),
-            },
-            "status": {**status, **({"podIP": self.ip} if self.ip else {})},
-        }
+        spec: dict[str, object] = {"containers": [{"name": name} for name in self.containers]}
+        if self.node:
+            spec["nodeName"] = self.node
+        return pod_json(self, spec, {**status, **({"podIP": self.ip} if self.ip else {})})
