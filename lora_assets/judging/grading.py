@@ -37,14 +37,11 @@ async def find_judge_model(client: httpx.AsyncClient) -> str:
     served = await http_client.models(client)
     if len(served) == 1:
         return served[0]
+    where = f"The judge at {client.base_url} serves"
     if not served:
-        raise LoraAssetsError(
-            f"The judge at {client.base_url} serves no model", "Check the judge's log."
-        )
-    raise LoraAssetsError(
-        f"The judge at {client.base_url} serves {len(served)} models: {', '.join(served)}",
-        "Name one of them with --judge-model.",
-    )
+        raise LoraAssetsError(f"{where} no model", "Check the judge's log.")
+    cause = f"{where} {len(served)} models: {', '.join(served)}"
+    raise LoraAssetsError(cause, "Name one of them with --judge-model.")
 
 
 async def grade_all(

@@ -1,7 +1,6 @@
 """Dagster's webserver: launch runs, follow them, terminate them."""
 
 import json
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -13,6 +12,7 @@ from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.lifecycle import Step
 from lora_assets.records import Record
 from lora_assets.remote.log import RunEvent, event
+from lora_assets.serving.http_client import is_unknown_host
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts at a request, before the connection counts as lost."""
@@ -70,6 +70,7 @@ class DagsterWebserver:
 
     def locate(self, job: str) -> Location:
         """Return the one code location that has `job`."""
+        where = f"Dagster at {self.url}"
         having: list[Location] = []
         broken: list[str] = []
         for entry in self._answer("workspaceOrError")["locationEntries"]:
@@ -82,23 +83,17 @@ class DagsterWebserver:
                 for repository in loaded.get("repositories", ())
                 if {"lifecycle", job} <= {each["name"] for each in repository["jobs"]}
             ]
-        if len(having) == 1:
-            return having[0]
-        if having:
+        if len(having) > 1:
             names = ", ".join(location.repositoryLocationName for location in having)
-            raise LoraAssetsError(
-                f"Dagster at {self.url} has job {job} in several code locations ({names})",
-                "Leave lora_assets.definitions in one of them.",
-            )
+            cause = f"{where} has job {job} in several code locations ({names})"
+            raise LoraAssetsError(cause, "Leave lora_assets.definitions in one of them.")
+        if having:
+            return having[0]
         if broken:
-            raise LoraAssetsError(
-                f"A code location of Dagster at {self.url} failed to load ({'; '.join(broken)})",
-                "Correct it and reload it in Dagster.",
-            )
-        raise LoraAssetsError(
-            f"No code location of Dagster at {self.url} has job {job}",
-            "Add lora_assets.definitions to its workspace.",
-        )
+            cause = f"A code location of {where} failed to load ({'; '.join(broken)})"
+            raise LoraAssetsError(cause, "Correct it and reload it in Dagster.")
+        cause = f"No code location of {where} has job {job}"
+        raise LoraAssetsError(cause, "Add lora_assets.definitions to its workspace.")
 
     def configured(self, location: Location) -> Mapping[str, Mapping[str, Any]]:
         """Return each resource's configuration; variables of the environment by their names."""
@@ -218,7 +213,7 @@ class DagsterWebserver:
                     f"{self.url!r} is not a URL ({error})", "Correct DAGSTER_URL."
                 ) from None
             except httpx.TransportError as error:
-                if not self._has_answered and _is_unknown_host(error):
+                if not self._has_answered and is_unknown_host(error):
                     raise LoraAssetsError(
                         f"The host of Dagster's address {self.url} does not exist ({error})",
                         "Set DAGSTER_URL to the address of Dagster's webserver.",
@@ -241,13 +236,6 @@ class DagsterWebserver:
 
 def _tags(tags: Mapping[str, str]) -> list[Mapping[str, str]]:
     return [{"key": key, "value": value} for key, value in tags.items()]
-
-
-def _is_unknown_host(error: BaseException | None) -> bool:
-    """Whether the resolver knows that the host does not exist; it may also fail for a while."""
-    while error is not None and not isinstance(error, socket.gaierror):
-        error = error.__cause__ or error.__context__
-    return error is not None and error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
 
 
 def _line(text: str) -> str:

@@ -132,7 +132,7 @@ async def ask(
             response = await client.send(request)
         except httpx.RequestError as error:
             failure = unreachable(request, error)
-            if _is_unknown_host(error):
+            if is_unknown_host(error):
                 break
         else:
             if response.is_success:
@@ -148,7 +148,7 @@ async def ask(
 def unreachable(request: httpx.Request, error: httpx.RequestError) -> LoraAssetsError:
     """Return the error for a request that got no reply, or only a part of one."""
     server, url = _server(request)
-    if _is_unknown_host(error):
+    if is_unknown_host(error):
         return LoraAssetsError(
             f"{server.name} at {url} is unreachable: there is no host {request.url.host}",
             f"Correct {server.url_setting}.",
@@ -231,7 +231,7 @@ def _path(request: httpx.Request) -> str:
     return request.url.path.removeprefix(httpx.URL(_server(request)[1]).path.rstrip("/"))
 
 
-def _is_unknown_host(error: BaseException | None) -> bool:
+def is_unknown_host(error: BaseException | None) -> bool:
     """Return whether the resolver says that there is no such name, not that it is away."""
     while error is not None and not isinstance(error, socket.gaierror):
         error = error.__cause__ or error.__context__

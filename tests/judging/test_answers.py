@@ -1,18 +1,15 @@
-import asyncio
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.answers import answer_all
 from tests.support.asgi import with_client
+from tests.support.doubles.model_server import ModelServer
 from tests.support.rows import make_row
-
-Behaviour = Callable[[str, int], JSONResponse]
 
 ROWS = [make_row(number) for number in range(20)]
 EXPECTED = [f"answer to Q{number}" for number in range(20)]
@@ -22,40 +19,15 @@ def completion(text: str, finish_reason: str | None = "stop") -> JSONResponse:
     return JSONResponse({"choices": [{"text": text, "finish_reason": finish_reason}]})
 
 
-class CompletionsDouble:
-    """A completions server that behaves as told per prompt and try, and counts."""
+def completions(reply: Callable[[str, int], JSONResponse]) -> ModelServer:
+    return ModelServer("/v1/completions", itemgetter("prompt"), reply)
 
-    def __init__(self, behave: Behaviour) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.most_at_once = 0
-        at_once = 0
-        self.app = FastAPI()
 
-        @self.app.post("/v1/completions")
-        async def complete(body: dict[str, Any]) -> JSONResponse:
-            nonlocal at_once
-            self.asked.append(body)
-            tries = sum(asked["prompt"] == body["prompt"] for asked in self.asked)
-            at_once += 1
-            self.most_at_once = max(self.most_at_once, at_once)
-            await asyncio.sleep(0)
-            at_once -= 1
-            return behave(body["prompt"], tries)
-
-    def answer(self, journal: Path, model: str = "m", max_concurrent: int = 15) -> list[str]:
-        answers = with_client(
-            self.app,
-            lambda client: answer_all(
-                client,
-                model,
-                ROWS,
-                journal=journal,
-                progress=lambda done, total: None,
-                max_concurrent=max_concurrent,
-            ),
-        )
-        assert [answer.row for answer in answers] == list(range(len(ROWS)))
-        return [answer.text for answer in answers]
+def answer(server: ModelServer, journal: Path, model: str = "m", at_once: int = 15) -> list[str]:
+    given = {"journal": journal, "progress": lambda done, total: None, "max_concurrent": at_once}
+    answers = with_client(server.app, lambda client: answer_all(client, model, ROWS, **given))
+    assert [answer.row for answer in answers] == list(range(len(ROWS)))
+    return [answer.text for answer in answers]
 
 
 def _echo(prompt: str, tries: int) -> JSONResponse:
@@ -65,13 +37,13 @@ def _echo(prompt: str, tries: int) -> JSONResponse:
 def test_every_row_is_asked_greedily_once_and_no_more_at_a_time_than_allowed(
     tmp_path: Path,
 ) -> None:
-    server = CompletionsDouble(_echo)
-    assert server.answer(tmp_path / "journal", max_concurrent=3) == EXPECTED
+    server = completions(_echo)
+    assert answer(server, tmp_path / "journal", at_once=3) == EXPECTED
     assert len(server.asked) == 20
     assert server.most_at_once == 3
     assert all(
         (body["temperature"], body["max_tokens"], body["model"]) == (0, 256, "m")
-        for body in server.asked
+        for body in server.bodies
     )
 
 
@@ -79,7 +51,7 @@ def test_a_request_that_fails_twice_is_answered_at_the_third_try(tmp_path: Path)
     def flaky(prompt: str, tries: int) -> JSONResponse:
         return JSONResponse({}, 500) if tries < 3 else _echo(prompt, tries)
 
-    assert CompletionsDouble(flaky).answer(tmp_path / "journal") == EXPECTED
+    assert answer(completions(flaky), tmp_path / "journal") == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -89,15 +61,15 @@ def test_only_what_may_pass_is_repeated_and_a_failure_is_never_an_empty_answer(
     tmp_path: Path, status: int, said: str, tries: int
 ) -> None:
     error = JSONResponse({"error": said.rpartition(": ")[2]}, status)
-    server = CompletionsDouble(lambda prompt, tries: error)
+    server = completions(lambda prompt, tries: error)
     with pytest.raises(LoraAssetsError, match=said):
-        server.answer(tmp_path / "journal", max_concurrent=1)
+        answer(server, tmp_path / "journal", at_once=1)
     assert len(server.asked) == tries
 
 
 def test_an_empty_text_is_an_answer(tmp_path: Path) -> None:
-    server = CompletionsDouble(lambda prompt, tries: completion(""))
-    assert server.answer(tmp_path / "journal") == [""] * 20
+    server = completions(lambda prompt, tries: completion(""))
+    assert answer(server, tmp_path / "journal") == [""] * 20
 
 
 @pytest.mark.parametrize(
@@ -107,7 +79,7 @@ def test_an_answer_that_was_cut_off_or_left_out_is_an_error(
     tmp_path: Path, reply: JSONResponse
 ) -> None:
     with pytest.raises(LoraAssetsError, match="can't be read: choices"):
-        CompletionsDouble(lambda prompt, tries: reply).answer(tmp_path / "journal")
+        answer(completions(lambda prompt, tries: reply), tmp_path / "journal")
 
 
 def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -117,18 +89,18 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         return _echo(prompt, tries) if int(prompt[1:]) < 12 else JSONResponse({}, 500)
 
     with pytest.raises(LoraAssetsError, match="with 500"):
-        CompletionsDouble(dies).answer(journal, max_concurrent=1)
+        answer(completions(dies), journal, at_once=1)
     half_a_line = journal.read_bytes()[:40]
     with journal.open("ab") as file:
         file.write(half_a_line)
 
-    server = CompletionsDouble(_echo)
-    assert server.answer(journal) == EXPECTED
-    assert [body["prompt"] for body in server.asked] == [f"Q{number}" for number in range(12, 20)]
+    server = completions(_echo)
+    assert answer(server, journal) == EXPECTED
+    assert server.asked == [f"Q{number}" for number in range(12, 20)]
 
 
 def test_answers_of_another_model_are_not_taken_from_the_journal(tmp_path: Path) -> None:
-    CompletionsDouble(_echo).answer(tmp_path / "journal", model="old")
-    server = CompletionsDouble(_echo)
-    server.answer(tmp_path / "journal", model="new")
+    answer(completions(_echo), tmp_path / "journal", model="old")
+    server = completions(_echo)
+    answer(server, tmp_path / "journal", model="new")
     assert len(server.asked) == 20

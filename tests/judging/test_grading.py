@@ -14,6 +14,7 @@ from lora_assets.judging.grading import find_judge_model, grade_all
 from lora_assets.judging.prompt import JudgeCase, judge_messages, read_case
 from lora_assets.records.grades import Answer, Grade, Side
 from tests.support.asgi import with_client
+from tests.support.doubles.model_server import ModelServer
 from tests.support.rows import make_row
 
 GOOD = json.dumps({"reason": "fine", "grade": "A"})
@@ -36,39 +37,29 @@ CANDIDATE = [
 LIVE = [answer.model_copy(update={"text": "live " + answer.text}) for answer in CANDIDATE]
 
 
-class JudgeDouble:
+def judge_double(reply: Callable[[str, int], str | JSONResponse | None]) -> ModelServer:
     """A judge that replies as told per answer and try."""
 
-    def __init__(self, reply: Callable[[str, int], str | JSONResponse | None]) -> None:
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.app = FastAPI()
+    def graded(body: dict[str, Any]) -> str:
+        case = read_case(body["messages"][-1]["content"])
+        assert case is not None
+        return case.answer
 
-        @self.app.post("/v1/chat/completions")
-        async def chat(body: dict[str, Any]) -> Any:
-            case = read_case(body["messages"][-1]["content"])
-            assert case is not None
-            self.asked.append((case.answer, body))
-            tries = sum(answer == case.answer for answer, _ in self.asked)
-            content = reply(case.answer, tries)
-            if isinstance(content, JSONResponse):
-                return content
-            return {"choices": [{"message": {"role": "assistant", "content": content}}]}
+    def chat(answer: str, tries: int) -> Any:
+        content = reply(answer, tries)
+        if isinstance(content, JSONResponse):
+            return content
+        return {"choices": [{"message": {"role": "assistant", "content": content}}]}
+
+    return ModelServer("/v1/chat/completions", graded, chat)
 
 
 def _grade(
     app: FastAPI, journal: Path, answers: Mapping[Side, list[Answer]] | None = None
 ) -> tuple[Grade, ...]:
-    return with_client(
-        app,
-        lambda client: grade_all(
-            client,
-            LEXICAL_JUDGE,
-            ROWS,
-            answers or {"candidate": CANDIDATE},
-            journal=journal,
-            progress=lambda done, total: None,
-        ),
-    )
+    of = answers or {"candidate": CANDIDATE}
+    kept = {"journal": journal, "progress": lambda done, total: None}
+    return with_client(app, lambda client: grade_all(client, LEXICAL_JUDGE, ROWS, of, **kept))
 
 
 def test_both_sides_are_graded_by_the_lexical_judge_over_its_chat_api(tmp_path: Path) -> None:
@@ -80,10 +71,10 @@ def test_both_sides_are_graded_by_the_lexical_judge_over_its_chat_api(tmp_path: 
 
 
 def test_an_unreadable_grade_is_asked_for_again_with_other_sampling(tmp_path: Path) -> None:
-    judge = JudgeDouble(lambda answer, tries: GOOD if tries == 3 else "I'd say A")
+    judge = judge_double(lambda answer, tries: GOOD if tries == 3 else "I'd say A")
     grades = _grade(judge.app, tmp_path / "j", {"candidate": CANDIDATE[:1]})
     assert [grade.letter for grade in grades] == ["A"]
-    assert [(body["seed"], body["temperature"] > 0) for _, body in judge.asked] == [
+    assert [(body["seed"], body["temperature"] > 0) for body in judge.bodies] == [
         (0, False),
         (1, True),
         (2, True),
@@ -94,7 +85,7 @@ def test_an_unreadable_grade_is_asked_for_again_with_other_sampling(tmp_path: Pa
 def test_a_judge_that_always_talks_garbage_leaves_answers_ungraded(
     tmp_path: Path, garbage: str | None
 ) -> None:
-    judge = JudgeDouble(lambda answer, tries: garbage)
+    judge = judge_double(lambda answer, tries: garbage)
     grades = _grade(judge.app, tmp_path / "j")
     assert [grade.letter for grade in grades] == [None] * 4
     assert len(judge.asked) == 12
@@ -102,7 +93,7 @@ def test_a_judge_that_always_talks_garbage_leaves_answers_ungraded(
 
 
 def test_a_judge_that_is_down_is_a_named_failure(tmp_path: Path) -> None:
-    judge = JudgeDouble(lambda answer, tries: JSONResponse({"error": "loading"}, 503))
+    judge = judge_double(lambda answer, tries: JSONResponse({"error": "loading"}, 503))
     with pytest.raises(LoraAssetsError, match="with 503: loading"):
         _grade(judge.app, tmp_path / "j")
 
@@ -111,15 +102,15 @@ def test_a_killed_grading_goes_on_and_asks_again_only_for_what_has_no_grade(
     tmp_path: Path,
 ) -> None:
     last = CANDIDATE[3].text
-    first = JudgeDouble(lambda answer, tries: "garbage" if answer == last else GOOD)
+    first = judge_double(lambda answer, tries: "garbage" if answer == last else GOOD)
     assert _grade(first.app, tmp_path / "j")[3].letter is None
-    second = JudgeDouble(lambda answer, tries: GOOD)
+    second = judge_double(lambda answer, tries: GOOD)
     assert [grade.letter for grade in _grade(second.app, tmp_path / "j")] == ["A"] * 4
-    assert [answer for answer, _ in second.asked] == [last]
+    assert second.asked == [last]
 
 
 def test_a_grade_kept_for_another_answer_does_not_count(tmp_path: Path) -> None:
-    judge = JudgeDouble(lambda answer, tries: GOOD)
+    judge = judge_double(lambda answer, tries: GOOD)
     _grade(judge.app, tmp_path / "j")
     changed = [CANDIDATE[0].model_copy(update={"text": "other"}), *CANDIDATE[1:]]
     _grade(judge.app, tmp_path / "j", {"candidate": changed})

@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,39 +50,35 @@ class JobPod:
     exit_code: int | None = None
     peak_memory: int = 0
     """Bytes that the process had at most, a moment before its end."""
-    _process: subprocess.Popen[bytes] | None = None
-    _lacks: tuple[str, str] = ("ContainerCreating", "")
     _started: str = field(default_factory=now)
     _finished: str = ""
 
-    @property
-    def log(self) -> Path:
-        return self._folder / "log"
+    def __post_init__(self) -> None:
+        """Start the container; a Job that lacks something is refused at once, not left pending."""
+        (self._container,) = self.spec["containers"]
+        assert self._container["image"] in self.node.images, f"no {self._container['image']}"
+        self._folder = self.node.folder / self.name
+        self._folder.mkdir(parents=True)
+        self.log = self._folder / "log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*self._container.get("command", ()), *self._container.get("args", ())],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        Thread(target=self._await_end, daemon=True).start()
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self.exit_code is None
+        return self.exit_code is None
 
     @property
     def gone(self) -> bool:
         """Whether it was deleted, and has nothing left to end."""
         return self.deleted and not self.running
-
-    def start(self) -> None:
-        """Start the container, unless something that it needs is not there."""
-        if self._container["image"] not in self.node.images:
-            self._lacks = ("ErrImagePull", f"no image {self._container['image']}")
-            return
-        self._folder.mkdir(parents=True)
-        command = [*self._container.get("command", ()), *self._container.get("args", ())]
-        try:
-            self._process = self._execute(command)
-        except KeyError as missing:
-            self._lacks = ("CreateContainerConfigError", f"{missing} not found")
-        except OSError as error:
-            self._lacks = ("RunContainerError", str(error))
-        else:
-            Thread(target=self._await_end, args=(self._process,), daemon=True).start()
 
     def kill(self) -> None:
         """End the container without a word, as a node that is lost does."""
@@ -91,41 +87,20 @@ class JobPod:
     def delete(self) -> None:
         """Have the container end in its own way, or be killed when its grace is over."""
         self.deleted = True
-        if self._process is not None:
-            grace = self.spec.get("terminationGracePeriodSeconds", 30)
-            Thread(target=self._end_within, args=(self._process, grace), daemon=True).start()
+        Thread(target=self._end_within_grace, daemon=True).start()
 
     def json(self) -> Mapping[str, object]:
-        status = {"phase": self._phase(), "containerStatuses": [self._status()]}
-        return pod_json(self, self.spec, status)
-
-    @property
-    def _folder(self) -> Path:
-        return self.node.folder / self.name
-
-    @property
-    def _container(self) -> Mapping[str, Any]:
-        (container,) = self.spec["containers"]
-        return dict(container)
-
-    def _phase(self) -> str:
-        if self._process is None:
-            return "Pending"
-        if self.exit_code is None:
-            return "Running"
-        return "Failed" if self.exit_code else "Succeeded"
-
-    def _status(self) -> Mapping[str, object]:
-        state: Mapping[str, object] = {"running": {"startedAt": self._started}}
-        if self._process is None:
-            state = {"waiting": dict(zip(("reason", "message"), self._lacks, strict=True))}
-        elif self.exit_code is not None:
-            reason = "Error" if self.exit_code else "Completed"
+        state: Mapping[str, Mapping[str, object]]
+        if self.running:
+            phase, state = "Running", {"running": {"startedAt": self._started}}
+        else:
+            phase, reason = ("Failed", "Error") if self.exit_code else ("Succeeded", "Completed")
             times = {"startedAt": self._started, "finishedAt": self._finished}
             state = {"terminated": {"exitCode": self.exit_code, "reason": reason, **times}}
         container = {"name": self._container["name"], "image": self._container["image"]}
         seen = {"imageID": container["image"], "ready": self.running, "restartCount": 0}
-        return {**container, **seen, "state": state}
+        statuses = [{**container, **seen, "state": state}]
+        return pod_json(self, self.spec, {"phase": phase, "containerStatuses": statuses})
 
     def _environment(self) -> Mapping[str, str]:
         environment = dict(self.node.environment)
@@ -152,38 +127,27 @@ class JobPod:
                 return f"{self.node.claims[claim['claimName']]}{value[len(path) :]}"
         return f"{self._folder}/root{value}"
 
-    def _execute(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        with self.log.open("wb") as log:
-            return subprocess.Popen(
-                command,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
+    def _await_end(self) -> None:
         # The kernel's own count after the end (ru_maxrss) begins with this process's size.
-        while process.poll() is None:
-            self.peak_memory = max(self.peak_memory, _peak_memory(process.pid))
+        while self._process.poll() is None:
+            self.peak_memory = max(self.peak_memory, _peak_memory(self._process.pid))
             with suppress(subprocess.TimeoutExpired):
-                process.wait(0.2)
-        code = process.returncode
+                self._process.wait(0.2)
+        code = self._process.returncode
         self._finished = now()
         # As a shell and a container runtime count a signal.
         self.exit_code = code if code >= 0 else 128 - code
         self.changed()
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self.running:
+        if self.running:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
-    def _end_within(self, process: subprocess.Popen[bytes], grace: float) -> None:
+    def _end_within_grace(self) -> None:
         self._signal(signal.SIGTERM)
         try:
-            process.wait(grace)
+            self._process.wait(self.spec.get("terminationGracePeriodSeconds", 30))
         except subprocess.TimeoutExpired:
             self.kill()
 

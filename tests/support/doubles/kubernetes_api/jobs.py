@@ -119,7 +119,6 @@ class Jobs:
             return failure(409, "AlreadyExists", f'jobs "{body["metadata"]["name"]}" exists')
         job = Job(body, namespace, self._node, self._notify)
         self.made.append(job)
-        job.pod.start()
         return web.json_response(job.json(), status=201)
 
     async def _read(self, request: web.Request) -> web.Response:
