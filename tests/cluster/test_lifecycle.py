@@ -10,14 +10,7 @@ from lora_assets.assets.perf_metrics import STORED_METRICS
 from lora_assets.records.load import LoadMetrics
 from lora_assets.resources.fleet import LIVE_SLOT
 from tests.support.cluster import BUCKET, Cluster
-from tests.support.cluster_stages import (
-    Run,
-    build,
-    gate_and_promote,
-    status,
-    succeed,
-    train,
-)
+from tests.support.cluster_stages import Run, build, gate_and_promote, status, succeed, train
 
 pytestmark = pytest.mark.e2e
 
@@ -27,10 +20,8 @@ def test_two_versions_go_from_nothing_to_live_and_back(cluster: Cluster, run: Ru
     train(run, "1", learning_rate="1e-3")
     gate_and_promote(run)
     first = status(run)
-    assert {name: held["data_version"] for name, held in first["aliases"].items()} == {
-        "candidate": "1",
-        "live": "1",
-    }
+    data_versions = {name: held["data_version"] for name, held in first["aliases"].items()}
+    assert data_versions == {"candidate": "1", "live": "1"}
 
     build(run, "2", "sqs,sns")
     train(run, "2", learning_rate="3e-3")

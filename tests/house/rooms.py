@@ -63,7 +63,7 @@ def cycle() -> Sequence[str]:
         TopologicalSorter(graph()).prepare()
     except CycleError as error:
         return list(error.args[1])
-    return ()
+    return []
 
 
 def upward() -> Sequence[Arrow]:

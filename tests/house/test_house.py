@@ -24,7 +24,7 @@ def test_no_room_imports_from_above_it_and_only_wiring_from_the_stand_ins() -> N
 
 
 def test_no_rooms_import_from_each_other() -> None:
-    assert cycle() == ()
+    assert cycle() == []
 
 
 def test_what_dagster_keeps_private_is_imported_in_one_file_each_for_a_reason() -> None:

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from lora_assets.assets.run_tags import WHY
-from lora_assets.errors import LoraAssetsError
+from tests.support.cluster_parts import debian
 
-CHROMIUM = Path("/usr/bin/chromium")
 PATIENCE = 120_000
 LAUNCHED = 300_000
 """Milliseconds until a page has loaded, and until what a run did is on one: this machine may be
@@ -22,11 +20,10 @@ GROUPS = ("data", "training", "serving", "evaluation")
 @contextmanager
 def open_page(url: str) -> Iterator[Page]:
     """A page of the UI that is served at `url`."""
-    if not CHROMIUM.exists():
-        raise LoraAssetsError(f"{CHROMIUM} is not there", "Install Debian's package 'chromium'.")
+    chromium = debian("chromium", "chromium")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
         page = browser.new_page(base_url=url, viewport={"width": 1500, "height": 1000})
         page.set_default_timeout(PATIENCE)
         expect.set_options(timeout=PATIENCE)

@@ -1,20 +1,21 @@
 """A small state to look at: version 1 live, version 2 compared with it, the rest untouched."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lora_assets.definitions import make_definitions
-from lora_assets.embedded.data_set.versions import build
-from lora_assets.local.instance import open_instance
+from lora_assets.embedded.data_set.versions import contents
+from lora_assets.local.instance import add_partitions, open_instance
 from lora_assets.local.run import run_in_process
+from lora_assets.records.dataset import SplitName
 from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 
-UNTOUCHED = ("3", "4", "5")
+UNTOUCHED = ("3", "4")
 BROKEN = "5"
 """Its eval split is truncated, so that its run fails."""
 
-ROWS = {"train": 96, "val": 24, "eval": 24}
+ROWS: Mapping[SplitName, int] = {"train": 96, "val": 24, "eval": 24}
 LAX: Mapping[str, Mapping[str, Any]] = {
     "adapter_quality_gate": {"max_eval_loss": 100, "max_perplexity": 100},
     "eval_grades_eval_gate": {"min_a_rate": 0, "max_c_rate": 1, "min_refusal_rate": 0},
@@ -23,27 +24,16 @@ LAX: Mapping[str, Mapping[str, Any]] = {
 """So little data makes no good adapter, and this machine may be busy."""
 
 
-def make_data(environment: Mapping[str, str]) -> None:
-    """The first rows of a real data version, under several names."""
-    home = Path(environment["LORA_ASSETS_HOME"])
-    whole = build("whole", ["s3"], home / "whole")
+def fill(environment: Mapping[str, str]) -> None:
+    """Take version 1 through the whole graph; version 2, trained longer, to its evaluation."""
+    settings = read_settings(environment)
+    bucket, whole = make_resources(settings).data_bucket, contents(["s3"])
+    few = {split: b"".join(whole[split].splitlines(True)[:rows]) for split, rows in ROWS.items()}
     for name in ("1", "2", *UNTOUCHED):
-        folder = home / "bucket" / "data" / "processed" / name
-        folder.mkdir(parents=True)
-        for split, count in ROWS.items():
-            lines = (whole / f"{split}.jsonl").read_bytes().splitlines(keepends=True)
-            (folder / f"{split}.jsonl").write_bytes(b"".join(lines[:count]))
-    broken = home / "bucket" / "data" / "processed" / BROKEN / "eval.jsonl"
-    broken.write_bytes(broken.read_bytes()[:-10])
-    settings = read_settings(environment)
+        bucket.add(name, few)
+    bucket.add(BROKEN, {**few, "eval": few["eval"][:-10]})
     instance = open_instance(settings.dagster_home, managed=True)
-    instance.add_dynamic_partitions("data_version", ["1", "2", *UNTOUCHED])
-
-
-def run_graph(environment: Mapping[str, str]) -> None:
-    """Version 1 through the whole graph; version 2, trained longer, to its evaluation."""
-    settings = read_settings(environment)
-    instance = open_instance(settings.dagster_home, managed=True)
+    add_partitions(instance, ["1", "2", *UNTOUCHED, BROKEN])
     definitions = make_definitions(settings)
 
     def run(job: str, data_version: str, **config: Mapping[str, Any]) -> None:

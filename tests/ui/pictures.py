@@ -7,18 +7,17 @@ import os
 import sys
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from lora_assets.cli.demo import VERSIONS
-from lora_assets.embedded.data_set.versions import build
-from lora_assets.errors import LoraAssetsError
-from lora_assets.local.instance import open_instance
+from lora_assets.embedded.data_set.versions import contents
+from lora_assets.local.instance import add_partitions, open_instance
 from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support import browser
-from tests.support.dagster_ui import await_ui, dagster_ui
+from tests.support.dagster_services import serving_dagster
 
 MOST_BYTES = 200_000
 SENSORS = 3
@@ -30,20 +29,16 @@ def main() -> None:
     """Write every picture into the folder that the command line names."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ)
-    settings = read_settings(environment)
-    bucket = Path(unquote(urlsplit(settings.s3_data_bucket).path))
-    try:
-        for name, service in MORE_VERSIONS.items():
-            build(name, [service], bucket)
-        instance = open_instance(settings.dagster_home, managed=True)
-        instance.add_dynamic_partitions("data_version", list(MORE_VERSIONS))
-        with dagster_ui(environment) as ui:
-            await_ui(ui)
-            with browser.open_page(ui.url) as page:
-                take_all(page, folder)
-    except LoraAssetsError as error:
-        sys.exit(f"error: {error}")
+    settings = read_settings()
+    bucket = make_resources(settings).data_bucket
+    for name, service in MORE_VERSIONS.items():
+        bucket.add(name, contents([service]))
+    add_partitions(open_instance(settings.dagster_home, managed=True), list(MORE_VERSIONS))
+    with (
+        serving_dagster(settings.dagster_home, os.environ) as ui,
+        browser.open_page(ui.url) as page,
+    ):
+        take_all(page, folder)
 
 
 def take_all(page: Page, folder: Path) -> None:

@@ -5,41 +5,22 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import (
-    LAUNCHED,
-    definition,
-    events,
-    gate,
-    graph,
-    launch,
-    newest_backfill,
-    picture,
-    run_for,
-)
+from lora_assets.lifecycle import STAGES
+from tests.support import browser
 from tests.support.ui_state import BROKEN
 
 pytestmark = pytest.mark.e2e
 
-GRAPH = (
-    "training_data",
-    "adapter",
-    "gate_result",
-    "staged_deployment",
-    "eval_grades",
-    "perf_metrics",
-    "live_deployment",
-)
-
 
 def test_the_graph_shows_every_asset(page: Page) -> None:
-    shown = graph(page)
-    for asset in GRAPH:
+    shown = browser.graph(page)
+    for asset in STAGES:
         expect(shown.get_by_text(asset, exact=True)).to_be_visible()
 
 
 def test_an_assets_page_says_who_answers_for_it_and_which_code_made_it(page: Page) -> None:
-    for asset in GRAPH:
-        said = definition(page, asset)
+    for asset in STAGES:
+        said = browser.definition(page, asset)
         assert "Group\n" in said
         assert "Owners\nml-platform" in said
         assert "Kinds\n" in said
@@ -48,57 +29,58 @@ def test_an_assets_page_says_who_answers_for_it_and_which_code_made_it(page: Pag
 
 
 def test_the_adapters_page_has_its_curve_its_parameters_and_its_gate(page: Page) -> None:
-    shown = events(page, "adapter", "2")
+    shown = browser.events(page, "adapter", "2")
     expect(shown).to_contain_text("learning_rate")
     expect(shown).to_contain_text("/#/runs/")
-    expect(picture(page, "learning curve")).to_be_visible()
-    numbers = gate(page, "adapter", "quality_gate", "2")
+    expect(browser.picture(page, "learning curve")).to_be_visible()
+    numbers = browser.gate(page, "adapter", "quality_gate", "2")
     expect(numbers).to_contain_text("eval_loss")
     expect(numbers).to_contain_text("<= 100.0000")
     expect(numbers).to_contain_text("+")
 
 
 def test_grades_and_examples_of_both_sides_stand_side_by_side(page: Page) -> None:
-    shown = events(page, "eval_grades", "2")
+    shown = browser.events(page, "eval_grades", "2")
     scores = shown.locator("table").filter(has_text="refusal rate")
     assert scores.locator("thead").inner_text().split() == ["measure", "candidate", "live"]
     examples = shown.locator("table").filter(has_text="candidate is")
     expect(examples.locator("tbody tr")).to_have_count(10)
-    expect(gate(page, "eval_grades", "eval_gate", "2")).to_contain_text("a_rate vs live")
+    expect(browser.gate(page, "eval_grades", "eval_gate", "2")).to_contain_text("a_rate vs live")
 
 
 def test_the_perf_gate_draws_latencies_against_its_limits(page: Page) -> None:
-    numbers = gate(page, "perf_metrics", "perf_gate", "1")
+    numbers = browser.gate(page, "perf_metrics", "perf_gate", "1")
     for name in ("p95_latency", "p95_ttft", "throughput", "success_rate"):
         expect(numbers).to_contain_text(name)
-    expect(picture(page, "latency")).to_be_visible()
+    expect(browser.picture(page, "latency")).to_be_visible()
 
 
 def test_the_live_page_says_which_replica_serves_what_and_that_it_is_fresh(page: Page) -> None:
-    shown = events(page, "live_deployment", "1")
+    shown = browser.events(page, "live_deployment", "1")
     replicas = shown.locator("table").filter(has_text="aws-rag-qa-live")
     expect(replicas.locator("tbody tr")).to_have_count(1)
     expect(shown).to_contain_text("/#/models/mistral-7b-lora/versions/1")
     page.goto("/assets/live_deployment")
     expect(page.get_by_text("Fails if more than 14 days")).to_be_visible()
-    expect(page.get_by_text("Passing").first).to_be_visible(timeout=LAUNCHED)
+    expect(page.get_by_text("Passing").first).to_be_visible(timeout=browser.LAUNCHED)
 
 
 def test_a_partition_is_materialised_from_its_page_and_keeps_the_reason(page: Page) -> None:
-    launch(page, "training_data", ["3"], "the data team asked")
-    run = run_for(page, "the data team asked")
-    expect(run).to_contain_text("Success", timeout=LAUNCHED)
-    expect(events(page, "training_data", "3")).to_contain_text("the data team asked")
-    expect(gate(page, "training_data", "data_is_sound", "3")).to_contain_text("duplicate rows")
+    browser.launch(page, "training_data", ["3"], "the data team asked")
+    run = browser.run_for(page, "the data team asked")
+    expect(run).to_contain_text("Success", timeout=browser.LAUNCHED)
+    expect(browser.events(page, "training_data", "3")).to_contain_text("the data team asked")
+    verdict = browser.gate(page, "training_data", "data_is_sound", "3")
+    expect(verdict).to_contain_text("duplicate rows")
 
 
 def test_a_backfill_goes_on_past_a_version_that_fails(page: Page) -> None:
-    launch(page, "training_data", ["4", BROKEN], "two new data versions")
-    shown = newest_backfill(page)
-    expect(shown).to_contain_text("100% completed", timeout=LAUNCHED)
+    browser.launch(page, "training_data", ["4", BROKEN], "two new data versions")
+    shown = browser.newest_backfill(page)
+    expect(shown).to_contain_text("100% completed", timeout=browser.LAUNCHED)
     targeted, in_progress, succeeded, failed = 2, 0, 1, 1
     assert re.search(
         rf"100% completed\s+{targeted}\s+{in_progress}\s+{succeeded}\s+{failed}\b",
         shown.inner_text(),
     )
-    expect(events(page, "training_data", "4")).to_contain_text("two new data versions")
+    expect(browser.events(page, "training_data", "4")).to_contain_text("two new data versions")
