@@ -19,7 +19,7 @@ from tests.support.argo_workflows import (
     references,
     templates_of,
 )
-from tests.support.manifests import code_location
+from tests.support.manifests import code_location, variables
 
 SECRET = re.compile(r"secret|token(?!s)|password|api[-_]?key", re.IGNORECASE)
 CONTAINERS = tuple(
@@ -100,8 +100,6 @@ def test_the_check_has_the_keys_of_the_code_location() -> None:
     container = templates_of(WORKFLOWS["lora-pipeline"])["check"]["container"]
     keys = {v["name"]: v["valueFrom"]["secretKeyRef"] for v in container["env"] if "value" not in v}
     assert set(keys) == {"VLLM_API_KEY", "JUDGE_API_KEY"}
-    for variable in code_location()["env"]:
-        if variable["name"] in keys:
-            secret = variable["valueFrom"]["secretKeyRef"]
-            assert {**secret, "optional": True} == keys.pop(variable["name"])
-    assert not keys
+    given = variables(code_location())
+    for name, key in keys.items():
+        assert key == {**given[name]["valueFrom"]["secretKeyRef"], "optional": True}

@@ -21,12 +21,7 @@ from kubernetes.client import ApiClient
 
 from lora_assets.cli.stage_run import REQUEST_TAG
 from lora_assets.kubernetes.step_pods import step_pod
-from tests.support.doubles.dagster_chart import (
-    container_context,
-    instance_config,
-    merged,
-    objects,
-)
+from tests.support.doubles.dagster_chart import container_context, instance_config, merged, objects
 from tests.support.doubles.kubernetes_api import KubernetesApi
 from tests.support.kubernetes_cluster import HOME, TRAINING_CLAIM
 from tests.support.manifests import (
@@ -120,7 +115,6 @@ def test_a_run_that_a_gate_stopped_is_not_started_again() -> None:
     made = instance_config(dagster_values())
     assert made["run_retries"]["retry_on_asset_or_op_failure"] is False
     assert made["run_retries"]["max_retries"] > 0
-    assert made["run_monitoring"]["max_resume_run_attempts"] > 0
 
 
 def made_pod(folder: Path, *step: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -221,8 +215,4 @@ def test_the_double_names_and_labels_objects_as_the_real_chart_does() -> None:
 
 
 def by_name(made: Sequence[Mapping[str, Any]]) -> Mapping[tuple[str, str], Mapping[str, Any]]:
-    """Index objects by kind and name, without the commands of the database's own pod."""
-    for each in made:
-        if each["kind"] == "StatefulSet":
-            each["containers"][0]["words"].clear()
     return {(each["kind"], each["name"]): each for each in made}

@@ -6,60 +6,53 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from tests.support.manifests import (
-    CUSTOM,
-    DEPLOY,
-    FOLDERS,
-    MANIFESTS,
-    PODS,
-    WITH_PODS,
-    Manifest,
-    kustomization,
-    validate,
-)
+from tests.support import manifests
 
-OF_KUBERNETES = [m for m in MANIFESTS if m.content["apiVersion"].split("/")[0] not in CUSTOM]
+OF_KUBERNETES = [
+    m for m in manifests.MANIFESTS if m.content["apiVersion"].split("/")[0] not in manifests.CUSTOM
+]
 
 
 @pytest.mark.parametrize("manifest", OF_KUBERNETES, ids=str)
-def test_a_manifest_keeps_to_the_schema_of_its_kind(manifest: Manifest) -> None:
-    validate(manifest.content)
+def test_a_manifest_keeps_to_the_schema_of_its_kind(manifest: manifests.Manifest) -> None:
+    manifests.validate(manifest.content)
 
 
-@pytest.mark.parametrize("manifest", WITH_PODS, ids=str)
-def test_a_misspelt_field_would_be_found(manifest: Manifest) -> None:
+@pytest.mark.parametrize("manifest", manifests.WITH_PODS, ids=str)
+def test_a_misspelt_field_would_be_found(manifest: manifests.Manifest) -> None:
     content: Any = deepcopy(manifest.content)
     content["spec"]["tempalte"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="tempalte"):
-        validate(content)
+        manifests.validate(content)
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", manifests.FOLDERS)
 def test_every_file_of_a_folder_is_in_its_kustomization(folder: str) -> None:
-    listed = kustomization(folder)
+    listed = manifests.kustomization(folder)
     named = {name for name in listed["resources"] if name.endswith(".yaml")}
     named |= {patch["path"] for patch in listed.get("patches", ()) if "path" in patch}
-    files = {path.name for path in (DEPLOY / folder).glob("*.yaml")} - {"kustomization.yaml"}
+    files = {path.name for path in (manifests.DEPLOY / folder).glob("*.yaml")} - {
+        "kustomization.yaml"
+    }
     files = {name for name in files if not name.startswith("values")}  # Helm's.
     assert named == files
     for generated in listed.get("configMapGenerator", ()):
-        assert all((DEPLOY / folder / file).is_file() for file in generated["files"])
+        assert all((manifests.DEPLOY / folder / file).is_file() for file in generated["files"])
 
 
 def test_every_object_says_its_namespace_and_is_there_once() -> None:
-    namespaces = {m.name for m in MANIFESTS if m.kind == "Namespace"}
+    namespaces = {m.name for m in manifests.MANIFESTS if m.kind == "Namespace"}
     assert namespaces == {"ml-models", "dagster"}
-    for manifest in MANIFESTS:
+    for manifest in manifests.MANIFESTS:
         if manifest.kind != "Namespace":
             # That of Prometheus, which comes first.
             elsewhere = manifest.where.startswith("mlflow/")
             assert manifest.namespace in ({"ai-platform"} if elsewhere else namespaces), manifest
-    keys = [(m.kind, m.namespace, m.name) for m in MANIFESTS]
-    assert len(keys) == len(set(keys))
+    assert len({m.key for m in manifests.MANIFESTS}) == len(manifests.MANIFESTS)
 
 
-@pytest.mark.parametrize("manifest", PODS, ids=str)
-def test_a_pod_is_confined(manifest: Manifest) -> None:
+@pytest.mark.parametrize("manifest", manifests.PODS, ids=str)
+def test_a_pod_is_confined(manifest: manifests.Manifest) -> None:
     """Kubernetes' restricted profile, and a read-only root besides."""
     pod = manifest.pod_spec["securityContext"]
     assert pod["runAsNonRoot"] is True
@@ -74,8 +67,8 @@ def test_a_pod_is_confined(manifest: Manifest) -> None:
         assert any(mount["mountPath"] == "/tmp" for mount in container["volumeMounts"])
 
 
-@pytest.mark.parametrize("manifest", PODS, ids=str)
-def test_a_container_has_requests_and_limits(manifest: Manifest) -> None:
+@pytest.mark.parametrize("manifest", manifests.PODS, ids=str)
+def test_a_container_has_requests_and_limits(manifest: manifests.Manifest) -> None:
     for container in manifest.containers:
         asked, limit = (container["resources"][each] for each in ("requests", "limits"))
         assert {"cpu", "memory"} <= asked.keys() == limit.keys()

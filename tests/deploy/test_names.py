@@ -15,12 +15,9 @@ from tests.support.manifests import (
     MANIFESTS,
     PODS,
     REPOSITORY,
-    Manifest,
-    Object,
     code_location,
     dagster_values,
     kustomization,
-    of_kind,
     variables,
 )
 
@@ -90,39 +87,6 @@ def test_a_command_of_the_guide_names_an_object_that_is_there(where: str) -> Non
         for kind, name, port in named:
             ports = made()[kinds[kind], namespace, name]
             assert not port or int(port) in ports, line
-
-
-def pod_labels() -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Yield namespace and labels of every pod: ours, the chart's, and those of other charts."""
-    for manifest in PODS:
-        yield str(manifest.namespace), manifest.pod_labels
-    for each in CHART:
-        if "labels" in each:
-            yield NAMESPACE, each["labels"]
-    yield "ai-platform", {"app.kubernetes.io/name": "prometheus"}
-
-
-def selectors(policy: Manifest) -> Iterator[tuple[str, Object]]:
-    """Yield each pod selector of a network policy, after the namespace that it looks into."""
-    spec, own = policy.content["spec"], str(policy.namespace)
-    yield own, spec["podSelector"]
-    for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
-        for peer in (*rule.get("from", ()), *rule.get("to", ())):
-            labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
-            namespace = labels.get("kubernetes.io/metadata.name", own)
-            yield namespace, peer.get("podSelector", {})
-
-
-@pytest.mark.parametrize("policy", of_kind("NetworkPolicy"), ids=str)
-def test_a_network_policy_selects_pods_that_something_makes(policy: Manifest) -> None:
-    for namespace, selector in selectors(policy):
-        labels = [each for of, each in pod_labels() if of == namespace]
-        for key, value in selector.get("matchLabels", {}).items():
-            assert any(each.get(key) == value for each in labels), (key, value)
-        for expression in selector.get("matchExpressions", ()):
-            having = {each[expression["key"]] for each in labels if expression["key"] in each}
-            assert having, expression
-            assert set(expression.get("values", ())) <= having
 
 
 def images() -> set[str]:

@@ -70,15 +70,14 @@ def test_the_fleet_role_has_what_discovery_and_deployment_ask_for(
     assert rights("fleet") == asked_of_the_server(api.requests)
 
 
+def right(verb: str, thing: str) -> Right:
+    """Return the right that a method of Kubernetes' client needs: `read`, `pod_log`, say."""
+    kind, _, subresource = thing.partition("_")
+    resource = f"{kind}s/{subresource}" if subresource else f"{kind}s"
+    return "batch" if kind == "job" else "", resource, "get" if verb == "read" else verb
+
+
 def test_the_jobs_role_has_what_dagster_asks_for() -> None:
-    verbs = {"list": "list", "read": "get", "create": "create", "delete": "delete"}
-    objects: dict[str, tuple[str, str]] = {
-        "job": ("batch", "jobs"),
-        "job_status": ("batch", "jobs/status"),
-        "pod": ("", "pods"),
-        "pod_log": ("", "pods/log"),
-        "event": ("", "events"),
-    }
     modules = (dagster_k8s.client, dagster_k8s.launcher, dagster_k8s.executor)
     calls = {
         call
@@ -87,7 +86,7 @@ def test_the_jobs_role_has_what_dagster_asks_for() -> None:
     }
     # A method of Dagster's own, around create_namespaced_job.
     calls.discard(("create", "job_with_retries"))
-    assert rights("jobs") == {(*objects[thing], verbs[verb]) for verb, thing in calls}
+    assert rights("jobs") == {right(verb, thing) for verb, thing in calls}
 
 
 def test_argos_executor_may_report_results_and_nothing_else() -> None:

@@ -1,9 +1,8 @@
 """The objects that kustomize renders, as `kubectl apply -k` sends them."""
 
 import os
-import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 
 import pytest
@@ -14,22 +13,14 @@ from tests.support.manifests import APPLIED, CUSTOM, DEPLOY, Manifest, resources
 pytestmark = pytest.mark.e2e
 
 
-def command() -> Sequence[str]:
-    """Return KUSTOMIZE, or the program on the PATH; `make test-manifests` installs one."""
-    given = os.environ.get("KUSTOMIZE")
-    if given:
-        return given.split()
-    if shutil.which("kustomize"):
-        return ["kustomize", "build"]
-    assert shutil.which("kubectl"), "Neither kustomize nor kubectl: run 'make test-manifests'"
-    return ["kubectl", "kustomize"]
+KUSTOMIZE = os.environ.get("KUSTOMIZE", "kubectl kustomize").split()
+"""`make test-manifests` installs one."""
 
 
 @cache
 def rendered(folder: str) -> tuple[Manifest, ...]:
-    made = subprocess.run(
-        [*command(), str(DEPLOY / folder)], capture_output=True, text=True, check=False
-    )
+    command = [*KUSTOMIZE, str(DEPLOY / folder)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     assert "deprecated" not in made.stderr
     return tuple(Manifest(folder, content) for content in yaml.safe_load_all(made.stdout))
@@ -49,14 +40,8 @@ def test_what_is_applied_keeps_to_the_schemas(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", ["access", "mlflow", "dagster"])
 def test_a_plain_folder_is_applied_as_it_stands(folder: str) -> None:
-    def key(manifest: Manifest) -> tuple[str, str, str]:
-        return manifest.kind, manifest.namespace or "", manifest.name
-
-    made, written = (
-        {key(manifest): manifest.content for manifest in each}
-        for each in (rendered(folder), resources(folder))
-    )
-    assert made == written
+    written = {manifest.key: manifest.content for manifest in resources(folder)}
+    assert {manifest.key: manifest.content for manifest in rendered(folder)} == written
 
 
 def test_our_image_comes_from_the_registry_and_those_of_others_stay() -> None:
@@ -94,18 +79,16 @@ def test_a_judge_has_its_name_its_model_and_its_gpus(folder: str) -> None:
 
 def test_both_judges_can_stand_beside_each_other() -> None:
     made = [m for folder in JUDGES for m in rendered(folder)]
-    assert len({(m.kind, m.name) for m in made}) == len(made)
-    for folder in JUDGES:
-        deployment = one(folder, "Deployment").content["spec"]
-        labels = deployment["template"]["metadata"]["labels"]
+    assert len({m.key for m in made}) == len(made)
+    first, second = (one(folder, "Deployment").pod_labels for folder in JUDGES)
+    assert first["judge"] != second["judge"]
+    for folder, labels in zip(JUDGES, (first, second), strict=True):
+        deployment, service, policy = (
+            one(folder, kind).content["spec"] for kind in ("Deployment", "Service", "NetworkPolicy")
+        )
         assert deployment["selector"]["matchLabels"] == labels
-        assert one(folder, "Service").content["spec"]["selector"] == labels
-        policy = one(folder, "NetworkPolicy").content["spec"]["podSelector"]
-        assert policy["matchLabels"] == labels
-    first, second = (
-        one(folder, "Service").content["spec"]["selector"]["judge"] for folder in JUDGES
-    )
-    assert first != second
+        assert service["selector"] == labels
+        assert policy["podSelector"]["matchLabels"] == labels
 
 
 def test_the_dashboard_arrives_whole() -> None:

@@ -31,19 +31,15 @@ def read() -> Mapping[str, WorkflowTables]:
     """Return each section that names a file, by the file's name without its suffix."""
     sections = re.split(r"^## ", _TEXT, flags=re.MULTILINE)
     named = {re.search(r"^\*\*File:\*\* `(.+)\.yaml`$", s, re.MULTILINE): s for s in sections}
-    return {
-        match[1]: WorkflowTables(
-            steps=tuple(row["Step"] for row in _table(section, "Steps")),
-            parameters={
-                row["Parameter"]: _default(row["Default"]) for row in _table(section, "Parameters")
-            },
-            resources={
-                row["Step"]: _resources(row) for row in _table(section, "Resource Requirements")
-            },
-        )
-        for match, section in named.items()
-        if match
-    }
+    return {match[1]: _tables(section) for match, section in named.items() if match}
+
+
+def _tables(section: str) -> WorkflowTables:
+    return WorkflowTables(
+        tuple(row["Step"] for row in _table(section, "Steps")),
+        {row["Parameter"]: _default(row["Default"]) for row in _table(section, "Parameters")},
+        {row["Step"]: _resources(row) for row in _table(section, "Resource Requirements")},
+    )
 
 
 def _table(section: str, heading: str) -> Iterator[Mapping[str, str]]:
@@ -68,14 +64,10 @@ def _default(cell: str) -> str:
 
 
 def _resources(row: Mapping[str, str]) -> ResourceRow:
-    cpu_request, cpu_limit = _span(row["CPU"])
-    memory_request, memory_limit = _span(row["Memory"])
-    return ResourceRow(
-        node=row["Node"],
-        gpu=row["GPU"],
-        requests={"cpu": cpu_request, "memory": memory_request},
-        limits={"cpu": cpu_limit, "memory": memory_limit},
-    )
+    spans = {"cpu": _span(row["CPU"]), "memory": _span(row["Memory"])}
+    requests = {name: low for name, (low, _) in spans.items()}
+    limits = {name: high for name, (_, high) in spans.items()}
+    return ResourceRow(row["Node"], row["GPU"], requests, limits)
 
 
 def _span(cell: str) -> tuple[str, str]:

@@ -22,7 +22,6 @@ APPLIED = (
 
 FOLDERS = (*APPLIED, "judge/base")
 KUBERNETES = "1.37"
-OF_A_POD = ("serviceAccountName", "securityContext", "volumes")
 CUSTOM = ("monitoring.coreos.com", "kustomize.config.k8s.io")
 """API groups that are not in Kubernetes' own schemas."""
 
@@ -50,6 +49,10 @@ class Manifest:
     @property
     def namespace(self) -> str | None:
         return self.content["metadata"].get("namespace")
+
+    @property
+    def key(self) -> tuple[str, str | None, str]:
+        return self.kind, self.namespace, self.name
 
     @property
     def pod(self) -> Object:
@@ -100,11 +103,8 @@ def argo_pods() -> Iterator[Manifest]:
         namespace = workflow["metadata"]["namespace"]
         for template in workflow["spec"]["templates"]:
             if "container" in template:
-                spec = {
-                    **{key: template[key] for key in OF_A_POD},
-                    "containers": [template["container"]],
-                }
                 labels = {"workflows.argoproj.io/workflow": f"{name}-x7k2p"}
+                spec = {**template, "containers": [template["container"]]}
                 pod = {"metadata": {"labels": labels}, "spec": spec}
                 metadata = {"name": f"{name}-{template['name']}", "namespace": namespace}
                 content = {"kind": "Workflow", "metadata": metadata, "spec": {"template": pod}}

@@ -21,9 +21,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-from tests.support.argo_workflows import Manifest, callee, references, templates_of
+from tests.support.argo_workflows import Manifest, callee, defaults_of, references, templates_of
 
+Values = Mapping[str, str]
 Phase = Literal["Succeeded", "Failed", "Error", "Skipped"]
+
+ONE_ATTEMPT = {"limit": "0", "expression": "asInt(lastRetry.exitCode) == 75"}
 
 
 @dataclass
@@ -38,7 +41,16 @@ class Node:
     logs: list[str] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
 
+    def ended(self, phase: Phase, message: str = "") -> "Node":
+        self.phase, self.message = phase, message
+        return self
 
+    @property
+    def log(self) -> str:
+        return "".join(self.logs)
+
+
+@dataclass
 class ArgoWorkflow:
     """A Workflow to submit; `library` has the WorkflowTemplates of the namespace by name.
 
@@ -46,35 +58,30 @@ class ArgoWorkflow:
     which name services of a cluster that is not there.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        library: Mapping[str, Manifest],
-        environment: Mapping[str, str],
-        folder: Path,
-    ) -> None:
-        self.manifest = manifest
-        self.library = library
-        self.environment = environment
-        self.folder = folder
-        self.uid = str(uuid.uuid4())
-        self.name = f"{manifest['spec']['entrypoint']}-x7k2p"
-        self.nodes: dict[str, Node] = {}
-        self._stopped = False
-        self._exiting = False
-        self._running: set[subprocess.Popen[str]] = set()
-        self._lock = Lock()
+    manifest: Manifest
+    library: Mapping[str, Manifest]
+    environment: Values
+    folder: Path
+    uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    nodes: dict[str, Node] = field(default_factory=dict)
+    _stopped: bool = field(default=False, init=False)
+    _exiting: bool = field(default=False, init=False)
+    _running: set[subprocess.Popen[str]] = field(default_factory=set, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.manifest['spec']['entrypoint']}-x7k2p"
 
     def submit(self, **parameters: str) -> Node:
         """Act as `argo submit --wait`, with -p for each of `parameters` (`_` stands for `-`)."""
         given = {name.replace("_", "-"): value for name, value in parameters.items()}
-        spec = self.manifest["spec"]
-        declared = {p["name"]: p["value"] for p in spec["arguments"]["parameters"]}
-        entry = templates_of(self.manifest)[spec["entrypoint"]]
-        ended = self._execute(self.name, {}, entry, self.manifest, {**declared, **given})
+        spec, templates = self.manifest["spec"], templates_of(self.manifest)
+        arguments = {**defaults_of(self.manifest), **given}
+        entry, handler = templates[spec["entrypoint"]], templates[spec["onExit"]]
+        ended = self._execute(self.name, {}, entry, self.manifest, arguments)
         self._exiting = True
         status = {"workflow.status": ended.phase}
-        handler = templates_of(self.manifest)[spec["onExit"]]
         self._execute(f"{self.name}.onExit", status, handler, self.manifest, {})
         return ended
 
@@ -85,13 +92,13 @@ class ArgoWorkflow:
             for process in self._running:
                 process.send_signal(signal.SIGTERM)
 
+    def node(self, step: str) -> Node:
+        """Return the one node of a step of that name, in this workflow or one that it calls."""
+        (node,) = (node for name, node in self.nodes.items() if name.endswith(f".{step}"))
+        return node
+
     def _execute(
-        self,
-        name: str,
-        local: Mapping[str, str],
-        template: Manifest,
-        manifest: Manifest,
-        arguments: Mapping[str, str],
+        self, name: str, local: Values, template: Manifest, manifest: Manifest, arguments: Values
     ) -> Node:
         node = self.nodes.setdefault(name, Node(name))
         known = {
@@ -105,17 +112,14 @@ class ArgoWorkflow:
         for parameter in template.get("inputs", {}).get("parameters", []):
             value = arguments.get(parameter["name"], parameter.get("value"))
             if value is None:
-                node.phase, node.message = "Error", f"{parameter['name']} was not supplied"
-                return node
+                return node.ended("Error", f"{parameter['name']} was not supplied")
             inputs[f"inputs.parameters.{parameter['name']}"] = _filled(value, known)
         template = _filled(template, {**known, **inputs})
         if "steps" in template:
-            self._steps(node, template, manifest)
-        else:
-            self._attempts(node, template)
-        return node
+            return self._steps(node, template, manifest)
+        return self._attempts(node, template)
 
-    def _steps(self, node: Node, template: Manifest, manifest: Manifest) -> None:
+    def _steps(self, node: Node, template: Manifest, manifest: Manifest) -> Node:
         outputs: dict[str, str] = {}
         for number, group in enumerate(template["steps"]):
             names = [f"{node.name}[{number}].{step['name']}" for step in group]
@@ -127,25 +131,22 @@ class ArgoWorkflow:
                 outputs |= {f"{prefix}.{name}": value for name, value in child.outputs.items()}
             failed = [child for child in children if child.phase in ("Failed", "Error")]
             if failed:
-                node.phase, node.message = "Failed", f"child '{failed[0].name}' failed"
-                return
+                return node.ended("Failed", f"child '{failed[0].name}' failed")
         for output in template.get("outputs", {}).get("parameters", []):
             value = _filled(output["valueFrom"]["parameter"], outputs)
             if references(value):
-                node.phase, node.message = "Error", f"{value} is not there"
-                return
+                return node.ended("Error", f"{value} is not there")
             node.outputs[output["name"]] = value
+        return node.ended("Succeeded")
 
     def _step(self, name: str, step: Manifest, manifest: Manifest) -> Node:
         node = self.nodes.setdefault(name, Node(name))
         if "when" in step:
             proceed = _holds(step["when"])
             if proceed is None:
-                node.phase, node.message = "Error", f"Invalid 'when' expression '{step['when']}'"
-                return node
+                return node.ended("Error", f"Invalid 'when' expression '{step['when']}'")
             if not proceed:
-                node.phase = "Skipped"
-                return node
+                return node.ended("Skipped")
         template = callee(step, manifest, self.library)
         assert template is not None, f"{name} calls a template that is not there"
         if "templateRef" in step:
@@ -153,32 +154,27 @@ class ArgoWorkflow:
         arguments = {p["name"]: p["value"] for p in step.get("arguments", {}).get("parameters", [])}
         return self._execute(name, {"steps.name": step["name"]}, template, manifest, arguments)
 
-    def _attempts(self, node: Node, template: Manifest) -> None:
+    def _attempts(self, node: Node, template: Manifest) -> Node:
         unknown = references(template["container"])
         if unknown:
-            node.phase, node.message = "Error", f"unresolved: {unknown}"
-            return
-        if "retryStrategy" not in template:
-            code = self._pod(node, template)
-            node.phase = "Succeeded" if code == 0 else "Failed"
-            return
-        retry = template["retryStrategy"]
+            return node.ended("Error", f"unresolved: {unknown}")
+        retry = template.get("retryStrategy", ONE_ATTEMPT)
         worth_another = re.fullmatch(r"asInt\(lastRetry\.exitCode\) == (\d+)", retry["expression"])
         assert worth_another, "an expression that this double can't read"
-        backoff = retry["backoff"]
-        while True:
+        for attempt in range(int(retry["limit"]) + 1):
+            if attempt:
+                backoff = retry["backoff"]
+                wait = float(backoff["duration"].removesuffix("s"))
+                node.waits.append(wait * int(backoff["factor"]) ** (attempt - 1))
             code = self._pod(node, template)
             if code is None:
-                node.phase, node.message = "Failed", "Stopped with strategy 'Stop'"
-                return
+                return node.ended("Failed", "Stopped with strategy 'Stop'")
             if code == 0:
-                return
-            node.phase, node.message = "Failed", f"exit code {code}"
-            if code != int(worth_another[1]) or len(node.exit_codes) > int(retry["limit"]):
-                return
-            wait = float(backoff["duration"].removesuffix("s"))
-            node.waits.append(wait * int(backoff["factor"]) ** (len(node.exit_codes) - 1))
-            node.phase, node.message = "Succeeded", ""
+                return node.ended("Succeeded")
+            node.ended("Failed", f"exit code {code}")
+            if code != int(worth_another[1]):
+                break
+        return node
 
     def _pod(self, node: Node, template: Manifest) -> int | None:
         """Return one attempt's exit code; None if the workflow was stopped before."""
@@ -217,7 +213,7 @@ class ArgoWorkflow:
         return 128 - code if code < 0 else code
 
 
-def _filled(part: Any, values: Mapping[str, str]) -> Any:
+def _filled(part: Any, values: Values) -> Any:
     """Replace references as Argo does: quote each value into the template's JSON."""
 
     def value_of(match: re.Match[str]) -> str:

@@ -32,34 +32,28 @@ def merged(*values: Values) -> Values:
 
 def instance_config(values: Values) -> Mapping[str, Any]:
     """Return the instance's dagster.yaml, as a document."""
-    made: Values = _rendered("instance", values)
-    return {**made, **values.get("additionalInstanceConfig", {})}
+    return {**_rendered("instance", values), **values.get("additionalInstanceConfig", {})}
 
 
 def container_context(values: Values) -> Mapping[str, Any]:
     """Return what runs and steps get from the one code location."""
-    made: Values = _rendered("container_context", values)
-    return made
+    return dict(_rendered("container_context", values))
 
 
 def objects(values: Values, version: str = CHART_VERSION) -> Sequence[Values]:
     """Return every Secret, ConfigMap, Service and workload of the release."""
-    made: Sequence[Values] = _rendered("objects", values, version=version)
-    return made
+    return list(_rendered("objects", values, version=version))
 
 
-def _rendered(template: str, values: Values, **facts: str) -> Any:
+def _rendered(template: str, values: Values, **facts: object) -> Any:
     """Render a template with the values laid over the chart's own."""
     complete = merged(yaml.safe_load((FOLDER / "values.yaml").read_text()), values)
     _refuse_unread("values", complete, yaml.safe_load((FOLDER / "keys.yaml").read_text()))
     users = complete["dagster-user-deployments"]
-    (deployment,) = users["deployments"]
+    facts |= {"users": users, "deployment": users["deployments"][0]}
     engine = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined)
     engine.filters["snake"] = _snake
-    text = engine.get_template(f"{template}.yaml.j2").render(
-        complete, users=users, deployment=deployment, **facts
-    )
-    return yaml.safe_load(text)
+    return yaml.safe_load(engine.get_template(f"{template}.yaml.j2").render(complete, **facts))
 
 
 def _refuse_unread(path: str, given: Any, read: Any) -> None:
