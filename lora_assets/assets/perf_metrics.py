@@ -19,7 +19,7 @@ from lora_assets.gates.performance import PerfThresholds
 from lora_assets.gates.performance import perf_gate as decide
 from lora_assets.gates.promotion import outlook, reasons_against
 from lora_assets.kubernetes.step_pods import step_pod
-from lora_assets.load_test.generator import ModelLoad, run_load_test, warm_up
+from lora_assets.load_test.generator import LoadTest, ModelLoad
 from lora_assets.load_test.summary import contradictions, summarise
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.load import (
@@ -104,9 +104,8 @@ def perf_metrics(
         # A candidate that is live already is its own baseline, and loaded once.
         versions = [candidate] if measured_live in (None, candidate) else [candidate, measured_live]
         models = [version.serving_name for version in versions]
-        loads, server = asyncio.run(
-            _measure(context, config, prompts, fleet, server_metrics, models)
-        )
+        test = LoadTest(models, prompts, config.concurrency, config.max_tokens)
+        loads, server = asyncio.run(_measure(context, test, fleet, server_metrics))
         measured = {name: summarise(load.samples, load.duration) for name, load in loads.items()}
         if measured_live is not None:
             baseline = measured[measured_live.serving_name]
@@ -149,25 +148,18 @@ def perf_gate(
 
 
 async def _measure(
-    context: dg.AssetExecutionContext,
-    config: PerfConfig,
-    prompts: Sequence[str],
-    fleet: Fleet,
-    server_metrics: ServerMetrics,
-    models: Sequence[str],
+    context: dg.AssetExecutionContext, test: LoadTest, fleet: Fleet, server_metrics: ServerMetrics
 ) -> tuple[Mapping[str, ModelLoad], tuple[ServerHistogram, ...]]:
     """Return what the clients saw of each model, and the servers' histograms over that window."""
-    progress = progress_log(context, "load test:", " requests", parts=4)
-    sizes = {"concurrency": config.concurrency, "max_tokens": config.max_tokens}
     # No load for a test that can't be measured.
     server_metrics.begin(fleet)
     # Before the window, in which the server counts every request.
-    context.log.info(f"load test: warming up {', '.join(models)}")
+    context.log.info(f"load test: warming up {', '.join(test.models)}")
     async with fleet.client() as client:
-        await warm_up(client, models, prompts, **sizes)
+        await test.warm_up(client)
     window = server_metrics.begin(fleet)
     async with fleet.client() as client:
-        loads = await run_load_test(client, models, prompts, progress=progress, **sizes)
+        loads = await test.run(client, progress_log(context, "load test:", " requests", parts=4))
     return loads, server_metrics.end(fleet, window)
 
 

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import httpx
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -26,110 +28,112 @@ class ModelLoad(Record):
     duration: float
 
 
-async def warm_up(
-    client: httpx.AsyncClient,
-    models: Sequence[str],
-    prompts: Sequence[str],
-    *,
-    concurrency: int = 10,
-    max_tokens: int = 256,
-) -> None:
-    """Put each model under the load of the test for WARM_UP_ROUNDS rounds, one after another.
+@dataclass(frozen=True)
+class LoadTest:
+    """Prompts for each of some models, from `concurrency` clients at a time.
 
-    Every model gets the same prompts as often. They begin with a line break, so that no
-    prefix cache knows the measured prompts by then. What fails now and then is counted by the
-    test that follows; raise LoraAssetsError when a model answers none of a round, and on
-    what `run_load_test` refuses.
+    Raise LoraAssetsError for no prompts, no client, and no model or one named twice.
     """
-    _validate(models, prompts, concurrency)
-    others = [f"\n{prompt}" for prompt in prompts[:concurrency]]
-    for model in tuple(models) * WARM_UP_ROUNDS:
-        errors: list[str | None] = []
 
-        async def send(prompt: str, model: str = model, errors: list[str | None] = errors) -> None:
-            sample = await _request(client, model, prompt, max_tokens, time.perf_counter())
-            errors.append(sample.error)
+    models: Sequence[str]
+    prompts: Sequence[str]
+    concurrency: int = 10
+    max_tokens: int = 256
 
-        await work_through(others, concurrency, send)
-        if None not in errors:
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise LoraAssetsError("The load test has no prompts", "Check the eval split.")
+        if not self.models or len(set(self.models)) != len(self.models):
             raise LoraAssetsError(
-                f"Every warm-up request to {model} failed: {errors[0]}",
-                "Check that the server is running and serves this model.",
+                f"The load test got the models {', '.join(self.models) or '(none)'}",
+                "Name one or more models, each once.",
+            )
+        if self.concurrency < 1:
+            raise LoraAssetsError(
+                f"The load test got {self.concurrency} clients",
+                "Ask for at least one with --concurrency.",
             )
 
+    async def warm_up(self, client: httpx.AsyncClient) -> None:
+        """Put each model under the load of the test for WARM_UP_ROUNDS rounds, one after another.
 
-async def run_load_test(
-    client: httpx.AsyncClient,
-    models: Sequence[str],
-    prompts: Sequence[str],
-    *,
-    progress: Callable[[int, int], None],
-    concurrency: int = 10,
-    max_tokens: int = 256,
-) -> Mapping[str, ModelLoad]:
-    """Send each prompt to each model once, greedily and streaming, `concurrency` at a time.
+        Every model gets the same prompts as often. They begin with a line break, so that no
+        prefix cache knows the measured prompts by then. What fails now and then is counted by
+        the test that follows; raise LoraAssetsError when a model answers none of a round.
+        """
+        others = [f"\n{prompt}" for prompt in self.prompts[: self.concurrency]]
+        for model in tuple(self.models) * WARM_UP_ROUNDS:
+            samples: list[RequestSample] = []
+            await self._send(client, model, others, time.perf_counter(), samples.append)
+            if all(sample.error is not None for sample in samples):
+                raise LoraAssetsError(
+                    f"Every warm-up request to {model} failed: {samples[0].error}",
+                    "Check that the server is running and serves this model.",
+                )
 
-    The models alternate: prompts are dealt into blocks, and each block goes to every model
-    before the next one does, in an order that turns around (A B, B A, A B, ...). Within a block one
-    model has all the clients: mixed, requests would share the server's batches, each would
-    get part of the throughput, and a slow candidate would slow live down and look no worse
-    than it. Blocks are short against what changes on a machine, and turning the order around
-    cancels a steady drift. A block ends when its last reply does, so it has a tail with
-    fewer clients; it is there for a single model too, so that results can be compared.
+    async def run(
+        self, client: httpx.AsyncClient, progress: Callable[[int, int], None]
+    ) -> Mapping[str, ModelLoad]:
+        """Send each prompt to each model once, greedily and streaming.
 
-    Call `warm_up` first. `progress` gets how many requests are done, of how many, 0 before the
-    first. A failed request is a sample with an error. Raise LoraAssetsError for no prompts,
-    no client, and no model or one named twice.
-    """
-    _validate(models, prompts, concurrency)
-    progress(0, len(models) * len(prompts))
-    samples: dict[str, list[RequestSample]] = {model: [] for model in models}
-    durations = dict.fromkeys(models, 0.0)
-    began = time.perf_counter()
+        The models alternate: prompts are dealt into blocks, and each block goes to every model
+        before the next one does, in an order that turns around (A B, B A, A B, ...). Within a
+        block one model has all the clients: mixed, requests would share the server's batches,
+        each would get part of the throughput, and a slow candidate would slow live down and look
+        no worse than it. Blocks are short against what changes on a machine, and turning the
+        order around cancels a steady drift. A block ends when its last reply does, so it has a
+        tail with fewer clients; it is there for a single model too, so that results can be
+        compared.
 
-    for model, block in _schedule(models, prompts, concurrency):
+        Call `warm_up` first. `progress` gets how many requests are done, of how many, 0 before
+        the first. A failed request is a sample with an error.
+        """
+        requests = len(self.models) * len(self.prompts)
+        progress(0, requests)
+        samples: dict[str, list[RequestSample]] = {model: [] for model in self.models}
+        durations = dict.fromkeys(self.models, 0.0)
 
-        async def send(prompt: str, model: str = model) -> None:
-            samples[model].append(await _request(client, model, prompt, max_tokens, began))
-            progress(sum(map(len, samples.values())), len(models) * len(prompts))
+        def ended(model: str, sample: RequestSample) -> None:
+            samples[model].append(sample)
+            progress(sum(map(len, samples.values())), requests)
 
-        started = time.perf_counter()
-        await work_through(block, concurrency, send)
-        durations[model] += time.perf_counter() - started
-    return {
-        model: ModelLoad(samples=tuple(samples[model]), duration=durations[model])
-        for model in models
-    }
+        began = time.perf_counter()
+        for model, block in self._schedule():
+            started = time.perf_counter()
+            await self._send(client, model, block, began, partial(ended, model))
+            durations[model] += time.perf_counter() - started
+        return {
+            model: ModelLoad(samples=tuple(own), duration=durations[model])
+            for model, own in samples.items()
+        }
 
+    def _schedule(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Yield which model gets which prompts next.
 
-def _validate(models: Sequence[str], prompts: Sequence[str], concurrency: int) -> None:
-    if not prompts:
-        raise LoraAssetsError("The load test has no prompts", "Check the eval split.")
-    if not models or len(set(models)) != len(models):
-        raise LoraAssetsError(
-            f"The load test got the models {', '.join(models) or '(none)'}",
-            "Name one or more models, each once.",
-        )
-    if concurrency < 1:
-        raise LoraAssetsError(
-            f"The load test got {concurrency} clients", "Ask for at least one with --concurrency."
-        )
+        Two blocks at least, so that each model goes first once, and more of them only while
+        each keeps all clients busy for some rounds. Prompts are dealt like cards, which gives
+        every block the same mixture.
+        """
+        blocks = len(self.prompts) // (_ROUNDS_PER_BLOCK * self.concurrency)
+        blocks = min(max(2, blocks - blocks % 2), len(self.prompts))
+        for number in range(blocks):
+            for model in self.models if number % 2 == 0 else reversed(self.models):
+                yield model, self.prompts[number::blocks]
 
+    async def _send(
+        self,
+        client: httpx.AsyncClient,
+        model: str,
+        prompts: Sequence[str],
+        began: float,
+        ended: Callable[[RequestSample], None],
+    ) -> None:
+        """Send prompts to one model, all clients at work; `ended` gets each request's sample."""
 
-def _schedule(
-    models: Sequence[str], prompts: Sequence[str], concurrency: int
-) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield which model gets which prompts next.
+        async def send(prompt: str) -> None:
+            ended(await _request(client, model, prompt, self.max_tokens, began))
 
-    Two blocks at least, so that each model goes first once, and more of them only while
-    each keeps all clients busy for some rounds. Prompts are dealt like cards, which gives
-    every block the same mixture.
-    """
-    blocks = len(prompts) // (_ROUNDS_PER_BLOCK * concurrency)
-    blocks = min(max(2, blocks - blocks % 2), len(prompts))
-    for number in range(blocks):
-        for model in models if number % 2 == 0 else reversed(models):
-            yield model, prompts[number::blocks]
+        await work_through(prompts, self.concurrency, send)
 
 
 class _StreamedChoice(BaseModel):

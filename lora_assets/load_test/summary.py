@@ -40,23 +40,19 @@ def summarise(samples: Sequence[RequestSample], duration: float) -> LoadMetrics:
         raise LoraAssetsError("The load test made no request", remedy)
     if not (math.isfinite(duration) and duration > 0):
         raise LoraAssetsError(f"The load test lasted {duration} seconds", remedy)
-    latencies: list[float] = []
-    ttfts: list[float] = []
-    for sample in samples:
-        if sample.error is not None:
-            continue
-        if sample.latency is None or sample.ttft is None:
-            raise LoraAssetsError("A load test sample has neither times nor an error", remedy)
-        latencies.append(sample.latency)
-        ttfts.append(sample.ttft)
+    answered = [sample for sample in samples if sample.error is None]
+    latencies = [sample.latency for sample in answered if sample.latency is not None]
+    ttfts = [sample.ttft for sample in answered if sample.ttft is not None]
+    if not len(answered) == len(latencies) == len(ttfts):
+        raise LoraAssetsError("A load test sample has neither times nor an error", remedy)
     return LoadMetrics(
         requests=len(samples),
-        failures=len(samples) - len(latencies),
+        failures=len(samples) - len(answered),
         duration=duration,
         latency=_percentiles(latencies),
         ttft=_percentiles(ttfts),
-        throughput=len(latencies) / duration,
-        success_rate=len(latencies) / len(samples),
+        throughput=len(answered) / duration,
+        success_rate=len(answered) / len(samples),
     )
 
 

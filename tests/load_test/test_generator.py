@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.load_test.generator import WARM_UP_ROUNDS, ModelLoad, run_load_test, warm_up
+from lora_assets.load_test.generator import WARM_UP_ROUNDS, LoadTest, ModelLoad
 from lora_assets.load_test.summary import summarise
 from lora_assets.serving.http_client import open_client
 
@@ -64,20 +64,13 @@ class StreamingDouble:
     def load(
         self, prompts: list[str], models: tuple[str, ...] = ("m",), concurrency: int = 10
     ) -> Mapping[str, ModelLoad]:
+        test = LoadTest(models, prompts, concurrency)
         return self._while_it_runs(
-            lambda client: run_load_test(
-                client,
-                models,
-                prompts,
-                progress=lambda done, total: self.progress.append((done, total)),
-                concurrency=concurrency,
-            )
+            lambda client: test.run(client, lambda *done: self.progress.append((done[0], done[1])))
         )
 
     def warm_up(self, prompts: list[str], models: tuple[str, ...], concurrency: int = 10) -> None:
-        self._while_it_runs(
-            lambda client: warm_up(client, models, prompts, concurrency=concurrency)
-        )
+        self._while_it_runs(LoadTest(models, prompts, concurrency).warm_up)
 
     def _while_it_runs(self, do: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
         async def run() -> Result:
@@ -195,6 +188,5 @@ def test_a_model_that_is_not_served_ends_the_warm_up() -> None:
 def test_a_test_of_nothing_is_refused(
     prompts: list[str], models: tuple[str, ...], concurrency: int, reason: str
 ) -> None:
-    for put_under_load in (StreamingDouble().load, StreamingDouble().warm_up):
-        with pytest.raises(LoraAssetsError, match=reason):
-            put_under_load(prompts, models, concurrency)
+    with pytest.raises(LoraAssetsError, match=reason):
+        LoadTest(models, prompts, concurrency)
