@@ -117,7 +117,12 @@ def adapter(
             on_loss=lambda point: _log_loss(context, run, point),
             on_progress=progress_log(context, "trained", " steps", parts=10),
         )
-        _warn_of_rows_left_out(context, metrics, parameters.max_seq_length)
+        for split, rows in metrics.rows_left_out.items():
+            if rows:
+                context.log.warning(
+                    f"{split}: {len(rows)} row(s) longer than {parameters.max_seq_length} tokens "
+                    f"left out: lines {', '.join(str(row + 1) for row in rows)}"
+                )
         digest = digest_folder(work / ARTIFACT)
         run.folder(work / ARTIFACT, ARTIFACT)
         run.figure(learning_curve(metrics.curve), "learning_curve")
@@ -174,18 +179,6 @@ def _logged(base_model: str, parameters: TrainingParameters) -> Mapping[str, Any
     }
 
 
-def _warn_of_rows_left_out(
-    context: dg.AssetExecutionContext, metrics: TrainingMetrics, max_seq_length: int
-) -> None:
-    for split, rows in metrics.rows_left_out.items():
-        if rows:
-            lines = ", ".join(str(row + 1) for row in rows)
-            context.log.warning(
-                f"{split}: {len(rows)} row(s) longer than {max_seq_length} tokens "
-                f"left out: lines {lines}"
-            )
-
-
 def _log_loss(context: dg.AssetExecutionContext, run: TrackedRun, point: LossPoint) -> None:
     run.metrics({point.name: point.value}, step=point.step)
     if point.name == "eval_loss":
@@ -199,17 +192,14 @@ def _show(
     tracking: Tracking,
 ) -> None:
     parameters = ({"parameter": name, "value": str(value)} for name, value in logged.items())
-    show(
-        context,
-        {
-            "learning curve": plot(learning_curve(trained.metrics.curve)),
-            "parameters": table(parameters),
-            "mlflow run": dg.MetadataValue.url(tracking.page(trained.mlflow_run_id)),
-            "digest": trained.digest,
-            "rows left out": dg.MetadataValue.json(dict(trained.metrics.rows_left_out)),
-            **_final(trained.metrics),
-        },
-    )
+    shown = {
+        "learning curve": plot(learning_curve(trained.metrics.curve)),
+        "parameters": table(parameters),
+        "mlflow run": dg.MetadataValue.url(tracking.page(trained.mlflow_run_id)),
+        "digest": trained.digest,
+        "rows left out": dg.MetadataValue.json(dict(trained.metrics.rows_left_out)),
+    }
+    show(context, {**shown, **_final(trained.metrics)})
 
 
 def _final(metrics: TrainingMetrics) -> Mapping[str, float]:

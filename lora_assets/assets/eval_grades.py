@@ -63,9 +63,8 @@ def eval_grades(
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "smoke_test", staged_deployment, training_data, *clients)
     candidate, live, rows = comparison.candidate, comparison.live, comparison.rows
-    sides: dict[Side, ModelVersion] = {"candidate": candidate}
-    if live is not None:
-        sides["live"] = live
+    both: Mapping[Side, ModelVersion | None] = {"candidate": candidate, "live": live}
+    sides = {side: version for side, version in both.items() if version is not None}
     # Without live: compared again with another one, the candidate's answers and grades stand.
     work = work_folder.keyed("evaluation", data=training_data.digest, candidate=candidate.digest)
     key = f"{work.name}-{live.digest if live else None}"
@@ -86,7 +85,7 @@ def eval_grades(
         "examples": examples_table(rows, answers, grades),
         **rates(counted),
     }
-    show(context, {**shown, **pages_of(registry, candidate, run.run_id)})
+    show(context, shown | pages_of(registry, candidate, run.run_id))
     return EvalGrades(
         **comparison.identity,
         judge_model=judge_model,

@@ -10,7 +10,9 @@ from lora_assets.records.grades import Answer, Grade, Scores, Side
 from lora_assets.resources.tracking import TrackedRun
 
 SHOWN_EXAMPLES = 10
-_LETTERS = "ABC"
+_UNGRADED = "ungraded"
+_RANKS = ("A", "B", "C", _UNGRADED)
+"""From the best on: an answer that could not be graded ranks below a C."""
 
 
 def log_grades(
@@ -30,7 +32,7 @@ def log_grades(
                 "question": rows[grade.row].question,
                 "reference_answer": rows[grade.row].reference_answer,
                 "answer": answers[grade.side][grade.row].text,
-                "grade": grade.letter or "ungraded",
+                "grade": grade.letter or _UNGRADED,
                 "reason": grade.reason,
             }
             for grade in grades
@@ -60,15 +62,24 @@ def examples_table(
     """Return the rows on which the sides differ most (A against C first), or that went worst."""
     letters: dict[int, dict[Side, str]] = {}
     for grade in grades:
-        letters.setdefault(grade.row, {})[grade.side] = grade.letter or "ungraded"
+        letters.setdefault(grade.row, {})[grade.side] = grade.letter or _UNGRADED
+
+    def advantage(row: int) -> int:
+        """Return by how many letters the candidate is better than live; 0 without live."""
+        candidate = letters[row]["candidate"]
+        return _RANKS.index(letters[row].get("live", candidate)) - _RANKS.index(candidate)
 
     def order(row: int) -> tuple[int, int]:
-        return abs(_advantage(letters[row])), _rank(letters[row]["candidate"])
+        return abs(advantage(row)), _RANKS.index(letters[row]["candidate"])
 
-    most = sorted(letters, key=order, reverse=True)[:SHOWN_EXAMPLES]
+    def compared(row: int) -> str:
+        if "live" not in letters[row]:
+            return "alone"
+        return "better" if advantage(row) > 0 else "worse" if advantage(row) else "level"
+
     return table(
         {
-            "candidate is": _compared(letters[row]),
+            "candidate is": compared(row),
             "question": rows[row].question,
             "reference": rows[row].reference_answer,
             **{
@@ -76,36 +87,15 @@ def examples_table(
                 for side, given in answers.items()
             },
         }
-        for row in most
+        for row in sorted(letters, key=order, reverse=True)[:SHOWN_EXAMPLES]
     )
 
 
 def _measures(score: Scores) -> Mapping[str, str]:
-    shares = {
-        "A-rate": score.a_rate,
-        "C-rate": score.c_rate,
-        "refusal rate": score.refusal_rate,
-    }
+    shares = {"A-rate": score.a_rate, "C-rate": score.c_rate, "refusal rate": score.refusal_rate}
     return {
         **{name: "missing" if rate is None else f"{rate:.1%}" for name, rate in shares.items()},
         **{f"graded {letter}": str(count) for letter, count in score.letters.items()},
         "ungraded": str(score.ungraded),
         "refusals": f"{score.refusals} of {score.negatives}",
     }
-
-
-def _rank(letter: str) -> int:
-    """Return 0 for an A; an answer that could not be graded ranks below a C."""
-    return _LETTERS.index(letter) if letter in _LETTERS else len(_LETTERS)
-
-
-def _advantage(letters: Mapping[Side, str]) -> int:
-    """Return by how many letters the candidate is better than live; 0 without live."""
-    return _rank(letters.get("live", letters["candidate"])) - _rank(letters["candidate"])
-
-
-def _compared(letters: Mapping[Side, str]) -> str:
-    if "live" not in letters:
-        return "alone"
-    advantage = _advantage(letters)
-    return "better" if advantage > 0 else "worse" if advantage else "level"

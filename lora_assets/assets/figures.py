@@ -1,16 +1,15 @@
 """Plots as Dagster metadata."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
-from lora_assets.records.load import RequestSample
+from lora_assets.records.load import LoadSamples
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Time = Literal["latency", "ttft"]
@@ -28,9 +27,7 @@ def plot(figure: "Figure") -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
-def latency_distribution(
-    sides: Mapping[str, Sequence[RequestSample]], limits: Mapping[Time, Mapping[str, float]]
-) -> "Figure":
+def latency_distribution(load: LoadSamples, limits: Mapping[Time, Mapping[str, float]]) -> "Figure":
     """Draw each side's latencies and TTFTs as cumulative curves, against P95s to stay below.
 
     `limits` are in seconds, by their names; a curve passes one where it crosses the dotted
@@ -39,10 +36,14 @@ def latency_distribution(
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
+    sides = {side: samples for side, samples in load if samples is not None}
     figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
     for axes, (time, label) in zip(figure.subplots(1, 2, sharey=True), TIMES.items(), strict=True):
         for side, samples in sides.items():
-            _curve(axes, side, samples, time)
+            times = [sample.latency if time == "latency" else sample.ttft for sample in samples]
+            measured = sorted(seconds for seconds in times if seconds is not None)
+            shares = [rank / len(samples) for rank in range(1, len(measured) + 1)]
+            axes.step(measured, shares, where="post", label=side)
         for number, (name, limit) in enumerate(limits.get(time, {}).items()):
             color = f"C{len(sides) + number}"
             axes.axvline(limit, linestyle="--", color=color, label=f"{name} {limit:.3g} s")
@@ -52,17 +53,8 @@ def latency_distribution(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        axes.set_ylim(0, 1.02)
-        axes.set_xlabel(label)
+        axes.set(ylim=(0, 1.02), xlabel=label)
         axes.grid(alpha=0.3)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small")
     figure.axes[0].set_ylabel("share of requests")
     return figure
-
-
-def _curve(axes: "Axes", side: str, samples: Sequence[RequestSample], time: Time) -> None:
-    """Draw the share of all requests that took at most so long."""
-    times = [sample.latency if time == "latency" else sample.ttft for sample in samples]
-    measured = sorted(seconds for seconds in times if seconds is not None)
-    shares = [(rank + 1) / len(samples) for rank in range(len(measured))]
-    axes.step(measured, shares, where="post", label=side)

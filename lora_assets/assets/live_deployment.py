@@ -18,6 +18,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.gates.promotion import overtaken, reasons_against
 from lora_assets.lifecycle import GATES
+from lora_assets.records import short
 from lora_assets.records.dataset import version_order
 from lora_assets.records.model_version import ModelVersion, Promotion
 from lora_assets.records.progress import BACKFILL_TAG
@@ -95,37 +96,28 @@ def live_deployment(
     version, replaced = promotion.version, promotion.replaced
     warn_of_gaps(context, replicas, slot)
     context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
+    aliases = (
+        {
+            "alias": alias,
+            "model version": holder.version,
+            "data version": holder.data_version,
+            "digest": short(holder.digest),
+        }
+        for alias, holder in registry.aliases().items()
+    )
     shown = {
         "previous": replaced.version if replaced else "none",
         "replicas": slot_table(replicas, slot, version),
-        "aliases": _alias_table(registry),
+        "aliases": table(aliases),
     }
-    show(context, {**shown, **pages_of(registry, version)})
+    show(context, shown | pages_of(registry, version))
     yield dg.Output(version)
-
-
-def _unattended(context: dg.AssetExecutionContext) -> bool:
-    """Whether this run is one of many that a sensor or a backfill launched."""
-    return bool({CAUSE_TAG, BACKFILL_TAG} & set(context.run.tags))
 
 
 def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: str) -> bool:
     if last.done:
         return last.run_id == run_id
     return (last.source_alias, last.version.data_version) == (config.source_alias, data_version)
-
-
-def _alias_table(registry: Registry) -> dg.TableMetadataValue:
-    """What each alias points at after the promotion."""
-    return table(
-        {
-            "alias": alias,
-            "model version": version.version,
-            "data version": version.data_version,
-            "digest": version.digest[:12],
-        }
-        for alias, version in registry.aliases().items()
-    )
 
 
 def _source(registry: Registry, alias: str, data_version: str) -> ModelVersion:
@@ -163,7 +155,9 @@ def _plan(
         replaced = aliases.get("previous")
     else:
         case = (version, live, verdicts, config.source_alias, config.allow_older)
-        if (overtaken_by := overtaken(*case)) and _unattended(context):
+        # A sensor or a backfill launched it, as one of many.
+        unattended = {CAUSE_TAG, BACKFILL_TAG} & set(context.run.tags)
+        if unattended and (overtaken_by := overtaken(*case)):
             context.log.warning(f"Not promoted: {'; '.join(overtaken_by)}")
             context.instance.add_run_tags(context.run_id, PASSED_OVER)
             return None
@@ -184,16 +178,11 @@ def _carry_out(promotion: Promotion, slot: str, registry: Registry, replicas: Re
     if promotion.replaced is not None:
         registry.set_alias("previous", promotion.replaced)
     registry.set_alias("live", version)
-    _clean_up(registry, version)
-    replicas.retire([version.digest for version in registry.aliases().values()])
-    registry.end_promotion(promotion)
-
-
-def _clean_up(registry: Registry, promoted: ModelVersion) -> None:
-    """Remove the intermediate aliases, but for those of a newer candidate under way."""
     aliases = registry.aliases()
-    order = version_order(promoted.data_version)
     for alias in INTERMEDIATE:
         holder = aliases.get(alias)
-        if holder is not None and version_order(holder.data_version) <= order:
+        # A newer candidate under way keeps its own.
+        if holder and version_order(holder.data_version) <= version_order(version.data_version):
             registry.clear_alias(alias)
+    replicas.retire([version.digest for version in registry.aliases().values()])
+    registry.end_promotion(promotion)

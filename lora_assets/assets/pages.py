@@ -30,7 +30,7 @@ def show(context: dg.AssetExecutionContext, shown: Mapping[str, Any]) -> None:
     context.add_output_metadata({**shown, **origin(context.run.tags)})
 
 
-def pages_of(registry: Registry, version: ModelVersion, run_id: str = "") -> Mapping[str, Any]:
+def pages_of(registry: Registry, version: ModelVersion, run_id: str = "") -> dict[str, Any]:
     """Return what an asset's page shows of a model version.
 
     The MLflow run is the one that trained the version unless `run_id` names another.

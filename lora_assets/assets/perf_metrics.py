@@ -1,7 +1,7 @@
 """Stage 6: the adapter under concurrent load, and the gate on what its clients saw."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
@@ -22,13 +22,7 @@ from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.load_test.generator import LoadTest, ModelLoad
 from lora_assets.load_test.summary import contradictions, summarise
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.load import (
-    LoadMetrics,
-    LoadSamples,
-    PerfMetrics,
-    RequestSample,
-    ServerHistogram,
-)
+from lora_assets.records.load import LoadMetrics, LoadSamples, PerfMetrics, ServerHistogram
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
@@ -86,8 +80,7 @@ def perf_metrics(
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "eval_gate", staged_deployment, training_data, *clients)
     candidate, live = comparison.candidate, comparison.live
-    asked_for = config.measure_baseline
-    measure = fleet.shares_machine if asked_for is None else asked_for
+    measure = fleet.shares_machine if config.measure_baseline is None else config.measure_baseline
     baseline = None if measure else _stored_baseline(live, registry)
     measured_live = live if baseline is None else None
     source: Literal["none", "measured", "stored"] = (
@@ -102,32 +95,31 @@ def perf_metrics(
     ) as run:
         run.parameters({**config.model_dump(), **comparison.slots, "measure_baseline": measure})
         # A candidate that is live already is its own baseline, and loaded once.
-        versions = [candidate] if measured_live in (None, candidate) else [candidate, measured_live]
-        models = [version.serving_name for version in versions]
+        names = [version.serving_name for version in (candidate, measured_live) if version]
+        models = [*dict.fromkeys(names)]
         test = LoadTest(models, prompts, config.concurrency, config.max_tokens)
         loads, server = asyncio.run(_measure(context, test, fleet, server_metrics))
         measured = {name: summarise(load.samples, load.duration) for name, load in loads.items()}
         if measured_live is not None:
             baseline = measured[measured_live.serving_name]
+        every = [sample for load in loads.values() for sample in load.samples]
         metrics = PerfMetrics(
             **comparison.identity,
             candidate=measured[candidate.serving_name],
             baseline=baseline,
             baseline_source=source,
             server=server,
-            contradictions=contradictions(
-                [sample for load in loads.values() for sample in load.samples], server
-            ),
+            contradictions=contradictions(every, server),
             mlflow_run_id=run.run_id,
         )
         samples = LoadSamples(
             candidate=loads[candidate.serving_name].samples,
             live=loads[measured_live.serving_name].samples if measured_live else None,
         )
-        figure = latency_distribution(_sides(samples), {})
+        figure = latency_distribution(samples, {})
         _keep(run, metrics, samples, figure)
-    pages = pages_of(registry, candidate, run.run_id)
-    show(context, {**shown_of(metrics, figure), **pages})
+    shown = shown_of(metrics, figure) | pages_of(registry, candidate, run.run_id)
+    show(context, shown)
     return metrics
 
 
@@ -139,7 +131,7 @@ def perf_gate(
     verdict = decide(perf_metrics, config, now())
     version = conclude(perf_metrics, verdict, registry)
     samples = registry.tracking.record(perf_metrics.mlflow_run_id, STORED_SAMPLES, LoadSamples)
-    figure = latency_distribution(_sides(samples), limit_lines(verdict, perf_metrics))
+    figure = latency_distribution(samples, limit_lines(verdict, perf_metrics))
     live = registry.aliases().get("live")
     reasons = reasons_against(version, live, registry.verdicts(version), "perf-passed", False)
     return check_result(
@@ -176,13 +168,9 @@ def _keep(run: TrackedRun, metrics: PerfMetrics, samples: LoadSamples, figure: "
     run.figure(figure, "latency")
 
 
-def _sides(samples: LoadSamples) -> Mapping[str, Sequence[RequestSample]]:
-    return {side: own for side, own in vars(samples).items() if own is not None}
-
-
 def _stored_baseline(live: ModelVersion | None, registry: Registry) -> LoadMetrics | None:
     """The metrics of live's own last load test; None where it has none that passed."""
-    verdict = registry.verdicts(live).get("perf_gate") if live is not None else None
+    verdict = registry.verdicts(live).get("perf_gate") if live else None
     if verdict is None or not verdict.passed or verdict.evidence_run_id is None:
         return None
     return registry.tracking.record(verdict.evidence_run_id, STORED_METRICS, LoadMetrics)

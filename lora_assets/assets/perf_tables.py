@@ -52,7 +52,7 @@ def limit_lines(verdict: Verdict, metrics: PerfMetrics) -> Mapping[Time, Mapping
     return lines
 
 
-def shown_of(metrics: PerfMetrics, figure: "Figure") -> Mapping[str, Any]:
+def shown_of(metrics: PerfMetrics, figure: "Figure") -> dict[str, Any]:
     """Return what the asset's page shows of a load test."""
     return {
         "baseline": metrics.baseline_source,

@@ -27,10 +27,8 @@ def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:
     shown: dict[str, dg.MetadataValue] = {}
     if WHY in tags:
         shown["why"] = dg.MetadataValue.text(tags[WHY])
-    if ARGO_WORKFLOW in tags:
-        workflow = tags[ARGO_WORKFLOW]
+    if (workflow := tags.get(ARGO_WORKFLOW)) is not None:
         is_url = workflow.startswith(("http://", "https://"))
-        shown["argo workflow"] = (dg.MetadataValue.url if is_url else dg.MetadataValue.text)(
-            workflow
-        )
+        value = dg.MetadataValue.url if is_url else dg.MetadataValue.text
+        shown["argo workflow"] = value(workflow)
     return shown

@@ -48,11 +48,7 @@ def ensure_loaded(
 
 
 def ensure_candidate_slot(
-    registry: Registry,
-    replicas: Replicas,
-    slot: str,
-    version: ModelVersion,
-    work_folder: WorkFolder,
+    registry: Registry, replicas: Replicas, slot: str, version: ModelVersion, work: WorkFolder
 ) -> bool:
     """Have `slot` serve `version`, which passed its smoke test; True where it had to be put back.
 
@@ -63,7 +59,7 @@ def ensure_candidate_slot(
         require_in_slot(replicas, slot, version)
         return False
     held = set(replicas.serving(slot).values()) == {version.digest}
-    ensure_loaded(registry, replicas, version, work_folder)
+    ensure_loaded(registry, replicas, version, work)
     if held:
         return False
     replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
@@ -75,11 +71,9 @@ def live_served(
     registry: Registry, replicas: Replicas, slot: str, work_folder: WorkFolder
 ) -> ModelVersion | None:
     """Return the live version, in its slot and loaded by name; None before the first."""
-    live = registry.aliases().get("live")
-    if live is None:
-        return None
-    require_in_slot(replicas, slot, live)
-    ensure_loaded(registry, replicas, live, work_folder)
+    if (live := registry.aliases().get("live")) is not None:
+        require_in_slot(replicas, slot, live)
+        ensure_loaded(registry, replicas, live, work_folder)
     return live
 
 

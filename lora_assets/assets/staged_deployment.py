@@ -58,7 +58,7 @@ def staged_deployment(
     context.log.info(f"{version.serving_name} is loaded on {len(replicas.members)} replica(s)")
     table = slot_table(replicas, slot, version)
     shown = {"serving name": version.serving_name, "replicas": table}
-    show(context, {**shown, **pages_of(registry, version)})
+    show(context, shown | pages_of(registry, version))
     return version
 
 

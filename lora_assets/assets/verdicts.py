@@ -36,15 +36,15 @@ def check_result(
     metadata: dict[str, dg.MetadataValue | str] = {
         "checks": table(rows),
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
-        "digest": dg.MetadataValue.text(verdict.digest),
+        "digest": verdict.digest,
     }
     if GATES[verdict.gate].compares_with_live:
         metadata["compared with"] = verdict.compared_with or "nothing live"
     metadata |= evidence or {}
     if verdict.faults:
-        metadata["faults"] = dg.MetadataValue.text("; ".join(verdict.faults))
+        metadata["faults"] = "; ".join(verdict.faults)
     if verdict.judge:
-        metadata["judge"] = dg.MetadataValue.text(verdict.judge)
+        metadata["judge"] = verdict.judge
     return dg.AssetCheckResult(
         passed=verdict.passed,
         description="; ".join(verdict.failures) or "; ".join(map(str, verdict.checks)),

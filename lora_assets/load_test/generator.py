@@ -165,22 +165,18 @@ async def _request(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    request = client.build_request("POST", "/v1/completions", json=body)
-    sent = time.perf_counter()
     latency = ttft = failure = None
     tokens = 0
+    sent = time.perf_counter()
     try:
-        response = await client.send(request, stream=True)
-        try:
+        async with client.stream("POST", "/v1/completions", json=body) as response:
             if not response.is_success:
                 await response.aread()
                 raise _Failed(http_client.refused(response).cause)
             first, last, tokens = await _read_stream(response)
-        finally:
-            await response.aclose()
         latency, ttft = last - sent, first - sent
     except httpx.RequestError as error:
-        failure = http_client.unreachable(request, error).cause
+        failure = http_client.unreachable(error.request, error).cause
     except _Failed as error:
         failure = str(error)
     return RequestSample(

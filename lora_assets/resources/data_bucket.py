@@ -55,15 +55,12 @@ class DataBucket(dg.ConfigurableResource[Any]):
         contents = {split: self._content(data_version, split) for split in SPLITS}
         source = self.source(data_version)
         splits = {name: parse_split(name, content, source) for name, content in contents.items()}
-        data = TrainingData(
-            data_version=data_version,
-            digest=_digest(contents),
-            source=source,
-            splits={
-                name: SplitSummary(rows=len(rows), negatives=sum(r.is_negative for r in rows))
-                for name, rows in splits.items()
-            },
-        )
+        counts = {
+            name: SplitSummary(rows=len(rows), negatives=sum(r.is_negative for r in rows))
+            for name, rows in splits.items()
+        }
+        digest = _digest(contents)
+        data = TrainingData(data_version=data_version, digest=digest, source=source, splits=counts)
         return data, splits
 
     def read_unchanged(self, data: TrainingData) -> Mapping[SplitName, Sequence[Row]]:

@@ -1,6 +1,5 @@
 """Files by key, in a local folder or in S3: the same three verbs for both."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -74,9 +73,7 @@ class ObjectStore:
         """Return the keys of all files in the folder `under`, relative to it, in any order."""
         if (folder := self._folder()) is not None:
             top = folder / under
-            for parent, _, names in os.walk(top):
-                inside = Path(parent).relative_to(top)
-                yield from ((inside / name).as_posix() for name in names)
+            yield from (p.relative_to(top).as_posix() for p in top.rglob("*") if p.is_file())
             return
         with self._s3() as (client, bucket, prefix):
             start = f"{prefix}{under}/"

@@ -1,13 +1,13 @@
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
-import dagster as dg
 import pytest
 
-from lora_assets.assets.live_deployment import INTERMEDIATE, live_deployment
+from lora_assets.assets.live_deployment import INTERMEDIATE
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import required_gates
 from lora_assets.records.model_version import ModelVersion
@@ -16,7 +16,8 @@ from lora_assets.resources.registry import Registry
 from lora_assets.serving.replicas import Replicas
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.stack_resources import Resources
-from tests.support.promotions import aliases, promote, stage
+from tests.support.commands import spoil
+from tests.support.promotions import aliases, promote, run_promotion, stage
 from tests.support.records import passed_verdict
 from tests.support.stack import free_port
 
@@ -129,10 +130,10 @@ def test_a_rollback_that_lost_its_process_in_the_end_is_not_rolled_back_by_its_n
         promote(resources, "1")
     run_id = str(uuid4())
     with pytest.raises(Killed):
-        promote(dying(resources, 4, after=True), "1", run_id, source_alias="previous")
+        promote(dying(resources, 4, after=True), "1", run_id=run_id, source_alias="previous")
     rolled_back = aliases(resources)
     assert rolled_back == {"live": 1, "previous": 2}
-    assert promote(resources, "1", run_id, source_alias="previous").version == 1
+    assert promote(resources, "1", run_id=run_id, source_alias="previous").version == 1
     assert aliases(resources) == rolled_back
     promote(resources, "1", source_alias="previous")
     assert aliases(resources) == {"live": 2, "previous": 1}
@@ -185,14 +186,9 @@ def test_an_adapter_whose_bytes_changed_on_its_way_is_refused_by_name(
 ) -> None:
     version = stage(resources, adapter_folders[3], "1")
     stored = next(tmp_path.glob("mlflow-artifacts/**/adapter_model.safetensors"))
-    content = bytearray(stored.read_bytes())
-    content[-1] ^= 1
-    stored.write_bytes(content)
+    spoil(stored)
     placed = Path(resources.fleet.adapters_dir) / version.digest
-    if placed.exists():
-        for file in placed.iterdir():
-            file.unlink()
-        placed.rmdir()
+    shutil.rmtree(placed, ignore_errors=True)
     with pytest.raises(LoraAssetsError, match=f"expected {version.digest[:12]}"):
         promote(resources, "1")
     assert "live" not in aliases(resources)
@@ -215,17 +211,11 @@ def test_a_promotion_that_no_replica_takes_does_not_stand_in_the_way_of_a_rollba
     assert aliases(resources)["live"] == 1
 
 
-def promote_in_backfill(resources: Resources, data_version: str) -> dg.ExecuteInProcessResult:
-    """One of a backfill's runs, with the configuration that a backfill has: none."""
-    instance = dg.DagsterInstance.ephemeral()
-    instance.add_dynamic_partitions("data_version", [data_version])
-    return dg.materialize(
-        [live_deployment],
-        instance=instance,
-        partition_key=data_version,
-        resources=vars(resources),
-        tags={"dagster/backfill": "twenty"},
-    )
+def promotes_in_backfill(resources: Resources, data_version: str) -> bool:
+    """Whether one of a backfill's runs promotes, with the configuration that it has: none."""
+    ended = run_promotion(resources, data_version, tags={"dagster/backfill": "twenty"})
+    assert ended.success
+    return bool(ended.asset_materializations_for_node("live_deployment"))
 
 
 def test_a_backfill_ends_at_the_newest_version_that_earned_it_whatever_the_order(
@@ -233,18 +223,15 @@ def test_a_backfill_ends_at_the_newest_version_that_earned_it_whatever_the_order
 ) -> None:
     for number in ("9", "11", "10"):
         stage(resources, adapter_folders[int(number) % 4], number)
-    assert promote_in_backfill(resources, "10").asset_materializations_for_node("live_deployment")
-    overtaken = promote_in_backfill(resources, "9")
-    assert overtaken.success
-    assert not overtaken.asset_materializations_for_node("live_deployment")
-    stale = promote_in_backfill(resources, "11")
-    assert not stale.asset_materializations_for_node("live_deployment")
+    assert promotes_in_backfill(resources, "10")
+    assert not promotes_in_backfill(resources, "9")
+    assert not promotes_in_backfill(resources, "11")
     live = resources.registry.aliases()["live"]
     assert live.data_version == "10"
     eleven = resources.registry.newest("11")
     assert eleven is not None
     for gate in required_gates("staged"):
         resources.registry.store_verdict(eleven, passed_verdict(gate.name, eleven, live))
-    assert promote_in_backfill(resources, "11").asset_materializations_for_node("live_deployment")
-    assert promote_in_backfill(resources, "9").success
+    assert promotes_in_backfill(resources, "11")
+    assert not promotes_in_backfill(resources, "9")
     assert resources.registry.aliases()["live"] == eleven

@@ -1,7 +1,7 @@
 from lora_assets.assets.figures import latency_distribution
 from lora_assets.assets.perf_tables import limit_lines, metrics_table
 from lora_assets.gates.performance import PerfThresholds, perf_gate
-from lora_assets.records.load import LoadMetrics, PerfMetrics, RequestSample
+from lora_assets.records.load import LoadMetrics, LoadSamples, PerfMetrics, RequestSample
 from tests.support.records import NOW, load_metrics, perf_metrics
 
 
@@ -45,8 +45,9 @@ def test_a_failed_request_keeps_its_curve_below_the_whole() -> None:
         error = None if latency else "timeout"
         return RequestSample(started=0, latency=latency, ttft=latency, output_tokens=1, error=error)
 
-    samples = [sample(0.5), sample(1.0), sample(2.0), sample(None)]
-    figure = latency_distribution({"candidate": samples}, {"latency": {"p95_latency <": 8.0}})
+    samples = (sample(0.5), sample(1.0), sample(2.0), sample(None))
+    load = LoadSamples(candidate=samples, live=None)
+    figure = latency_distribution(load, {"latency": {"p95_latency <": 8.0}})
     curve, limit, *_ = figure.axes[0].lines
     assert list(curve.get_ydata()) == [0.25, 0.5, 0.75]
     assert list(limit.get_xdata()) == [8.0, 8.0]

@@ -1,5 +1,6 @@
 """Versions that earned their promotion, and the runs that judge and promote them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,9 @@ def take_through(resources: Resources, data_version: str) -> PerfMetrics:
     resources.data_bucket.add(data_version, first_rows)
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("data_version", [data_version])
+        before = [training_data, gate_result, staged_deployment]
         result = dg.materialize(
-            [
-                training_data,
-                gate_result,
-                staged_deployment,
-                eval_grades,
-                perf_metrics,
-                live_deployment,
-            ],
+            [*before, eval_grades, perf_metrics, live_deployment],
             instance=instance,
             partition_key=data_version,
             resources=vars(resources),
@@ -54,9 +49,13 @@ def take_through(resources: Resources, data_version: str) -> PerfMetrics:
     return metrics
 
 
-def promote(
-    resources: Resources, data_version: str, run_id: str | None = None, **config: Any
-) -> ModelVersion:
+def run_promotion(
+    resources: Resources,
+    data_version: str,
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    **config: Any,
+) -> dg.ExecuteInProcessResult:
     definitions = dg.Definitions(
         assets=[live_deployment],
         resources=vars(resources),
@@ -65,13 +64,18 @@ def promote(
     # Closed by its own thread: SQLite refuses to have a connection closed by another one.
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("data_version", [data_version])
-        result = definitions.resolve_job_def("promote").execute_in_process(
+        return definitions.resolve_job_def("promote").execute_in_process(
             instance=instance,
             partition_key=data_version,
             run_id=run_id,
+            tags=tags,
             run_config={"ops": {"live_deployment": {"config": config}}},
         )
-        version: ModelVersion = result.output_for_node("live_deployment")
+
+
+def promote(resources: Resources, data_version: str, **run: Any) -> ModelVersion:
+    result = run_promotion(resources, data_version, **run)
+    version: ModelVersion = result.output_for_node("live_deployment")
     return version
 
 
