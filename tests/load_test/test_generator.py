@@ -1,13 +1,11 @@
 import asyncio
 import json
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
@@ -15,6 +13,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.load_test.generator import WARM_UP_ROUNDS, LoadTest, ModelLoad
 from lora_assets.load_test.summary import summarise
 from lora_assets.serving.http_client import open_client
+from tests.support.doubles.broken_vllm import listening
 
 Result = TypeVar("Result")
 
@@ -73,19 +72,12 @@ class StreamingDouble:
         self._while_it_runs(LoadTest(models, prompts, concurrency).warm_up)
 
     def _while_it_runs(self, do: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
-        async def run() -> Result:
-            listening = socket.create_server(("127.0.0.1", 0))
-            server = uvicorn.Server(uvicorn.Config(self.app, log_level="critical", lifespan="off"))
-            serving = asyncio.create_task(server.serve(sockets=[listening]))
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            try:
-                async with open_client(url, 5) as client:
-                    return await do(client)
-            finally:
-                server.should_exit = True
-                await serving
+        async def run(url: str) -> Result:
+            async with open_client(url, 5) as client:
+                return await do(client)
 
-        return asyncio.run(run())
+        with listening(self.app) as url:
+            return asyncio.run(run(url))
 
 
 async def _stream(behaviour: str) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ from lora_assets.assets.training_data import data_is_sound, training_data
 from lora_assets.embedded.child import start_child
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import SPLITS
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
 from tests.support.automated import Automated
 from tests.support.dagster_services import is_listening, until
@@ -61,13 +62,10 @@ def put(bucket: DataBucket, key: str, content: bytes = b"{}\n") -> None:
     bucket.store.put(f"{PROCESSED}/{key}", content)
 
 
-def test_an_empty_bucket_has_no_versions(bucket: DataBucket) -> None:
-    assert bucket.versions() == ()
-
-
 def test_only_complete_versions_count_in_their_own_order(bucket: DataBucket) -> None:
+    assert bucket.versions() == ()
     for version in ("10", "9", "2026-11", ".9.aside", "half"):
-        for split in ("train", "val", "eval")[: 2 if version == "half" else 3]:
+        for split in SPLITS[: 2 if version == "half" else 3]:
             put(bucket, f"{version}/{split}.jsonl")
     put(bucket, "9/notes.txt")
     put(bucket, "README.md")
@@ -81,12 +79,11 @@ def test_a_listing_of_more_than_one_page_is_whole(
 ) -> None:
     top = tmp_path
     if bucket.s3_endpoint_url:
-        _, folder = request.getfixturevalue("s3")
-        top = folder / "inside"
+        top = request.getfixturevalue("s3")[1] / "inside"
     for number in range(VERSIONS):
         version = top / PROCESSED / str(number)
         version.mkdir(parents=True)
-        for split in ("train", "val", "eval"):
+        for split in SPLITS:
             (version / f"{split}.jsonl").touch()
     assert len(bucket.versions()) == VERSIONS
 

@@ -7,11 +7,11 @@ import pytest
 from mlflow import MlflowClient
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
+from tests.support.records import model_version
 from tests.support.stack import trained
 
 
@@ -38,7 +38,5 @@ def test_a_run_and_a_model_version_have_pages_in_mlflows_ui() -> None:
     tracking = Tracking(tracking_uri="sqlite:///x", ui_url="http://mlflow.example/")
     assert tracking.page("r1") == "http://mlflow.example/#/runs/r1"
     registry = Registry(tracking_uri="x", model_name="a b", ui_url="http://mlflow.example")
-    version = ModelVersion(
-        model="a b", version=7, digest="c", data_version="1", data_digest="d", run_id="r1"
-    )
+    version = model_version(7, model="a b")
     assert registry.page(version) == "http://mlflow.example/#/models/a%20b/versions/7"
