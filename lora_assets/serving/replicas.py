@@ -158,16 +158,15 @@ def on_each(items: Sequence[_Item], act: Callable[[_Item], _Result]) -> Sequence
     """
     with ThreadPoolExecutor(min(len(items), _MOST_AT_ONCE) or 1) as pool:
         running = [pool.submit(act, item) for item in items]
-    errors = [error for done in running if (error := done.exception()) is not None]
-    for error in errors:
-        if not isinstance(error, LoraAssetsError):
-            raise error
+    results, errors = [], []
+    for done in running:
+        try:
+            results.append(done.result())
+        except LoraAssetsError as error:
+            errors.append(error)
     if errors:
-        named = [error for error in errors if isinstance(error, LoraAssetsError)]
-        raise LoraAssetsError(
-            "; ".join(dict.fromkeys(error.cause for error in named)), named[0].remedy
-        )
-    return [done.result() for done in running]
+        raise LoraAssetsError("; ".join(dict.fromkeys(e.cause for e in errors)), errors[0].remedy)
+    return results
 
 
 def same_logprobs(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -40,16 +40,12 @@ def test_heads_may_be_wider_together_than_the_hidden_size(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["mistralai/Mistral-7B-v0.1", "", "/nowhere"])
-def test_a_base_model_that_is_no_local_folder_is_out_of_sight(name: str) -> None:
-    assert base_modules(name) is None
-
-
-def test_no_name_is_no_base_model_wherever_it_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_base_model_that_is_no_local_folder_is_out_of_sight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    reconfigured(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert base_modules("") is None
+    reconfigured(tmp_path)  # What lies in the working folder is not meant.
+    assert base_modules(name) is None
 
 
 def test_another_architecture_is_left_to_the_server(tmp_path: Path) -> None:

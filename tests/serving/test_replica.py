@@ -83,11 +83,6 @@ def test_what_it_can_take_is_read_from_the_server(
     assert server.adapters == {}
 
 
-def test_a_server_without_runtime_loading_refuses_in_one_line(connect: Connect) -> None:
-    replica = connect(BrokenVllm(runtime_loading=False))
-    assert "404" in failure(lambda: replica.load("m-v1", "/a/1"), replica.url)
-
-
 @pytest.mark.parametrize("key", ["", "sk-wrong"])
 def test_a_wrong_key_names_the_variable_to_set_and_changes_nothing(
     connect: Connect, key: str
@@ -151,18 +146,20 @@ def test_an_error_page_is_shown_in_one_line_without_the_key(
     assert said in failure(replica.listing, replica.url)
 
 
-def test_a_load_that_the_server_only_says_it_did_is_refused(connect: Connect) -> None:
-    replica = connect(BrokenVllm(faults={"/v1/load_lora_adapter": "Success"}))
-    message = failure(lambda: replica.load("m-v1", "/a/1"), replica.url)
-    assert "does not list it" in message
-
-
-def test_a_name_that_is_another_adapters_is_refused_and_stays_that_ones(connect: Connect) -> None:
-    server = BrokenVllm(adapters={"m-v1": "/a/other"})
-    replica = connect(server)
-    message = failure(lambda: replica.load("m-v1", "/a/1"), replica.url)
-    assert "/a/other" in message
-    assert server.adapters == {"m-v1": "/a/other"}
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        (BrokenVllm(faults={"/v1/load_lora_adapter": "Success"}), "does not list it"),
+        (BrokenVllm(adapters={"m-v1": "/a/other"}), "already serves /a/other as m-v1"),
+        (BrokenVllm(runtime_loading=False), "with 404"),
+    ],
+)
+def test_a_load_that_gives_another_adapter_or_none_is_refused_and_changes_nothing(
+    connect: Connect, server: BrokenVllm, said: str
+) -> None:
+    replica, before = connect(server), dict(server.adapters)
+    assert said in failure(lambda: replica.load("m-v1", "/a/1"), replica.url)
+    assert server.adapters == before
 
 
 @pytest.mark.parametrize("name", ["", "..", "../m", "a/b", "a b", "-a", "a\n"])
