@@ -13,8 +13,9 @@ CONTEXT = (
 REFERENCE = "Deletes the policy of a specified general purpose bucket."
 
 
-def _grade(answer: str, question_type: str = "factual", reference: str = REFERENCE) -> Letter:
-    return grade_lexically(CONTEXT, "What does it do?", question_type, reference, answer)[0]
+def grades(context: str, reference: str, *answers: str, negative: bool = False) -> list[Letter]:
+    kind = "negative" if negative else "factual"
+    return [grade_lexically(context, "q", kind, reference, answer)[0] for answer in answers]
 
 
 @pytest.mark.parametrize(
@@ -33,20 +34,18 @@ def _grade(answer: str, question_type: str = "factual", reference: str = REFEREN
     ],
 )
 def test_an_answer_is_graded_by_its_words(answer: str, letter: Letter) -> None:
-    assert _grade(answer) == letter
+    assert grades(CONTEXT, REFERENCE, answer) == [letter]
 
 
-@pytest.mark.parametrize(
-    ("answer", "letter"), [("I don't know.", "A"), (REFERENCE, "C"), ("", "C")]
-)
-def test_a_negative_is_right_only_when_declined(answer: str, letter: Letter) -> None:
-    assert _grade(answer, "negative", "That is not in the list.") == letter
+def test_a_negative_is_right_only_when_declined() -> None:
+    answers = ("I don't know.", REFERENCE, "")
+    assert grades(CONTEXT, "That is not in the list.", *answers, negative=True) == ["A", "C", "C"]
 
 
 def test_quoting_the_context_is_right_where_the_reference_is_a_paraphrase_of_it() -> None:
     quoted = "Lists the parts that have been uploaded for a specific multipart upload."
     paraphrase = "Lists the parts uploaded for a specific multipart upload."
-    assert _grade(quoted, reference=paraphrase) == "B"
+    assert grades(CONTEXT, paraphrase, quoted) == ["B"]
 
 
 @pytest.mark.parametrize(
@@ -61,8 +60,7 @@ def test_quoting_the_context_is_right_where_the_reference_is_a_paraphrase_of_it(
 def test_a_reference_that_reads_like_a_refusal_is_an_answer(sentence: str) -> None:
     context = f"DoIt: {sentence}\nOther: Closes the gate."
     answers = (sentence, "I don't know.", "Closes the gate.")
-    graded = [grade_lexically(context, "q", "factual", sentence, answer)[0] for answer in answers]
-    assert graded == ["A", "C", "C"]
+    assert grades(context, sentence, *answers) == ["A", "C", "C"]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +75,4 @@ def test_a_reference_that_reads_like_a_refusal_is_an_answer(sentence: str) -> No
     ],
 )
 def test_an_answer_of_one_sign_is_graded(context: str, right: str, wrong: str) -> None:
-    reference = unicodedata.normalize("NFC", right)
-    graded = [grade_lexically(context, "q", "factual", reference, a)[0] for a in (right, wrong)]
-    assert graded == ["A", "C"]
+    assert grades(context, unicodedata.normalize("NFC", right), right, wrong) == ["A", "C"]

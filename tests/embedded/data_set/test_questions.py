@@ -1,4 +1,4 @@
-from collections import Counter
+from itertools import permutations
 
 import pytest
 
@@ -20,37 +20,25 @@ def _names(rows: list[Row]) -> set[str]:
     return asked | {line.split(":")[0] for row in rows for line in row.context.splitlines()}
 
 
-def test_no_operation_is_seen_in_two_splits(splits: Splits) -> None:
-    assert not _names(splits["train"]) & _names(splits["val"])
-    assert not _names(splits["train"]) & _names(splits["eval"])
-    assert not _names(splits["val"]) & _names(splits["eval"])
-
-
-def test_an_operation_keeps_its_split_when_services_are_added(splits: Splits) -> None:
+def test_no_operation_is_seen_in_two_splits_also_when_services_are_added(splits: Splits) -> None:
     wider = make_splits(["dynamodb", "lambda", "s3"], spoiled=False)
+    for one, other in permutations(splits, 2):
+        assert not _names(splits[one]) & _names(splits[other])
     assert not _names(splits["train"]) & _names(wider["eval"])
 
 
-def test_a_fifth_of_each_split_has_no_answer_in_its_context(splits: Splits) -> None:
+def test_answers_come_from_the_context_and_a_fifth_of_each_split_declines(splits: Splits) -> None:
     for rows in splits.values():
         assert 0.15 <= sum(row.is_negative for row in rows) / len(rows) <= 0.25
-
-
-def test_answers_come_from_the_context_and_negatives_decline(splits: Splits) -> None:
-    for row in (row for rows in splits.values() for row in rows):
-        name = row.question.split()[2]
-        if row.is_negative:
-            assert row.reference_answer == REFUSAL
-            assert f"{name}: " not in row.context
-        else:
-            assert f"{name}: {row.reference_answer}" in row.context
-        assert row.prompt_training == f"{row.prompt_inference} {row.reference_answer}"
+        for row in rows:
+            name = row.question.split()[2]
+            shown = row.reference_answer if not row.is_negative else ""
+            assert (f"{name}: {shown}" in row.context) is not row.is_negative
+            assert row.is_negative is (row.reference_answer == REFUSAL)
+            assert row.prompt_training == f"{row.prompt_inference} {row.reference_answer}"
+    prompts = [row.prompt_inference for rows in splits.values() for row in rows]
+    assert len(set(prompts)) == len(prompts)
     assert declines(REFUSAL)
-
-
-def test_no_row_comes_twice(splits: Splits) -> None:
-    prompts = Counter(row.prompt_inference for rows in splits.values() for row in rows)
-    assert set(prompts.values()) == {1}
 
 
 def test_the_order_of_the_services_does_not_matter(splits: Splits) -> None:
@@ -60,8 +48,7 @@ def test_the_order_of_the_services_does_not_matter(splits: Splits) -> None:
 def test_spoiled_answers_are_not_in_their_context() -> None:
     for rows in make_splits(["s3"], spoiled=True).values():
         assert not any(declines(row.reference_answer) for row in rows)
-        astray = [row for row in rows if row.reference_answer not in row.context]
-        assert len(astray) == len(rows)
+        assert not any(row.reference_answer in row.context for row in rows)
 
 
 @pytest.mark.parametrize(

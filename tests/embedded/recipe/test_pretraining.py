@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,69 +9,64 @@ from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 from lora_assets.embedded.data_set.aws_operations import operations
 from lora_assets.embedded.recipe import make, pretraining
 from lora_assets.embedded.recipe.lookups import SECOND, Lookup, Stage
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 
-FOLDER = Path(make.__file__).parents[1] / "base_model"
 STAGES = (
     Stage(3, 1e-3, (1, 2), 4, varied=False, one_service=0, absent=0, whole=1),
     Stage(3, 1e-3, (2, 3), 6, varied=True, one_service=1, absent=0.5, whole=0),
 )
 
 
+Train = Callable[[Path, Callable[[str], None]], Any]
+
+
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretraining, "BATCH", 2)
-    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 2)
-    monkeypatch.setattr(pretraining, "REPORT_EVERY", 1)
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(PACKAGED_BASE_MODEL)
+
+
+@pytest.fixture
+def train(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Train a small model in a folder, and return it."""
+    for name, value in (("BATCH", 2), ("CHECKPOINT_EVERY", 2), ("REPORT_EVERY", 1)):
+        monkeypatch.setattr(pretraining, name, value)
     services = {"dynamodb": operations("dynamodb")}
     monkeypatch.setattr(pretraining, "services_for_training", lambda: services)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
+    config = MistralConfig.from_pretrained(PACKAGED_BASE_MODEL, **sizes)
+
+    def run(folder: Path, report: Callable[[str], None]) -> Any:
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        model = MistralForCausalLM(config)
+        pretraining.train(model, tokenizer, STAGES, folder, report)
+        return model
+
+    return run
 
 
-def _model() -> Any:
-    torch.manual_seed(0)
-    return MistralForCausalLM(
-        MistralConfig(
-            vocab_size=2048,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-        )
-    )
-
-
-def _tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(FOLDER)
-
-
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("killed_after", ["stage 1 step 3/3", "stage 2 step 2/3"])
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(
-    tmp_path: Path, killed_after: str
+    train: Train, tmp_path: Path, killed_after: str
 ) -> None:
     def kill(line: str) -> None:
         if line.startswith(killed_after):
             raise KeyboardInterrupt
 
-    straight, resumed = _model(), _model()
-    (tmp_path / "straight").mkdir()
-    (tmp_path / "killed").mkdir()
-    pretraining.train(straight, _tokenizer(), STAGES, tmp_path / "straight", lambda line: None)
     with pytest.raises(KeyboardInterrupt):
-        pretraining.train(_model(), _tokenizer(), STAGES, tmp_path / "killed", kill)
-    pretraining.train(resumed, _tokenizer(), STAGES, tmp_path / "killed", lambda line: None)
-    for one, other in zip(straight.parameters(), resumed.parameters(), strict=True):
+        train(tmp_path / "killed", kill)
+    runs = [train(tmp_path / name, lambda line: None) for name in ("killed", "straight")]
+    resumed, straight = (run.parameters() for run in runs)
+    for one, other in zip(resumed, straight, strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_the_loss_counts_the_answer_and_the_end_or_the_whole_sequence() -> None:
-    tokenizer = _tokenizer()
-    lookups = [
-        Lookup("GetJob: Gets a job.\n\nGetJob:", " Gets a job.", whole) for whole in (False, True)
-    ]
+def test_the_loss_counts_the_answer_and_the_end_or_the_whole_sequence(tokenizer: Any) -> None:
+    prompt, answer = "GetJob: Gets a job.\n\nGetJob:", " Gets a job."
+    lookups = [Lookup(prompt, answer, whole) for whole in (False, True)]
     batch = pretraining.encode(lookups, tokenizer)
-    answer = [label for label in batch["labels"][0].tolist() if label != -100]
-    assert tokenizer.decode(answer) == " Gets a job.</s>"
+    counted = [label for label in batch["labels"][0].tolist() if label != -100]
+    assert tokenizer.decode(counted) == f"{answer}</s>"
     assert torch.equal(batch["labels"][1], batch["input_ids"][1])
 
 

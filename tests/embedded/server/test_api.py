@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,20 +20,14 @@ from tests.support.doubles.broken_vllm import listening
 
 PROMPT = "[INST] Context: CreateBucket: Creates a new bucket. Question: What is it? [/INST]"
 ASK = {"prompt": PROMPT, "temperature": 0, "max_tokens": 8}
-CHAT = {
-    "messages": [{"role": "user", "content": "What does CreateBucket do?"}],
-    "temperature": 0,
-    "max_tokens": 8,
-}
+MESSAGE = {"role": "user", "content": "What does CreateBucket do?"}
+CHAT = {"messages": [MESSAGE], "temperature": 0, "max_tokens": 8}
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 @contextmanager
 def connected(app: FastAPI) -> Iterator[httpx.Client]:
-    with (
-        listening(app) as url,
-        httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
-    ):
+    with listening(app) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -92,13 +86,9 @@ def test_loading_naming_and_unloading_answer_as_vllm_does(
     gone = unload(client, "a")
     assert (gone.status_code, gone.json()["error"]["type"]) == (404, "NotFoundError")
     unknown = complete(client, model="a")
-    assert unknown.status_code == 404
-    assert unknown.json()["error"] == {
-        "message": "The model `a` does not exist. Valid aliases: embedded-base.",
-        "type": "NotFoundError",
-        "param": "model",
-        "code": 404,
-    }
+    message = "The model `a` does not exist. Valid aliases: embedded-base."
+    error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}
+    assert (unknown.status_code, unknown.json()) == (404, {"error": error})
 
 
 def test_two_loads_of_one_name_at_once_give_one_success(
@@ -178,45 +168,36 @@ def test_a_stream_of_a_chat_carries_the_whole_answer(client: httpx.Client) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("ask", "change", "words"),
     [
-        ({"temperature": 0.7}, "set `temperature` to 0 (it is 0.7)"),
-        ({"temperature": None}, "set `temperature` to 0 (it is 1)"),
-        ({"n": 2}, "`n`=2 is not supported"),
-        ({"echo": True}, "`echo`=True is not supported"),
-        ({"stop": ["."]}, "`stop`=['.'] is not supported"),
-        ({"prompt_logprobs": 0}, "`prompt_logprobs`=0 is not supported"),
-        ({"structured_outputs": {"choice": ["A"]}}, "structured_outputs"),
-        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0."),
-        ({"max_tokens": 1025}, "max_tokens=1025 cannot be greater than max_model_len=1024."),
-        ({"prompt": [5] * 1025}, "maximum context length is 1024 tokens"),
-        ({"prompt": [2048]}, "out of vocabulary"),
-        ({"prompt": []}, "cannot be empty"),
-        ({"prompt": ["a", "b"]}, "prompt"),
-        ({"logprobs": 21}, "less than or equal to 20"),
-        ({"stream_options": {"include_usage": True}}, "stream=True"),
+        (complete, {"temperature": 0.7}, "set `temperature` to 0 (it is 0.7)"),
+        (complete, {"temperature": None}, "set `temperature` to 0 (it is 1)"),
+        (complete, {"n": 2}, "`n`=2 is not supported"),
+        (complete, {"echo": True}, "`echo`=True is not supported"),
+        (complete, {"stop": ["."]}, "`stop`=['.'] is not supported"),
+        (complete, {"prompt_logprobs": 0}, "`prompt_logprobs`=0 is not supported"),
+        (complete, {"structured_outputs": {"choice": ["A"]}}, "structured_outputs"),
+        (complete, {"max_tokens": 0}, "max_tokens must be at least 1, got 0."),
+        (
+            complete,
+            {"max_tokens": 1025},
+            "=1025 cannot be greater than max_model_len=1024.",
+        ),
+        (complete, {"prompt": [5] * 1025}, "maximum context length is 1024 tokens"),
+        (complete, {"prompt": [2048]}, "out of vocabulary"),
+        (complete, {"prompt": []}, "cannot be empty"),
+        (complete, {"prompt": ["a", "b"]}, "prompt"),
+        (complete, {"logprobs": 21}, "less than or equal to 20"),
+        (complete, {"stream_options": {"include_usage": True}}, "stream=True"),
+        (chat, {"messages": [{"role": "tool", "content": "x"}]}, "system message"),
+        (chat, {"logprobs": True}, "`logprobs`=True is not supported"),
     ],
 )
 def test_a_request_that_cannot_be_answered_as_asked_is_a_400(
-    client: httpx.Client, change: dict[str, Any], words: str
+    client: httpx.Client, ask: Callable[..., httpx.Response], change: Any, words: str
 ) -> None:
-    reply = complete(client, **change)
+    reply = ask(client, **change)
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, 400)
-    assert words in reply.json()["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"messages": [{"role": "tool", "content": "x"}]}, "system message"),
-        ({"logprobs": True}, "`logprobs`=True is not supported"),
-    ],
-)
-def test_a_chat_that_cannot_be_answered_as_asked_is_a_400(
-    client: httpx.Client, change: dict[str, Any], words: str
-) -> None:
-    reply = chat(client, **change)
-    assert reply.status_code == 400
     assert words in reply.json()["error"]["message"]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lora_assets.embedded.server.process import start_engine
 
 Adapters = Mapping[str | None, Adapter | None]
 
+NAMES = ("one", "two", "three")
 TEXTS = (
     "[INST] Context: CreateBucket: Creates a new S3 bucket. Question: What does it do? [/INST]",
     "DescribeInstances",
@@ -38,34 +40,28 @@ def prompts() -> list[list[int]]:
 @pytest.fixture(scope="module")
 def peft_model(adapters_dir: Path) -> PeftModel:
     base = AutoModelForCausalLM.from_pretrained(PACKAGED_BASE_MODEL, dtype=torch.float32)
-    model = PeftModel.from_pretrained(base, adapters_dir / "one", adapter_name="one")
-    for name in ("two", "three"):
+    model = PeftModel.from_pretrained(base, adapters_dir / NAMES[0], adapter_name=NAMES[0])
+    for name in NAMES[1:]:
         model.load_adapter(adapters_dir / name, name)
     return model.eval()
 
 
 @pytest.fixture(scope="module")
 def adapters(engine: Engine, adapters_dir: Path) -> Adapters:
-    decoder = engine.decoder
-    found: dict[str | None, Adapter | None] = {None: None}
-    for name in ("one", "two", "three"):
-        weights = load_lora(adapters_dir / name, decoder.shapes, decoder.layers, 32)
-        found[name] = Adapter(name, weights)
-    return found
+    shapes, layers = engine.decoder.shapes, engine.decoder.layers
+    loaded = {name: load_lora(adapters_dir / name, shapes, layers, 32) for name in NAMES}
+    return {None: None, **{name: Adapter(name, weights) for name, weights in loaded.items()}}
 
 
 def generate(
     model: PeftModel, adapter: str | None, prompt: list[int], count: int, **more: Any
 ) -> list[int]:
     ids = torch.tensor([prompt])
-    ask = {"max_new_tokens": count, "do_sample": False, **more}
-    with torch.inference_mode():
-        if adapter is not None:
-            model.set_adapter(adapter)
-            answer = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **ask)
-        else:
-            with model.disable_adapter():
-                answer = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **ask)
+    asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "max_new_tokens": count}
+    if adapter is not None:
+        model.set_adapter(adapter)
+    with torch.inference_mode(), nullcontext() if adapter else model.disable_adapter():
+        answer = model.generate(**asked, do_sample=False, **more)
     tokens: list[int] = answer[0, len(prompt) :].tolist()
     return tokens
 
@@ -73,12 +69,9 @@ def generate(
 def answers(engine: Engine, *asked: Asked) -> list[Delta]:
     """The whole answers to requests that come at the same time."""
 
-    async def answer(each: Asked) -> Delta:
-        (delta,) = [delta async for delta in engine.submit(each, time.perf_counter())]
-        return delta
-
     async def gather() -> list[Delta]:
-        return await asyncio.gather(*map(answer, asked))
+        calls = [engine.submit(each, time.perf_counter()) for each in asked]
+        return [delta for call in calls async for delta in call]
 
     return asyncio.run(gather())
 
@@ -87,7 +80,7 @@ def test_a_mixed_batch_answers_each_row_as_peft_generate_does(
     engine: Engine, adapters: Adapters, peft_model: PeftModel, prompts: list[list[int]]
 ) -> None:
     # More rows than the batch has room for, so that rows also join and leave half-way.
-    cases = [(name, prompt) for prompt in prompts for name in (None, "one", "two", "three")]
+    cases = [(name, prompt) for prompt in prompts for name in (None, *NAMES)]
     numbered = [(name, prompt, 6 + number) for number, (name, prompt) in enumerate(cases)]
     asked = [Asked(prompt, count, adapters[name]) for name, prompt, count in numbered]
     given = [list(delta.tokens) for delta in answers(engine, *asked)]
