@@ -30,10 +30,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.random_adapter import save_random_adapter
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL, ServerOptions
 from lora_assets.embedded.server.process import serve
+from tests.support.random_adapters import save_standard_adapter
 
 PROMPT_TOKENS = 150
 REQUESTS = 200
@@ -138,7 +138,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         adapter = Path(folder) / "adapter"
-        save_random_adapter(adapter, seed=0)
+        save_standard_adapter(adapter, seed=0)
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()

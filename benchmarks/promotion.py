@@ -18,7 +18,6 @@ from pathlib import Path
 import dagster as dg
 import httpx
 
-from benchmarks.random_adapter import save_random_adapter
 from lora_assets.assets.live_deployment import live_deployment
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.embedded.child import is_healthy, start_child
@@ -29,12 +28,13 @@ from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import Resources, make_resources
+from tests.support.random_adapters import save_standard_adapter
 from tests.support.stack import free_port
 
 
 def make_version(resources: Resources, folder: Path, seed: int) -> ModelVersion:
     """A registered adapter with random weights."""
-    save_random_adapter(folder, seed)
+    save_standard_adapter(folder, seed)
     with resources.tracking.run("benchmark", "training", folder.name, {}) as run:
         run.folder(folder, "adapter")
     metrics = TrainingMetrics(

@@ -8,20 +8,17 @@ from pathlib import Path
 import pytest
 
 from lora_assets.gates import smoke
-from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import shared_folder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from tests.support.random_adapters import ATTENTION, save_adapter
+from tests.support.random_adapters import save_standard_adapter
 from tests.support.replicas import (
     ADAPTERS,
     Answers,
     Known,
     RunningServer,
-    StackOfReplicas,
-    fleet_of,
+    Stack,
     running,
-    stack_of,
     two_servers,
 )
 
@@ -29,13 +26,9 @@ from tests.support.replicas import (
 @pytest.fixture(scope="session")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Known]:
     """Six adapters that each answer in their own way."""
-    from peft import LoraConfig
-
     made = []
     for seed in range(ADAPTERS):
-        config = LoraConfig(r=8, lora_alpha=16, target_modules=ATTENTION)
-        config.base_model_name_or_path = "embedded-base"
-        folder = save_adapter(tmp_path_factory.mktemp("adapter"), config, seed)
+        folder = save_standard_adapter(tmp_path_factory.mktemp("adapter"), seed)
         digest = digest_folder(folder)
         made.append(Known(f"model-v{seed + 1}-{digest[:12]}", digest, folder))
     return made
@@ -44,7 +37,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Known]:
 @pytest.fixture(scope="session")
 def fresh(adapters: Sequence[Known], tmp_path_factory: pytest.TempPathFactory) -> Answers:
     """What each adapter answers on a server that was just started and has it alone."""
-    found: Answers = {}
+    answers: Answers = {}
 
     def ask(known: Known) -> None:
         folder = tmp_path_factory.mktemp("fresh") / "adapters"
@@ -52,11 +45,11 @@ def fresh(adapters: Sequence[Known], tmp_path_factory: pytest.TempPathFactory) -
         with running(folder, lora_modules={known.name: known.source}) as server:
             server.await_health()
             replica = Replica(server.url, "", 120, shared_folder(str(folder)))
-            found[known.name] = [replica.complete(known.name, p, 16) for p in smoke.PROMPTS]
+            answers[known.name] = [replica.complete(known.name, p, 16) for p in smoke.PROMPTS]
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(ask, adapters))
-    return found
+    return answers
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +60,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[Runni
 
 
 @pytest.fixture
-def fleet(servers: Sequence[RunningServer]) -> Fleet:
-    return fleet_of(servers)
-
-
-@pytest.fixture
-def stack(servers: Sequence[RunningServer], empty_mlflow: Path, tmp_path: Path) -> StackOfReplicas:
+def stack(
+    servers: Sequence[RunningServer],
+    adapters: Sequence[Known],
+    fresh: Answers,
+    empty_mlflow: Path,
+    tmp_path: Path,
+) -> Stack:
     """Both replicas and a registry where nothing is live yet."""
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    return stack_of(tmp_path, servers)
+    return Stack(tmp_path, servers, adapters, fresh)

@@ -1,78 +1,67 @@
 """The weights that answer are the weights that were meant, on real vLLM or the embedded server."""
 
 import random
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
-from tests.support.replicas import (
-    ADAPTERS,
-    Answers,
-    Known,
-    RunningServer,
-    assert_answers,
-    fleet_of,
-)
+from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from tests.support.replicas import ADAPTERS, Known, Stack
 
 SEQUENCES, STEPS = 50, 3
 
 
-def put(fleet: Fleet, known: Known) -> None:
-    fleet.discover().place(known.source, known.digest)
-    fleet.discover().load(known.name, known.digest, smoke.PROMPTS)
+def put(stack: Stack, known: Known) -> None:
+    stack.replicas().place(known.source, known.digest)
+    stack.replicas().load(known.name, known.digest, smoke.PROMPTS)
 
 
-def switch(fleet: Fleet, slot: str, known: Known) -> None:
-    put(fleet, known)
-    fleet.discover().renew_slot(slot, known.name, known.digest, smoke.PROMPTS)
+def switch(stack: Stack, slot: str, known: Known) -> None:
+    put(stack, known)
+    stack.replicas().renew_slot(slot, known.name, known.digest, smoke.PROMPTS)
 
 
-def test_any_sequence_of_changes_answers_as_a_fresh_server_does(
-    servers: Sequence[RunningServer], adapters: Sequence[Known], fresh: Answers
-) -> None:
-    fleet = fleet_of(servers[:1])
-    replica = fleet.discover().members[0]
+def test_any_sequence_of_changes_answers_as_a_fresh_server_does(stack: Stack) -> None:
+    alone = stack.on(stack.servers[0])
+    (replica,) = alone.replicas().members
     rng = random.Random(2026)
     slots: dict[str, Known] = {}
     former: dict[str, Known] = {}
     for _ in range(SEQUENCES):
         for _ in range(STEPS):
-            known, slot = rng.choice(adapters), rng.choice([LIVE_SLOT, CANDIDATE_SLOT])
+            known, slot = rng.choice(stack.adapters), rng.choice([LIVE_SLOT, CANDIDATE_SLOT])
             step = rng.choice(["load", "promote", "roll back", "unload"])
             if step == "roll back" and slot in former:
                 slots[slot], former[slot] = former[slot], slots[slot]
-                switch(fleet, slot, slots[slot])
+                switch(alone, slot, slots[slot])
             elif step == "unload" and known not in slots.values():
                 replica.unload(known.name)
             elif step == "load":
-                put(fleet, known)
-                assert_answers(fleet, known.name, known, fresh, rng.randrange(3))
+                put(alone, known)
+                alone.assert_answers(known, rng.randrange(3), known.name)
             else:
                 if slot in slots:
                     former[slot] = slots[slot]
                 slots[slot] = known
-                switch(fleet, slot, known)
+                switch(alone, slot, known)
             for served, holder in slots.items():
-                assert_answers(fleet, served, holder, fresh, rng.randrange(3))
+                alone.assert_answers(holder, rng.randrange(3), served)
 
 
-def test_two_switches_at_once_end_with_one_adapter_everywhere(
-    fleet: Fleet, adapters: Sequence[Known], fresh: Answers
-) -> None:
-    for known in adapters[4:6]:
-        put(fleet, known)
+def test_two_switches_at_once_end_with_one_adapter_everywhere(stack: Stack) -> None:
+    last = stack.adapters[4:6]
+    for known in last:
+        put(stack, known)
     with ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(switch, fleet, CANDIDATE_SLOT, known) for known in adapters[4:6]]
+        done = [pool.submit(switch, stack, CANDIDATE_SLOT, known) for known in last]
     failures = [error for each in done if (error := each.exception()) is not None]
     assert all(isinstance(error, LoraAssetsError) for error in failures)
-    switch(fleet, CANDIDATE_SLOT, adapters[4])
-    assert set(fleet.discover().serving(CANDIDATE_SLOT).values()) == {adapters[4].digest}
-    assert_answers(fleet, CANDIDATE_SLOT, adapters[4], fresh, 2)
+    switch(stack, CANDIDATE_SLOT, last[0])
+    assert set(stack.replicas().serving(CANDIDATE_SLOT).values()) == {last[0].digest}
+    stack.assert_answers(last[0], 2, CANDIDATE_SLOT)
 
 
-def test_preflight_learns_what_the_server_can_take(fleet: Fleet) -> None:
-    limits = fleet.discover().members[0].limits()
+def test_preflight_learns_what_the_server_can_take(stack: Stack) -> None:
+    limits = stack.replicas().members[0].limits()
     assert limits.base_names[0] == "embedded-base"
     assert (limits.runtime_loading, limits.max_loras) == (True, ADAPTERS)

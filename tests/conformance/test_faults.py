@@ -4,142 +4,116 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from tests.support.interruptions import POINTS, damage, flip_a_byte, interrupt
-from tests.support.promotions import aliases, promote, stage
+from tests.support.promotions import aliases
 from tests.support.repairs import Watch
-from tests.support.replicas import (
-    Answers,
-    Known,
-    RunningServer,
-    StackOfReplicas,
-    assert_answers,
-    running,
-    stack_of,
-)
+from tests.support.replicas import Known, Stack, running
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def watch(stack: Stack) -> Iterator[Watch]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
+        yield Watch(stack.resources, instance)
 
 
-@pytest.fixture
-def live(stack: StackOfReplicas, adapters: Sequence[Known]) -> Known:
+@pytest.fixture(autouse=True)
+def live(stack: Stack) -> Known:
     """The adapter that is live; the only one that the replicas have."""
-    stage(stack.resources, adapters[0].source, "1")
-    promote(stack.resources, "1")
-    return adapters[0]
+    stack.stage(1)
+    stack.promote(1)
+    return stack.adapter(1)
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_promotion_whose_process_is_killed_is_finished_by_the_next_one(
-    stack: StackOfReplicas, live: Known, adapters: Sequence[Known], fresh: Answers, point: str
+    stack: Stack, point: str
 ) -> None:
-    stage(stack.resources, adapters[1].source, "2")
+    stack.stage(2)
     command = [sys.executable, "-m", "tests.support.interruptions", point]
     killed = subprocess.run(command, env={**os.environ, **stack.environment}, check=False)
     assert killed.returncode == -signal.SIGKILL
-    between = live if point in POINTS[:2] else adapters[1]
-    assert_answers(stack.resources.fleet, LIVE_SLOT, between, fresh, 0)
-    promote(stack.resources, "2")
+    stack.assert_answers(stack.adapter(1 if point in POINTS[:2] else 2), 0)
+    stack.promote(2)
     assert aliases(stack.resources) == {"live": 2, "previous": 1}
-    assert_answers(stack.resources.fleet, LIVE_SLOT, adapters[1], fresh, 1)
+    stack.assert_answers(stack.adapter(2), 1)
 
 
 @pytest.mark.parametrize("point", POINTS[:3])
 def test_a_promotion_whose_replica_is_killed_names_it_and_ends_well_after_its_restart(
-    stack: StackOfReplicas,
-    servers: Sequence[RunningServer],
-    live: Known,
-    adapters: Sequence[Known],
-    fresh: Answers,
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-    point: str,
+    stack: Stack, watch: Watch, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    stage(stack.resources, adapters[1].source, "2")
+    survivor, victim = stack.servers
+    stack.stage(2)
     with monkeypatch.context() as patch:
-        interrupt(point, servers[1].kill, patch.setattr)
-        with pytest.raises(LoraAssetsError, match=servers[1].url):
-            promote(stack.resources, "2")
-    alone = stack_of(Path(stack.environment["LORA_ASSETS_HOME"]), servers[:1]).resources
-    assert_answers(alone.fleet, LIVE_SLOT, adapters[1] if point == POINTS[2] else live, fresh, 0)
-    servers[1].start()
-    servers[1].await_health()
+        interrupt(point, victim.kill, patch.setattr)
+        with pytest.raises(LoraAssetsError, match=victim.url):
+            stack.promote(2)
+    stack.on(survivor).assert_answers(stack.adapter(2 if point == POINTS[2] else 1), 0)
+    victim.start()
+    victim.await_health()
     if point == POINTS[2]:
-        assert "promotion is under way" in Watch(stack.resources, instance).skipped()
-    promote(stack.resources, "2")
+        assert "promotion is under way" in watch.skipped()
+    stack.promote(2)
     assert aliases(stack.resources) == {"live": 2, "previous": 1}
-    assert_answers(stack.resources.fleet, LIVE_SLOT, adapters[1], fresh, 1)
+    stack.assert_answers(stack.adapter(2), 1)
     # The promotion brought what it promotes; a restarted replica lacks `previous` too.
-    assert f"{servers[1].url} serves nothing as " in Watch(stack.resources, instance).requested()
-    Watch(stack.resources, instance).repair()
-    assert "Every replica serves" in Watch(stack.resources, instance).skipped()
+    assert f"{victim.url} serves nothing as " in watch.requested()
+    watch.repair()
+    assert "Every replica serves" in watch.skipped()
 
 
 def test_a_replica_that_restarted_and_one_that_joins_serve_only_after_their_repair(
-    stack: StackOfReplicas,
-    servers: Sequence[RunningServer],
-    live: Known,
-    fresh: Answers,
-    instance: dg.DagsterInstance,
+    stack: Stack, watch: Watch, live: Known
 ) -> None:
     name = stack.resources.registry.aliases()["live"].serving_name
-    servers[1].kill()
-    servers[1].start()
-    with running(servers[0].options.adapters_dir) as third:
-        servers[1].await_health()
+    first, second = stack.servers
+    second.kill()
+    second.start()
+    with running(first.options.adapters_dir) as third:
+        second.await_health()
         third.await_health()
-        larger = stack_of(Path(stack.environment["LORA_ASSETS_HOME"]), [*servers, third]).resources
-        urls = [server.url for server in (*servers, third)]
-        held = larger.fleet.discover().serving(name)
+        larger = stack.on(first, second, third)
+        urls = [server.url for server in larger.servers]
+        held = larger.replicas().serving(name)
         assert held == {urls[0]: live.digest, urls[1]: None, urls[2]: None}
-        found = Watch(larger, instance).requested()
-        assert f"{urls[1]} serves nothing as {name}" in found
-        Watch(larger, instance).repair()
-        assert larger.fleet.discover().serving(name) == dict.fromkeys(urls, live.digest)
-        assert_answers(larger.fleet, LIVE_SLOT, live, fresh, 2)
-        assert "Every replica serves" in Watch(larger, instance).skipped()
+        watch = Watch(larger.resources, watch.instance)
+        assert f"{urls[1]} serves nothing as {name}" in watch.requested()
+        watch.repair()
+        assert larger.replicas().serving(name) == dict.fromkeys(urls, live.digest)
+        larger.assert_answers(live, 2)
+        assert "Every replica serves" in watch.skipped()
 
 
 def test_a_byte_that_changed_in_the_registry_or_on_the_way_is_refused(
-    stack: StackOfReplicas,
-    live: Known,
-    adapters: Sequence[Known],
-    fresh: Answers,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_the_way = stage(stack.resources, adapters[1].source, "2")
+    on_the_way = stack.stage(2)
     with monkeypatch.context() as patch:
         flip_a_byte(patch.setattr)
         with pytest.raises(LoraAssetsError, match=f"not {on_the_way.digest[:12]}"):
-            promote(stack.resources, "2")
-    promote(stack.resources, "2")
-    in_the_registry = stage(stack.resources, adapters[2].source, "3")
-    newest = max(tmp_path.glob(f"mlflow-artifacts/**/{WEIGHTS}"), key=lambda f: f.stat().st_mtime)
-    damage(newest)
+            stack.promote(2)
+    stack.promote(2)
+    in_the_registry = stack.stage(3)
+    weights = stack.home.glob(f"mlflow-artifacts/**/{WEIGHTS}")
+    damage(max(weights, key=lambda file: file.stat().st_mtime))
     with pytest.raises(LoraAssetsError, match=f"expected {in_the_registry.digest[:12]}"):
-        promote(stack.resources, "3")
-    assert_answers(stack.resources.fleet, LIVE_SLOT, adapters[1], fresh, 0)
+        stack.promote(3)
+    stack.assert_answers(stack.adapter(2), 0)
 
 
-def test_a_byte_that_changed_on_a_replica_is_found_and_mended(
-    stack: StackOfReplicas, live: Known, fresh: Answers, instance: dg.DagsterInstance
+def test_a_byte_that_changed_on_a_replica_is_found_and_repaired(
+    stack: Stack, watch: Watch, live: Known
 ) -> None:
-    fleet = stack.resources.fleet
-    damage(Path(fleet.adapters_dir) / live.digest / WEIGHTS)
-    assert f"expected {live.digest[:12]}" in Watch(stack.resources, instance).requested()
-    Watch(stack.resources, instance).repair()
-    assert fleet.discover().holds(live.digest)
-    assert_answers(fleet, LIVE_SLOT, live, fresh, 0)
+    damage(Path(stack.resources.fleet.adapters_dir) / live.digest / WEIGHTS)
+    assert f"expected {live.digest[:12]}" in watch.requested()
+    watch.repair()
+    assert stack.replicas().holds(live.digest)
+    stack.assert_answers(live, 0)

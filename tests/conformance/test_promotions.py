@@ -1,6 +1,7 @@
 """Whole promotions, with registry, verdicts and aliases, on real vLLM or the embedded server."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -14,16 +15,9 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
-from tests.support.promotions import aliases, promote, stage
+from tests.support.promotions import aliases
 from tests.support.records import passed_verdict
-from tests.support.replicas import (
-    Answers,
-    Known,
-    RunningServer,
-    StackOfReplicas,
-    assert_answers,
-    two_servers,
-)
+from tests.support.replicas import RunningServer, Stack, two_servers
 
 PROMOTIONS, CLIENTS = 20, 4
 PLACES = 64
@@ -39,80 +33,63 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[Runni
         yield started
 
 
-class StreamingClient:
-    """Asks the live slot again and again; keeps each prompt, the adapter's name and its answer."""
-
-    def __init__(self, url: str, number: int) -> None:
-        self.answers: list[tuple[int, str, str]] = []
-        self._url = f"{url}/v1/completions"
-        self._number = number
-
-    async def ask_until(self, ended: asyncio.Event) -> None:
-        async with httpx.AsyncClient(timeout=120) as client:
-            while not ended.is_set():
-                prompt = (len(self.answers) + self._number) % len(smoke.PROMPTS)
-                self.answers.append((prompt, *await self._ask(client, smoke.PROMPTS[prompt])))
-
-    async def _ask(self, client: httpx.AsyncClient, prompt: str) -> tuple[str, str]:
-        body = {
-            "model": LIVE_SLOT,
-            "prompt": prompt,
-            "max_tokens": 16,
-            "temperature": 0,
-            "stream": True,
-        }
-        text, names = "", set()
-        async with client.stream("POST", self._url, json=body) as reply:
-            assert reply.status_code == 200, await reply.aread()
-            async for line in reply.aiter_lines():
-                if line.startswith("data: {"):
-                    chunk = httpx.Response(200, content=line[6:]).json()
-                    assert "error" not in chunk, chunk
-                    names.add(chunk["model"])
-                    text += "".join(choice["text"] for choice in chunk["choices"])
-        (name,) = names
-        return name, text
+async def ask(client: httpx.AsyncClient, prompt: str) -> tuple[str, str]:
+    """Return the adapter's name and its answer, from a stream of the live slot."""
+    body = {"model": LIVE_SLOT, "prompt": prompt, "max_tokens": 16, "temperature": 0}
+    text, names = "", set()
+    async with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as reply:
+        assert reply.status_code == 200, await reply.aread()
+        async for line in reply.aiter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line.removeprefix("data: "))
+                assert "error" not in chunk, chunk
+                names.add(chunk["model"])
+                text += "".join(choice["text"] for choice in chunk["choices"])
+    (name,) = names
+    return name, text
 
 
 def test_clients_that_stream_through_twenty_promotions_see_no_error_and_no_third_adapter(
-    stack: StackOfReplicas, adapters: Sequence[Known], fresh: Answers
+    stack: Stack,
 ) -> None:
-    resources = stack.resources
     promoted: list[ModelVersion] = []
+    # Of each client its answers: the prompt's number, the adapter's name, the text.
+    seen: list[list[tuple[int, str, str]]] = [[] for _ in range(CLIENTS)]
 
     def promote_next() -> None:
-        data_version = str(len(promoted) + 1)
-        stage(resources, adapters[len(promoted) % len(adapters)].source, data_version)
-        promoted.append(promote(resources, data_version))
+        stack.stage(len(promoted) + 1)
+        promoted.append(stack.promote(len(promoted) + 1))
 
-    promote_next()
-    urls = [replica.url for replica in resources.fleet.discover().members]
-    clients = [StreamingClient(urls[n % len(urls)], n) for n in range(CLIENTS)]
+    async def ask_until(ended: asyncio.Event, number: int) -> None:
+        url = stack.servers[number % len(stack.servers)].url
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            while not ended.is_set():
+                prompt = (len(seen[number]) + number) % len(smoke.PROMPTS)
+                seen[number].append((prompt, *await ask(client, smoke.PROMPTS[prompt])))
 
     async def drive() -> None:
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            for client in clients:
-                group.create_task(client.ask_until(ended))
+            for number in range(CLIENTS):
+                group.create_task(ask_until(ended, number))
             for _ in range(PROMOTIONS):
                 await asyncio.to_thread(promote_next)
             ended.set()
 
+    promote_next()
     asyncio.run(drive())
-    assert aliases(resources) == {"live": PROMOTIONS + 1, "previous": PROMOTIONS}
+    assert aliases(stack.resources) == {"live": PROMOTIONS + 1, "previous": PROMOTIONS}
     order = [version.serving_name for version in promoted]
-    meant = {
-        version.serving_name: [answer.text for answer in fresh[known.name]]
-        for version in promoted
-        for known in adapters
-        if known.digest == version.digest
-    }
-    for client in clients:
-        for prompt, name, text in client.answers:
-            assert text == meant[name][prompt], (name, prompt)
-        seen = [order.index(name) for _, name, _ in client.answers]
-        assert seen == sorted(seen)
-    assert len({name for client in clients for _, name, _ in client.answers}) > PROMOTIONS // 2
+    assert [version.digest for version in promoted] == [
+        stack.adapter(number).digest for number in range(1, PROMOTIONS + 2)
+    ]
+    for answers in seen:
+        places = [order.index(name) for _, name, _ in answers]
+        assert places == sorted(places)
+        for place, (prompt, name, text) in zip(places, answers, strict=True):
+            meant = stack.fresh[stack.adapter(place + 1).name][prompt]
+            assert text == meant.text, (name, prompt)
+    assert len({name for answers in seen for _, name, _ in answers}) > PROMOTIONS // 2
 
 
 def at_once(environment: Mapping[str, str], *commands: str) -> Sequence[tuple[int, str]]:
@@ -132,44 +109,42 @@ def at_once(environment: Mapping[str, str], *commands: str) -> Sequence[tuple[in
 
 
 @pytest.mark.parametrize("second", ["promote", "rollback"])
-def test_two_promotions_at_once_end_in_one_state(
-    stack: StackOfReplicas, adapters: Sequence[Known], fresh: Answers, second: str
-) -> None:
+def test_two_promotions_at_once_end_in_one_state(stack: Stack, second: str) -> None:
     resources = stack.resources
     for number in (1, 2):
-        stage(resources, adapters[number].source, str(number))
-        promote(resources, str(number))
-    third = stage(resources, adapters[3].source, "3")
-    ensure_loaded(resources.registry, resources.fleet.discover(), third, resources.work_folder)
+        stack.stage(number)
+        stack.promote(number)
+    third = stack.stage(3)
+    ensure_loaded(resources.registry, stack.replicas(), third, resources.work_folder)
     place = CANDIDATE_SLOT, third.serving_name, third.digest
-    resources.fleet.discover().renew_slot(*place, smoke.PROMPTS)
+    stack.replicas().renew_slot(*place, smoke.PROMPTS)
     ended = at_once(stack.environment, "promote", second)
     # The later one may find that the earlier one has settled what it came for.
     assert 0 in [code for code, _ in ended]
     assert all(line.startswith("error: ") for code, line in ended if code), ended
     assert resources.registry.promotion() is None
     live = resources.registry.aliases()["live"]
-    (known,) = [known for known in adapters if known.digest == live.digest]
-    assert set(resources.fleet.discover().serving(LIVE_SLOT).values()) == {live.digest}
-    assert_answers(resources.fleet, LIVE_SLOT, known, fresh, 0)
+    (known,) = [known for known in stack.adapters if known.digest == live.digest]
+    assert set(stack.replicas().serving(LIVE_SLOT).values()) == {live.digest}
+    stack.assert_answers(known, 0)
     ((code, line),) = at_once(stack.environment, "status")
     assert code == 0, line
 
 
 def test_evidence_of_another_adapter_and_a_comparison_with_a_former_live_are_refused(
-    stack: StackOfReplicas, adapters: Sequence[Known], fresh: Answers
+    stack: Stack,
 ) -> None:
-    resources = stack.resources
-    stage(resources, adapters[0].source, "1")
-    first = promote(resources, "1")
-    third = stage(resources, adapters[2].source, "3")
-    resources.registry.store_verdict(third, passed_verdict("eval_gate", first, first))
+    registry = stack.resources.registry
+    stack.stage(1)
+    first = stack.promote(1)
+    third = stack.stage(3)
+    registry.store_verdict(third, passed_verdict("eval_gate", first, first))
     with pytest.raises(LoraAssetsError, match=f"eval_gate judged adapter {first.digest[:12]}"):
-        promote(resources, "3")
-    stage(resources, adapters[1].source, "2")
-    promote(resources, "2")
-    resources.registry.store_verdict(third, passed_verdict("eval_gate", third, first))
-    resources.registry.set_alias("staged", third)
+        stack.promote(3)
+    stack.stage(2)
+    stack.promote(2)
+    registry.store_verdict(third, passed_verdict("eval_gate", third, first))
+    registry.set_alias("staged", third)
     with pytest.raises(LoraAssetsError, match=f"compared with {first.digest[:12]}, but live is"):
-        promote(resources, "3")
-    assert_answers(resources.fleet, LIVE_SLOT, adapters[1], fresh, 1)
+        stack.promote(3)
+    stack.assert_answers(stack.adapter(2), 1)

@@ -7,6 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
+from lora_assets.settings import EMBEDDED_BASE_NAME
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
@@ -22,3 +23,10 @@ def save_adapter(folder: Path, config: LoraConfig, seed: int, std: float = 0.08)
     model.save_pretrained(folder)
     (folder / "README.md").unlink()
     return folder
+
+
+def save_standard_adapter(folder: Path, seed: int) -> Path:
+    """Save an adapter of the specification's standard profile."""
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=ATTENTION)
+    config.base_model_name_or_path = EMBEDDED_BASE_NAME
+    return save_adapter(folder, config, seed)

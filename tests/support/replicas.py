@@ -9,20 +9,24 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import psutil
 
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.server.options import ServerOptions
+from lora_assets.embedded.server.process import serve
 from lora_assets.embedded.vllm_server import vllm_command
 from lora_assets.gates import smoke
-from lora_assets.resources.fleet import Fleet
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.replica import Completion
-from lora_assets.serving.replicas import same_logprobs
+from lora_assets.serving.replicas import Replicas, same_logprobs
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
+from tests.support.promotions import promote, stage
 from tests.support.stack import free_port, stack_environment
 
 ADAPTERS = 6
@@ -53,11 +57,10 @@ class RunningServer:
 
     def start(self) -> None:
         python = os.environ.get("VLLM_PYTHON")
-        program = "lora_assets.embedded.server.process"
-        command: Sequence[str] = [sys.executable, "-m", program, self.options.model_dump_json()]
-        environment: Mapping[str, str] = os.environ
-        if python:
-            command, environment = vllm_command(python, self.options)
+        program = [sys.executable, "-m", serve.__module__, self.options.model_dump_json()]
+        command, environment = (
+            vllm_command(python, self.options) if python else (program, os.environ)
+        )
         with self.log.open("ab") as output:
             self.process = start_child(command, environment, output)
 
@@ -83,10 +86,9 @@ Answers = dict[str, list[Completion]]
 @contextmanager
 def running(folder: Path, **options: object) -> Iterator[RunningServer]:
     """A server on a free port that reads `folder`; healthy once `await_health` returns."""
-    told = ServerOptions.model_validate(
-        {"port": free_port(), "adapters_dir": folder, "max_loras": ADAPTERS, **options}
-    )
-    server = RunningServer(told, folder.parent / f"server-{told.port}.log")
+    defaults = {"port": free_port(), "adapters_dir": folder, "max_loras": ADAPTERS}
+    given = ServerOptions.model_validate({**defaults, **options})
+    server = RunningServer(given, folder.parent / f"server-{given.port}.log")
     server.start()
     try:
         yield server
@@ -104,36 +106,50 @@ def two_servers(folder: Path, **options: object) -> Iterator[Sequence[RunningSer
         yield started
 
 
-def fleet_of(servers: Sequence[RunningServer]) -> Fleet:
-    return Fleet(
-        vllm_url=servers[0].url,
-        replica_urls=[server.url for server in servers],
-        adapters_dir=str(servers[0].options.adapters_dir),
-        base_model=str(servers[0].options.base_model),
-        timeout=120,
-    )
-
-
-def assert_answers(fleet: Fleet, model: str, known: Known, fresh: Answers, prompt: int) -> None:
-    """Every replica answers as `model` what a fresh server with `known` alone answered."""
-    meant = fresh[known.name][prompt]
-    for replica in fleet.discover().members:
-        found = replica.complete(model, smoke.PROMPTS[prompt], 16)
-        assert same_logprobs(meant.logprobs, found.logprobs), (replica.url, model, known.name)
-
-
 @dataclass(frozen=True)
-class StackOfReplicas:
-    """A registry of its own over running servers, for this process and for commands."""
+class Stack:
+    """A registry of its own over running servers, for this process and for commands.
 
-    environment: Mapping[str, str]
-    resources: Resources
+    Data version n is that of the n-th adapter; after the last one comes the first again.
+    """
 
+    home: Path
+    servers: Sequence[RunningServer]
+    adapters: Sequence[Known]
+    fresh: Answers
 
-def stack_of(home: Path, servers: Sequence[RunningServer]) -> StackOfReplicas:
-    environment = {
-        **stack_environment(home, servers[0].options.port),
-        "VLLM_REPLICAS": ",".join(server.url for server in servers),
-        "ADAPTERS_DIR": str(servers[0].options.adapters_dir),
-    }
-    return StackOfReplicas(environment, make_resources(read_settings(environment)))
+    @property
+    def environment(self) -> Mapping[str, str]:
+        options = self.servers[0].options
+        return {
+            **stack_environment(self.home, options.port),
+            "VLLM_REPLICAS": ",".join(server.url for server in self.servers),
+            "ADAPTERS_DIR": str(options.adapters_dir),
+        }
+
+    @cached_property
+    def resources(self) -> Resources:
+        return make_resources(read_settings(self.environment))
+
+    def on(self, *servers: RunningServer) -> "Stack":
+        """Return the same stack over other servers."""
+        return replace(self, servers=servers)
+
+    def replicas(self) -> Replicas:
+        return self.resources.fleet.discover()
+
+    def adapter(self, number: int) -> Known:
+        return self.adapters[(number - 1) % len(self.adapters)]
+
+    def stage(self, number: int) -> ModelVersion:
+        return stage(self.resources, self.adapter(number).source, str(number))
+
+    def promote(self, number: int) -> ModelVersion:
+        return promote(self.resources, str(number))
+
+    def assert_answers(self, known: Known, prompt: int, model: str = LIVE_SLOT) -> None:
+        """Every replica answers as `model` what a fresh server with `known` alone answered."""
+        meant = self.fresh[known.name][prompt]
+        for replica in self.replicas().members:
+            answer = replica.complete(model, smoke.PROMPTS[prompt], 16)
+            assert same_logprobs(meant.logprobs, answer.logprobs), (replica.url, model, known.name)
