@@ -58,8 +58,13 @@ def repeats() -> Sequence[str]:
     return [" = ".join(same) for same in places.values() if len(same) > 1]
 
 
-def measure() -> Mapping[str, object]:
-    stand_ins, product, tests = (lines(f) for f in (PRODUCT / "embedded", PRODUCT, ROOT / "tests"))
+def measured() -> tuple[int, int, int]:
+    """Return the lines of the stand-ins, of the product with them, and of the tests."""
+    return lines(PRODUCT / "embedded"), lines(PRODUCT), lines(ROOT / "tests")
+
+
+def report() -> Mapping[str, object]:
+    stand_ins, product, tests = measured()
     return {
         "platform": product - stand_ins,
         "stand-ins": stand_ins,
@@ -75,9 +80,9 @@ def measure() -> Mapping[str, object]:
 
 
 if __name__ == "__main__":
-    measured = measure()
+    figures = report()
     if sys.argv[1:] == ["--json"]:
-        print(json.dumps(measured, indent=2))
+        print(json.dumps(figures, indent=2))
     else:
-        for name, value in measured.items():
+        for name, value in figures.items():
             print(f"{name:28}{len(value) if isinstance(value, list) else value}")

@@ -8,9 +8,12 @@ import pytest
 from tests.conftest import kinds
 from tests.house import graph
 from tests.house.rooms import FLOOR, PRODUCT, cycle, files, private_imports, upward
-from tests.house.size import largest, lines, measure
+from tests.house.size import largest, lines, measured
 
-PLATFORM, STAND_INS, TESTS_PER_PRODUCT, LARGEST, PRIVATE_IMPORTS = 8200, 2000, 1.43, 300, 4
+PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 7743, 2000, 300, 4
+TESTS, TESTS_PER_PRODUCT = 13097, 1.2
+"""Lines as they are now, to be lowered: to 7,000 for the platform, to 1.2 times the product for
+its tests."""
 UNNAMED = re.compile(r"utils?|helpers?|common|misc|base")
 
 
@@ -37,10 +40,10 @@ def test_what_dagster_keeps_private_is_imported_in_one_file_each_for_a_reason() 
 
 
 def test_the_package_and_its_tests_stay_small() -> None:
-    size = measure()
-    assert int(str(size["platform"])) <= PLATFORM
-    assert int(str(size["stand-ins"])) <= STAND_INS
-    assert float(str(size["tests per product"])) <= TESTS_PER_PRODUCT
+    stand_ins, product, tests = measured()
+    assert product - stand_ins <= PLATFORM
+    assert stand_ins <= STAND_INS
+    assert tests <= max(TESTS, TESTS_PER_PRODUCT * product)
     assert largest()[0] <= LARGEST, largest()
 
 
