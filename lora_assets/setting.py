@@ -12,16 +12,14 @@ class Setting:
     """A setting's variable, its default on each stack, and what follows from it.
 
     `gives` are the fields of resources that take its value, as "<resource>.<field>".
-    `option` is the command-line option that overrides it.
     """
 
-    help: str
     embedded: str
     cluster: str
     gives: tuple[str, ...]
-    option: str | None
     secret: bool
     variable: str = ""
+    help: str = ""
 
     def __call__(self, earlier: dict[str, Any]) -> str:
         """Return the default, given the settings declared before this one."""
@@ -33,18 +31,16 @@ class Setting:
 
 
 def setting(
-    help: str,
     default: str = "",
     *gives: str,
     cluster: str | None = None,
-    option: str | None = None,
     secret: bool = False,
     variable: str | None = None,
 ) -> Any:
     """Declare a setting; without `cluster` its default is the same on both stacks.
 
-    Its variable is its name in capitals, unless `variable` is given.
+    Its variable is its name in capitals, unless `variable` is given. Its help is the text below
+    the declaration.
     """
-    cluster = default if cluster is None else cluster
-    declared = Setting(help, default, cluster, gives, option, secret)
+    declared = Setting(default, default if cluster is None else cluster, gives, secret)
     return Field(default_factory=declared, validation_alias=variable)

@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Json,
     PositiveInt,
     ValidationError,
     ValidationInfo,
     field_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
 )
 
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
@@ -34,212 +30,139 @@ EMBEDDED_MLFLOW_UI = "http://127.0.0.1:5000"
 CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings. A default may depend on the settings declared before it."""
 
-    model_config = SettingsConfigDict(frozen=True, case_sensitive=True, alias_generator=str.upper)
+    model_config = ConfigDict(
+        frozen=True, validate_default=True, alias_generator=str.upper, use_attribute_docstrings=True
+    )
 
     stack: Literal["embedded", "cluster"] = setting(
-        "Whose defaults to take: `embedded` or `cluster`",
-        "embedded",
-        cluster="cluster",
-        variable="LORA_ASSETS_STACK",
+        "embedded", cluster="cluster", variable="LORA_ASSETS_STACK"
     )
-    home: Annotated[Path, BeforeValidator(lambda path: Path(path).absolute())] = setting(
-        "Folder of everything that is kept on this machine",
-        ".lora-assets",
-        variable="LORA_ASSETS_HOME",
+    """Whose defaults to take: `embedded` or `cluster`"""
+    home: Annotated[Path, AfterValidator(Path.absolute)] = setting(
+        ".lora-assets", variable="LORA_ASSETS_HOME"
     )
-    dagster_home: Path = setting(
-        "Dagster's folder; in the cluster it can be one with a dagster.yaml of its own",
-        "{home}/dagster",
-    )
-    model_name: str = setting(
-        "MLflow registered model name",
-        "mistral-7b-lora",
-        "registry.model_name",
-        option="model_name",
-    )
+    """Folder of everything that is kept on this machine"""
+    dagster_home: Path = setting("{home}/dagster")
+    """Dagster's folder; in the cluster it can be one with a dagster.yaml of its own"""
+    model_name: str = setting("mistral-7b-lora", "registry.model_name")
+    """MLflow registered model name"""
     mlflow_tracking_uri: str = setting(
-        "MLflow server URL",
         "sqlite:///{home}/mlflow.db",
         "registry.tracking_uri",
         "tracking.tracking_uri",
         cluster="http://mlflow.ai-platform:80",
-        option="mlflow_tracking_uri",
     )
-    mlflow_artifacts: str = setting(
-        "Where new MLflow experiments keep artifacts; empty: where the server says",
-        "{home_uri}/mlflow-artifacts",
-        "tracking.artifacts",
-        cluster="",
-    )
-    mlflow_ui_url: str = setting(
-        "MLflow's URL for a browser; empty: the tracking server, or where `make ui` serves it"
-    )
+    """MLflow server URL"""
+    mlflow_artifacts: str = setting("{home_uri}/mlflow-artifacts", "tracking.artifacts", cluster="")
+    """Where new MLflow experiments keep artifacts; empty: where the server says"""
+    mlflow_ui_url: str = setting()
+    """MLflow's URL for a browser; empty: the tracking server, or where `make ui` serves it"""
     s3_data_bucket: str = setting(
-        "Bucket for training and eval data",
-        "{home_uri}/bucket",
-        "data_bucket.uri",
-        "io_manager.uri",
-        cluster="s3://my-vllm-data",
-        option="s3_data_bucket",
+        "{home_uri}/bucket", "data_bucket.uri", "io_manager.uri", cluster="s3://my-vllm-data"
     )
+    """Bucket for training and eval data"""
     s3_endpoint_url: str = setting(
-        "URL of an S3 server; empty: AWS",
         "",
         "data_bucket.s3_endpoint_url",
         "io_manager.s3_endpoint_url",
         variable="AWS_ENDPOINT_URL_S3",
     )
+    """URL of an S3 server; empty: AWS"""
     base_model: str = setting(
-        "Base model: a folder, or a name on the Hugging Face hub",
         str(PACKAGED_BASE_MODEL),
         "trainer.base_model",
         "fleet.base_model",
         cluster=CLUSTER_BASE_MODEL,
     )
+    """Base model: a folder, or a name on the Hugging Face hub"""
     base_model_name: str = setting(
-        "Base model's name, as adapters and servers know it",
-        EMBEDDED_BASE_NAME,
-        "trainer.base_model_name",
-        cluster=CLUSTER_BASE_MODEL,
+        EMBEDDED_BASE_NAME, "trainer.base_model_name", cluster=CLUSTER_BASE_MODEL
     )
+    """Base model's name, as adapters and servers know it"""
     vllm_url: str = setting(
-        "vLLM server URL",
-        "http://127.0.0.1:8000",
-        "fleet.vllm_url",
-        cluster="http://vllm-service.ml-models:8000",
-        option="vllm_url",
+        "http://127.0.0.1:8000", "fleet.vllm_url", cluster="http://vllm-service.ml-models:8000"
     )
+    """vLLM server URL"""
     replica_urls: Annotated[
         list[str],
-        NoDecode,
         BeforeValidator(lambda urls: [url.strip() for url in urls.split(",") if url.strip()]),
-    ] = setting(
-        "URLs of the replicas, separated by commas",
-        "",
-        "fleet.replica_urls",
-        variable="VLLM_REPLICAS",
-    )
-    vllm_service: str = setting(
-        "`namespace/service` whose EndpointSlices name the replicas", "", "fleet.service"
-    )
-    vllm_pod_selector: str = setting(
-        "`namespace/labels` of the pods that are the replicas", "", "fleet.pod_selector"
-    )
-    vllm_deployment: str = setting(
-        "Kubernetes Deployment whose pods are the vLLM replicas; empty: `VLLM_URL` alone",
-        "",
-        "fleet.deployment",
-        cluster="vllm",
-        option="deployment",
-    )
-    vllm_namespace: str = setting(
-        "Kubernetes namespace of that Deployment",
-        "ml-models",
-        "fleet.namespace",
-        option="namespace",
-    )
-    vllm_container: str = setting(
-        "Container of vLLM in its pod; empty: the pod's default one", "", "fleet.container"
-    )
-    vllm_max_lora_rank: int = setting("vLLM's `--max-lora-rank`", "32", "fleet.max_lora_rank")
-    vllm_min_replicas: PositiveInt = setting(
-        "Fewest ready replicas with which anything is done", "1", "fleet.min_replicas"
-    )
-    vllm_python: str = setting(
-        "Python that has vLLM, to serve by it instead of the embedded server"
-    )
-    vllm_api_key: str = setting("vLLM's API key", "", "fleet.api_key", secret=True)
-    adapters_dir: str = setting(
-        "Folder of the adapters that a replica serves",
-        "{home}/adapters",
-        "fleet.adapters_dir",
-        cluster="/mnt/adapters",
-    )
-    live_slot: str = setting(
-        "Name that clients ask for: the live adapter", LIVE_SLOT, "fleet.live_slot"
-    )
-    candidate_slot: str = setting(
-        "Name by which the adapter under test is served", CANDIDATE_SLOT, "fleet.candidate_slot"
-    )
+    ] = setting("", "fleet.replica_urls", variable="VLLM_REPLICAS")
+    """URLs of the replicas, separated by commas"""
+    vllm_service: str = setting("", "fleet.service")
+    """`namespace/service` whose EndpointSlices name the replicas"""
+    vllm_pod_selector: str = setting("", "fleet.pod_selector")
+    """`namespace/labels` of the pods that are the replicas"""
+    vllm_deployment: str = setting("", "fleet.deployment", cluster="vllm")
+    """Kubernetes Deployment whose pods are the vLLM replicas; empty: `VLLM_URL` alone"""
+    vllm_namespace: str = setting("ml-models", "fleet.namespace")
+    """Kubernetes namespace of that Deployment"""
+    vllm_container: str = setting("", "fleet.container")
+    """Container of vLLM in its pod; empty: the pod's default one"""
+    vllm_max_lora_rank: int = setting("32", "fleet.max_lora_rank")
+    """vLLM's `--max-lora-rank`"""
+    vllm_min_replicas: PositiveInt = setting("1", "fleet.min_replicas")
+    """Fewest ready replicas with which anything is done"""
+    vllm_python: str = setting()
+    """Python that has vLLM, to serve by it instead of the embedded server"""
+    vllm_api_key: str = setting("", "fleet.api_key", secret=True)
+    """vLLM's API key"""
+    adapters_dir: str = setting("{home}/adapters", "fleet.adapters_dir", cluster="/mnt/adapters")
+    """Folder of the adapters that a replica serves"""
+    live_slot: str = setting(LIVE_SLOT, "fleet.live_slot")
+    """Name that clients ask for: the live adapter"""
+    candidate_slot: str = setting(CANDIDATE_SLOT, "fleet.candidate_slot")
+    """Name by which the adapter under test is served"""
     judge_url: str = setting(
-        "Judge URL",
         "http://127.0.0.1:{judge_port}/judge",
         "judge.judge_url",
         cluster="http://judge-vllm-service.ml-models:8000",
-        option="judge_url",
     )
-    judge_model: str = setting(
-        "Judge model name (empty: auto-detect)", "", "judge.judge_model", option="judge_model"
-    )
-    judge_api_key: str = setting("Judge's API key", "", "judge.api_key", secret=True)
+    """Judge URL"""
+    judge_model: str = setting("", "judge.judge_model")
+    """Judge model name (empty: auto-detect)"""
+    judge_api_key: str = setting("", "judge.api_key", secret=True)
+    """Judge's API key"""
     prometheus_url: str = setting(
-        "Prometheus URL (empty: each replica's /metrics)",
         "",
         "server_metrics.prometheus_url",
         cluster="http://monitoring-kube-prometheus-prometheus.ai-platform:9090",
-        option="prometheus_url",
     )
-    dagster_url: str = setting("Dagster whose runs the stages are; empty: they run in this process")
-    dagster_ui_url: str = setting(
-        "Dagster's URL for a browser; empty: `DAGSTER_URL`", "", "webhook.ui_url"
-    )
-    request: str = setting(
-        "A name of the caller's for what it asks of `DAGSTER_URL`; "
-        "the same name again follows the same run",
-        variable="LORA_ASSETS_REQUEST",
-    )
-    argo_workflow: str = setting(
-        "`namespace/name` of the Argo workflow behind a command, for its runs' tags and pages",
-        variable="LORA_ASSETS_ARGO_WORKFLOW",
-    )
+    """Prometheus URL (empty: each replica's /metrics)"""
+    dagster_url: str = setting()
+    """Dagster whose runs the stages are; empty: they run in this process"""
+    dagster_ui_url: str = setting("", "webhook.ui_url")
+    """Dagster's URL for a browser; empty: `DAGSTER_URL`"""
+    request: str = setting(variable="LORA_ASSETS_REQUEST")
+    """The caller's name for a run on `DAGSTER_URL`; the same name again follows the same run"""
+    argo_workflow: str = setting(variable="LORA_ASSETS_ARGO_WORKFLOW")
+    """`namespace/name` of the Argo workflow behind a command, for its runs' tags and pages"""
     outputs: Annotated[Path | None, BeforeValidator(lambda folder: folder or None)] = setting(
-        "Folder for the files `run-id`, `data-version`, `model-version`, `digest`, `result`",
-        variable="LORA_ASSETS_OUTPUTS",
+        variable="LORA_ASSETS_OUTPUTS"
     )
-    executor: Executor = setting(
-        "Where steps run: `in_process`, `multiprocess` or `k8s_job` (docs/kubernetes.md)",
-        "in_process",
-        variable="LORA_ASSETS_EXECUTOR",
-    )
-    step_pods: Json[dict[str, Any]] = setting(
-        "What differs in the steps' pods, as JSON", "{{}}", variable="LORA_ASSETS_STEP_PODS"
-    )
-    promotion: Literal["manual", "automatic"] = setting(
-        "Who promotes: `manual` or `automatic`", "manual", variable="LORA_ASSETS_PROMOTION"
-    )
-    webhook: str = setting(
-        "Slack-compatible URL for notices; empty: none are sent",
-        "",
-        "webhook.url",
-        secret=True,
-        variable="LORA_ASSETS_WEBHOOK",
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take only what `read_settings` read."""
-        return (init_settings,)
+    """Folder for the files `run-id`, `data-version`, `model-version`, `digest`, `result`"""
+    executor: Executor = setting("in_process", variable="LORA_ASSETS_EXECUTOR")
+    """Where steps run: `in_process`, `multiprocess` or `k8s_job` (docs/kubernetes.md)"""
+    step_pods: Json[dict[str, Any]] = setting("{{}}", variable="LORA_ASSETS_STEP_PODS")
+    """What differs in the steps' pods, as JSON"""
+    promotion: Literal["manual", "automatic"] = setting("manual", variable="LORA_ASSETS_PROMOTION")
+    """Who promotes: `manual` or `automatic`"""
+    webhook: str = setting("", "webhook.url", secret=True, variable="LORA_ASSETS_WEBHOOK")
+    """Slack-compatible URL for notices; empty: none are sent"""
 
     @field_validator("dagster_home")
     @classmethod
     def _own_dagster_home(cls, folder: Path, info: ValidationInfo) -> Path:
-        is_given = info.data["stack"] == "cluster" and folder != Path()
-        return folder.absolute() if is_given else Path(info.data["home"]) / "dagster"
+        # A setting that is refused is missing here.
+        is_given = info.data.get("stack") == "cluster" and folder != Path()
+        return folder.absolute() if is_given else info.data.get("home", folder) / "dagster"
 
     @field_validator("dagster_ui_url")
     @classmethod
     def _dagster_for_a_browser(cls, url: str, info: ValidationInfo) -> str:
-        return url or str(info.data["dagster_url"])
+        return url or info.data.get("dagster_url", url)
 
     @property
     def embedded(self) -> bool:
@@ -259,7 +182,9 @@ class Settings(BaseSettings):
 
 
 SETTINGS: Mapping[str, Setting] = {
-    name: replace(field.default_factory, variable=str(field.validation_alias))
+    name: replace(
+        field.default_factory, variable=str(field.validation_alias), help=str(field.description)
+    )
     for name, field in Settings.model_fields.items()
     if isinstance(field.default_factory, Setting)
 }
@@ -270,10 +195,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
 
     Raises LoraAssetsError for a variable whose value is not possible.
     """
-    source = EnvSettingsSource(Settings)
-    source.env_vars = environ
     try:
-        return Settings(**source())
+        return Settings.model_validate(dict(environ))
     except ValidationError as error:
         variable = str(error.errors()[0]["loc"][0])
         raise LoraAssetsError(

@@ -25,12 +25,9 @@ def secrets_by_name(settings: Settings) -> Settings:
 
     Dagster's UI shows how resources are configured.
     """
-    secrets = {
-        name: dg.EnvVar(setting.variable)
-        for name, setting in SETTINGS.items()
-        if setting.secret and getattr(settings, name)
-    }
-    return settings.model_copy(update=secrets)
+    secrets = [name for name, setting in SETTINGS.items() if setting.secret]
+    variables = {n: dg.EnvVar(SETTINGS[n].variable) for n in secrets if getattr(settings, n)}
+    return settings.model_copy(update=variables)
 
 
 @dataclass(frozen=True)

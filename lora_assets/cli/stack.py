@@ -16,8 +16,13 @@ from lora_assets.stack_resources import make_resources
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_ONE_NAME = (
+    *("model_name", "mlflow_tracking_uri", "s3_data_bucket", "vllm_url"),
+    *("judge_url", "judge_model", "prometheus_url"),
+)
 OPTIONS: Mapping[str, str] = {
-    setting.option: name for name, setting in SETTINGS.items() if setting.option
+    **{name: name for name in _ONE_NAME},
+    **{"deployment": "vllm_deployment", "namespace": "vllm_namespace"},
 }
 """Each option that says where something is, with the setting that it overrides."""
 
