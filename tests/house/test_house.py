@@ -10,10 +10,10 @@ from tests.house import graph
 from tests.house.rooms import FLOOR, PRODUCT, cycle, files, private_imports, upward
 from tests.house.size import largest, lines, measured
 
-PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 7743, 2000, 300, 4
-TESTS, TESTS_PER_PRODUCT = 13097, 1.2
+PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 7679, 2000, 300, 4
+TESTS, TESTS_PER_PRODUCT = 12972, 1.2
 """Lines as they are now, to be lowered: to 7,000 for the platform, to 1.2 times the product for
-its tests."""
+its tests. As a share alone, the tests would break it whenever the product becomes smaller."""
 UNNAMED = re.compile(r"utils?|helpers?|common|misc|base")
 
 
