@@ -30,6 +30,7 @@ def options() -> list[Sequence[str]]:
     return [server["command"][2:], judge["args"], large]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif("VLLM_PYTHON" not in os.environ, reason="for real vLLM: make test-vllm")
 def test_vllm_takes_every_option_of_the_manifests() -> None:
     command = [os.environ["VLLM_PYTHON"], "-c", PARSE, json.dumps(options())]
