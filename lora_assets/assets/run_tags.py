@@ -10,6 +10,12 @@ WHY = "lora_assets/why"
 ARGO_WORKFLOW = "lora_assets/argo_workflow"
 """The Argo workflow that launched the run: its URL, or its name."""
 
+WORKFLOW_ENDS = "adapter"
+"""The asset on whose partitions a workflow's end is an observation. A run that has ended takes no
+more tags, and `training_data` is observed when the sensor is switched on."""
+
+_ENDED = "Ended: Argo workflow "
+
 PASSED_OVER: Mapping[str, str] = {"lora_assets/not_promoted": "overtaken"}
 """Of a run that did not promote its version, since live had overtaken it."""
 
@@ -20,6 +26,17 @@ AHEAD_OF_TRAINING: Mapping[str, str] = {"dagster/priority": "1"}
 def launch_tags(why: str, argo_workflow: str) -> Mapping[str, str]:
     """Return the tags of a run that a command launches; `argo_workflow` may be empty."""
     return {WHY: why, **({ARGO_WORKFLOW: argo_workflow} if argo_workflow else {})}
+
+
+def workflow_end(workflow: str) -> str:
+    """Return the text of the observation that a workflow has ended."""
+    return f"{_ENDED}{workflow}"
+
+
+def ended_workflow(observation: str | None) -> str | None:
+    """Return the workflow whose end an observation's text reports; None for another text."""
+    text = observation or ""
+    return text.removeprefix(_ENDED) if text.startswith(_ENDED) else None
 
 
 def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:

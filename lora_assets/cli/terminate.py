@@ -1,11 +1,12 @@
-"""terminate: end the runs that a stopped workflow left in Dagster."""
+"""terminate: end the runs that a workflow left in Dagster, and report that it has ended."""
 
 import time
 
 import click
 
-from lora_assets.assets.run_tags import ARGO_WORKFLOW
+from lora_assets.assets.run_tags import ARGO_WORKFLOW, WORKFLOW_ENDS, workflow_end
 from lora_assets.errors import ConnectionLost, LoraAssetsError
+from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.remote.run import RemoteRun
 from lora_assets.remote.webserver import PAUSES, DagsterWebserver
 from lora_assets.settings import read_settings
@@ -13,11 +14,12 @@ from lora_assets.settings import read_settings
 
 @click.command()
 def terminate() -> None:
-    """Terminate the runs of LORA_ASSETS_ARGO_WORKFLOW.
+    """Terminate the runs of LORA_ASSETS_ARGO_WORKFLOW, and report that it has ended.
 
     The workflow's exit handler runs this: a stop may come between two attempts of a step, when no
-    step is there to do it. It waits for a Dagster that can't be reached, since Argo retries
-    nothing once a workflow was stopped.
+    step is there to do it. Until the end is reported, the sensor `new_data_versions` leaves the
+    workflow's data versions to it. This waits for a Dagster that can't be reached, since Argo
+    retries nothing once a workflow was stopped.
     """
     settings = read_settings()
     if not settings.dagster_url or not settings.argo_workflow:
@@ -26,10 +28,15 @@ def terminate() -> None:
             "Set LORA_ASSETS_ARGO_WORKFLOW and DAGSTER_URL.",
         )
     dagster = DagsterWebserver(settings.dagster_url, settings.dagster_ui_url)
-    runs = RemoteRun(dagster, {ARGO_WORKFLOW: settings.argo_workflow}, click.echo)
+    tags = {ARGO_WORKFLOW: settings.argo_workflow}
+    runs = RemoteRun(dagster, tags, click.echo)
     while True:
         try:
             click.echo(runs.terminate())
+            versions = {run.tags[PARTITION_TAG] for run in dagster.runs(tags)}
+            if versions:
+                end = workflow_end(settings.argo_workflow)
+                dagster.observe(WORKFLOW_ENDS, sorted(versions), end)
             return
         except ConnectionLost as error:
             click.echo(str(error), err=True)

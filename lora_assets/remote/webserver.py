@@ -169,6 +169,16 @@ class DagsterWebserver:
             policy="MARK_AS_CANCELED_IMMEDIATELY" if at_once else "SAFE_TERMINATE",
         )
 
+    def observe(self, asset: str, partitions: Sequence[str], text: str) -> None:
+        """Record an observation of these partitions of an asset, outside of any run."""
+        observation = {
+            "eventType": "ASSET_OBSERVATION",
+            "assetKey": {"path": [asset]},
+            "partitionKeys": list(partitions),
+            "description": text,
+        }
+        self._answer("reportRunlessAssetEvents", observation=observation)
+
     def _answer(
         self,
         operation: str,

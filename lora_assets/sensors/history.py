@@ -1,6 +1,7 @@
 """Dagster's history of all data versions, in a few queries however many there are."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from time import time
 
 import dagster as dg
@@ -9,7 +10,18 @@ import dagster as dg
 # were. dagster#26731, which would have begun a public API for backfills, was closed.
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from lora_assets.assets.run_tags import PASSED_OVER
+from lora_assets.assets.run_tags import (
+    ARGO_WORKFLOW,
+    PASSED_OVER,
+    WORKFLOW_ENDS,
+    ended_workflow,
+)
+from lora_assets.automation.argo_workflows import (
+    SECONDS_WITHOUT_A_RUN,
+    WorkflowEnd,
+    WorkflowRun,
+    owners,
+)
 from lora_assets.automation.next_run import CAUSE_TAG, Attempts
 from lora_assets.lifecycle import STAGES
 from lora_assets.records.progress import BACKFILL_TAG, PARTITION_TAG, Progress
@@ -59,6 +71,39 @@ def backfilled(
             targets = data.target_subset.partitions_subsets_by_asset_key.values()
             versions |= {key for target in targets for key in target.get_partition_keys()}
     return versions
+
+
+def of_workflows(instance: dg.DagsterInstance) -> Mapping[str, str]:
+    """Return the data versions that an Argo workflow still works on, with the workflow."""
+    now = time()
+    recent = datetime.fromtimestamp(now - SECONDS_WITHOUT_A_RUN, UTC)
+    runs = [
+        WorkflowRun(
+            data_version=tags[PARTITION_TAG],
+            workflow=tags[ARGO_WORKFLOW],
+            created=record.create_timestamp.timestamp(),
+            updated=record.update_timestamp.timestamp(),
+        )
+        for record in instance.get_run_records(dg.RunsFilter(updated_after=recent))
+        if {ARGO_WORKFLOW, PARTITION_TAG} <= (tags := record.dagster_run.tags).keys()
+    ]
+    if not runs:
+        return {}
+    observed = instance.fetch_observations(
+        dg.AssetRecordsFilter(
+            asset_key=dg.AssetKey(WORKFLOW_ENDS),
+            asset_partitions=sorted({run.data_version for run in runs}),
+            after_timestamp=min(run.created for run in runs),
+        ),
+        limit=1000,
+    )
+    ends = [
+        WorkflowEnd(data_version=str(record.partition_key), workflow=workflow, at=record.timestamp)
+        for record in observed.records
+        if (seen := record.asset_observation) is not None
+        and (workflow := ended_workflow(seen.description)) is not None
+    ]
+    return owners(runs, ends, now)
 
 
 def read_progress(

@@ -59,6 +59,8 @@ def new_data_versions(
     runs = history.unfinished_runs(context.instance)
     taken = {tags[PARTITION_TAG] for tags in runs if PARTITION_TAG in tags}
     taken |= history.backfilled(context.instance, context.repository_def)
+    of_workflows = history.of_workflows(context.instance)
+    taken |= of_workflows.keys()
     progress = history.read_progress(context.instance, versions)
     free = [each for each in progress if each.data_version not in taken]
     wanted = _wanted(context.instance, free, registry, automation.automatic_promotion)
@@ -76,7 +78,7 @@ def new_data_versions(
     ]
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else _summary(progress, len(taken), held),
+        skip_reason=None if requests else _summary(progress, len(taken), of_workflows, held),
         dynamic_partitions_requests=partitions,
     )
 
@@ -138,8 +140,14 @@ def _request(run: NextRun, launched: int) -> dg.RunRequest:
     )
 
 
-def _summary(progress: Sequence[Progress], running: int, held: Mapping[str, str | None]) -> str:
+def _summary(
+    progress: Sequence[Progress],
+    running: int,
+    of_workflows: Mapping[str, str],
+    held: Mapping[str, str | None],
+) -> str:
     stopped = sum(next_run.stopped_by(each) is not None for each in progress)
-    waits = [f"{version} {reason}" for version, reason in held.items() if reason is not None]
+    waits = [f"{version} is left to {workflow}" for version, workflow in of_workflows.items()]
+    waits += [f"{version} {reason}" for version, reason in held.items() if reason is not None]
     counts = f"{len(progress)} data versions: {running} under way, {stopped} stopped by a gate"
     return "; ".join([counts, *waits[:SHOWN_WAITING]])

@@ -109,7 +109,7 @@ def test_a_step_that_is_stopped_before_it_knows_its_run_terminates_it(
     assert stages.statuses() == ["CANCELED"]
 
 
-def test_what_a_stopped_workflow_left_running_is_terminated_once_dagster_answers(
+def test_what_a_stopped_workflow_left_is_terminated_and_its_end_reported_once_dagster_answers(
     stages: Stages,
 ) -> None:
     network = FlakyNetwork(stages.dagster.url, down=True)
@@ -118,13 +118,15 @@ def test_what_a_stopped_workflow_left_running_is_terminated_once_dagster_answers
         for each in (stages, other):
             of_workflow = {"LORA_ASSETS_ARGO_WORKFLOW": f"ml/{each.request}"}
             each.start_queued(*TRAIN, **of_workflow).process.kill()
-        workflow = {"LORA_ASSETS_ARGO_WORKFLOW": f"ml/{stages.request}", "LORA_ASSETS_REQUEST": ""}
+        request = stages.request
+        workflow = {"LORA_ASSETS_ARGO_WORKFLOW": f"ml/{request}", "LORA_ASSETS_REQUEST": ""}
         handler = stages.start("terminate", url=url, **workflow)
         handler.read_until(f"The connection to Dagster at {url} is lost")
         network.down = False
         code, _ = handler.end()
         assert code == 0
         assert stages.statuses() == ["CANCELED"]
+        assert stages.dagster.observed("adapter") == {"1": f"Ended: Argo workflow ml/{request}"}
         (left,) = other.runs()
         assert not left.ended
         # While it is queued: a run that is just starting is not to be terminated.

@@ -8,7 +8,13 @@ import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
 
-from lora_assets.assets.run_tags import PASSED_OVER
+from lora_assets.assets.run_tags import (
+    ARGO_WORKFLOW,
+    PASSED_OVER,
+    WORKFLOW_ENDS,
+    workflow_end,
+)
+from lora_assets.automation.argo_workflows import SECONDS_WITHOUT_A_RUN
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.lifecycle import STAGES
 from lora_assets.local.dead_processes import PROCESS_TAG, this_process
@@ -93,6 +99,24 @@ def test_a_version_with_a_run_under_way_is_left_alone(on: Automated) -> None:
         assert on.wanted() == {}
     report(on, run, "SUCCESS")
     assert "1 waits" in on.reason()
+
+
+def test_between_two_steps_a_version_is_left_to_its_workflow_until_that_ends_or_falls_silent(
+    on: Automated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on.put("1", "2")
+    ended = dg.DagsterRunStatus.SUCCESS
+    for version in ("1", "2"):
+        on.run(version, status=ended, tags={ARGO_WORKFLOW: f"ml/train-{version}"})
+    on.make("1", *TRAIN)
+    assert "2 is left to ml/train-2; 1 is left to ml/train-1" in on.reason()
+    for workflow in ("ml/other", "ml/train-1"):
+        assert on.wanted() == {}
+        end = dg.AssetObservation(WORKFLOW_ENDS, partition="1", description=workflow_end(workflow))
+        on.instance.report_runless_asset_event(end)
+    assert on.wanted() == {"1": SERVE}
+    monkeypatch.setattr(history, "time", lambda: time() + SECONDS_WITHOUT_A_RUN)
+    assert on.wanted() == {"1": SERVE, "2": TRAIN}
 
 
 def report(on: Automated, run: dg.DagsterRun, event: str) -> None:

@@ -51,6 +51,15 @@ class RemoteDagster:
         events = self.webserver.events(run_id, None).events
         return [event for event in events if event.kind == kind]
 
+    def observed(self, asset: str) -> dict[str, str]:
+        """Return the newest observation's text of each partition of an asset."""
+        seen = "... on Asset { assetObservations { partition description timestamp } }"
+        key = f'assetKey: {{path: ["{asset}"]}}'
+        answer = self.ask(f"{{ assetOrError({key}) {{ __typename {seen} }} }}")
+        observations = answer["assetOrError"]["assetObservations"]
+        oldest_first = sorted(observations, key=lambda each: float(each["timestamp"]))
+        return {each["partition"]: each["description"] for each in oldest_first}
+
     def ask(self, document: str) -> Any:
         reply = httpx.post(f"{self.url}/graphql", json={"query": document}, timeout=60)
         return reply.json()["data"]

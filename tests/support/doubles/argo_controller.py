@@ -129,7 +129,12 @@ class ArgoWorkflow:
             for step, child in zip(group, children, strict=True):
                 prefix = f"steps.{step['name']}.outputs.parameters"
                 outputs |= {f"{prefix}.{name}": value for name, value in child.outputs.items()}
-            failed = [child for child in children if child.phase in ("Failed", "Error")]
+            failed = [
+                child
+                for step, child in zip(group, children, strict=True)
+                if child.phase in ("Failed", "Error")
+                and not step.get("continueOn", {}).get(child.phase.lower())
+            ]
             if failed:
                 return node.ended("Failed", f"child '{failed[0].name}' failed")
         for output in template.get("outputs", {}).get("parameters", []):
