@@ -27,7 +27,13 @@ class Setting:
         home: Path | None = earlier.get("home")
         # vLLM has no judge beside it, as the embedded server has.
         judge_port = 8001 if earlier.get("vllm_python") else 8000
-        return default.format(home=home, home_uri=home and home.as_uri(), judge_port=judge_port)
+        bucket = earlier.get("s3_data_bucket")
+        return default.format(
+            home=home,
+            home_uri=home and home.as_uri(),
+            judge_port=judge_port,
+            s3_data_bucket=bucket,
+        )
 
 
 def setting(

@@ -61,9 +61,11 @@ class Settings(BaseModel):
     mlflow_ui_url: str = setting()
     """MLflow's URL for a browser; empty: the tracking server, or where `make ui` serves it"""
     s3_data_bucket: str = setting(
-        "{home_uri}/bucket", "data_bucket.uri", "io_manager.uri", cluster="s3://my-vllm-data"
+        "{home_uri}/bucket", "data_bucket.uri", cluster="s3://my-vllm-data"
     )
     """Bucket for training and eval data"""
+    records_bucket: str = setting("{s3_data_bucket}", "io_manager.uri")
+    """Bucket for what the assets of one run leave to the next"""
     s3_endpoint_url: str = setting(
         "",
         "data_bucket.s3_endpoint_url",

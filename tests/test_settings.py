@@ -41,6 +41,8 @@ def test_links_lead_to_the_tracking_server_unless_it_is_seen_from_elsewhere(
         ({"VLLM_PYTHON": "/v"}, "judge_url", "http://127.0.0.1:8001/judge"),
         ({"VLLM_REPLICAS": "http://a, http://b/,"}, "replica_urls", ["http://a", "http://b/"]),
         ({"LORA_ASSETS_OUTPUTS": ""}, "outputs", None),
+        ({"S3_DATA_BUCKET": "s3://a"}, "records_bucket", "s3://a"),
+        ({"S3_DATA_BUCKET": "s3://a", "RECORDS_BUCKET": "s3://b"}, "records_bucket", "s3://b"),
         (CLUSTER | {"VLLM_DEPLOYMENT": ""}, "vllm_deployment", ""),
     ],
 )
@@ -81,5 +83,5 @@ def shown(default: str) -> str:
     """A default as the README has it, which names no folder of this machine."""
     text = default.replace(str(PACKAGED_BASE_MODEL), "<the package>/embedded/base_model")
     text = re.sub(r"\{home(_uri)?\}", "<home>", text)
-    text = text.format(judge_port=8000)
+    text = text.format(judge_port=8000, s3_data_bucket="<S3_DATA_BUCKET>")
     return f"`{text}`" if text else ""

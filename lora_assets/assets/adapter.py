@@ -26,7 +26,7 @@ from lora_assets.records.training import (
 )
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.registry import ARTIFACT
-from lora_assets.resources.tracking import TrackedRun, Tracking
+from lora_assets.resources.tracking import DATA_SOURCE, TrackedRun, Tracking
 from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
@@ -86,7 +86,9 @@ def adapter(
     as long as its bytes are what they were.
     """
     parameters = trainer.parameters(config.overrides())
-    splits = data_bucket.read_unchanged(training_data)
+    splits = data_bucket.read_unchanged(
+        training_data.data_version, training_data.digest, training_data.source
+    )
     sound = data_is_sound(training_data, splits, now())
     require_passed(sound, "data_is_sound", training_data.digest, training_data.data_version)
     work = work_folder.keyed(
@@ -102,7 +104,7 @@ def adapter(
     if finished is not None and (before := _kept(context, tracking, finished)) is not None:
         _show(context, before, logged, tracking)
         return before
-    tags = {**version, "data.source": training_data.source}
+    tags = {**version, DATA_SOURCE: training_data.source}
     name = f"data-v{training_data.data_version}-{parameters.lora_config}"
     with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
         run.parameters(logged)

@@ -74,7 +74,7 @@ def prepare(
     """Put both adapters in their slots, for a candidate that passed the gate `after`."""
     verdict = registry.verdicts(candidate).get(after)
     require_passed(verdict, after, candidate.digest, candidate.data_version)
-    rows = data_bucket.read_unchanged(data)["eval"]
+    rows = data_bucket.read_unchanged(data.data_version, data.digest, data.source)["eval"]
     slot = config.candidate_adapter or fleet.candidate_slot
     live_slot = config.live_adapter or fleet.live_slot
     replicas = fleet.discover()

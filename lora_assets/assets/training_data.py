@@ -26,5 +26,7 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
 @dg.asset_check(**GATE, asset=training_data, op_tags=step_pod("download-data"))
 def data_is_sound(training_data: TrainingData, data_bucket: DataBucket) -> dg.AssetCheckResult:
     """Rows and negatives in every split, and no row twice."""
-    splits = data_bucket.read_unchanged(training_data)
+    splits = data_bucket.read_unchanged(
+        training_data.data_version, training_data.digest, training_data.source
+    )
     return check_result(decide(training_data, splits, now()))

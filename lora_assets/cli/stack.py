@@ -47,10 +47,18 @@ class Stack:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.given = {name: options[name] for name in OPTIONS if options.get(name) is not None}
         given = {OPTIONS[name]: value for name, value in self.given.items()}
+        environment = read_settings()
+        self._configured: Mapping[str, str] = {
+            name: getattr(environment, OPTIONS[name]) for name in OPTIONS
+        }
         # What a command runs itself, it runs in its own process.
-        self.settings = read_settings().model_copy(update={**given, "executor": "in_process"})
+        self.settings = environment.model_copy(update={**given, "executor": "in_process"})
         self.resources = make_resources(self.settings)
         _create_database(self.resources.registry)
+
+    def names_another(self, option: str) -> bool:
+        """Return whether an option was given that differs from the environment's setting."""
+        return option in self.given and self.given[option] != self._configured[option]
 
     def open_instance(self) -> DagsterInstance:
         """Return Dagster's storage for runs in this process."""

@@ -144,15 +144,15 @@ def _promote(stack: Stack, step: str | None, config: Mapping[str, Any]) -> None:
 
 
 def _on_its_data(stack: Stack, source: str, ops: Mapping[str, Mapping[str, Any]]) -> Work:
-    """Work on an adapter and its data; refused when the data is not what it was trained on."""
+    """Work on an adapter and its data; refused when the data is not what it was trained on.
+
+    Data come from where the adapter's did, or from the bucket that is named for them.
+    """
     version = stack.resources.registry.resolve(source)
-    data, _ = stack.resources.data_bucket.read(version.data_version)
-    if data.digest != version.data_digest:
-        raise LoraAssetsError(
-            f"Data version {version.data_version} has changed: digest {data.digest[:12]}, "
-            f"version {version.version} was trained on {version.data_digest[:12]}",
-            "A data version is immutable; restore it, or train on the new data as a new version.",
-        )
+    bucket, trained_on = stack.resources.data_bucket, ""
+    if not stack.names_another("s3_data_bucket"):
+        trained_on = stack.resources.registry.tracking.data_source(version.run_id)
+    bucket.read_unchanged(version.data_version, version.data_digest, trained_on)
     return Work(data_version=version.data_version, ops=ops, version=version)
 
 

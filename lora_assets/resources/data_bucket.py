@@ -63,13 +63,30 @@ class DataBucket(dg.ConfigurableResource[Any]):
         data = TrainingData(data_version=data_version, digest=digest, source=source, splits=counts)
         return data, splits
 
-    def read_unchanged(self, data: TrainingData) -> Mapping[SplitName, Sequence[Row]]:
-        """Return the rows of a data version that was read before; refuse changed bytes."""
-        now, splits = self.read(data.data_version)
-        if now.digest != data.digest:
+    def read_unchanged(
+        self, data_version: str, digest: str, source: str
+    ) -> Mapping[SplitName, Sequence[Row]]:
+        """Return the rows of a data version that was read before; refuse changed bytes.
+
+        They are read where they were then, in the folder `source`, whichever bucket a run is
+        given now. This bucket is the second place to look, since buckets move.
+        """
+        before, folder, rest = source.rpartition(f"/{PROCESSED}/{data_version}")
+        here, faults = self.uri.rstrip("/"), []
+        for uri in dict.fromkeys((before, here) if folder and not rest else (here,)):
+            bucket = DataBucket(uri=uri, s3_endpoint_url=self.s3_endpoint_url)
+            try:
+                return bucket._same(data_version, digest)
+            except LoraAssetsError as error:
+                faults.append(error)
+        raise faults[0]
+
+    def _same(self, data_version: str, digest: str) -> Mapping[SplitName, Sequence[Row]]:
+        now, splits = self.read(data_version)
+        if now.digest != digest:
             raise LoraAssetsError(
-                f"Data version {data.data_version} has changed: digest {now.digest[:12]}, "
-                f"was {data.digest[:12]}",
+                f"Data version {data_version} has changed in {self.uri}: "
+                f"digest {now.digest[:12]}, was {digest[:12]}",
                 "A data version is immutable; restore it, or give the new data a new version.",
             )
         return splits

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Kept = TypeVar("Kept", bound=Record)
 
 KEY_TAG = "lora_assets.key"
+DATA_SOURCE = "data.source"
+"""The tag of a training: the folder of its data."""
+
 _DATASET_DIGEST_LENGTH = 36
 
 
@@ -146,6 +149,10 @@ class Tracking(dg.ConfigurableResource[Any]):
         """Return the verdict that a gate left on a run; None where it left none."""
         stored = self._client.get_run(run_id).data.tags.get(f"verdict.{gate}")
         return Verdict.model_validate_json(stored) if stored else None
+
+    def data_source(self, run_id: str) -> str:
+        """Return the folder of the data that a run was trained on; empty where it has none."""
+        return str(self._client.get_run(run_id).data.tags.get(DATA_SOURCE, ""))
 
     def record(self, run_id: str, name: str, shape: type[Kept]) -> Kept:
         """Return the record that a run stored as `name`.json."""

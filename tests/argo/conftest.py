@@ -1,5 +1,6 @@
 """The fixtures of these tests."""
 
+from tests.support.commands import run
 from tests.support.remote_dagster import dagster
 
-__all__ = ["dagster"]
+__all__ = ["dagster", "run"]

@@ -10,7 +10,12 @@ from lora_assets.stack_resources import make_resources
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(name: str) -> None:
+def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No database of MLflow is made here.
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_UI_URL"):
+        monkeypatch.setenv(variable, "http://mlflow")
     before = vars(make_resources(read_settings()))
     after = vars(Stack({name: "elsewhere"}).resources)
     changed = {

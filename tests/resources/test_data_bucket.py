@@ -107,9 +107,12 @@ def test_a_new_version_starts_and_becomes_a_sound_asset(bucket: DataBucket, tmp_
         assert result.success
         data = result.output_for_node("training_data")
         assert data.source == f"{bucket.uri}/{PROCESSED}/7"
+        read = (data.data_version, data.digest)
+        moved = bucket.read_unchanged(*read, f"file:///gone/{PROCESSED}/7")
+        assert moved == bucket.read_unchanged(*read, data.source)
         put(bucket, "7/val.jsonl")
         with pytest.raises(LoraAssetsError, match=r"val\.jsonl"):
-            bucket.read_unchanged(data)
+            bucket.read_unchanged(*read, data.source)
 
 
 def test_a_store_that_fails_is_named_and_never_an_empty_bucket(bucket: DataBucket) -> None:
