@@ -9,6 +9,7 @@ from dagster import DagsterInstance
 from filelock import FileLock
 from sqlalchemy import make_url
 
+from lora_assets.errors import LoraAssetsError
 from lora_assets.local.instance import open_instance
 from lora_assets.resources.registry import Registry
 from lora_assets.settings import SETTINGS, read_settings
@@ -25,6 +26,16 @@ OPTIONS: Mapping[str, str] = {
     **{"deployment": "vllm_deployment", "namespace": "vllm_namespace"},
 }
 """Each option that says where something is, with the setting that it overrides."""
+
+_FLEET = ("vllm_url", "deployment", "namespace")
+"""The options that name a fleet: each gives the field of its name."""
+
+_REPLICAS = {
+    "service": "VLLM_SERVICE",
+    "pod_selector": "VLLM_POD_SELECTOR",
+    "replica_urls": "VLLM_REPLICAS",
+}
+"""The fields that name replicas whatever the options say, with their variables."""
 
 
 def stack_options(*names: str) -> Callable[[Command], Command]:
@@ -46,8 +57,9 @@ class Stack:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.given = {name: options[name] for name in OPTIONS if options.get(name) is not None}
-        given = {OPTIONS[name]: value for name, value in self.given.items()}
         environment = read_settings()
+        told = with_fleet(self.given, dict(make_resources(environment).fleet))
+        given = {OPTIONS[name]: value for name, value in told.items()}
         self._configured: Mapping[str, str] = {
             name: getattr(environment, OPTIONS[name]) for name in OPTIONS
         }
@@ -82,6 +94,34 @@ def _create_database(registry: Registry) -> None:
             registry.aliases()
 
 
+def with_fleet(given: Mapping[str, str], fleet: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the options `given` with what they mean beside the fleet that is configured.
+
+    A --vllm-url other than the configured one is that server alone, unless another deployment
+    is named with it. Raise LoraAssetsError for an option that would change nothing.
+    """
+    others = {
+        name: given[name]
+        for name in _FLEET
+        if name in given and given[name].rstrip("/") != str(fleet.get(name) or "").rstrip("/")
+    }
+    for name, value in others.items():
+        option = f"--{name.replace('_', '-')}"
+        for field, variable in _REPLICAS.items():
+            if named := fleet.get(field):
+                raise LoraAssetsError(
+                    f"{option} {value} is not the fleet that {variable} names ({named})",
+                    f"Leave {option} out, or unset {variable} where the runs take place.",
+                )
+    if others.keys() == {"namespace"} and not (given.get("deployment") or fleet.get("deployment")):
+        raise LoraAssetsError(
+            f"--namespace {others['namespace']} is of no deployment",
+            "Give --deployment too, or leave --namespace out.",
+        )
+    alone = others.keys() == {"vllm_url"} and fleet.get("deployment")
+    return {**given, "deployment": ""} if alone else given
+
+
 def resource_config(
     given: Mapping[str, str], configured: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Mapping[str, Any]]:
@@ -91,7 +131,7 @@ def resource_config(
     its definitions. A secret stays the name of its variable.
     """
     changed: dict[str, dict[str, Any]] = {}
-    for name, value in given.items():
+    for name, value in with_fleet(given, configured.get("fleet", {})).items():
         for resource, _, field in (each.partition(".") for each in SETTINGS[OPTIONS[name]].gives):
             if configured[resource].get(field) != value:
                 changed.setdefault(resource, {})[field] = value

@@ -8,7 +8,7 @@ import pytest
 from lora_assets.records.dataset import TrainingData
 from lora_assets.resources.tracking import DATA_SOURCE
 from lora_assets.stack_resources import Resources
-from tests.support.commands import Run
+from tests.support.commands import Run, keep, register
 from tests.support.remote_dagster import small_data
 from tests.support.stack import trained
 
@@ -48,3 +48,21 @@ def test_s3_data_bucket_is_where_data_come_from_while_records_stay(
     assert run(environment, *evaluate)[0] == 0
     ended, _ = run(environment, *evaluate, "--s3-data-bucket", (tmp_path / "empty").as_uri())
     assert str(ended).startswith(f"error: Data version 1 has no {tmp_path.as_uri()}/empty/")
+
+
+def test_another_vllm_url_is_the_fleet_even_where_a_deployment_is_configured(
+    run: Run,
+    environment: Mapping[str, str],
+    resources: Resources,
+    adapter_folders: tuple[Path, ...],
+) -> None:
+    version = register(resources, adapter_folders[0], "candidate")
+    keep(resources, "gate_result", version)
+    production = {"VLLM_URL": "http://127.0.0.1:9", "VLLM_DEPLOYMENT": "vllm"}
+    load = ("deploy", "--step", "load-adapter", "--vllm-url", environment["VLLM_URL"])
+    ended, _ = run({**environment, **production, "VLLM_SERVICE": "a/b"}, *load)
+    assert "is not the fleet that VLLM_SERVICE names (a/b)" in str(ended)
+    (replica,) = resources.fleet.discover().members
+    assert version.serving_name not in replica.loaded()
+    assert run({**environment, **production, "VLLM_SERVICE": ""}, *load)[0] == 0
+    assert version.serving_name in replica.loaded()

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from lora_assets.cli.stack import OPTIONS, Stack, resource_config
+from lora_assets.cli.stack import OPTIONS, Stack, resource_config, with_fleet
+from lora_assets.errors import LoraAssetsError
 from lora_assets.settings import SETTINGS, read_settings
 from lora_assets.stack_resources import make_resources
 
@@ -16,6 +17,7 @@ def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(
     # No database of MLflow is made here.
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_UI_URL"):
         monkeypatch.setenv(variable, "http://mlflow")
+    monkeypatch.setenv("VLLM_DEPLOYMENT", "vllm")
     before = vars(make_resources(read_settings()))
     after = vars(Stack({name: "elsewhere"}).resources)
     changed = {
@@ -24,7 +26,8 @@ def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(
         for field, value in dict(client).items()
         if value != dict(before[resource])[field]
     }
-    assert changed == set(SETTINGS[OPTIONS[name]].gives)
+    alone = {"fleet.deployment"} if name == "vllm_url" else set()
+    assert changed == set(SETTINGS[OPTIONS[name]].gives) | alone
 
 
 def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() -> None:
@@ -44,3 +47,50 @@ def test_a_field_that_stands_at_its_default_can_be_given() -> None:
     assert resource_config({"deployment": "vllm"}, {"fleet": {"vllm_url": "http://a"}}) == {
         "fleet": {"config": {"vllm_url": "http://a", "deployment": "vllm"}}
     }
+
+
+PODS = {"vllm_url": "http://live", "deployment": "vllm", "namespace": "prod"}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        # As Argo gives them, whether or not anybody chose them.
+        (PODS, PODS),
+        ({"vllm_url": "http://live/"}, {"vllm_url": "http://live/"}),
+        ({"vllm_url": "http://staging"}, {"vllm_url": "http://staging", "deployment": ""}),
+        (
+            {**PODS, "vllm_url": "http://staging"},
+            {**PODS, "vllm_url": "http://staging", "deployment": ""},
+        ),
+        *(
+            (others, others)
+            for others in (
+                {"vllm_url": "http://staging", "deployment": "staging"},
+                {"vllm_url": "http://staging", "namespace": "staging"},
+                {"namespace": "staging"},
+            )
+        ),
+    ],
+)
+def test_another_url_alone_is_the_fleet(given: dict[str, str], meant: dict[str, str]) -> None:
+    assert with_fleet(given, PODS) == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "configured", "cause"),
+    [
+        *(
+            ({option: "other"}, {**PODS, field: "these"}, f"--{option.replace('_', '-')} other .*")
+            for option in PODS
+            for field in ("service", "pod_selector", "replica_urls")
+        ),
+        ({"vllm_url": "u"}, {"service": "a/b"}, r"the fleet that VLLM_SERVICE names \(a/b\)"),
+        ({"namespace": "staging"}, {"vllm_url": "http://live"}, "--namespace staging is of no"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused_by_name(
+    given: dict[str, str], configured: dict[str, str], cause: str
+) -> None:
+    with pytest.raises(LoraAssetsError, match=cause):
+        with_fleet(given, configured)
