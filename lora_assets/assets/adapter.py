@@ -26,7 +26,7 @@ from lora_assets.records.training import (
 )
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.registry import ARTIFACT
-from lora_assets.resources.tracking import DATA_SOURCE, TrackedRun, Tracking
+from lora_assets.resources.tracking import DATA_SOURCE, KEY_TAG, TrackedRun, Tracking
 from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
@@ -36,6 +36,9 @@ CODE_VERSION = "1"
 """Of the training; a new one trains again what an older one has trained."""
 
 RECORD = "trained"
+
+FRESH = "lora_assets.fresh"
+"""The tag of a training that was asked for anew: the Dagster run that asked first."""
 
 
 def _override(name: str) -> Any:
@@ -59,11 +62,14 @@ class TrainingConfig(dg.Config):
     warmup_ratio: float | None = _override("warmup_ratio")
     evaluations: int | None = _override("evaluations")
     seed: int | None = _override("seed")
+    fresh: bool = Field(
+        False, description="Train anew even if the same was trained on this data before"
+    )
     mlflow_experiment: str = Field("vllm-lora-training", description="MLflow experiment name")
 
     def overrides(self) -> Mapping[str, Any]:
         """Return the training parameters that this run sets."""
-        return self.model_dump(exclude_none=True, exclude={"mlflow_experiment"})
+        return self.model_dump(exclude_none=True, exclude={"fresh", "mlflow_experiment"})
 
 
 class QualityConfig(QualityThresholds, dg.Config):
@@ -83,7 +89,7 @@ def adapter(
     """Train a LoRA on the data version and leave it, with its digest, in an MLflow run.
 
     What was trained before on the same data, by the same code and parameters, is found again
-    as long as its bytes are what they were.
+    as long as its bytes are what they were; unless the run asks for a fresh one.
     """
     parameters = trainer.parameters(config.overrides())
     splits = data_bucket.read_unchanged(
@@ -91,16 +97,21 @@ def adapter(
     )
     sound = data_is_sound(training_data, splits, now())
     require_passed(sound, "data_is_sound", training_data.digest, training_data.data_version)
-    work = work_folder.keyed(
-        "training",
-        data=training_data.digest,
-        base_model=trainer.base_model_name,
-        code=CODE_VERSION,
+    identity = {
+        "data": training_data.digest,
+        "base_model": trainer.base_model_name,
+        "code": CODE_VERSION,
         **parameters.model_dump(),
-    )
+    }
+    work = work_folder.keyed("training", **identity)
+    key = work.name
     logged = _logged(trainer.base_model_name, parameters)
     version = {"data.version": training_data.data_version}
-    finished = tracking.finished(config.mlflow_experiment, work.name, version)
+    if config.fresh:
+        # What a lost pod left of this request counts; what another run left does not.
+        version[FRESH] = context.run.root_run_id or context.run.run_id
+        work = work_folder.keyed("training", **identity, fresh=version[FRESH])
+    finished = tracking.finished(config.mlflow_experiment, key, version)
     if finished is not None and (before := _kept(context, tracking, finished)) is not None:
         _show(context, before, logged, tracking)
         return before
@@ -129,7 +140,7 @@ def adapter(
         run.folder(work / ARTIFACT, ARTIFACT)
         run.figure(learning_curve(metrics.curve), "learning_curve")
         run.metrics(_final(metrics))
-        run.tags({"adapter.digest": digest})
+        run.tags({"adapter.digest": digest, KEY_TAG: key})
         trained = Adapter(
             digest=digest,
             data_version=training_data.data_version,

@@ -23,8 +23,10 @@ def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
             command = click.option(
                 f"--{name.replace('_', '-')}",
                 name,
-                type=None if kind is bool else kind,
-                is_flag=kind is bool,
+                type=kind,
+                # Argo gives every option a value: --fresh is --fresh=true.
+                is_flag=False,
+                flag_value="true" if kind is bool else None,
                 default=None,
                 help=f"{field.description or ''}{default}",
             )(command)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -24,6 +25,10 @@ os.environ.update(
 
 _UNKNOWN_HOST = ("Name or service not known", "No address associated with hostname")
 """What the C library says of a host that does not exist; a resolver that is down says another."""
+
+
+class NotInMlflow(LoraAssetsError):
+    """What was asked for by its id is not there, or no longer."""
 
 
 class _Reported:
@@ -54,7 +59,8 @@ def mlflow_errors(tracking_uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise LoraAssetsError(
+        is_gone = getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+        raise (NotInMlflow if is_gone else LoraAssetsError)(
             f"MLflow at {tracking_uri} failed ({reason})", _remedy(reason, tracking_uri)
         ) from None
 
@@ -77,4 +83,6 @@ def _remedy(reason: str, tracking_uri: str) -> str:
         return f"There is no host {host}: correct MLFLOW_TRACKING_URI or --mlflow-tracking-uri."
     if "Invalid Host header" in reason:
         return f"Start the MLflow server with --allowed-hosts {host}, beside its other names."
+    if re.search("Run with id=.* not found", reason):
+        return "It was deleted in MLflow: train its data version again."
     return "Check that it runs, has room, and that --mlflow-tracking-uri points at it."

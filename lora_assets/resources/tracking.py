@@ -16,7 +16,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
 from lora_assets.records.verdict import GateName, Verdict
-from lora_assets.resources.mlflow_client import mlflow_client
+from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 if TYPE_CHECKING:
@@ -167,8 +167,11 @@ class Tracking(dg.ConfigurableResource[Any]):
                 ) from None
 
     def holds(self, run_id: str, name: str, digest: str) -> bool:
-        """Return whether a run's artifact folder `name` has the bytes of `digest`."""
-        if not self._client.list_artifacts(run_id, name):
+        """Return whether a run's artifact folder `name` has the bytes of `digest`.
+
+        A run that was deleted holds nothing: `mlflow gc` takes its files away.
+        """
+        if not self._exists(run_id) or not self._client.list_artifacts(run_id, name):
             return False
         with tempfile.TemporaryDirectory() as folder:
             return digest_folder(self.download(run_id, name, Path(folder))) == digest
@@ -180,6 +183,12 @@ class Tracking(dg.ConfigurableResource[Any]):
     @property
     def _client(self) -> "MlflowClient":
         return mlflow_client(self.tracking_uri)
+
+    def _exists(self, run_id: str) -> bool:
+        try:
+            return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+        except NotInMlflow:
+            return False
 
     def _newest(self, experiment: str, status: str, tags: Mapping[str, str]) -> str | None:
         conditions = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]

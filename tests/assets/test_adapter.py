@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -26,7 +28,7 @@ OVERRIDES = {"lora_config": "minimal", "num_epochs": 1, "max_seq_length": 200}
 UPDATES = 3
 """19 rows that fit, in batches of 8."""
 
-Train = Callable[[], Adapter]
+Train = Callable[..., Adapter]
 
 
 @pytest.fixture
@@ -63,13 +65,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def train(resources: Resources, instance: dg.DagsterInstance) -> Train:
-    def materialise() -> Adapter:
+    def materialise(**config: object) -> Adapter:
         ended = dg.materialize(
             [training_data, adapter],
             partition_key="1",
             instance=instance,
             resources=vars(resources),
-            run_config={"ops": {"adapter": {"config": OVERRIDES}}},
+            run_config={"ops": {"adapter": {"config": OVERRIDES | config}}},
         )
         made: Adapter = ended.output_for_node("adapter")
         return made
@@ -154,6 +156,44 @@ def test_rows_too_long_are_warned_of_by_line_and_what_was_trained_is_found_again
     assert warnings(instance) == ["train: 1 row(s) longer than 200 tokens left out: lines 3"]
     assert train() == made
     assert warnings(instance) == []
+
+
+def test_a_fresh_training_trains_anew_and_is_found_from_then_on(
+    train: Train, client: MlflowClient
+) -> None:
+    made = train()
+    again = train(fresh=True)
+    assert again.mlflow_run_id != made.mlflow_run_id
+    assert train(fresh=False) == again
+    tags = [client.get_run(each.mlflow_run_id).data.tags for each in (made, again)]
+    assert tags[0]["lora_assets.key"] == tags[1]["lora_assets.key"]
+    assert train(fresh=True).mlflow_run_id not in (made.mlflow_run_id, again.mlflow_run_id)
+
+
+def gc(client: MlflowClient, run_id: str) -> None:
+    """Collect a deleted run, as `mlflow gc --run-ids` does."""
+    command = [sys.executable, "-m", "mlflow", "gc", "--run-ids", run_id]
+    database = ["--backend-store-uri", client.tracking_uri, "--tracking-uri", client.tracking_uri]
+    subprocess.run([*command, *database], check=True)
+
+
+@pytest.mark.parametrize("collected", [False, True], ids=["deleted", "and collected"])
+def test_a_training_whose_mlflow_run_was_deleted_is_made_and_registered_again(
+    train: Train, client: MlflowClient, resources: Resources, collected: bool, tmp_path: Path
+) -> None:
+    made = train()
+    assert resources.registry.register(made).version == 1
+    client.delete_run(made.mlflow_run_id)
+    if collected:
+        gc(client, made.mlflow_run_id)
+    again = train()
+    assert (again.digest, again.mlflow_run_id == made.mlflow_run_id) == (made.digest, False)
+    version = resources.registry.register(again)
+    assert (version.version, version.run_id) == (2, again.mlflow_run_id)
+    resources.registry.download(version, tmp_path / "downloaded")
+    if collected:
+        with pytest.raises(LoraAssetsError, match="deleted in MLflow: train its data version"):
+            resources.tracking.verdict(made.mlflow_run_id, "quality_gate")
 
 
 @pytest.mark.parametrize("damage", [spoil, Path.unlink])

@@ -30,6 +30,9 @@ SPECIFIED["lora-pipeline"] = {
     for parameter, default in parameters.items()
     if parameter not in SET_BY_THE_PIPELINE
 }
+FRESH = {"fresh": ""}
+"""A parameter that the specification has not."""
+
 CLUSTER = read_settings({"LORA_ASSETS_STACK": "cluster"})
 COMMANDS: dict[str, tuple[click.Command, tuple[type[BaseModel], ...]]] = {
     "train-validate-lora": (stages.train, (TrainingConfig, QualityConfig)),
@@ -65,13 +68,25 @@ def default(option: click.Option, configs: tuple[type[BaseModel], ...]) -> Any:
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
 def test_a_parameter_has_the_specifications_default_in_the_file_and_the_code(workflow: str) -> None:
-    assert defaults_of(WORKFLOWS[workflow]) == SPECIFIED[workflow]
+    added = FRESH if workflow in ("train-validate-lora", "lora-pipeline") else {}
+    assert defaults_of(WORKFLOWS[workflow]) == {**SPECIFIED[workflow], **added}
     command, configs = COMMANDS[workflow]
     options = {each.opts[0]: each for each in command.params if isinstance(each, click.Option)}
     for parameter, expected in SPECIFIED[workflow].items():
         found = default(options[f"--{parameter}"], configs)
         if expected or parameter == "judge-model":
             assert type(found)(expected) == found, parameter
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        *(([], None), (["--fresh"], True), (["--fresh=true"], True), (["--fresh=false"], False)),
+        (["--fresh", "--num-epochs", "2"], True),
+    ],
+)
+def test_a_switch_takes_a_value_as_argo_gives_one(typed: list[str], expected: bool | None) -> None:
+    assert stages.train.make_context("train", typed).params["fresh"] is expected
 
 
 @pytest.mark.parametrize("workflow", COMMANDS)
