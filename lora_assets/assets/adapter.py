@@ -11,7 +11,7 @@ from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import progress_log, show, table
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.verdicts import check_result, now, require_passed
-from lora_assets.gates.data import data_is_sound
+from lora_assets.gates.data import DataThresholds, data_is_sound
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.quality import quality_gate as decide
 from lora_assets.kubernetes.step_pods import step_pod
@@ -49,8 +49,11 @@ def _override(name: str) -> Any:
     return Field(None, description=f"{field.description}; default: {shown}")
 
 
-class TrainingConfig(dg.Config):
-    """What a run overrides; what is None comes from the stack's TrainingParameters."""
+class TrainingConfig(DataThresholds, dg.Config):
+    """What a run overrides; what is None comes from the stack's TrainingParameters.
+
+    The data gate's thresholds are here once more: a training reads the data anew.
+    """
 
     lora_config: str | None = _override("lora_config")
     learning_rate: float | None = _override("learning_rate")
@@ -69,7 +72,8 @@ class TrainingConfig(dg.Config):
 
     def overrides(self) -> Mapping[str, Any]:
         """Return the training parameters that this run sets."""
-        return self.model_dump(exclude_none=True, exclude={"fresh", "mlflow_experiment"})
+        others = {"fresh", "mlflow_experiment", *DataThresholds.model_fields}
+        return self.model_dump(exclude_none=True, exclude=others)
 
 
 class QualityConfig(QualityThresholds, dg.Config):
@@ -95,7 +99,7 @@ def adapter(
     splits = data_bucket.read_unchanged(
         training_data.data_version, training_data.digest, training_data.source
     )
-    sound = data_is_sound(training_data, splits, now())
+    sound = data_is_sound(training_data, splits, config, now())
     require_passed(sound, "data_is_sound", training_data.digest, training_data.data_version)
     identity = {
         "data": training_data.digest,

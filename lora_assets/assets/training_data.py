@@ -5,6 +5,7 @@ import dagster as dg
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import show, table
 from lora_assets.assets.verdicts import check_result, now
+from lora_assets.gates.data import DataThresholds
 from lora_assets.gates.data import data_is_sound as decide
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.records.dataset import TrainingData
@@ -23,10 +24,16 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
     return data
 
 
+class DataConfig(DataThresholds, dg.Config):
+    """The data gate's thresholds, as parameters of the run."""
+
+
 @dg.asset_check(**GATE, asset=training_data, op_tags=step_pod("download-data"))
-def data_is_sound(training_data: TrainingData, data_bucket: DataBucket) -> dg.AssetCheckResult:
-    """Rows and negatives in every split, and no row twice."""
+def data_is_sound(
+    config: DataConfig, training_data: TrainingData, data_bucket: DataBucket
+) -> dg.AssetCheckResult:
+    """Answerable rows and negatives in every split, and no row in two of them."""
     splits = data_bucket.read_unchanged(
         training_data.data_version, training_data.digest, training_data.source
     )
-    return check_result(decide(training_data, splits, now()))
+    return check_result(decide(training_data, splits, config, now()))

@@ -47,7 +47,7 @@ def check_result(
         metadata["judge"] = verdict.judge
     return dg.AssetCheckResult(
         passed=verdict.passed,
-        description="; ".join(verdict.failures) or "; ".join(map(str, verdict.checks)),
+        description="; ".join((*(verdict.failures or map(str, verdict.checks)), *verdict.notes)),
         metadata=metadata,
     )
 
@@ -64,7 +64,7 @@ def require_passed(
     if not verdict.passed:
         raise LoraAssetsError(
             f"{digest[:12]} of data version {data_version} failed {gate} "
-            f"({'; '.join(verdict.failures)})",
+            f"({'; '.join((*verdict.failures, *verdict.notes))})",
             GATES[gate].remedy,
         )
     return verdict

@@ -10,9 +10,12 @@ from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
 from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.served import refuse_live_slot, require_in_slot
 from lora_assets.assets.staged_deployment import SmokeConfig
+from lora_assets.assets.training_data import DataConfig
+from lora_assets.assets.verdicts import now, require_passed
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.stack import OPTIONS, Stack, resource_config, stack_options
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.data import data_is_sound
 from lora_assets.records.dataset import version_order
 from lora_assets.records.served import AdapterShape
 from lora_assets.records.training import LORA_PROFILES
@@ -23,7 +26,7 @@ from lora_assets.settings import SETTINGS
 from lora_assets.stack_resources import Resources
 
 _CONFIGS = (
-    *(TrainingConfig, QualityConfig, SmokeConfig),
+    *(DataConfig, TrainingConfig, QualityConfig, SmokeConfig),
     *(EvalConfig, EvalGateConfig, PerfConfig, PerfGateConfig),
 )
 
@@ -47,7 +50,10 @@ def check(data_version: str, **options: Any) -> None:
     resources = _resources(stack)
     fleet, trainer = resources.fleet, resources.trainer
     refuse_live_slot(fleet, slots.candidate_adapter or fleet.candidate_slot)
-    resources.data_bucket.read(data_version)
+    data, splits = resources.data_bucket.read(data_version)
+    thresholds = DataConfig(**chosen(DataConfig, options))
+    sound = data_is_sound(data, splits, thresholds, now())
+    require_passed(sound, "data_is_sound", data.digest, data_version)
     live = resources.registry.aliases().get("live")
     if live is not None and version_order(data_version) < version_order(live.data_version):
         raise LoraAssetsError(

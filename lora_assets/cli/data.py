@@ -1,19 +1,25 @@
-"""data build: write a data version from the documentation of AWS operations."""
+"""data: check what is to become a data version, build one, list those that are there."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import click
 
+from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.stack import Stack
 from lora_assets.embedded.data_set.versions import build as build_version
 from lora_assets.embedded.data_set.versions import contents
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.data import DataThresholds, examine
 from lora_assets.local.instance import add_partitions
+from lora_assets.records.data_format import FORMAT
+from lora_assets.records.dataset import SPLITS
 
 
 @click.group()
 def data() -> None:
-    """Build and list data versions.
+    """Describe, check, build and list data versions.
 
     A data version is an immutable folder of train.jsonl, val.jsonl and eval.jsonl.
     """
@@ -35,6 +41,33 @@ def build(data_version: str, services: str, spoiled: bool) -> None:
     else:
         place = data_bucket.add(data_version, contents(names, spoiled))
     click.echo(f"data version {data_version} is in {place}")
+
+
+@data.command()
+def describe() -> None:
+    """Print the format of a data version, field by field, with three rows."""
+    click.echo(FORMAT, nl=False)
+
+
+@data.command()
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, path_type=Path))
+@config_options(DataThresholds)
+def check(folder: Path, **options: Any) -> None:
+    """Print every fault of the data in DIR, a line each: file, line and field.
+
+    End with 1 where training would be refused.
+    """
+    thresholds = DataThresholds(**chosen(DataThresholds, options))
+    files = {split: folder / f"{split}.jsonl" for split in SPLITS}
+    contents = {split: file.read_bytes() for split, file in files.items() if file.is_file()}
+    faults, notes = examine(contents, thresholds)
+    for line in (*faults, *(f"note: {note}" for note in notes)):
+        click.echo(line)
+    if faults:
+        raise LoraAssetsError(
+            f"{folder} has {len(faults)} faults", "'lora-assets data describe' prints the format."
+        )
+    click.echo(f"{folder} is sound", err=True)
 
 
 @data.command("list")

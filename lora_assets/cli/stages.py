@@ -10,6 +10,7 @@ from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
 from lora_assets.assets.live_deployment import PromoteConfig
 from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.staged_deployment import DeployConfig, SmokeConfig
+from lora_assets.assets.training_data import DataConfig
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.stack import Stack, stack_options
@@ -26,7 +27,7 @@ _REPLICAS = ("vllm_url", "deployment", "namespace")
 @click.option("--data-version", default="1", show_default=True, help="Training data version")
 @step_option("train")
 @stack_options(*_EVERYWHERE, "s3_data_bucket")
-@config_options(TrainingConfig, QualityConfig)
+@config_options(DataConfig, TrainingConfig, QualityConfig)
 def train(data_version: str, step: str | None, **options: Any) -> None:
     """Train an adapter on a data version.
 
@@ -35,7 +36,11 @@ def train(data_version: str, step: str | None, **options: Any) -> None:
     stack = Stack(options)
     training = chosen(TrainingConfig, options)
     stack.resources.trainer.parameters(TrainingConfig(**training).overrides())
-    ops = {"adapter": training, "adapter_quality_gate": chosen(QualityConfig, options)}
+    ops = {
+        "training_data_data_is_sound": chosen(DataConfig, options),
+        "adapter": training,
+        "adapter_quality_gate": chosen(QualityConfig, options),
+    }
 
     def work() -> Work:
         stack.resources.data_bucket.read(data_version)
@@ -81,7 +86,7 @@ def deploy(step: str | None, **options: Any) -> None:
 @click.command()
 @step_option("evaluate")
 @stack_options(*_EVERYWHERE, *_REPLICAS, "judge_url", "judge_model", "s3_data_bucket")
-@config_options(EvalConfig, EvalGateConfig)
+@config_options(EvalConfig, EvalGateConfig, DataConfig)
 def evaluate(step: str | None, **options: Any) -> None:
     """Grade the answers of the `staged` adapter and of live.
 
@@ -89,6 +94,7 @@ def evaluate(step: str | None, **options: Any) -> None:
     """
     stack = Stack(options)
     ops = {
+        **_data_check(step, options),
         "eval_grades": chosen(EvalConfig, options),
         "eval_grades_eval_gate": chosen(EvalGateConfig, options),
     }
@@ -98,7 +104,7 @@ def evaluate(step: str | None, **options: Any) -> None:
 @click.command()
 @step_option("performance")
 @stack_options(*_EVERYWHERE, *_REPLICAS, "prometheus_url", "s3_data_bucket")
-@config_options(PerfConfig, PerfGateConfig)
+@config_options(PerfConfig, PerfGateConfig, DataConfig)
 def performance(step: str | None, **options: Any) -> None:
     """Load-test the `eval-passed` adapter.
 
@@ -106,6 +112,7 @@ def performance(step: str | None, **options: Any) -> None:
     """
     stack = Stack(options)
     ops = {
+        **_data_check(step, options),
         "perf_metrics": chosen(PerfConfig, options),
         "perf_metrics_perf_gate": chosen(PerfGateConfig, options),
     }
@@ -141,6 +148,12 @@ def _promote(stack: Stack, step: str | None, config: Mapping[str, Any]) -> None:
         return Work(data_version=version.data_version, ops=ops, version=version)
 
     run_stage(stack, "promote", step, work)
+
+
+def _data_check(step: str | None, options: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the data gate's configuration, for the one step of a later stage that asks it."""
+    wanted = step == "download-eval-data"
+    return {"training_data_data_is_sound": chosen(DataConfig, options)} if wanted else {}
 
 
 def _on_its_data(stack: Stack, source: str, ops: Mapping[str, Mapping[str, Any]]) -> Work:

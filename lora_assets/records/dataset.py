@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 
-from lora_assets.errors import LoraAssetsError, validation_line
+from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 
 SplitName = Literal["train", "val", "eval"]
@@ -33,27 +34,53 @@ def version_order(data_version: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts)
 
 
+def _readable(text: str) -> str:
+    if not re.sub(r"[\s\ufeff\u200b-\u200d\u2060]", "", text):
+        raise PydanticCustomError("blank", "is blank")
+    if re.search(r"[\ud800-\udfff]", text):
+        raise PydanticCustomError("surrogate", "holds half of a character (a lone surrogate)")
+    return text
+
+
+def _usual_spelling(question_type: Any) -> Any:
+    """Return a type as it is usually spelled: "Multi-Hop " is multi_hop; without one, factual."""
+    if question_type is None:
+        return "factual"
+    if not isinstance(question_type, str):
+        return question_type
+    return re.sub(r"[\W_]+", "_", question_type.casefold()).strip("_") or "factual"
+
+
+def _or_empty(metadata: Any) -> Any:
+    return {} if metadata is None else metadata
+
+
+Text = Annotated[str, AfterValidator(_readable)]
+
+
 class RowMetadata(Record):
     """What is known of a row beside its text; further keys of the file are kept."""
 
     model_config = ConfigDict(extra="allow")
 
-    question_type: str = Field(min_length=1)
+    question_type: Annotated[str, BeforeValidator(_usual_spelling)] = "factual"
 
 
 class Row(Record):
-    """One question about one context, with the answer that was wanted.
+    """One question about one context, with the answer that was wanted; further keys are kept.
 
     `prompt_training` is `prompt_inference` followed by the answer, so that the loss can
     be counted on the answer alone.
     """
 
-    context: str = Field(min_length=1)
-    question: str = Field(min_length=1)
-    reference_answer: str = Field(min_length=1)
-    prompt_training: str = Field(min_length=1)
-    prompt_inference: str = Field(min_length=1)
-    metadata: RowMetadata
+    model_config = ConfigDict(extra="allow")
+
+    context: Text
+    question: Text
+    reference_answer: Text
+    prompt_training: Text
+    prompt_inference: Text
+    metadata: Annotated[RowMetadata, BeforeValidator(_or_empty)] = RowMetadata()
 
     @model_validator(mode="after")
     def _answer_follows_prompt(self) -> "Row":
@@ -92,29 +119,3 @@ class TrainingData(Record):
     digest: str
     source: str
     splits: Mapping[SplitName, SplitSummary]
-
-
-def parse_split(name: SplitName, content: bytes, source: str) -> tuple[Row, ...]:
-    """Return the rows of one split (JSON Lines, UTF-8).
-
-    Raise LoraAssetsError with split and line for content that is empty, truncated (the last
-    line does not end), not UTF-8, or has a row that breaks the schema.
-    """
-    where = f"{source}/{name}.jsonl"
-    rebuild = "Build the data version again under a new name; a data version never changes."
-    if not content.strip():
-        raise LoraAssetsError(f"{where} is empty", rebuild)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise LoraAssetsError(f"{where} is not UTF-8 (byte {error.start})", rebuild) from None
-    if not text.endswith("\n"):
-        raise LoraAssetsError(f"{where} is truncated: its last line does not end", rebuild)
-    rows: list[Row] = []
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
-        try:
-            rows.append(Row.model_validate_json(line))
-        except ValidationError as error:
-            fault = f"{where} line {number}: {validation_line(error)}"
-            raise LoraAssetsError(fault, rebuild) from None
-    return tuple(rows)

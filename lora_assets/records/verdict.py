@@ -56,7 +56,7 @@ class Verdict(AdapterRecord):
 
     `digest` is the adapter's (the data's for `data_is_sound`). `compared_with` is the digest of
     the live adapter that it was compared with, None where nothing was live. `faults` name what
-    kept the gate from deciding. `decided_at` is ISO 8601 in UTC.
+    kept the gate from deciding; `notes` decide nothing. `decided_at` is ISO 8601 in UTC.
     """
 
     gate: GateName
@@ -65,6 +65,7 @@ class Verdict(AdapterRecord):
     thresholds: Mapping[str, float] = {}
     checks: tuple[Check, ...]
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     evidence_run_id: str | None = None
     decided_at: str
 

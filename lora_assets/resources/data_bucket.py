@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.data import repeats
 from lora_assets.records.dataset import (
     SPLITS,
     Row,
@@ -14,10 +15,10 @@ from lora_assets.records.dataset import (
     SplitSummary,
     TrainingData,
     is_version_name,
-    parse_split,
     require_version_name,
     version_order,
 )
+from lora_assets.records.split_file import parse_split, summary
 from lora_assets.resources.object_store import ObjectStore
 
 PROCESSED = "data/processed"
@@ -54,7 +55,15 @@ class DataBucket(dg.ConfigurableResource[Any]):
         """Return all rows of a data version, and what identifies them."""
         contents = {split: self._content(data_version, split) for split in SPLITS}
         source = self.source(data_version)
-        splits = {name: parse_split(name, content, source) for name, content in contents.items()}
+        parsed = {name: parse_split(name, content) for name, content in contents.items()}
+        faults = [fault for _, wrong in parsed.values() for fault in wrong]
+        if faults:
+            leaks, _ = repeats({name: rows for name, (rows, _) in parsed.items()})
+            raise LoraAssetsError(
+                f"{source}/{summary([*faults, *leaks])}",
+                "Correct the data and add it as a new data version; one never changes.",
+            )
+        splits = {name: tuple(rows.values()) for name, (rows, _) in parsed.items()}
         counts = {
             name: SplitSummary(rows=len(rows), negatives=sum(r.is_negative for r in rows))
             for name, rows in splits.items()

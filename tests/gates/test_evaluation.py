@@ -76,3 +76,16 @@ def test_nothing_graded_or_no_negatives_never_passes() -> None:
 def test_the_verdict_says_whom_it_compared_with() -> None:
     assert decide(side(9, 1, 0)).compared_with is None
     assert decide(side(9, 1, 0), live=side(9, 1, 0)).compared_with == "l" * 64
+
+
+@pytest.mark.parametrize("live", [None, side(70, 20, 10, refusals=0, negatives=0), LIVE])
+def test_refusals_without_negatives_are_judged_only_where_the_run_says_so(
+    live: Scores | None,
+) -> None:
+    candidate = side(80, 10, 10, refusals=0, negatives=0)
+    assert not decide(candidate, live).passed
+    verdict = decide(candidate, live, allow_no_negatives=True)
+    assert verdict.passed
+    assert [check.name for check in verdict.checks if "refusal" in check.name] == []
+    assert verdict.notes == ("no negatives: refusals are not judged",)
+    assert not decide(side(80, 10, 10, refusals=10), live, allow_no_negatives=True).passed

@@ -1,0 +1,53 @@
+"""lora-assets data: what is wrong with data is known before they become a version."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lora_assets.records.data_format import FORMAT
+from lora_assets.records.dataset import SplitName
+from lora_assets.records.split_file import parse_split
+from tests.house.rooms import ROOT
+from tests.support.commands import Run
+from tests.support.rows import make_contents, make_line
+
+
+def test_every_fault_has_a_line_of_its_own(run: Run, tmp_path: Path) -> None:
+    def spoil(name: SplitName, lines: list[str]) -> None:
+        if name == "eval":
+            lines += [make_line(8, reference_answer=" "), make_line(0), make_line(9, question=None)]
+
+    for name, content in make_contents(spoil).items():
+        (tmp_path / f"{name}.jsonl").write_bytes(content)
+    ended, printed = run({}, "data", "check", str(tmp_path))
+    assert printed.splitlines() == [
+        "eval.jsonl line 3: reference_answer: is blank",
+        "eval.jsonl line 5: question: Field required",
+        "eval.jsonl line 4: prompt_inference: "
+        "the same question on the same context as train.jsonl line 1",
+    ]
+    assert str(ended).startswith(f"error: {tmp_path} has 3 faults. ")
+
+
+@pytest.mark.parametrize(("name", "leaks"), [("sound", False), ("allowed", True)])
+def test_sound_data_end_with_0(run: Run, tmp_path: Path, name: str, leaks: bool) -> None:
+    def leak(split: SplitName, lines: list[str]) -> None:
+        if leaks and split == "eval":
+            lines.append(make_line(0))
+
+    for split, content in make_contents(leak).items():
+        (tmp_path / f"{split}.jsonl").write_bytes(content)
+    options = ("--max-leak", "1") if leaks else ()
+    ended, printed = run({}, "data", "check", str(tmp_path), *options)
+    assert ended == 0
+    assert printed.startswith("note: eval.jsonl line 3: ") == leaks
+
+
+def test_the_format_is_described_once_with_rows_that_are_taken(run: Run) -> None:
+    assert run({}, "data", "describe") == (0, FORMAT)
+    assert f"```text\n{FORMAT}```\n" in (ROOT / "docs" / "data.md").read_text()
+    lines = [line for line in FORMAT.splitlines() if line.startswith("{")]
+    rows, faults = parse_split("train", "\n".join(lines).encode())
+    assert (len(rows), faults) == (3, [])
+    assert [json.loads(line).get("metadata") is None for line in lines] == [False, False, True]
