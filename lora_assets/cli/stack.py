@@ -133,7 +133,7 @@ def resource_config(
     changed: dict[str, dict[str, Any]] = {}
     for name, value in with_fleet(given, configured.get("fleet", {})).items():
         for resource, _, field in (each.partition(".") for each in SETTINGS[OPTIONS[name]].gives):
-            if configured[resource].get(field) != value:
+            if configured[resource].get(field, "") != value:
                 changed.setdefault(resource, {})[field] = value
     return {
         resource: {"config": {**configured[resource], **fields}}

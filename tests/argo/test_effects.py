@@ -66,3 +66,13 @@ def test_another_vllm_url_is_the_fleet_even_where_a_deployment_is_configured(
     assert version.serving_name not in replica.loaded()
     assert run({**environment, **production, "VLLM_SERVICE": ""}, *load)[0] == 0
     assert version.serving_name in replica.loaded()
+
+
+def test_an_empty_judge_model_is_found_by_asking_the_judge(
+    run: Run, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    small_data(tmp_path / "bucket")
+    named = {**environment, "JUDGE_MODEL": "llama"}
+    check = ("check", "--data-version", "1")
+    assert "does not serve llama, but " in str(run(named, *check)[0])
+    assert run(named, *check, "--judge-model=") == (0, "")

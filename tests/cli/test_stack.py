@@ -43,6 +43,14 @@ def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() 
     assert resource_config({}, configured) == {}
 
 
+def test_an_empty_judge_model_takes_a_configured_one_back() -> None:
+    url = {"judge_url": "http://judge"}
+    assert resource_config({"judge_model": ""}, {"judge": {**url, "judge_model": "llama"}}) == {
+        "judge": {"config": {**url, "judge_model": ""}}
+    }
+    assert resource_config({"judge_model": ""}, {"judge": url}) == {}
+
+
 def test_a_field_that_stands_at_its_default_can_be_given() -> None:
     assert resource_config({"deployment": "vllm"}, {"fleet": {"vllm_url": "http://a"}}) == {
         "fleet": {"config": {"vllm_url": "http://a", "deployment": "vllm"}}
