@@ -150,7 +150,7 @@ def _plan(
     """
     version = _source(registry, config.source_alias, context.partition_key)
     aliases, verdicts = registry.aliases(), registry.verdicts(version)
-    live = replaced = aliases.get("live")
+    live = replaced = registry.current_live()
     if version == live:
         replaced = aliases.get("previous")
     else:

@@ -132,7 +132,7 @@ def perf_gate(
     version = conclude(perf_metrics, verdict, registry)
     samples = registry.tracking.record(perf_metrics.mlflow_run_id, STORED_SAMPLES, LoadSamples)
     figure = latency_distribution(samples, limit_lines(verdict, perf_metrics))
-    live = registry.aliases().get("live")
+    live = registry.current_live()
     reasons = reasons_against(version, live, registry.verdicts(version), "perf-passed", False)
     return check_result(
         verdict, {"latency": plot(figure), "if promoted now": outlook(live, reasons)}

@@ -71,7 +71,7 @@ def live_served(
     registry: Registry, replicas: Replicas, slot: str, work_folder: WorkFolder
 ) -> ModelVersion | None:
     """Return the live version, in its slot and loaded by name; None before the first."""
-    if (live := registry.aliases().get("live")) is not None:
+    if (live := registry.current_live()) is not None:
         require_in_slot(replicas, slot, live)
         ensure_loaded(registry, replicas, live, work_folder)
     return live

@@ -54,7 +54,7 @@ def check(data_version: str, **options: Any) -> None:
     thresholds = DataConfig(**chosen(DataConfig, options))
     sound = data_is_sound(data, splits, thresholds, now())
     require_passed(sound, "data_is_sound", data.digest, data_version)
-    live = resources.registry.aliases().get("live")
+    live = resources.registry.current_live()
     if live is not None and version_order(data_version) < version_order(live.data_version):
         raise LoraAssetsError(
             f"Data version {data_version} is older than live {live.data_version}, and would not "

@@ -38,8 +38,14 @@ def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
     """Place and verify the adapters of the aliases; return the digest of each one's own name."""
     restored: dict[str, str] = {}
     aliases = stack.resources.registry.aliases()
+    others = stack.resources.registry.others()
     slots = stack.resources.fleet.slots
     for alias in KEPT:
+        if alias in others:
+            click.echo(
+                f"{alias} is passed over: version {others[alias]} of {stack.settings.model_name} "
+                "is not ours; 'lora-assets adopt' takes it over"
+            )
         version = aliases.get(alias)
         if version is None:
             continue

@@ -75,7 +75,7 @@ def deploy(step: str | None, **options: Any) -> None:
         return
 
     def work() -> Work:
-        version = stack.resources.registry.resolve(source)
+        version = _trained_here(stack, source)
         config["adapter_source"] = f"version:{version.version}"
         ops = {"staged_deployment": config, "staged_deployment_smoke_test": smoke}
         return Work(data_version=version.data_version, ops=ops, version=version)
@@ -156,12 +156,24 @@ def _data_check(step: str | None, options: Mapping[str, Any]) -> Mapping[str, Ma
     return {"training_data_data_is_sound": chosen(DataConfig, options)} if wanted else {}
 
 
+def _trained_here(stack: Stack, source: str) -> ModelVersion:
+    """Return a version that the gates can judge; refuse one that was adopted."""
+    version = stack.resources.registry.resolve(source)
+    if not version.data_digest:
+        raise LoraAssetsError(
+            f"Version {version.version} was adopted: it can be live or previous, but the gates "
+            "can't judge it, since its data are known by name alone",
+            f"Train on data version {version.data_version}, and deploy what comes of it.",
+        )
+    return version
+
+
 def _on_its_data(stack: Stack, source: str, ops: Mapping[str, Mapping[str, Any]]) -> Work:
     """Work on an adapter and its data; refused when the data is not what it was trained on.
 
     Data come from where the adapter's did, or from the bucket that is named for them.
     """
-    version = stack.resources.registry.resolve(source)
+    version = _trained_here(stack, source)
     bucket, trained_on = stack.resources.data_bucket, ""
     if not stack.names_another("s3_data_bucket"):
         trained_on = stack.resources.registry.tracking.data_source(version.run_id)

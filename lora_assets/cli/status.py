@@ -22,7 +22,8 @@ from lora_assets.serving.replica import Replica
 def status(as_json: bool, **options: Any) -> None:
     """Show aliases, verdicts and what each replica serves.
 
-    Exit with 0 only when every replica serves what the aliases say.
+    Exit with 0 only when every replica serves what the aliases say. Aliases of others, and those
+    of versions that are not adopted, are shown and passed over.
     """
     stack = Stack(options)
     report = read_status(stack)
@@ -53,6 +54,7 @@ def read_status(stack: Stack) -> dict[str, Any]:
             }
             for alias, version in aliases.items()
         },
+        "others": {alias: {"version": number} for alias, number in registry.others().items()},
         "verdicts": {
             str(number): _verdicts(registry, version) for number, version in versions.items()
         },
@@ -99,6 +101,8 @@ def print_status(report: dict[str, Any]) -> None:
         aliases.add_row(
             alias, str(version["version"]), version["data_version"], version["digest"][:12]
         )
+    for alias, other in report["others"].items():
+        aliases.add_row(alias, str(other["version"]), "not ours", "not known")
     console.print(aliases)
     gates = Table("version", "gate", "verdict", "numbers", title="verdicts")
     for number, verdicts in report["verdicts"].items():

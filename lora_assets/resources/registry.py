@@ -1,7 +1,7 @@
 """The MLflow model registry: model versions, aliases and verdicts."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
@@ -13,9 +13,11 @@ from lora_assets.lifecycle import GATES
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.tracking import Tracking
 from lora_assets.serving import adapter_files
+from lora_assets.serving.vllm_plugin import adapters_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,10 +53,37 @@ class Registry(dg.ConfigurableResource[Any]):
         numbers = model.aliases if model else {}
         ours = {alias: str(numbers[alias]) for alias in get_args(Alias) if alias in numbers}
         versions = {
-            number: _record(self._client.get_model_version(self.model_name, number))
+            number: self._client.get_model_version(self.model_name, number)
             for number in set(ours.values())
         }
-        return {alias: versions[number] for alias, number in ours.items()}
+        return {
+            alias: _record(versions[number])
+            for alias, number in ours.items()
+            if _DIGEST in versions[number].tags
+        }
+
+    def others(self) -> Mapping[str, int]:
+        """Return the aliases that `aliases` leaves out, with the numbers of their versions.
+
+        Others set them, or their versions were registered by others and not adopted yet.
+        """
+        ours, model = self.aliases(), self._model()
+        numbers = model.aliases if model else {}
+        return {alias: int(numbers[alias]) for alias in numbers if alias not in ours}
+
+    def is_ours(self, number: int) -> bool:
+        """Return whether a version was registered or adopted by lora-assets."""
+        return _DIGEST in self._version(str(number)).tags
+
+    def current_live(self) -> ModelVersion | None:
+        """Return what is live, to compare with or to replace; None before the first promotion.
+
+        Raise LoraAssetsError where `live` points at a version of others: its bytes aren't known.
+        """
+        live = self.aliases().get("live")
+        if live is None and (number := self.others().get("live")) is not None:
+            raise _not_ours(self.model_name, number)
+        return live
 
     def resolve(self, source: str) -> ModelVersion:
         """Return the model version behind `alias:<name>` or `version:<number>`."""
@@ -62,6 +91,13 @@ class Registry(dg.ConfigurableResource[Any]):
         if kind == "alias":
             if (holder := self.aliases().get(name)) is not None:
                 return holder
+            if (number := self.others().get(name)) is not None:
+                if name in get_args(Alias):
+                    raise _not_ours(self.model_name, number)
+                raise LoraAssetsError(
+                    f"Alias {name!r} of {self.model_name} is not one that lora-assets sets",
+                    f"Give one of {', '.join(get_args(Alias))}, or version:{number}.",
+                )
             raise LoraAssetsError(
                 f"Alias {name!r} of {self.model_name} is not set",
                 "See 'lora-assets status' for the aliases there are.",
@@ -70,13 +106,7 @@ class Registry(dg.ConfigurableResource[Any]):
             raise LoraAssetsError(
                 f"{source!r} names no adapter", "Give alias:<name> or version:<number>."
             )
-        for version in self._versions():
-            if str(version.version) == name:
-                return _record(version)
-        raise LoraAssetsError(
-            f"{self.model_name} has no version {name}",
-            "Give one of those that MLflow's page of the model lists.",
-        )
+        return _record(self._version(name))
 
     def newest(self, data_version: str) -> ModelVersion | None:
         """Return the newest model version of a data version; None where there is none."""
@@ -90,7 +120,7 @@ class Registry(dg.ConfigurableResource[Any]):
         """
         for known in self._ours():
             same = (known.digest, known.data_version) == (adapter.digest, adapter.data_version)
-            if same and self.tracking.holds(known.run_id, ARTIFACT, known.digest):
+            if same and known.run_id and self.tracking.holds(known.run_id, ARTIFACT, known.digest):
                 return known
         if self._model() is None:
             self._client.create_registered_model(self.model_name)
@@ -109,9 +139,34 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def download(self, version: ModelVersion, to: Path) -> Path:
         """Fetch a model version's adapter into the folder `to`, refusing changed bytes."""
-        folder = self.tracking.download(version.run_id, ARTIFACT, to)
-        adapter_files.verify(folder, version.digest)
-        return folder
+        self._fetch(version.version, to)
+        adapter_files.verify(to, version.digest)
+        return to
+
+    def adopt(
+        self, number: int, data_version: str | None, max_rank: int, to: Path
+    ) -> tuple[ModelVersion, Sequence[str]]:
+        """Give a version of others the tags by which it is ours; return it and what it leaves.
+
+        Its adapter is fetched into the folder `to` for that; other files beside it are left where
+        they are, and nothing in MLflow changes but the tags. Refused, with nothing changed, where
+        no data version is known or where vLLM can't serve the adapter.
+        """
+        version = self._version(str(number))
+        run = self._client.get_run(version.run_id) if version.run_id else None
+        trained_on = data_version_of(version, run, data_version)
+        left = self._fetch(number, to)
+        shape = adapter_files.inspect(to)
+        adapter_files.refuse_unservable(to, max_rank)
+        tags = {
+            "data.version": trained_on,
+            "adapter.base_model": shape.base_model,
+            # The last one, since it is by this that a version is ours.
+            _DIGEST: adapters_folder.digest_folder(to),
+        }
+        for name, value in tags.items():
+            self._client.set_model_version_tag(self.model_name, str(number), name, value)
+        return _record(self._version(str(number))), left
 
     def set_alias(self, alias: Alias, version: ModelVersion) -> None:
         """Point `alias` at `version`, and read it back: aliases are last-writer-wins."""
@@ -192,23 +247,39 @@ class Registry(dg.ConfigurableResource[Any]):
             if not (token := page.token):
                 return
 
+    def _version(self, number: str) -> "MlflowModelVersion":
+        for version in self._versions():
+            if str(version.version) == number:
+                return version
+        raise LoraAssetsError(
+            f"{self.model_name} has no version {number}",
+            "Give one of those that MLflow's page of the model lists.",
+        )
+
+    def _fetch(self, number: int, to: Path) -> Sequence[str]:
+        source = self._client.get_model_version_download_uri(self.model_name, str(number))
+        return fetch_adapter(source, self.tracking_uri, to)
+
     def _ours(self) -> Iterator[ModelVersion]:
         """Yield the versions that have our tags; others stand in nobody's way."""
         return (_record(version) for version in self._versions() if _DIGEST in version.tags)
 
 
 def _record(version: "MlflowModelVersion") -> ModelVersion:
-    try:
-        return ModelVersion(
-            model=version.name,
-            version=int(version.version),
-            digest=version.tags[_DIGEST],
-            data_version=version.tags["data.version"],
-            data_digest=version.tags["data.digest"],
-            run_id=version.run_id,
-        )
-    except KeyError as error:
-        raise LoraAssetsError(
-            f"Version {version.version} of {version.name} has no tag {error}",
-            "It was not registered by lora-assets; register its adapter through gate_result.",
-        ) from None
+    if _DIGEST not in version.tags:
+        raise _not_ours(version.name, version.version)
+    return ModelVersion(
+        model=version.name,
+        version=int(version.version),
+        digest=version.tags[_DIGEST],
+        data_version=version.tags["data.version"],
+        data_digest=version.tags.get("data.digest", ""),
+        run_id=version.run_id or "",
+    )
+
+
+def _not_ours(model: str, number: int | str) -> LoraAssetsError:
+    return LoraAssetsError(
+        f"Version {number} of {model} was not registered by lora-assets: its digest is not known",
+        f"Take it over with 'lora-assets adopt --model-version {number}'.",
+    )

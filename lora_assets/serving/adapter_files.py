@@ -12,6 +12,8 @@ from lora_assets.records.served import AdapterShape
 from lora_assets.serving.vllm_plugin.adapters_folder import FILES, digest_folder
 
 CONFIG, WEIGHTS = FILES
+PICKLED = "adapter_model.bin"
+"""Weights as peft saved them before safetensors; loading a pickle runs what is in it."""
 
 
 class _Config(BaseModel):
@@ -19,6 +21,23 @@ class _Config(BaseModel):
 
     r: int
     base_model_name_or_path: str
+    bias: str = "none"
+    lora_bias: bool = False
+    use_dora: bool = False
+    modules_to_save: list[str] | None = None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+
+    @property
+    def beyond_lora(self) -> dict[str, bool]:
+        """Return what vLLM can't serve (0.32), and whether the adapter has it."""
+        return {
+            "DoRA (use_dora)": self.use_dora,
+            "modules beside its LoRA (modules_to_save)": bool(self.modules_to_save),
+            "trained token embeddings (trainable_token_indices)": bool(
+                self.trainable_token_indices
+            ),
+            "biases (bias, lora_bias)": self.bias != "none" or self.lora_bias,
+        }
 
 
 _MODULE = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
@@ -59,6 +78,23 @@ def inspect(folder: Path) -> AdapterShape:
         base_model=config.base_model_name_or_path,
         modules=_modules(shapes),
     )
+
+
+def refuse_unservable(folder: Path, max_rank: int) -> None:
+    """Refuse an adapter that `inspect` takes but vLLM can't serve, with every reason."""
+    config = _Config.model_validate_json((folder / CONFIG).read_bytes())
+    reasons = [what for what, has in config.beyond_lora.items() if has]
+    with safe_open(str(folder / WEIGHTS), framework="numpy") as weights:
+        others = [name for name in weights.keys() if not _MODULE.fullmatch(name)]  # noqa: SIM118  (no mapping)
+    if others and not reasons:
+        reasons.append(f"{others[0]}, which is no LoRA of a linear layer")
+    if (rank := inspect(folder).rank) > max_rank:
+        reasons.append(f"rank {rank}, above the server's {max_rank} (VLLM_MAX_LORA_RANK)")
+    if reasons:
+        raise LoraAssetsError(
+            f"vLLM can't serve the adapter: it has {'; '.join(reasons)}",
+            "Train a LoRA without that.",
+        )
 
 
 def _modules(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:

@@ -19,6 +19,7 @@ from lora_assets.stack_resources import Resources
 from tests.support.commands import spoil
 from tests.support.promotions import aliases, promote, run_promotion, stage
 from tests.support.records import passed_verdict
+from tests.support.scripts_registry import register_by_script
 from tests.support.stack import free_port
 
 LIVE_SLOT = "aws-rag-qa-live"
@@ -68,6 +69,27 @@ class DyingReplicas(Replicas):
     def renew_slot(self, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
         Replicas.renew_slot(self, slot, name, digest, prompts)
         raise Killed
+
+
+def test_a_live_version_of_others_is_replaced_and_comes_back_once_it_is_adopted(
+    resources: Resources, adapter_folders: tuple[Path, ...], tmp_path: Path
+) -> None:
+    registry = resources.registry
+    artifacts, tags = (tmp_path / "theirs").as_uri(), {"data.version": "1"}
+    register_by_script(registry, adapter_folders[0], "live", tags=tags, artifacts=artifacts)
+    stage(resources, adapter_folders[1], "2")
+    with pytest.raises(LoraAssetsError, match="'lora-assets adopt --model-version 1'"):
+        promote(resources, "2")
+    assert (registry.others(), registry.last_promotion()) == ({"live": 1}, None)
+    theirs, _ = registry.adopt(1, None, resources.fleet.max_lora_rank, tmp_path / "fetched")
+    # Staged again, the candidate is compared with it.
+    ours = stage(resources, adapter_folders[1], "2")
+    assert promote(resources, "2") == ours
+    assert aliases(resources) == {"live": 2, "previous": 1}
+    assert promote(resources, "1", source_alias="previous") == theirs
+    assert aliases(resources) == {"live": 1, "previous": 2}
+    (served,) = resources.fleet.discover().serving(LIVE_SLOT).values()
+    assert served == theirs.digest
 
 
 def test_a_promotion_moves_slot_and_aliases_and_a_rollback_moves_them_back(

@@ -15,6 +15,7 @@ from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register, spoil
 from tests.support.records import passed_verdict
+from tests.support.scripts_registry import register_by_script
 from tests.support.stack import free_port
 
 KEY = "sk-very-secret"
@@ -75,6 +76,21 @@ def test_where_all_agrees_it_ends_with_0_and_tells_aliases_verdicts_and_replicas
     assert replica["adapters"][LIVE_SLOT] == live.digest
     assert replica["adapters"][live.serving_name] == live.digest
     assert (replica["agrees"], replica["drift"], found["agrees"]) == (True, [], True)
+
+
+def test_aliases_and_versions_of_others_are_shown_and_passed_over(
+    run: Run, environment: Mapping[str, str], status: Status, resources: Resources,
+    live: ModelVersion, adapter_folders: tuple[Path, ...], tmp_path: Path,
+) -> None:  # fmt: skip
+    theirs = (tmp_path / "theirs").as_uri()
+    aliases = ("previous", "champion")
+    register_by_script(resources.registry, adapter_folders[1], *aliases, artifacts=theirs)
+    ended, found = status()
+    assert (ended, set(found["aliases"])) == (0, {"live"})
+    assert found["others"] == {"previous": {"version": 2}, "champion": {"version": 2}}
+    _, printed = run(environment, "status")
+    (row,) = (line for line in printed.splitlines() if "champion" in line)
+    assert "not ours" in row
 
 
 def test_a_replica_that_serves_something_else_is_named_with_what(

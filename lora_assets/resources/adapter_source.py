@@ -1,0 +1,56 @@
+"""Where a model version's adapter comes from: its files, and the data that it was trained on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import require_version_name
+from lora_assets.resources.mlflow_client import mlflow_errors
+from lora_assets.serving.adapter_files import PICKLED
+from lora_assets.serving.vllm_plugin.adapters_folder import FILES
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
+
+
+def fetch_adapter(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
+    """Fetch the adapter at `source` into `to`; return the names of the files beside it."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    # Fetched as well, pickled weights are refused by name.
+    wanted = (*FILES, PICKLED)
+    to.mkdir(parents=True, exist_ok=True)
+    with mlflow_errors(tracking_uri):
+        repository = get_artifact_repository(source, tracking_uri=tracking_uri)
+        names = [file.path for file in repository.list_artifacts()]
+        for name in names:
+            if name in wanted:
+                repository.download_artifacts(name, str(to))  # type: ignore[no-untyped-call]
+    if not any(name in wanted for name in names):
+        raise LoraAssetsError(
+            f"There is no adapter in {source}", "Register one that has its files."
+        )
+    return [name for name in names if name not in wanted]
+
+
+def data_version_of(version: "MlflowModelVersion", run: "Run | None", given: str | None) -> str:
+    """Return what a version that others registered was trained on, as its run or else `given` says.
+
+    Refuse a version where neither says it, or where they differ.
+    """
+    known = version.tags.get("data.version") or (run and run.data.tags.get("data.version"))
+    if known and given and known != given:
+        raise LoraAssetsError(
+            f"Version {version.version} was trained on data version {known}, not {given}",
+            "Leave out --data-version.",
+        )
+    trained_on = known or given
+    if not trained_on:
+        raise LoraAssetsError(
+            f"Neither version {version.version} nor its run has the tag 'data.version'",
+            f"Say it: --model-version {version.version} --data-version <data version>.",
+        )
+    require_version_name(trained_on)
+    return str(trained_on)

@@ -1,0 +1,181 @@
+"""adopt: a registry that is there already becomes ours, and nothing in it moves."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from peft import LoraConfig
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.fleet import LIVE_SLOT
+from lora_assets.serving.adapter_files import CONFIG, PICKLED, WEIGHTS
+from lora_assets.serving.vllm_plugin.adapters_folder import contents, digest_folder
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
+from tests.support.commands import Run
+from tests.support.random_adapters import save_adapter
+from tests.support.scripts_registry import register_by_script
+
+Script = Callable[..., int]
+ON_2 = {"data.version": "2", "data.source": "s3://my-vllm-data/data/processed/2"}
+
+
+@pytest.fixture
+def environment(empty_mlflow: Path, tmp_path: Path) -> Mapping[str, str]:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": str(tmp_path / "adapters")}
+
+
+@pytest.fixture
+def resources(environment: Mapping[str, str]) -> Resources:
+    return make_resources(read_settings(environment))
+
+
+@pytest.fixture
+def script(resources: Resources, tmp_path: Path) -> Script:
+    def register(folder: Path, *aliases: str, tags: Mapping[str, str] = ON_2) -> int:
+        artifacts = (tmp_path / "their-artifacts").as_uri()
+        return register_by_script(
+            resources.registry, folder, *aliases, tags=tags, artifacts=artifacts
+        )
+
+    return register
+
+
+def model(resources: Resources) -> Any:
+    registry = resources.registry
+    return MlflowClient(registry.tracking_uri).get_registered_model(registry.model_name)
+
+
+def test_others_versions_stop_nothing_but_what_compares_with_them_or_replaces_them(
+    run: Run, environment: Mapping[str, str], resources: Resources, script: Script,
+    adapter_folders: tuple[Path, ...],
+) -> None:  # fmt: skip
+    script(adapter_folders[0], "live", "champion")
+    registry = resources.registry
+    assert registry.aliases() == {}
+    assert registry.others() == {"live": 1, "champion": 1}
+    ended, printed = run(environment, "restore")
+    assert ended == 0
+    assert "live is passed over: version 1 of mistral-7b-lora is not ours" in printed
+    with pytest.raises(LoraAssetsError, match="'lora-assets adopt --model-version 1'"):
+        registry.current_live()
+    ended, _ = run(environment, "promote", "--source-alias", "champion")
+    assert str(ended).startswith("error: Alias 'champion' of mistral-7b-lora is not one that")
+    ended, _ = run(environment, "rollback")
+    assert str(ended).startswith("error: Alias 'previous' of mistral-7b-lora is not set")
+
+
+def test_what_is_adopted_is_restored_and_nothing_moves(
+    run: Run, environment: Mapping[str, str], resources: Resources, script: Script,
+    adapter_folders: tuple[Path, ...], tmp_path: Path,
+) -> None:  # fmt: skip
+    digest = digest_folder(adapter_folders[0])
+    folder = Path(shutil.copytree(adapter_folders[0], tmp_path / "theirs"))
+    (folder / "README.md").write_text("ours since 2024")
+    (folder / "training_args.bin").write_bytes(b"\x80\x04.")
+    (folder / "checkpoint-8").mkdir()
+    (folder / "checkpoint-8" / "optimizer.pt").write_bytes(b"\x80\x04.")
+    script(folder, "live")
+    script(adapter_folders[1])
+    script(adapter_folders[2], "candidate", "champion", tags={})
+    before, files = model(resources).aliases, sorted((tmp_path / "their-artifacts").rglob("*"))
+    ended, printed = run(environment, "adopt", "--model-version", "3", "--data-version", "3")
+    assert (ended, "data version 3" in printed) == (0, True)
+    ended, printed = run(environment, "adopt")
+    assert ended == 0
+    beside = "left behind: README.md, checkpoint-8, training_args.bin"
+    assert f"version 1: digest {digest[:12]}, data version 2; {beside}" in printed
+    assert model(resources).aliases == before
+    assert sorted((tmp_path / "their-artifacts").rglob("*")) == files
+    live = resources.registry.current_live()
+    assert live is not None
+    assert (live.version, live.digest, live.data_version) == (1, digest, "2")
+    assert set(resources.registry.aliases()) == {"live", "candidate"}
+    assert resources.registry.others() == {"champion": 3}
+    for again in ((), ("--model-version", "1"), ("--model-version", "1", "--data-version", "2")):
+        ended, printed = run(environment, "adopt", *again)
+        assert (ended, printed) == (0, "adopt: nothing to do\n")
+    ended, _ = run(environment, "adopt", "--model-version", "1", "--data-version", "9")
+    assert "is ours, of data version 2, not 9" in str(ended)
+    ended, _ = run(environment, "deploy", "--adapter-source", "version:1")
+    assert "Version 1 was adopted: it can be live or previous" in str(ended)
+    assert run(environment, "restore")[0] == 0
+    adapters = contents(Path(environment["ADAPTERS_DIR"]))
+    assert adapters["digests"] == {digest: digest}
+    assert adapters["slots"] == {LIVE_SLOT: live.serving_name}
+
+
+def changed(**settings: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        shutil.rmtree(folder)
+        save_adapter(folder, LoraConfig(**{"target_modules": ["q_proj"], **settings}), seed=1)
+
+    return change
+
+
+def pickled(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / PICKLED)
+
+
+def nothing(folder: Path) -> None:
+    for name in (CONFIG, WEIGHTS):
+        (folder / name).unlink()
+    (folder / "README.md").touch()
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (changed(use_dora=True), "it has DoRA (use_dora)"),
+        (changed(modules_to_save=["lm_head"]), "(modules_to_save)"),
+        (
+            changed(target_modules=["q_proj", "embed_tokens"]),
+            "embed_tokens.base_layer.weight, which is no LoRA",
+        ),
+        (changed(bias="all"), "it has biases"),
+        (changed(r=64), "rank 64, above the server's 32"),
+        (changed(r=8, rank_pattern={"q_proj": 64}), "rank 64, above the server's 32"),
+        (pickled, "holds 'adapter_model.bin', which is not part of a safetensors adapter"),
+        (nothing, "There is no adapter in runs:/"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_vllm_cannot_serve_is_named_with_the_reason_and_the_others_are_adopted(
+    run: Run, environment: Mapping[str, str], resources: Resources, script: Script,
+    adapter_folders: tuple[Path, ...], tmp_path: Path, change: Callable[[Path], None], cause: str,
+) -> None:  # fmt: skip
+    folder = Path(shutil.copytree(adapter_folders[0], tmp_path / "theirs"))
+    change(folder)
+    script(folder, "live")
+    script(adapter_folders[1], "previous")
+    ended, printed = run(environment, "adopt")
+    assert str(ended).startswith("error: version 1 of mistral-7b-lora is not adopted: ")
+    assert cause in str(ended)
+    assert "\n" not in str(ended)
+    assert printed.startswith("version 2: digest ")
+    assert set(resources.registry.aliases()) == {"previous"}
+    assert not list((tmp_path / "work").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        ((), "has the tag 'data.version'"),
+        (("--model-version", "1", "--data-version", "a/b"), "can't be the name of a data version"),
+        (("--model-version", "9"), "has no version 9"),
+        (("--data-version", "2"), "--data-version needs --model-version."),
+    ],
+)
+def test_a_version_whose_data_nobody_names_is_refused_in_one_line(
+    run: Run, environment: Mapping[str, str], resources: Resources, script: Script,
+    adapter_folders: tuple[Path, ...], arguments: tuple[str, ...], cause: str,
+) -> None:  # fmt: skip
+    script(adapter_folders[0], "live", tags={})
+    ended, _ = run(environment, "adopt", *arguments)
+    assert cause in str(ended)
+    assert "\n" not in str(ended)
+    assert resources.registry.aliases() == {}
