@@ -20,15 +20,15 @@ def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
         for name, field in reversed(fields.items()):
             kind = _plain_type(field.annotation)
             default = "" if field.default is None else f"  [default: {field.default}]"
+            # Argo gives every option a value: --fresh is --fresh=true.
+            flag: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}
             command = click.option(
                 f"--{name.replace('_', '-')}",
                 name,
                 type=kind,
-                # Argo gives every option a value: --fresh is --fresh=true.
-                is_flag=False,
-                flag_value="true" if kind is bool else None,
                 default=None,
                 help=f"{field.description or ''}{default}",
+                **flag,
             )(command)
         return command
 

@@ -72,8 +72,13 @@ def check(folder: Path, **options: Any) -> None:
 
 @data.command("list")
 def list_versions() -> None:
-    """Make every complete data version in the bucket a partition, and print their names."""
+    """Make every complete data version in the bucket a partition, and print their names.
+
+    What is passed over is printed with the reason.
+    """
     stack = Stack({})
-    versions = stack.resources.data_bucket.versions()
+    versions, passed_over = stack.resources.data_bucket.survey()
     add_partitions(stack.open_instance(), versions)
     click.echo(f"data versions: {', '.join(versions) or 'none yet'}")
+    for name, reason in passed_over.items():
+        click.echo(f"passed over: {name} {reason}")

@@ -15,8 +15,11 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "eval")
 
 
 def is_version_name(name: str) -> bool:
-    """Return whether a data version can have this name: it is a folder's, so it has no way out."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+    """Return whether a data version can have this name: it is a folder's, so it has no way out.
+
+    Dagster reads three dots as a range of partitions.
+    """
+    return "..." not in name and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
 
 
 def require_version_name(name: str) -> None:
@@ -24,7 +27,7 @@ def require_version_name(name: str) -> None:
     if not is_version_name(name):
         raise LoraAssetsError(
             f"{name!r} can't be the name of a data version",
-            "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+            "Use letters, digits, '.' (not three), '_' and '-'; begin with a letter or digit.",
         )
 
 

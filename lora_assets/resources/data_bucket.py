@@ -1,7 +1,7 @@
 """The data versions: immutable folders `data/processed/<version>/` with three splits."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import dagster as dg
@@ -22,6 +22,8 @@ from lora_assets.records.split_file import parse_split, summary
 from lora_assets.resources.object_store import ObjectStore
 
 PROCESSED = "data/processed"
+_NO_FOLDER = "/"
+"""In the place of a file in it: what lies among the data versions and is not a folder."""
 
 
 class DataBucket(dg.ConfigurableResource[Any]):
@@ -35,17 +37,24 @@ class DataBucket(dg.ConfigurableResource[Any]):
         return ObjectStore(self.uri, self.s3_endpoint_url)
 
     def versions(self) -> tuple[str, ...]:
-        """Return the data versions that have all three splits, in their own order, by one listing.
+        """Return the data versions that have all three splits, in their own order."""
+        return self.survey()[0]
 
-        An object in S3 is there whole or not at all; a folder that `data build` makes too.
+    def survey(self) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        """Return the complete data versions in their own order, and why other names are not.
+
+        Both come from one listing. An object in S3 is there whole or not at all; a folder that
+        `data build` makes too. Hidden files are nothing.
         """
         files: dict[str, set[str]] = {}
         for key in self.store.keys(PROCESSED):
-            version, _, name = key.partition("/")
-            files.setdefault(version, set()).add(name)
-        wanted = {f"{split}.jsonl" for split in SPLITS}
-        complete = [name for name, present in files.items() if wanted <= present]
-        return tuple(sorted(filter(is_version_name, complete), key=version_order))
+            version, slash, name = key.partition("/")
+            if version and not version.startswith("."):
+                files.setdefault(version, set()).add(name if slash else _NO_FOLDER)
+        reasons = {name: _passed_over(name, present) for name, present in files.items()}
+        complete = [name for name, reason in reasons.items() if reason is None]
+        others = {name: reason for name, reason in sorted(reasons.items()) if reason is not None}
+        return tuple(sorted(complete, key=version_order)), others
 
     def source(self, data_version: str) -> str:
         """Return the URI of a data version's folder."""
@@ -132,6 +141,16 @@ class DataBucket(dg.ConfigurableResource[Any]):
 
 def _key(data_version: str, split: SplitName) -> str:
     return f"{PROCESSED}/{data_version}/{split}.jsonl"
+
+
+def _passed_over(name: str, files: Set[str]) -> str | None:
+    """Return why a name in the bucket is not a complete data version; None where it is one."""
+    if files == {_NO_FOLDER}:
+        return "is not a folder"
+    if not is_version_name(name):
+        return "can't be the name of a data version"
+    missing = [f"{split}.jsonl" for split in SPLITS if f"{split}.jsonl" not in files]
+    return f"lacks {', '.join(missing)}" if missing else None
 
 
 def _digest(contents: Mapping[SplitName, bytes]) -> str:

@@ -70,10 +70,15 @@ class ObjectStore:
             ) from None
 
     def keys(self, under: str) -> Iterator[str]:
-        """Return the keys of all files in the folder `under`, relative to it, in any order."""
+        """Return the keys in the folder `under`, relative to it, in any order.
+
+        A local folder is read two levels deep, through links too; each folder in it has a key
+        that ends with a slash, as the markers in S3 have.
+        """
         if (folder := self._folder()) is not None:
-            top = folder / under
-            yield from (p.relative_to(top).as_posix() for p in top.rglob("*") if p.is_file())
+            for path in (folder / under).glob("*"):
+                yield f"{path.name}/" if path.is_dir() else path.name
+                yield from (f"{path.name}/{file.name}" for file in path.glob("*") if file.is_file())
             return
         with self._s3() as (client, bucket, prefix):
             start = f"{prefix}{under}/"

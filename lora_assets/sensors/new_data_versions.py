@@ -41,12 +41,15 @@ def new_data_versions(
     one that is repeated, crashes or runs late comes to the same work, under the same run keys.
     The first tick only records the versions that are there already.
     """
-    versions = data_bucket.versions()
+    versions, others = data_bucket.survey()
+    passed_over = [f"{name} is passed over: it {reason}" for name, reason in others.items()]
     unknown = set(versions) - set(context.instance.get_dynamic_partitions(str(data_versions.name)))
     partitions = [data_versions.build_add_request(sorted(unknown))] if unknown else []
     if context.cursor is None:
         return dg.SensorResult(
-            skip_reason=f"Switched on. {len(versions)} data versions are there already.",
+            skip_reason="; ".join(
+                [f"Switched on. {len(versions)} data versions are there already.", *passed_over]
+            ),
             asset_events=[
                 dg.AssetObservation("training_data", partition=version, metadata={"note": NOTE})
                 for version in versions
@@ -76,9 +79,10 @@ def new_data_versions(
         _request(run, tried[run.cause].launched if run.cause in tried else 0)
         for run in next_run.launches(ready, serving, LAUNCHES_PER_TICK)
     ]
+    summary = _summary(progress, len(taken), of_workflows, held)
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else _summary(progress, len(taken), of_workflows, held),
+        skip_reason=None if requests else "; ".join([summary, *passed_over[:SHOWN_WAITING]]),
         dynamic_partitions_requests=partitions,
     )
 

@@ -8,6 +8,7 @@ import pytest
 from lora_assets.records.data_format import FORMAT
 from lora_assets.records.dataset import SplitName
 from lora_assets.records.split_file import parse_split
+from lora_assets.resources.data_bucket import PROCESSED, DataBucket
 from tests.house.rooms import ROOT
 from tests.support.commands import Run
 from tests.support.rows import make_contents, make_line
@@ -42,6 +43,18 @@ def test_sound_data_end_with_0(run: Run, tmp_path: Path, name: str, leaks: bool)
     ended, printed = run({}, "data", "check", str(tmp_path), *options)
     assert ended == 0
     assert printed.startswith("note: eval.jsonl line 3: ") == leaks
+
+
+@pytest.mark.integration
+def test_the_list_names_what_it_passes_over(run: Run, tmp_path: Path) -> None:
+    bucket = DataBucket(uri=(tmp_path / "bucket").as_uri())
+    bucket.add("1", make_contents())
+    bucket.store.put(f"{PROCESSED}/my data/train.jsonl", b"")
+    ended, printed = run({"LORA_ASSETS_HOME": str(tmp_path)}, "data", "list")
+    assert (ended, printed.splitlines()) == (
+        0,
+        ["data versions: 1", "passed over: my data can't be the name of a data version"],
+    )
 
 
 def test_the_format_is_described_once_with_rows_that_are_taken(run: Run) -> None:

@@ -74,6 +74,26 @@ def test_only_complete_versions_count_in_their_own_order(bucket: DataBucket) -> 
     assert "half" in bucket.versions()
 
 
+def test_what_is_passed_over_has_a_reason_and_a_link_is_a_folder(
+    bucket: DataBucket, tmp_path: Path
+) -> None:
+    for split in SPLITS:
+        for version in ("1", "my data", "données", "1...3"):
+            put(bucket, f"{version}/{split}.jsonl")
+    for key in ("half/train.jsonl", "team/2/train.jsonl", "notes.txt", ".DS_Store", "1/.DS_Store"):
+        put(bucket, key)
+    expected = {
+        **dict.fromkeys(("my data", "données", "1...3"), "can't be the name of a data version"),
+        "half": "lacks val.jsonl, eval.jsonl",
+        "team": "lacks train.jsonl, val.jsonl, eval.jsonl",
+        "notes.txt": "is not a folder",
+    }
+    assert bucket.survey() == (("1",), expected)
+    if not bucket.s3_endpoint_url:
+        (tmp_path / PROCESSED / "2").symlink_to(tmp_path / PROCESSED / "1")
+        assert bucket.versions() == ("1", "2")
+
+
 def test_a_listing_of_more_than_one_page_is_whole(
     bucket: DataBucket, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -56,6 +56,11 @@ def test_a_complete_version_becomes_a_partition_and_starts_an_incomplete_one_wai
     assert on.wanted() == {"1": TRAIN, "2": TRAIN}
 
 
+def test_what_is_no_data_version_is_passed_over_with_the_reason(on: Automated) -> None:
+    on.put("half", splits=("train", "val"))
+    assert "half is passed over: it lacks eval.jsonl" in on.reason()
+
+
 def test_the_gates_go_with_their_assets_and_the_run_says_why(on: Automated) -> None:
     on.put("1")
     (request,) = on.tick().run_requests or ()
