@@ -1,11 +1,14 @@
 """The resources that the settings make."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import dagster as dg
+from pydantic import ValidationError
 
+from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
@@ -58,4 +61,16 @@ def make_resources(settings: Settings) -> Resources:
     fields["work_folder"]["path"] = str(settings.home / "work")
     fields["automation"]["automatic_promotion"] = settings.promotion == "automatic"
     kinds = get_type_hints(Resources)
-    return Resources(**{name: kind(**fields[name]) for name, kind in kinds.items()})
+    return Resources(**{name: _made(name, kind, fields[name]) for name, kind in kinds.items()})
+
+
+def _made(name: str, kind: Any, fields: Mapping[str, Any]) -> Any:
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        given = f"{name}.{error.errors()[0]['loc'][0]}"
+        setting = next(each for each in SETTINGS.values() if given in each.gives)
+        raise LoraAssetsError(
+            f"{setting.variable} is not possible ({validation_line(error)})",
+            f"Correct {setting.variable}, or the option that overrides it.",
+        ) from None

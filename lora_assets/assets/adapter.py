@@ -26,7 +26,13 @@ from lora_assets.records.training import (
 )
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.registry import ARTIFACT
-from lora_assets.resources.tracking import DATA_SOURCE, KEY_TAG, TrackedRun, Tracking
+from lora_assets.resources.tracking import (
+    DATA_SOURCE,
+    KEY_TAG,
+    TrackedRun,
+    Tracking,
+    experiment_field,
+)
 from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
@@ -68,7 +74,7 @@ class TrainingConfig(DataThresholds, dg.Config):
     fresh: bool = Field(
         False, description="Train anew even if the same was trained on this data before"
     )
-    mlflow_experiment: str = Field("vllm-lora-training", description="MLflow experiment name")
+    mlflow_experiment: str = experiment_field("vllm-lora-training")
 
     def overrides(self) -> Mapping[str, Any]:
         """Return the training parameters that this run sets."""

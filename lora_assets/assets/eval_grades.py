@@ -26,7 +26,7 @@ from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.judge import Judge
 from lora_assets.resources.registry import Registry
-from lora_assets.resources.tracking import Tracking
+from lora_assets.resources.tracking import Tracking, experiment_field
 from lora_assets.resources.work_folder import WorkFolder
 
 MAX_TOKENS = 256
@@ -39,7 +39,7 @@ class EvalConfig(ComparisonConfig):
     """Whose answers are graded, and how they are gathered."""
 
     max_concurrent: int = Field(15, ge=1, description="Concurrent requests per step")
-    mlflow_experiment: str = Field("vllm-lora-evaluation", description="MLflow experiment name")
+    mlflow_experiment: str = experiment_field("vllm-lora-evaluation")
 
 
 class EvalGateConfig(EvalThresholds, dg.Config):

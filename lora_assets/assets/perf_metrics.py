@@ -28,7 +28,7 @@ from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
-from lora_assets.resources.tracking import TrackedRun, Tracking
+from lora_assets.resources.tracking import TrackedRun, Tracking, experiment_field
 from lora_assets.resources.work_folder import WorkFolder
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class PerfConfig(ComparisonConfig):
         "metrics of its own last test; default: if the fleet shares its machine with "
         "trainings (the embedded stack); done anyway where live did not pass that test",
     )
-    mlflow_experiment: str = Field("vllm-lora-performance", description="MLflow experiment name")
+    mlflow_experiment: str = experiment_field("vllm-lora-performance")
 
 
 class PerfGateConfig(PerfThresholds, dg.Config):

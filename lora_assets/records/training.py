@@ -48,7 +48,9 @@ class TrainingParameters(Record):
         0.03, ge=0, lt=1, description="Share of the updates spent warming up"
     )
     evaluations: int = Field(4, ge=1, description="Evaluations (and checkpoints) per run")
-    seed: int = Field(42, ge=0, description="Seed of initialisation, order and dropout")
+    seed: int = Field(
+        42, ge=0, le=2**32 - 1, description="Seed of initialisation, order and dropout"
+    )
 
 
 EMBEDDED_PARAMETERS = TrainingParameters(

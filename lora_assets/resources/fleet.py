@@ -48,8 +48,8 @@ class Fleet(dg.ConfigurableResource[Any]):
     deployment: str = ""
     namespace: str = ""
     min_replicas: int = Field(default=1, ge=1)
-    live_slot: str = LIVE_SLOT
-    candidate_slot: str = CANDIDATE_SLOT
+    live_slot: str = Field(LIVE_SLOT, pattern=f"^{NAME}$")
+    candidate_slot: str = Field(CANDIDATE_SLOT, pattern=f"^{NAME}$")
     base_model: str = ""
     max_lora_rank: int = 32
     api_key: str = Field("", repr=False)

@@ -23,6 +23,9 @@ os.environ.update(
     MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
 )
 
+NAME = r"^\w[\w .@+-]{0,99}$"
+"""What an experiment, whose name is a folder too, or a registered model may be called."""
+
 _UNKNOWN_HOST = ("Name or service not known", "No address associated with hostname")
 """What the C library says of a host that does not exist; a resolver that is down says another."""
 

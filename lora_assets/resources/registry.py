@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
 
 import dagster as dg
+from pydantic import Field
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
@@ -14,7 +15,7 @@ from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
-from lora_assets.resources.mlflow_client import mlflow_client
+from lora_assets.resources.mlflow_client import NAME, mlflow_client
 from lora_assets.resources.tracking import Tracking
 from lora_assets.serving import adapter_files
 from lora_assets.serving.vllm_plugin import adapters_folder
@@ -34,7 +35,7 @@ class Registry(dg.ConfigurableResource[Any]):
     """One registered model. Every method raises LoraAssetsError when MLflow fails."""
 
     tracking_uri: str
-    model_name: str
+    model_name: str = Field(pattern=NAME)
     ui_url: str = ""
 
     @property

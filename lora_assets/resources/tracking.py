@@ -10,13 +10,13 @@ from time import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
 from lora_assets.records.verdict import GateName, Verdict
-from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
+from lora_assets.resources.mlflow_client import NAME, NotInMlflow, mlflow_client
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ DATA_SOURCE = "data.source"
 """The tag of a training: the folder of its data."""
 
 _DATASET_DIGEST_LENGTH = 36
+
+
+def experiment_field(default: str) -> Any:
+    """Return a parameter that names an experiment."""
+    return Field(default, pattern=NAME, description="MLflow experiment name")
 
 
 @dataclass(frozen=True)

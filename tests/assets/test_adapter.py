@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 import pytest
 from mlflow import MlflowClient
+from pydantic import ValidationError
 
 from lora_assets.assets.adapter import adapter
 from lora_assets.assets.partitions import data_versions
@@ -168,6 +169,21 @@ def test_a_fresh_training_trains_anew_and_is_found_from_then_on(
     tags = [client.get_run(each.mlflow_run_id).data.tags for each in (made, again)]
     assert tags[0]["lora_assets.key"] == tags[1]["lora_assets.key"]
     assert train(fresh=True).mlflow_run_id not in (made.mlflow_run_id, again.mlflow_run_id)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../x", "", "it's"])
+def test_an_experiment_that_no_folder_can_be_called_is_refused_before_the_training(
+    train: Train, client: MlflowClient, name: str
+) -> None:
+    with pytest.raises(ValidationError, match="mlflow_experiment"):
+        train(mlflow_experiment=name)
+    assert [each.name for each in client.search_experiments()] == ["Default"]
+
+
+def test_an_experiment_may_be_called_as_people_call_one(train: Train, resources: Resources) -> None:
+    made = train(mlflow_experiment="Bär 2. Versuch +x@y")
+    assert resources.tracking.holds(made.mlflow_run_id, "adapter", made.digest)
+    assert train(mlflow_experiment="Bär 2. Versuch +x@y") == made
 
 
 def gc(client: MlflowClient, run_id: str) -> None:

@@ -12,6 +12,8 @@ from tests.support.remote_dagster import small_data
 NOWHERE = "http://127.0.0.1:9"
 """The port of discard, which nothing serves; a free one would be in the tests' names."""
 
+PATHS = ("a/b", "../../x")
+
 
 @pytest.fixture
 def environment(
@@ -32,6 +34,9 @@ def test_what_a_pipeline_can_succeed_with_passes(run: Run, environment: Mapping[
     [
         (("--lora-config", "extended"), "lora_config = 'extended' is not possible"),
         (("--num-epochs", "few"), "'few' is not a valid integer"),
+        *((("--mlflow-experiment", name), f"--mlflow-experiment {name} is not") for name in PATHS),
+        *((("--model-name", name), "MODEL_NAME is not possible") for name in PATHS),
+        *((("--seed", seed), f"seed = {seed} is not possible") for seed in ("-1", "4294967296")),
         (("--max-eval-loss", "nan"), "--max-eval-loss nan is not possible"),
         (("--candidate-adapter", "../a"), "--candidate-adapter ../a is not possible"),
         (("--candidate-adapter", "aws-rag-qa-live"), "aws-rag-qa-live is the live slot"),
