@@ -19,7 +19,6 @@ from lora_assets.gates import smoke
 from lora_assets.gates.promotion import overtaken, reasons_against
 from lora_assets.lifecycle import GATES
 from lora_assets.records import short
-from lora_assets.records.dataset import version_order
 from lora_assets.records.model_version import ModelVersion, Promotion
 from lora_assets.records.progress import BACKFILL_TAG
 from lora_assets.resources.fleet import LIVE_SLOT, Fleet, slot_field
@@ -38,14 +37,19 @@ FRESHNESS = dg.FreshnessPolicy.time_window(
 """No promotion in a week is worth a look, in two weeks something is stuck: data comes weekly."""
 
 
-class PromoteConfig(dg.Config):
+class AgeConfig(dg.Config):
+    """Whether live may go back to older data."""
+
+    allow_older: bool = Field(
+        False, description="Let an older data version replace a newer live one"
+    )
+
+
+class PromoteConfig(AgeConfig):
     """Which adapter takes the live traffic."""
 
     source_alias: str = Field("staged", description="MLflow alias to promote; previous = rollback")
     slot_name: str | None = slot_field("Live adapter slot on vLLM", LIVE_SLOT)
-    allow_older: bool = Field(
-        False, description="Let an older data version replace a newer live one"
-    )
 
 
 @stage_asset(
@@ -162,10 +166,13 @@ def _plan(
             context.instance.add_run_tags(context.run_id, PASSED_OVER)
             return None
         if reasons := reasons_against(*case):
+            is_only_older = not reasons_against(*case[:-1], True)
             raise LoraAssetsError(
                 f"Version {version.version} ({version.digest[:12]}) may not become live: "
                 f"{'; '.join(reasons)}",
-                "Run the gates that it lacks, then promote again.",
+                "Promote it with --allow-older (in Argo: -p allow-older=true) if it is to go back."
+                if is_only_older
+                else "Run the gates that it lacks, then promote again.",
             )
     return Promotion(
         source_alias=config.source_alias, version=version, replaced=replaced, run_id=run_id
@@ -182,7 +189,7 @@ def _carry_out(promotion: Promotion, slot: str, registry: Registry, replicas: Re
     for alias in INTERMEDIATE:
         holder = aliases.get(alias)
         # A newer candidate under way keeps its own.
-        if holder and version_order(holder.data_version) <= version_order(version.data_version):
+        if holder and not version.is_older_than(holder):
             registry.clear_alias(alias)
     replicas.retire([version.digest for version in registry.aliases().values()])
     registry.end_promotion(promotion)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from lora_assets.lifecycle import PROMOTION, STAGES, Phase, Stage
 from lora_assets.records import Record, short
-from lora_assets.records.dataset import version_order
+from lora_assets.records.dataset import older_by_name, version_order
 from lora_assets.records.progress import Progress
 
 CAUSE_TAG = "lora_assets/cause"
@@ -63,7 +63,7 @@ def next_run(progress: Progress, live: str | None, automatic: bool) -> NextRun |
     made, baseline = progress.made, progress.baseline_event_id
     if baseline is not None and not any(event_id > baseline for event_id in made.values()):
         return None
-    is_older = live is not None and version_order(progress.data_version) < version_order(live)
+    is_older = live is not None and bool(older_by_name(progress.data_version, live))
     due: list[Stage] = []
     before = 0
     why = ""

@@ -7,6 +7,7 @@ import click
 
 from lora_assets.assets.adapter import QualityConfig, TrainingConfig
 from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
+from lora_assets.assets.live_deployment import AgeConfig
 from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.served import refuse_live_slot, require_in_slot
 from lora_assets.assets.staged_deployment import SmokeConfig
@@ -16,18 +17,20 @@ from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.stack import OPTIONS, Stack, resource_config, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import data_is_sound
-from lora_assets.records.dataset import version_order
+from lora_assets.records.dataset import older_by_name
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.served import AdapterShape
 from lora_assets.records.training import LORA_PROFILES
 from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.resources.judge import Judge
+from lora_assets.resources.registry import Registry
 from lora_assets.serving import http_client
 from lora_assets.settings import SETTINGS
 from lora_assets.stack_resources import Resources
 
 _CONFIGS = (
     *(DataConfig, TrainingConfig, QualityConfig, SmokeConfig),
-    *(EvalConfig, EvalGateConfig, PerfConfig, PerfGateConfig),
+    *(EvalConfig, EvalGateConfig, PerfConfig, PerfGateConfig, AgeConfig),
 )
 
 
@@ -55,11 +58,13 @@ def check(data_version: str, **options: Any) -> None:
     sound = data_is_sound(data, splits, thresholds, now())
     require_passed(sound, "data_is_sound", data.digest, data_version)
     live = resources.registry.current_live()
-    if live is not None and version_order(data_version) < version_order(live.data_version):
+    allow_older = AgeConfig(**chosen(AgeConfig, options)).allow_older
+    if live is not None and not allow_older and _is_older(data_version, live, resources.registry):
         raise LoraAssetsError(
             f"Data version {data_version} is older than live {live.data_version}, and would not "
             "be promoted",
-            "Run train and deploy alone, or promote it with --allow-older.",
+            "Run train and deploy alone, or promote it with --allow-older "
+            "(in Argo: -p allow-older=true).",
         )
     rank = LORA_PROFILES[trainer.parameters(training).lora_config].rank
     replicas = fleet.discover()
@@ -69,6 +74,14 @@ def check(data_version: str, **options: Any) -> None:
     asyncio.run(_ask(resources.judge))
     resources.server_metrics.begin(fleet)
     click.echo("check: done", err=True)
+
+
+def _is_older(data_version: str, live: ModelVersion, registry: Registry) -> bool:
+    """Return whether a promotion would call a data version older than live."""
+    trained = registry.newest(data_version)
+    if trained is not None:
+        return trained.is_older_than(live)
+    return bool(older_by_name(data_version, live.data_version))
 
 
 def _resources(stack: Stack) -> Resources:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from lora_assets.lifecycle import GATES, Gate
 from lora_assets.records import short
-from lora_assets.records.dataset import version_order
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import GateName, Verdict
 
@@ -68,7 +67,7 @@ def overtaken(
         live is not None
         and source_alias != "previous"
         and not allow_older
-        and version_order(candidate.data_version) < version_order(live.data_version)
+        and candidate.is_older_than(live)
     ):
         reasons.append(
             f"data version {candidate.data_version} is older than live {live.data_version}"

@@ -31,10 +31,64 @@ def require_version_name(name: str) -> None:
         )
 
 
+_PRE_RELEASES = ("dev", "alpha", "beta", "pre", "preview", "rc")
+_NUMBERED = re.compile(
+    r"(?P<prefix>\D*?)(?P<numbers>\d+([._-]\d+)*)"
+    rf"([._-]?(?P<stage>{'|'.join(_PRE_RELEASES)})[._-]?(?P<attempt>\d*))?"
+    r"(?P<label>[._-]\D.*)?",
+    re.IGNORECASE,
+)
+
+
 def version_order(data_version: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a sort key that reads digits as numbers: 2 before 10, 2026-9 before 2026-11."""
-    parts = re.findall(r"\d+|\D+", data_version)
-    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts)
+    """Return a sort key that reads digits as numbers: 2 before 10, 2026-9 before 2026-11.
+
+    A pre-release comes before its release: 1.0-rc1 before 1.0.
+    """
+    keys: list[tuple[int, int, str]] = []
+    for part in re.findall(r"\d+|\D+", data_version):
+        is_before = bool(keys) and part.strip("._-").lower() in _PRE_RELEASES
+        keys.append((0, int(part), "") if part.isdigit() else (-2 if is_before else 1, 0, part))
+    return (*keys, (-1, 0, ""))
+
+
+def older_by_name(one: str, other: str) -> bool | None:
+    """Return whether data version `one` came before `other`; None where the names don't say.
+
+    They say so where they count in the same way: 2 and 10, 2026-09 and 2026-11-baseline,
+    1.0-rc1 and 1.0; not a1b2c3, nor 7 beside 2026-01, nor two names of the same number.
+    """
+    if one == other:
+        return False
+    first, second = _NUMBERED.fullmatch(one), _NUMBERED.fullmatch(other)
+    if first is None or second is None or _kind(first) != _kind(second):
+        return None
+    numbers, others = _numbers(first), _numbers(second)
+    if first["label"] or second["label"]:
+        # 2026-01-baseline may be before or after 2026-01-15.
+        shared = min(len(numbers), len(others))
+        numbers, others = numbers[:shared], others[:shared]
+    place, place_of_other = (numbers, _stage(first)), (others, _stage(second))
+    return None if place == place_of_other else place < place_of_other
+
+
+def _kind(count: re.Match[str]) -> tuple[str, str]:
+    """Return what a name counts by: its prefix, and dates or plain numbers."""
+    date = re.match(r"(19|20|21)\d\d(\d{4})?(?!\d)", count["numbers"])
+    return count["prefix"].casefold(), f"{len(date[0])} digits" if date else ""
+
+
+def _numbers(count: re.Match[str]) -> tuple[int, ...]:
+    """Return a name's numbers, for which 1.0 is 1."""
+    numbers = re.sub(r"([._-]0+)+$", "", count["numbers"])
+    return tuple(map(int, re.split("[._-]", numbers)))
+
+
+def _stage(count: re.Match[str]) -> tuple[int, int]:
+    """Return where a pre-release stands on the way to its release, which comes last."""
+    if not count["stage"]:
+        return len(_PRE_RELEASES), 0
+    return _PRE_RELEASES.index(count["stage"].lower()), int(count["attempt"] or 0)
 
 
 def _readable(text: str) -> str:

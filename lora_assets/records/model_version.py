@@ -3,6 +3,7 @@
 from typing import Literal
 
 from lora_assets.records import AdapterRecord, Record, short
+from lora_assets.records.dataset import older_by_name
 
 _GateAlias = Literal["eval-passed", "eval-failed", "perf-passed", "perf-failed"]
 Alias = Literal["candidate", "staged", _GateAlias, "live", "previous"]
@@ -19,6 +20,14 @@ class ModelVersion(AdapterRecord):
     def serving_name(self) -> str:
         """The name that belongs to these bytes alone: loaded, evaluated, load-tested as this."""
         return f"{self.model}-v{self.version}-{short(self.digest)}"
+
+    def is_older_than(self, other: "ModelVersion") -> bool:
+        """Return whether its data are the older ones.
+
+        Where their names don't say, the one that was registered first is older.
+        """
+        by_name = older_by_name(self.data_version, other.data_version)
+        return self.version < other.version if by_name is None else by_name
 
 
 class Promotion(Record):

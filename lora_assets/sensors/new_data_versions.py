@@ -110,8 +110,11 @@ def _wanted(
         version = registry.newest(each.data_version)
         verdicts = registry.verdicts(version) if version else {}
         compared_with = [verdicts[gate].compared_with for gate in gates if gate in verdicts]
-        if not compared_with:
+        if version is None or not compared_with:
             # Removed or registered by hand: it can't be promoted, and must not block the others.
+            continue
+        if live is not None and version.is_older_than(live):
+            # By its registration, where names don't say.
             continue
         run = None
         # A version that is live already only lacks its materialisation: its run died before.

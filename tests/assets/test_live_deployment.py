@@ -197,7 +197,7 @@ def test_an_older_data_version_needs_to_be_asked_for(
     stage(resources, adapter_folders[0], "10")
     promote(resources, "10")
     stage(resources, adapter_folders[1], "9")
-    with pytest.raises(LoraAssetsError, match="older than live 10"):
+    with pytest.raises(LoraAssetsError, match=r"older than live 10\. .*-p allow-older=true"):
         promote(resources, "9")
     promote(resources, "9", allow_older=True)
     assert aliases(resources)["live"] == 2

@@ -81,3 +81,5 @@ def test_a_live_version_that_is_not_in_its_slot_or_is_of_newer_data_is_refused(
     (processed / "1").rename(processed / "0")
     ended, _ = run(environment, "check", "--data-version", "0")
     assert "Data version 0 is older than live 1, and would not be promoted" in str(ended)
+    ended, _ = run(environment, "check", "--data-version", "0", "--allow-older=true")
+    assert "serves nothing as aws-rag-qa-live" in str(ended)

@@ -62,6 +62,18 @@ def test_an_older_data_version_replaces_a_newer_one_only_when_asked() -> None:
     assert reasons_against(CANDIDATE, NEWER_LIVE, all_passed(), "staged", True) == ()
 
 
+def test_the_registration_tells_which_is_older_where_names_do_not() -> None:
+    first, second = (
+        model_version(number, name, "l" * 64) for number, name in ((1, "b2c3d4"), (9, "a1b2c3"))
+    )
+    candidate = model_version(3, "c3d4e5", "c" * 64)
+    case = (all_passed(), "staged", False)
+    assert reasons_against(candidate, first, *case) == ()
+    assert reasons_against(candidate, second, *case) == (
+        "data version c3d4e5 is older than live a1b2c3",
+    )
+
+
 def test_a_rollback_needs_no_verdict_and_may_go_back() -> None:
     assert reasons_against(CANDIDATE, NEWER_LIVE, {}, "previous", False) == ()
 
