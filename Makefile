@@ -16,7 +16,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: help demo ui check check-style check-types check-workflows size test-fast test test-package
 .PHONY: test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
-.PHONY: test-vllm images pictures argo-templates bench
+.PHONY: test-vllm images pictures argo-templates bench trial trial-down test-trial
 
 help: ## print the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,7 +45,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # What pip reaches from here, by its own configuration, for a build that reaches nothing.
 $(IMAGES)/packages/complete: pyproject.toml constraints.txt | $(VENV)/installed
 	rm -rf $(@D) && mkdir -p $(@D)
-	$(VENV)/bin/python deploy/images/requirements.py cluster training > $(@D)/requirements.txt
+	$(VENV)/bin/python deploy/images/requirements.py cluster training embedded trial > $(@D)/requirements.txt
 	@echo "Downloading the packages of the images ..."
 	$(VENV)/bin/pip wheel --quiet --disable-pip-version-check -c constraints.txt -w $(@D) -r $(@D)/requirements.txt setuptools
 	@touch $@
@@ -100,12 +100,21 @@ test-manifests: $(VENV)/installed ## the manifests by kustomize, the alerts by p
 test-cluster: $(VENV)/installed ## MLflow server, S3, Prometheus and PostgreSQL as a cluster has them
 	$(VENV)/bin/pytest -m e2e tests/cluster
 
-images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete) ## build both images
+images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete) ## build the images
 	mkdir -p $(IMAGES)/storage
 	ENGINE=$(ENGINE) VERSION=$(VERSION) PACKAGES=$(IMAGES)/packages STORAGE=$(IMAGES)/storage deploy/images/build.sh
 
-test-images: $(VENV)/installed images ## both images, run as Kubernetes runs them
+test-images: $(VENV)/installed images ## the images, run as Kubernetes runs them
 	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest -m e2e tests/images
+
+trial: images ## the whole platform on a small cluster without GPU: kind, minikube, k3d, Docker Desktop
+	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage deploy/trial/up.sh
+
+trial-down: ## remove what 'make trial' made
+	deploy/trial/down.sh
+
+test-trial: $(VENV)/installed ## faults on the trial cluster, done by kubectl under load
+	$(VENV)/bin/pytest -m e2e tests/trial
 
 test-automation: $(VENV)/installed ## daemon and sensors through a backfill and kills (nightly: VERSIONS=20 ROUNDS=30)
 	$(VENV)/bin/pytest -s -m e2e tests/automation

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds both images from their recipes, tagged with the package's version: 'make images'.
+# Builds the images from their recipes, tagged with the package's version: 'make images'.
 #   ENGINE=docker   as anywhere: the base image from its registry, the packages from PyPI
 #   ENGINE=buildah  as root on a machine without an engine: the base image from Debian's packages,
 #                   the packages from the folder $PACKAGES, the images into the folder $STORAGE
@@ -9,6 +9,8 @@ build() { # COMMAND...
     for image in vllm-deployment-tools vllm-training-tools; do
         "$@" --file "deploy/images/$image/Dockerfile" --tag "$image:$VERSION" .
     done
+    "$@" --file deploy/images/lora-assets-trial/Dockerfile --tag "lora-assets-trial:$VERSION" \
+        --build-arg "TRAINING=vllm-training-tools:$VERSION" .
 }
 
 if [ "$ENGINE" = docker ]; then

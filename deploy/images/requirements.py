@@ -11,4 +11,5 @@ with open("pyproject.toml", "rb") as file:
 requirements = list(project["dependencies"])
 for extra in sys.argv[1:]:
     requirements += project["optional-dependencies"][extra]
-print(*requirements, sep="\n")
+own = f"{project['name']}["
+print(*(each for each in requirements if not each.startswith(own)), sep="\n")

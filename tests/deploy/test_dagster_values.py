@@ -117,9 +117,11 @@ def test_a_run_that_a_gate_stopped_is_not_started_again() -> None:
     assert made["run_retries"]["max_retries"] > 0
 
 
-def made_pod(folder: Path, *step: Mapping[str, Any]) -> Mapping[str, Any]:
+def made_pod(
+    folder: Path, *step: Mapping[str, Any], values: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
     """Make the Job of a run, or of a step with these configurations, and return its pod."""
-    values = dagster_values()
+    values = values or dagster_values()
     with instance(instance_config(values), folder) as started:
         launcher = started.run_launcher
     assert isinstance(launcher, K8sRunLauncher)

@@ -18,6 +18,7 @@ from tests.support.manifests import (
     code_location,
     dagster_values,
     kustomization,
+    resources,
     variables,
 )
 
@@ -43,7 +44,7 @@ EXAMPLES = {"minio.s3:9000", "seaweedfs-s3.s3:8333", "rook-ceph-rgw-store.rook-c
 def made() -> Mapping[tuple[str, str, str], set[int]]:
     """Return the ports of every object by kind, namespace and name; a workload has none."""
     found: dict[tuple[str, str, str], set[int]] = {**OF_OTHER_CHARTS}
-    for manifest in MANIFESTS:
+    for manifest in (*MANIFESTS, *resources("trial")):
         ports = {port["port"] for port in manifest.content.get("spec", {}).get("ports", ())}
         for name in RENAMED.get((manifest.kind, manifest.name), (manifest.name,)):
             found.setdefault((manifest.kind, str(manifest.namespace), name), set()).update(ports)

@@ -1,4 +1,4 @@
-"""Both images, the cluster around them, and a Dagster whose code location is a container."""
+"""The images, the cluster around them, and a Dagster whose code location is a container."""
 
 import os
 import sys
@@ -27,6 +27,11 @@ def deployment() -> Image:
 @pytest.fixture(scope="session")
 def training() -> Image:
     return Image(f"vllm-training-tools:{os.environ['VERSION']}")
+
+
+@pytest.fixture(scope="session")
+def trial() -> Image:
+    return Image(f"lora-assets-trial:{os.environ['VERSION']}")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Both images as they were built from their recipes, each in the work that it is made for."""
+"""The images as they were built from their recipes, each in the work that it is made for."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def candidate(training: Image, train: Sequence[str], options: Options) -> None:
     training.output(*train, **options)
 
 
-@pytest.mark.parametrize("name", ["deployment", "training"])
+@pytest.mark.parametrize("name", ["deployment", "training", "trial"])
 def test_an_image_has_pinned_packages_and_nothing_of_where_it_was_built(
     request: pytest.FixtureRequest, name: str
 ) -> None:
@@ -66,7 +66,7 @@ def test_an_image_has_pinned_packages_and_nothing_of_where_it_was_built(
     installed = {_plain(n): v.partition("+")[0] for n, v in inside["packages"].items()}
     assert installed.pop("lora-assets")
     assert installed == {name: pinned.get(name) for name in installed}
-    assert TRAINS & set(installed) == (TRAINS if name == "training" else set())
+    assert TRAINS & set(installed) == (set() if name == "deployment" else TRAINS)
 
 
 def test_what_the_deployment_image_cannot_do_is_one_line(

@@ -1,0 +1,43 @@
+"""Ask live without a pause until the standard input ends; print what came, as JSON.
+
+The tests run this in the pod `client`, where only the packages of the image are.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from threading import Event, Thread
+
+import httpx
+
+CLIENTS = 2
+models: Counter[str] = Counter()
+failures: list[str] = []
+stopped = Event()
+
+
+def ask() -> None:
+    url, key = os.environ["VLLM_URL"], os.environ["VLLM_API_KEY"]
+    body = {"model": "aws-rag-qa-live", "prompt": "What is a log group?", "max_tokens": 16}
+    while not stopped.is_set():
+        try:
+            # A connection each, so that the Service chooses a replica for every request.
+            # One that is refused is tried again: nothing was asked yet.
+            with httpx.Client(transport=httpx.HTTPTransport(retries=5), timeout=60) as client:
+                headers = {"Authorization": f"Bearer {key}"}
+                reply = client.post(f"{url}/v1/completions", json=body, headers=headers)
+                reply.raise_for_status()
+                models[reply.json()["model"]] += 1
+        except httpx.HTTPError as error:
+            failures.append(repr(error))
+
+
+threads = [Thread(target=ask) for _ in range(CLIENTS)]
+for thread in threads:
+    thread.start()
+sys.stdin.read()
+stopped.set()
+for thread in threads:
+    thread.join()
+print(json.dumps({"models": models, "failures": failures}))
