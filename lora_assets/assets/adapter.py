@@ -15,6 +15,7 @@ from lora_assets.gates.data import DataThresholds, data_is_sound
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.quality import quality_gate as decide
 from lora_assets.kubernetes.step_pods import step_pod
+from lora_assets.records import Share
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
@@ -71,6 +72,10 @@ class TrainingConfig(DataThresholds, dg.Config):
     warmup_ratio: float | None = _override("warmup_ratio")
     evaluations: int | None = _override("evaluations")
     seed: int | None = _override("seed")
+    max_left_out: Share = Field(
+        0.0,
+        description="Largest share of val, eval or a split's negatives longer than max-seq-length",
+    )
     fresh: bool = Field(
         False, description="Train anew even if the same was trained on this data before"
     )
@@ -78,7 +83,7 @@ class TrainingConfig(DataThresholds, dg.Config):
 
     def overrides(self) -> Mapping[str, Any]:
         """Return the training parameters that this run sets."""
-        others = {"fresh", "mlflow_experiment", *DataThresholds.model_fields}
+        others = {"fresh", "max_left_out", "mlflow_experiment", *DataThresholds.model_fields}
         return self.model_dump(exclude_none=True, exclude=others)
 
 
@@ -125,6 +130,7 @@ def adapter(
     if finished is not None and (before := _kept(context, tracking, finished)) is not None:
         _show(context, before, logged, tracking)
         return before
+    trainer.require_fit(splits, parameters.max_seq_length, config.max_left_out)
     tags = {**version, DATA_SOURCE: training_data.source}
     name = f"data-v{training_data.data_version}-{parameters.lora_config}"
     with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:

@@ -47,6 +47,17 @@ class Trainer(dg.ConfigurableResource[Any]):
                 f"{name} = {value!r} is not possible ({validation_line(error)})", remedy
             ) from None
 
+    def require_fit(
+        self, splits: Mapping[SplitName, Sequence[Row]], max_seq_length: int, share: float
+    ) -> None:
+        """Refuse data of which more than this share is too long to be measured on."""
+        require_torch()
+        with heavy_imports():
+            from lora_assets.training.qlora import load_tokenizer
+            from lora_assets.training.rows import require_fit
+
+        require_fit(splits, load_tokenizer(self.base_model), max_seq_length, share)
+
     def train(
         self,
         splits: Mapping[SplitName, Sequence[Row]],

@@ -159,6 +159,15 @@ def test_rows_too_long_are_warned_of_by_line_and_what_was_trained_is_found_again
     assert warnings(instance) == []
 
 
+def test_rows_that_would_not_be_measured_stop_a_training_before_it_begins(
+    train: Train, client: MlflowClient
+) -> None:
+    with pytest.raises(LoraAssetsError, match=r"fit: val\.jsonl lines 4-5: longer than 60 tokens"):
+        train(max_seq_length=60)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    assert client.search_runs(experiments) == []
+
+
 def test_a_fresh_training_trains_anew_and_is_found_from_then_on(
     train: Train, client: MlflowClient
 ) -> None:
