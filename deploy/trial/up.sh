@@ -35,7 +35,8 @@ case ${TRIAL_LOAD:+own}$context in
     kind-*) load kind load image-archive --name "${context#kind-}" ;;
     minikube) load minikube image load ;;
     k3d-*) load k3d image import --cluster "${context#k3d-}" ;;
-    *) ;; # Its nodes have the images of the Docker on this machine.
+    docker-desktop | orbstack | rancher-desktop) ;; # They have the images of this machine's Docker.
+    *) fail "How $context gets an image is not known. Name a command that takes an archive: TRIAL_LOAD=" ;;
 esac
 
 ready() { # NAMESPACE DEPLOYMENT...
@@ -48,13 +49,13 @@ $KUBECTL apply -k deploy/trial
 ready s3 s3
 ready dagster postgresql
 ready ai-platform mlflow
-release=()
+release=
 if [ "$CHART" = dagster/dagster ]; then
     $HELM repo add --force-update dagster https://dagster-io.github.io/helm
-    release=(--version 1.13.27)
+    release="--version 1.13.27"
 fi
 # The chart's schema refers to one on GitHub, which not every machine reaches.
-$HELM upgrade --install dagster "$CHART" "${release[@]}" --namespace dagster --skip-schema-validation \
+$HELM upgrade --install dagster "$CHART" $release --namespace dagster --skip-schema-validation \
     --values deploy/dagster/values.yaml --values deploy/trial/values.yaml
 ready dagster dagster-dagster-user-deployments-lora-assets dagster-webserver dagster-daemon
 ready ml-models vllm

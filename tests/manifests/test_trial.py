@@ -1,6 +1,7 @@
 """The trial cluster: its objects, workflows and values fit each other, and nothing is missing."""
 
 import json
+import os
 import re
 import subprocess
 import tomllib
@@ -47,7 +48,8 @@ def code_location() -> Object:
 def workflows(folder: str) -> Mapping[str, str]:
     """Return what workflows.sh writes, by file."""
     subprocess.run([TRIAL / "workflows.sh", folder], check=True, stdout=subprocess.DEVNULL)
-    return {path.name: path.read_text() for path in Path(folder).rglob("*.yaml")}
+    written = [*Path(folder).glob("*.yaml"), *Path(folder, "templates").glob("*.yaml")]
+    return {str(path.relative_to(folder)): path.read_text() for path in written}
 
 
 def containers() -> Iterator[tuple[str, Object]]:
@@ -63,7 +65,8 @@ def test_one_image_stands_in_the_place_of_all(tmp_path_factory: pytest.TempPathF
     named = {image.removeprefix("docker.io/").removeprefix("library/") for image in images}
     assert named == {IMAGE}
     folder = str(tmp_path_factory.mktemp("workflows"))
-    assert workflows(folder).keys() == {f"{name}.yaml" for name in WORKFLOWS}
+    templates = {f"templates/{name}.yaml" for name in WORKFLOWS}
+    assert workflows(folder).keys() == {"lora-pipeline.yaml", *templates}
     for text in workflows(folder).values():
         assert re.findall(r"image: (?:&image )?([^*\s]+)", text) == [IMAGE]
     frozen = (REPOSITORY / "tests" / "trial" / "frozen_api.yaml").read_text()
@@ -257,3 +260,79 @@ def test_a_cluster_that_does_not_look_local_is_refused_unless_it_is_named(
     assert (ended.returncode == 1) == refused
     assert ("TRIAL_CONTEXT=production" in ended.stderr) == refused
     assert ("goes on" in ended.stdout) != refused
+
+
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$CALLS"
+case "$*" in
+  *current-context*) echo "$CONTEXT" ;;
+  *submit*) echo lora-pipeline-x7k2p ;;
+  *"get workflow "*) echo "$PHASE" ;;
+esac
+"""
+
+
+def up(folder: Path, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run up.sh with programs that only note how they are called; return these calls."""
+    for name in ("kubectl", "helm", "argo", "docker", "kind"):
+        (folder / name).write_text(STAND_IN)
+        (folder / name).chmod(0o755)
+    given = {"PATH": f"{folder}:{os.environ['PATH']}", "VERSION": VERSION, "ENGINE": "docker"}
+    given |= {"CALLS": str(folder / "calls"), "CONTEXT": "kind-trial", "PHASE": "Succeeded"}
+    # Nothing was saved, but the archive is removed.
+    (folder / "docker").write_text(STAND_IN + 'touch "$3"\n')
+    command = [TRIAL / "up.sh"]
+    given |= environment
+    ended = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    return ended, (folder / "calls").read_text().splitlines()
+
+
+def test_the_image_is_loaded_before_anything_needs_it_and_live_is_asked_last(
+    tmp_path: Path,
+) -> None:
+    ended, calls = up(tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    order = (
+        f"docker save --output .* {IMAGE}",
+        "kind load image-archive --name trial ",
+        "kubectl apply -k deploy/trial",
+        "kubectl -n dagster rollout status deploy/postgresql --timeout 600s",
+        f"helm upgrade --install dagster dagster/dagster --version {CHART_VERSION} ",
+        "kubectl -n ml-models rollout status deploy/vllm --timeout 600s",
+        "kubectl apply -f .*/templates",
+        "kubectl -n client exec .* lora-assets data build --data-version 1",
+        "argo -n ml-models submit .*/lora-pipeline.yaml ",
+        "kubectl -n ml-models get workflow lora-pipeline-x7k2p ",
+        "kubectl -n client exec -i deploy/client -- python -",
+    )
+    found = [next(i for i, call in enumerate(calls) if re.match(each, call)) for each in order]
+    assert found == sorted(found)
+    assert found[-1] == len(calls) - 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "said", "called"),
+    [
+        ({"PHASE": "Failed"}, "lora-pipeline-x7k2p ended as Failed", "argo"),
+        ({"CONTEXT": "mine", "TRIAL_CONTEXT": "mine"}, "TRIAL_LOAD=", "kubectl"),
+        ({"CONTEXT": "mine"}, "TRIAL_CONTEXT=mine", "kubectl"),
+        ({"HELM": "no-such-helm"}, "no-such-helm is missing", "kubectl"),
+    ],
+)
+def test_what_stops_it_is_said_and_nothing_follows(
+    tmp_path: Path, environment: Mapping[str, str], said: str, called: str
+) -> None:
+    ended, calls = up(tmp_path, **environment)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert called in {call.split()[0] for call in calls}
+    assert not any("python -" in call for call in calls)
+
+
+def test_an_own_command_loads_the_image_and_an_own_chart_is_taken(tmp_path: Path) -> None:
+    own = {"CONTEXT": "mine", "TRIAL_CONTEXT": "mine", "TRIAL_LOAD": "kind import it"}
+    ended, calls = up(tmp_path, **own, CHART="/charts/dagster")
+    assert ended.returncode == 0, ended.stderr
+    assert any(re.match("kind import it /.*image.tar", call) for call in calls)
+    assert any(re.match("helm upgrade --install dagster /charts/dagster -", call) for call in calls)
+    assert not any(call.startswith("helm repo") for call in calls)
