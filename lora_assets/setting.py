@@ -31,6 +31,7 @@ class Setting:
         return default.format(
             home=home,
             home_uri=home and home.as_uri(),
+            home_sqlite=home and _sqlite_folder(home),
             judge_port=judge_port,
             s3_data_bucket=bucket,
         )
@@ -50,3 +51,10 @@ def setting(
     """
     declared = Setting(default, default if cluster is None else cluster, gives, secret)
     return Field(default_factory=declared, validation_alias=variable)
+
+
+def _sqlite_folder(folder: Path) -> str:
+    """Return the URL of a folder for SQLite files, as SQLAlchemy and MLflow read it."""
+    quoted = str(folder).replace("%", "%25").replace("?", "%3F")
+    # MLflow would make the folder of a path that begins with sqlite:///, and unquotes nothing.
+    return f"sqlite:///{folder}" if quoted == str(folder) else f"sqlite+pysqlite:///{quoted}"

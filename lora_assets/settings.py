@@ -50,7 +50,7 @@ class Settings(BaseModel):
     model_name: str = setting("mistral-7b-lora", "registry.model_name")
     """MLflow registered model name"""
     mlflow_tracking_uri: str = setting(
-        "sqlite:///{home}/mlflow.db",
+        "{home_sqlite}/mlflow.db",
         "registry.tracking_uri",
         "tracking.tracking_uri",
         cluster="http://mlflow.ai-platform:80",

@@ -82,6 +82,7 @@ def row(setting: Setting) -> str:
 def shown(default: str) -> str:
     """A default as the README has it, which names no folder of this machine."""
     text = default.replace(str(PACKAGED_BASE_MODEL), "<the package>/embedded/base_model")
+    text = text.replace("{home_sqlite}", "sqlite:///<home>")
     text = re.sub(r"\{home(_uri)?\}", "<home>", text)
     text = text.format(judge_port=8000, s3_data_bucket="<S3_DATA_BUCKET>")
     return f"`{text}`" if text else ""

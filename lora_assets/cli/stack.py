@@ -85,7 +85,7 @@ def typed_command(otherwise: str) -> str:
 
 def _create_database(registry: Registry) -> None:
     """Let one command create a registry's SQLite file: two at once fail on each other's tables."""
-    if not registry.tracking_uri.startswith("sqlite:"):
+    if not registry.tracking_uri.startswith("sqlite"):
         return
     path = Path(make_url(registry.tracking_uri).database or "")
     path.parent.mkdir(parents=True, exist_ok=True)
