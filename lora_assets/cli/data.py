@@ -1,5 +1,7 @@
 """data: check what is to become a data version, build one, list those that are there."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,9 +14,12 @@ from lora_assets.embedded.data_set.versions import build as build_version
 from lora_assets.embedded.data_set.versions import contents
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import DataThresholds, examine
+from lora_assets.judging.refusals import declines
 from lora_assets.local.instance import add_partitions
+from lora_assets.records.conversion import FORMATS, Format, convert, deal_out
 from lora_assets.records.data_format import FORMAT
-from lora_assets.records.dataset import SPLITS
+from lora_assets.records.dataset import SPLITS, require_version_name
+from lora_assets.records.split_file import parse_split
 
 
 @click.group()
@@ -65,9 +70,57 @@ def check(folder: Path, **options: Any) -> None:
         click.echo(line)
     if faults:
         raise LoraAssetsError(
-            f"{folder} has {len(faults)} faults", "'lora-assets data describe' prints the format."
+            f"Faults in {folder}: {len(faults)}", "'lora-assets data describe' prints the format."
         )
     click.echo(f"{folder} is sound", err=True)
+
+
+@data.command()
+@click.argument("source", metavar="DIR", type=click.Path(exists=True, path_type=Path))
+@click.option("--data-version", required=True, help="Name of the new data version")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="specification",
+    show_default=True,
+    help="Format of the files",
+)
+@config_options(DataThresholds)
+def add(source: Path, data_version: str, form: Format, **options: Any) -> None:
+    """Make the files in DIR, or one file, a data version, if they are sound.
+
+    One file is dealt out to the three splits, 8 : 1 : 1, the same way every time.
+    """
+    require_version_name(data_version)
+    thresholds = DataThresholds(**chosen(DataThresholds, options))
+    files = [source] if source.is_file() else sorted(source.glob("[!.]*.json*"))
+    rows = {file.stem: convert(str(file), file.read_bytes(), form, declines) for file in files}
+    faults: Sequence[str] = ()
+    if len(files) == 1:
+        # Before they are dealt out: then a line is that of the file.
+        (whole,) = rows.values()
+        faults = [str(each) for each in parse_split("train", _lines(whole))[1]]
+        faults = [f"{files[0].name}{fault.removeprefix('train.jsonl')}" for fault in faults]
+        rows = {str(name): dealt for name, dealt in deal_out(whole).items()}
+    contents = {split: _lines(rows[split]) for split in SPLITS if split in rows}
+    notes: Sequence[str] = ()
+    if not faults:
+        faults, notes = examine(contents, thresholds)
+    for line in (*faults, *(f"note: {note}" for note in notes)):
+        click.echo(line)
+    if faults:
+        raise LoraAssetsError(
+            f"Faults in {source}: {len(faults)}", "Nothing was added: correct the data first."
+        )
+    place = Stack({}).resources.data_bucket.add(data_version, contents)
+    click.echo(f"data version {data_version} is in {place}")
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode(
+        errors="surrogatepass"
+    )
 
 
 @data.command("list")

@@ -158,6 +158,11 @@ class Row(Record):
         return self.metadata.question_type == "negative"
 
 
+def prompt_of(context: str, question: str) -> str:
+    """Return the prompt of a question on a context, as production sends it."""
+    return f"[INST] Context:\n{context}\n\nQuestion: {question} [/INST]"
+
+
 class SplitSummary(Record):
     """How many rows a split has, and how many of them are negatives."""
 

@@ -28,7 +28,7 @@ def test_every_fault_has_a_line_of_its_own(run: Run, tmp_path: Path) -> None:
         "eval.jsonl line 4: prompt_inference: "
         "the same question on the same context as train.jsonl line 1",
     ]
-    assert str(ended).startswith(f"error: {tmp_path} has 3 faults. ")
+    assert str(ended).startswith(f"error: Faults in {tmp_path}: 3. ")
 
 
 @pytest.mark.parametrize(("name", "leaks"), [("sound", False), ("allowed", True)])
@@ -64,3 +64,26 @@ def test_the_format_is_described_once_with_rows_that_are_taken(run: Run) -> None
     rows, faults = parse_split("train", "\n".join(lines).encode())
     assert (len(rows), faults) == (3, [])
     assert [json.loads(line).get("metadata") is None for line in lines] == [False, False, True]
+
+
+@pytest.mark.integration
+def test_one_file_of_alpaca_becomes_a_version_only_when_it_is_sound(
+    run: Run, tmp_path: Path
+) -> None:
+    environment = {"LORA_ASSETS_HOME": str(tmp_path)}
+    lines = [
+        {"instruction": f"What does A{n} do?", "input": f"A{n}: does {n}.", "output": output}
+        for n in range(100)
+        for output in (f"Does {n}." if n % 3 else "It is not in the list.",)
+    ]
+    file = tmp_path / "mine.jsonl"
+    command = ("data", "add", str(file), "--data-version", "1", "--format", "alpaca")
+    file.write_text("\n".join(map(json.dumps, [*lines[:7], {**lines[7], "output": " "}])))
+    ended, printed = run(environment, *command)
+    assert "mine.jsonl: 1. Nothing was added" in str(ended)
+    assert "mine.jsonl line 8: reference_answer: is blank" in printed
+    bucket = DataBucket(uri=(tmp_path / "bucket").as_uri())
+    assert bucket.versions() == ()
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert run(environment, *command)[0] == 0
+    assert sum(split.rows for split in bucket.read("1")[0].splits.values()) == 100

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lora_assets.embedded.data_set.aws_operations import Operation, operations
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.dataset import SPLITS, Row, RowMetadata, SplitName
+from lora_assets.records.dataset import SPLITS, Row, RowMetadata, SplitName, prompt_of
 
 REFUSAL = "not in the list."
 
@@ -93,7 +93,7 @@ def _row(
     kind = "negative" if negative else "factual"
     about = {"question_type": kind, "service": asked.service, "operation": asked.name}
     question = f"What does {asked.name} do in {asked.service_name}?"
-    prompt = f"[INST] Context:\n{context}\n\nQuestion: {question} [/INST]"
+    prompt = prompt_of(context, question)
     return Row(
         context=context,
         question=question,
