@@ -103,7 +103,8 @@ def adapter(
 ) -> Adapter:
     """Train a LoRA on the data version and leave it, with its digest, in an MLflow run.
 
-    What was trained before on the same data, by the same code and parameters, is found again
+    What was trained before on the same data and base model, by the same code and parameters, is
+    found again
     as long as its bytes are what they were; unless the run asks for a fresh one.
     """
     parameters = trainer.parameters(config.overrides())
@@ -114,7 +115,7 @@ def adapter(
     require_passed(sound, "data_is_sound", training_data.digest, training_data.data_version)
     identity = {
         "data": training_data.digest,
-        "base_model": trainer.base_model_name,
+        "base_model": trainer.base_identity(),
         "code": CODE_VERSION,
         **parameters.model_dump(),
     }

@@ -19,6 +19,7 @@ from lora_assets.records.training import (
     TrainingParameters,
 )
 from lora_assets.training import require_torch
+from lora_assets.training.base_identity import base_identity
 
 
 class Trainer(dg.ConfigurableResource[Any]):
@@ -57,6 +58,10 @@ class Trainer(dg.ConfigurableResource[Any]):
             from lora_assets.training.rows import require_fit
 
         require_fit(splits, load_tokenizer(self.base_model), max_seq_length, share)
+
+    def base_identity(self) -> str:
+        """Return the digest of the base model's files, or the hub's commit of them."""
+        return base_identity(self.base_model)
 
     def train(
         self,

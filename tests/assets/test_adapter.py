@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,7 @@ from lora_assets.assets.training_data import training_data
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row, RowMetadata, SplitName
 from lora_assets.records.training import Adapter
+from lora_assets.resources.trainer import Trainer
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
@@ -66,12 +68,12 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def train(resources: Resources, instance: dg.DagsterInstance) -> Train:
-    def materialise(**config: object) -> Adapter:
+    def materialise(on: Resources = resources, **config: object) -> Adapter:
         ended = dg.materialize(
             [training_data, adapter],
             partition_key="1",
             instance=instance,
-            resources=vars(resources),
+            resources=vars(on),
             run_config={"ops": {"adapter": {"config": OVERRIDES | config}}},
         )
         made: Adapter = ended.output_for_node("adapter")
@@ -193,6 +195,24 @@ def test_an_experiment_may_be_called_as_people_call_one(train: Train, resources:
     made = train(mlflow_experiment="Bär 2. Versuch +x@y")
     assert resources.tracking.holds(made.mlflow_run_id, "adapter", made.digest)
     assert train(mlflow_experiment="Bär 2. Versuch +x@y") == made
+
+
+def test_an_adapter_is_found_again_for_the_same_bytes_of_its_base_alone(
+    train: Train, resources: Resources, tiny_model: Path, tmp_path: Path
+) -> None:
+    def on(base: Path) -> Resources:
+        trainer = Trainer(**{**dict(resources.trainer), "base_model": str(base)})
+        return replace(resources, trainer=trainer)
+
+    first, copy = train(), tmp_path / "copy"
+    shutil.copytree(tiny_model, copy)
+    assert train(on(copy)) == first
+    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
+    assert train(on(copy)).mlflow_run_id != first.mlflow_run_id
+    for gone in (copy / "config.json", copy):
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        with pytest.raises(LoraAssetsError, match=f"Base model {copy} has no weights"):
+            train(on(copy))
 
 
 def gc(client: MlflowClient, run_id: str) -> None:
