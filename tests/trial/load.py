@@ -12,6 +12,7 @@ from threading import Event, Thread
 import httpx
 
 CLIENTS = 2
+PROMPT = "What is a log group?"
 models: Counter[str] = Counter()
 failures: list[str] = []
 stopped = Event()
@@ -19,8 +20,10 @@ stopped = Event()
 
 def ask() -> None:
     url, key = os.environ["VLLM_URL"], os.environ["VLLM_API_KEY"]
-    body = {"model": "aws-rag-qa-live", "prompt": "What is a log group?", "max_tokens": 16}
-    while not stopped.is_set():
+    # The embedded server does not sample.
+    body = {"model": "aws-rag-qa-live", "prompt": PROMPT, "max_tokens": 16, "temperature": 0}
+    # Two cores have more to do than this.
+    while not stopped.wait(0.1):
         try:
             # A connection each, so that the Service chooses a replica for every request.
             # One that is refused is tried again: nothing was asked yet.

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.e2e
 NOW = ("--force", "--grace-period=0")
 ASK = """
 import json, os, urllib.request as http
-body = json.dumps({"model": "aws-rag-qa-live", "prompt": "?", "max_tokens": 1}).encode()
-asked = http.Request("http://127.0.0.1:8000/v1/completions", body)
+body = {"model": "aws-rag-qa-live", "prompt": "?", "max_tokens": 1, "temperature": 0}
+asked = http.Request("http://127.0.0.1:8000/v1/completions", json.dumps(body).encode())
 asked.add_header("Authorization", "Bearer " + os.environ["VLLM_API_KEY"])
 asked.add_header("Content-Type", "application/json")
 print(json.load(http.urlopen(asked, timeout=60))["model"])
