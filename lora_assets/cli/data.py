@@ -55,7 +55,7 @@ def describe() -> None:
 
 
 @data.command()
-@click.argument("folder", metavar="DIR", type=click.Path(exists=True, path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @config_options(DataThresholds)
 def check(folder: Path, **options: Any) -> None:
     """Print every fault of the data in DIR, a line each: file, line and field.
@@ -63,6 +63,7 @@ def check(folder: Path, **options: Any) -> None:
     End with 1 where training would be refused.
     """
     thresholds = DataThresholds(**chosen(DataThresholds, options))
+    _require_there(folder)
     files = {split: folder / f"{split}.jsonl" for split in SPLITS}
     contents = {split: file.read_bytes() for split, file in files.items() if file.is_file()}
     faults, notes = examine(contents, thresholds)
@@ -76,7 +77,7 @@ def check(folder: Path, **options: Any) -> None:
 
 
 @data.command()
-@click.argument("source", metavar="DIR", type=click.Path(exists=True, path_type=Path))
+@click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--data-version", required=True, help="Name of the new data version")
 @click.option(
     "--format",
@@ -94,6 +95,7 @@ def add(source: Path, data_version: str, form: Format, **options: Any) -> None:
     """
     require_version_name(data_version)
     thresholds = DataThresholds(**chosen(DataThresholds, options))
+    _require_there(source)
     files = [source] if source.is_file() else sorted(source.glob("[!.]*.json*"))
     rows = {file.stem: convert(str(file), file.read_bytes(), form, declines) for file in files}
     faults: Sequence[str] = ()
@@ -135,3 +137,8 @@ def list_versions() -> None:
     click.echo(f"data versions: {', '.join(versions) or 'none yet'}")
     for name, reason in passed_over.items():
         click.echo(f"passed over: {name} {reason}")
+
+
+def _require_there(path: Path) -> None:
+    if not path.exists():
+        raise LoraAssetsError(f"{path} does not exist", "Correct the path.")

@@ -31,6 +31,14 @@ def test_every_fault_has_a_line_of_its_own(run: Run, tmp_path: Path) -> None:
     assert str(ended).startswith(f"error: Faults in {tmp_path}: 3. ")
 
 
+@pytest.mark.parametrize("command", [("check",), ("add", "--data-version", "1")])
+def test_a_path_that_is_not_there_is_named(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    ended, _ = run({}, "data", *command, str(tmp_path / "gone"))
+    assert ended == f"error: {tmp_path / 'gone'} does not exist. Correct the path."
+
+
 @pytest.mark.parametrize(("name", "leaks"), [("sound", False), ("allowed", True)])
 def test_sound_data_end_with_0(run: Run, tmp_path: Path, name: str, leaks: bool) -> None:
     def leak(split: SplitName, lines: list[str]) -> None:
