@@ -66,6 +66,18 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, st
         yield environment
 
 
+@pytest.fixture
+def empty_server(served: Mapping[str, str]) -> Mapping[str, str]:
+    """The session's server without what another test left there, in a slot or loaded."""
+    replicas = make_resources(read_settings(served)).fleet.discover()
+    (folder,) = replicas.folders
+    if Path(folder.path).is_dir():
+        for slot in folder.slots():
+            folder.clear_slot(slot)
+        replicas.retire([])
+    return served
+
+
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables, made once: it takes seconds."""
@@ -76,11 +88,11 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def resources(served: Mapping[str, str], empty_mlflow: Path, tmp_path: Path) -> Resources:
+def resources(empty_server: Mapping[str, str], empty_mlflow: Path, tmp_path: Path) -> Resources:
     """The stack of one test: an empty registry, the session's server and its adapters folder."""
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    adapters = str(Path(served["LORA_ASSETS_HOME"]) / "adapters")
-    environment = {**served, "LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
+    adapters = str(Path(empty_server["LORA_ASSETS_HOME"]) / "adapters")
+    environment = {**empty_server, "LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
     return make_resources(read_settings(environment))
 
 

@@ -8,7 +8,7 @@ from lora_assets.assets.served import ensure_candidate_slot, ensure_loaded
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.resources.fleet import CANDIDATE_SLOT
 from lora_assets.stack_resources import Resources
 from tests.support.stack import trained
 
@@ -45,8 +45,6 @@ def test_an_adapter_that_a_promotion_retired_is_brought_back(
 ) -> None:
     first = stage(resources, adapter_folders[0], "1")
     second = stage(resources, adapter_folders[1], "2")
-    # Tests share the server, and what is in its live slot is kept.
-    resources.fleet.discover().folders[0].clear_slot(LIVE_SLOT)
     resources.fleet.discover().retire([second.digest])
     assert not resources.fleet.discover().holds(first.digest)
     assert take(resources, first)
