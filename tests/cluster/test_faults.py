@@ -109,8 +109,11 @@ def test_a_truncated_split_in_the_bucket_is_named_and_nothing_is_recorded(
     cluster: Cluster, run: Run, staged: None, tmp_path: Path
 ) -> None:
     bucket, name = cluster.resources.data_bucket, f"broken-{tmp_path.name}"
-    bucket.add(name, {split: text[:-20] for split, text in contents(["sqs"]).items()})
-    refuse(cluster, run, training(name, "1e-4"), f"{name}/train.jsonl is truncated")
+    whole = contents(["sqs"])
+    bucket.add(name, {split: text[:-20] for split, text in whole.items()})
+    last = whole["train"].count(b"\n")
+    cause = f"{name}/train.jsonl line {last}: is truncated"
+    refuse(cluster, run, training(name, "1e-4"), cause)
 
 
 @contextmanager
