@@ -67,12 +67,7 @@ def check(folder: Path, **options: Any) -> None:
     files = {split: folder / f"{split}.jsonl" for split in SPLITS}
     contents = {split: file.read_bytes() for split, file in files.items() if file.is_file()}
     faults, notes = examine(contents, thresholds)
-    for line in (*faults, *(f"note: {note}" for note in notes)):
-        click.echo(line)
-    if faults:
-        raise LoraAssetsError(
-            f"Faults in {folder}: {len(faults)}", "'lora-assets data describe' prints the format."
-        )
+    _require_sound(folder, faults, notes, "'lora-assets data describe' prints the format.")
     click.echo(f"{folder} is sound", err=True)
 
 
@@ -109,12 +104,7 @@ def add(source: Path, data_version: str, form: Format, **options: Any) -> None:
     notes: Sequence[str] = ()
     if not faults:
         faults, notes = examine(contents, thresholds)
-    for line in (*faults, *(f"note: {note}" for note in notes)):
-        click.echo(line)
-    if faults:
-        raise LoraAssetsError(
-            f"Faults in {source}: {len(faults)}", "Nothing was added: correct the data first."
-        )
+    _require_sound(source, faults, notes, "Nothing was added: correct the data first.")
     place = Stack({}).resources.data_bucket.add(data_version, contents)
     click.echo(f"data version {data_version} is in {place}")
 
@@ -142,3 +132,11 @@ def list_versions() -> None:
 def _require_there(path: Path) -> None:
     if not path.exists():
         raise LoraAssetsError(f"{path} does not exist", "Correct the path.")
+
+
+def _require_sound(path: Path, faults: Sequence[str], notes: Sequence[str], remedy: str) -> None:
+    """Print every fault and note, a line each, and refuse data with a fault."""
+    for line in (*faults, *(f"note: {note}" for note in notes)):
+        click.echo(line)
+    if faults:
+        raise LoraAssetsError(f"Faults in {path}: {len(faults)}", remedy)
