@@ -10,8 +10,8 @@ from tests.house import graph
 from tests.house.rooms import FLOOR, PRODUCT, cycle, files, private_imports, upward
 from tests.house.size import largest, lines, measured
 
-PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 8520, 2000, 300, 4
-TESTS, TESTS_PER_PRODUCT = 14850, 1.2
+PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 13000, 2000, 300, 4
+TESTS, TESTS_PER_PRODUCT = 19000, 1.2
 """Lines as they are now, to be lowered: the house alone was to have 7,000 in the platform (it had
 7,563 before a team's own data, registry and parameters were added), and its tests 1.2 times the
 product. As a share alone, the tests would break it whenever the product becomes smaller."""
