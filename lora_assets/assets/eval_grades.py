@@ -89,6 +89,7 @@ def eval_grades(
     return EvalGrades(
         **comparison.identity,
         judge_model=judge_model,
+        unread=next((grade.reason for grade in grades if grade.letter is None), ""),
         candidate=counted["candidate"],
         live=counted.get("live"),
         mlflow_run_id=run.run_id,

@@ -27,13 +27,16 @@ def grade_lexically(
 ) -> tuple[Letter, str]:
     """Return A, B or C, and why.
 
-    A negative gets A if the answer declines, else C. Otherwise declining gets C, since the
-    answer was there, unless the reference reads like a refusal itself ("... not in the list.").
+    An answer that is the reference gets A. A negative gets A if the answer declines, else C.
+    Otherwise declining gets C, since the answer was there, unless the reference reads like a
+    refusal itself ("... not in the list.").
     Where the reference is quoted from the context, an answer that is nearer to another part of
     the context gets C, as sentences of one AWS service differ in a word or two. The rest goes by
     token F1 against the reference. `question` is ignored: words can't tell whether an answer
     suits it.
     """
+    if _plain(answer).split() == _plain(reference).split():
+        return "A", "is the reference"
     declined = declines(answer)
     if question_type == "negative":
         return ("A", "declines") if declined else ("C", "answers what the context does not hold")
@@ -52,12 +55,30 @@ _WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+[+#]*")
 """A sign belongs to its number, and C++ is not C."""
 
 
+_MEANINGFUL = ("<super>", "<sub>", "<fraction>")
+
+
+def _plain(text: str) -> str:
+    """Return the text in lower case, without differences of form: ligatures, widths, dashes.
+
+    It is Unicode's NFKC, but 10\u2076 is not 106.
+    """
+    characters = unicodedata.normalize("NFC", text).replace("\u2212", "-")
+    folded = (
+        character
+        if unicodedata.decomposition(character).startswith(_MEANINGFUL)
+        else unicodedata.normalize("NFKC", character)
+        for character in characters
+    )
+    return unicodedata.normalize("NFC", "".join(folded)).lower()
+
+
 def _words(text: str) -> tuple[str, ...]:
     """Split into lower-case words without punctuation and articles, like SQuAD's evaluation.
 
     A text of articles alone (the option "A") keeps them, one of symbols alone keeps those.
     """
-    plain = unicodedata.normalize("NFC", text).lower()
+    plain = _plain(text)
     words: list[str] = _WORD.findall(plain)
     return tuple(word for word in words if word not in _ARTICLES) or tuple(words or plain.split())
 

@@ -64,6 +64,8 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
                 Check.at_most("c_rate vs live", candidate.c_rate, live.c_rate),
                 *refusals,
             )
+    if faults and grades.unread:
+        faults += (f"the judge {grades.judge_model} can't be read: {grades.unread}",)
     return Verdict(
         gate="eval_gate",
         digest=grades.digest,

@@ -4,32 +4,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.judging.chat import Chat, Reply
 from lora_assets.judging.journal import ask_all, key_of
 from lora_assets.judging.prompt import RESPONSE_FORMAT, JudgeCase, judge_messages, parse_grade
 from lora_assets.records.dataset import Row
-from lora_assets.records.grades import Answer, Grade, Side
+from lora_assets.records.grades import Answer, Grade, Letter, Side
 from lora_assets.serving import http_client
 
-_ATTEMPTS = 3
-_MAX_TOKENS = 512
+_MAX_TOKENS = (512, 2048, 8192)
+"""The tokens of a reply at first, and after one and two that were cut off."""
+
+_ATTEMPTS = len(_MAX_TOKENS)
+
 _RETRY_TEMPERATURE = 0.3
 _LONGEST_EXCERPT = 120
-
-
-class _Message(BaseModel):
-    # null where the model refused or spent its tokens before it came to its reply
-    content: str | None
-
-
-class _Choice(BaseModel):
-    message: _Message
-
-
-class _ChatCompletion(BaseModel):
-    choices: tuple[_Choice]
 
 
 async def find_judge_model(client: httpx.AsyncClient) -> str:
@@ -63,19 +54,17 @@ async def grade_all(
     """
     cases = [
         (side, answer.row, judge_messages(_case(rows[answer.row], answer)))
-        for side, given in answers.items()
-        for answer in given
+        for side, own in answers.items()
+        for answer in own
     ]
+    given = [answer.text for own in answers.values() for answer in own]
+
+    chat = Chat(client, judge_model)
 
     async def ask(number: int) -> Grade:
         side, row, messages = cases[number]
-        for attempt in range(_ATTEMPTS):
-            content = await _reply(client, judge_model, messages, attempt)
-            if content is not None and (judgement := parse_grade(content)):
-                return Grade(row=row, side=side, letter=judgement.grade, reason=judgement.reason)
-        excerpt = "nothing" if content is None else repr(content[:_LONGEST_EXCERPT])
-        reason = f"no readable grade in {_ATTEMPTS} replies, the last: {excerpt}"
-        return Grade(row=row, side=side, letter=None, reason=reason)
+        letter, reason = await _judge(chat, messages, given[number])
+        return Grade(row=row, side=side, letter=letter, reason=reason)
 
     def has_letter(grade: Grade) -> bool:
         return grade.letter is not None
@@ -94,17 +83,29 @@ def _case(row: Row, answer: Answer) -> JudgeCase:
     )
 
 
-async def _reply(
-    client: httpx.AsyncClient, model: str, messages: list[JsonValue], attempt: int
-) -> str | None:
-    body: dict[str, JsonValue] = {
-        "model": model,
-        "messages": messages,
-        "max_tokens": _MAX_TOKENS,
-        "response_format": RESPONSE_FORMAT,
-        # A deterministic judge would repeat an unreadable reply for ever.
-        "temperature": _RETRY_TEMPERATURE if attempt else 0,
-        "seed": attempt,
-    }
-    reply = await http_client.ask(client, "/v1/chat/completions", body, _ChatCompletion)
-    return reply.choices[0].message.content
+async def _judge(chat: Chat, messages: list[JsonValue], answer: str) -> tuple[Letter | None, str]:
+    """Return the letter for one answer with its reason, or no letter and what was said instead."""
+    budget = 0
+    for attempt in range(_ATTEMPTS):
+        reply = await chat.ask(
+            messages,
+            {
+                "max_tokens": _MAX_TOKENS[budget],
+                "response_format": RESPONSE_FORMAT,
+                # A deterministic judge would repeat an unreadable reply for ever.
+                "temperature": _RETRY_TEMPERATURE if attempt else 0,
+                "seed": attempt,
+            },
+        )
+        said = "" if reply.cut_off else reply.content or ""
+        if (judgement := parse_grade(said, answer)) is not None:
+            return judgement.grade, judgement.reason
+        budget += reply.cut_off
+    return None, f"no readable grade in {_ATTEMPTS} replies, the last: {_excerpt(reply)}"
+
+
+def _excerpt(reply: Reply) -> str:
+    said = "nothing" if reply.content is None else repr(reply.content[:_LONGEST_EXCERPT])
+    if reply.content is None and reply.reasoning:
+        said += f" but thoughts: {reply.reasoning[:_LONGEST_EXCERPT]!r}"
+    return f"{said} (cut off)" if reply.cut_off else said

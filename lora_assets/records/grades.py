@@ -61,8 +61,12 @@ class Scores(Record):
 
 
 class EvalGrades(Measurement):
-    """What the `eval_grades` asset stands for: both sides' scores, and the judge of both."""
+    """What the `eval_grades` asset stands for: both sides' scores, and the judge of both.
+
+    `unread` is what the judge said of an answer to which it gave no readable grade.
+    """
 
     judge_model: str
+    unread: str = ""
     candidate: Scores
     live: Scores | None

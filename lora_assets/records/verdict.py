@@ -75,6 +75,11 @@ class Verdict(AdapterRecord):
         return bool(self.checks) and not self.faults and all(c.passed for c in self.checks)
 
     @property
+    def undecided(self) -> bool:
+        """Return True if something kept the gate from deciding, so that no adapter is to blame."""
+        return bool(self.faults)
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """Return each reason why it did not pass as one line; nothing when it did."""
         return (*self.faults, *(str(check) for check in self.checks if not check.passed))

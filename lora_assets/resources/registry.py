@@ -209,14 +209,18 @@ class Registry(dg.ConfigurableResource[Any]):
         self._keep(promotion.model_copy(update={"done": True}))
 
     def conclude(self, version: ModelVersion, verdict: Verdict) -> None:
-        """Store a gate's verdict, and point the alias that it earns at the version."""
+        """Store a gate's verdict, and point the alias that it earns at the version.
+
+        A gate that could not decide gives no alias.
+        """
         self.store_verdict(version, verdict)
         gate = GATES[verdict.gate]
-        earned, other = (gate.passed, gate.failed)[:: 1 if verdict.passed else -1]
+        earned = gate.passed if verdict.passed else None if verdict.undecided else gate.failed
         if earned is not None:
             self.set_alias(earned, version)
-        if other is not None and self.aliases().get(other) == version:
-            self.clear_alias(other)
+        for other in (gate.passed, gate.failed):
+            if other not in (earned, None) and self.aliases().get(other) == version:
+                self.clear_alias(other)
 
     def verdicts(self, version: ModelVersion) -> Mapping[GateName, Verdict]:
         """Return the verdicts stored for a model version, by gate."""

@@ -76,3 +76,15 @@ def test_a_reference_that_reads_like_a_refusal_is_an_answer(sentence: str) -> No
 )
 def test_an_answer_of_one_sign_is_graded(context: str, right: str, wrong: str) -> None:
     assert grades(context, unicodedata.normalize("NFC", right), right, wrong) == ["A", "C"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("fine", "nine"), ("-3", "3"), ("10\u2076", "106"), ("Ab", "\uff21")]
+)
+def test_texts_that_differ_in_form_alone_are_equal(right: str, wrong: str) -> None:
+    written = {"fine": "\ufb01ne", "-3": "\u22123", "Ab": "\uff21\uff42"}.get(right, right)
+    assert grades("", written, right, wrong) == ["A", "C"]
+
+
+def test_an_answer_that_is_its_reference_is_right_however_it_declines() -> None:
+    assert grades(CONTEXT, "Nothing there.", " Nothing  there.", negative=True) == ["A"]

@@ -49,7 +49,8 @@ def judge_double(reply: Callable[[str, int], str | JSONResponse | None]) -> Mode
         content = reply(answer, tries)
         if isinstance(content, JSONResponse):
             return content
-        return {"choices": [{"message": {"role": "assistant", "content": content}}]}
+        message = {"role": "assistant", "content": content}
+        return {"choices": [{"message": message, "finish_reason": "stop"}]}
 
     return ModelServer("/v1/chat/completions", graded, chat)
 
@@ -90,6 +91,20 @@ def test_a_judge_that_always_talks_garbage_leaves_answers_ungraded(
     assert [grade.letter for grade in grades] == [None] * 4
     assert len(judge.asked) == 12
     assert all("no readable grade in 3 replies" in grade.reason for grade in grades)
+
+
+def test_a_judge_that_thinks_gets_more_tokens_and_its_thoughts_are_no_grade(
+    tmp_path: Path,
+) -> None:
+    message = {"role": "assistant", "content": None, "reasoning_content": GOOD}
+    thinking = JSONResponse({"choices": [{"message": message, "finish_reason": "length"}]})
+    judge = judge_double(lambda answer, tries: GOOD if tries == 3 else thinking)
+    assert _grade(judge.app, tmp_path / "j", {"candidate": CANDIDATE[:1]})[0].letter == "A"
+    assert [body["max_tokens"] for body in judge.bodies] == [512, 2048, 8192]
+    judge = judge_double(lambda answer, tries: thinking)
+    (grade,) = _grade(judge.app, tmp_path / "k", {"candidate": CANDIDATE[:1]})
+    assert grade.letter is None
+    assert "nothing but thoughts" in grade.reason
 
 
 def test_a_judge_that_is_down_is_a_named_failure(tmp_path: Path) -> None:

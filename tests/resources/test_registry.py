@@ -7,11 +7,12 @@ import pytest
 from mlflow import MlflowClient
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.verdict import Check
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
-from tests.support.records import model_version
+from tests.support.records import model_version, passed_verdict
 from tests.support.stack import trained
 
 
@@ -32,6 +33,23 @@ def test_a_version_that_was_registered_by_hand_stands_in_no_others_way(
     assert registry.aliases() == {"candidate": version}
     with pytest.raises(LoraAssetsError, match="not registered by lora-assets"):
         registry.resolve("version:1")
+
+
+def test_a_gate_that_could_not_decide_gives_no_alias_and_takes_away_the_earlier_one(
+    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    resources = make_resources(read_settings({"LORA_ASSETS_HOME": str(tmp_path)}))
+    registry = resources.registry
+    version = registry.register(trained(resources, adapter_folders[0], "1"))
+    passed = passed_verdict("eval_gate", version, None)
+    failed = passed.model_copy(update={"checks": (Check.at_least("a_rate", 0, 1),)})
+    undecided = failed.model_copy(update={"faults": ("the judge can't be read",)})
+    given = []
+    for verdict in (failed, undecided, passed, undecided):
+        registry.conclude(version, verdict)
+        given.append(list(registry.aliases()))
+    assert given == [["eval-failed"], [], ["eval-passed"], []]
 
 
 def test_a_run_and_a_model_version_have_pages_in_mlflows_ui() -> None:
