@@ -85,5 +85,5 @@ for name in {list(cli.list_commands(None))!r}:
 
 
 def test_what_is_blocked_is_really_absent(absent: str) -> None:
-    ended = _run("import lora_assets.training.train", absent)
+    ended = _run("import lora_assets.training.qlora", absent)
     assert "No module named 'torch'" in ended.stderr

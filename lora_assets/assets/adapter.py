@@ -10,6 +10,7 @@ from lora_assets.assets.figures import plot
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import progress_log, show, table
 from lora_assets.assets.pools import TRAINING
+from lora_assets.assets.registered import registered_adapter
 from lora_assets.assets.verdicts import check_result, now, require_passed
 from lora_assets.gates.data import DataThresholds, data_is_sound
 from lora_assets.gates.quality import QualityThresholds
@@ -21,6 +22,7 @@ from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
     LORA_PROFILES,
     Adapter,
+    Losses,
     LossPoint,
     TrainingMetrics,
     TrainingParameters,
@@ -83,8 +85,17 @@ class TrainingConfig(DataThresholds, dg.Config):
 
     def overrides(self) -> Mapping[str, Any]:
         """Return the training parameters that this run sets."""
-        others = {"fresh", "max_left_out", "mlflow_experiment", *DataThresholds.model_fields}
+        others = {"fresh", "max_left_out", "mlflow_experiment", "registered"}
+        others |= DataThresholds.model_fields.keys()
         return self.model_dump(exclude_none=True, exclude=others)
+
+
+class AdapterConfig(TrainingConfig):
+    """A training's parameters, or the adapter that takes its place."""
+
+    registered: str | None = Field(
+        None, description="MLflow run that 'lora-assets register' left; default: train"
+    )
 
 
 class QualityConfig(QualityThresholds, dg.Config):
@@ -94,7 +105,7 @@ class QualityConfig(QualityThresholds, dg.Config):
 @stage_asset("training", {"pytorch", "mlflow"}, "train", pool=TRAINING, code_version=CODE_VERSION)
 def adapter(
     context: dg.AssetExecutionContext,
-    config: TrainingConfig,
+    config: AdapterConfig,
     training_data: TrainingData,
     data_bucket: DataBucket,
     trainer: Trainer,
@@ -105,7 +116,8 @@ def adapter(
 
     What was trained before on the same data and base model, by the same code and parameters, is
     found again
-    as long as its bytes are what they were; unless the run asks for a fresh one.
+    as long as its bytes are what they were; unless the run asks for a fresh one. An adapter that
+    was registered takes a training's place.
     """
     parameters = trainer.parameters(config.overrides())
     splits = data_bucket.read_unchanged(
@@ -113,6 +125,19 @@ def adapter(
     )
     sound = data_is_sound(training_data, splits, config, now())
     require_passed(sound, "data_is_sound", training_data.digest, training_data.data_version)
+    if config.registered:
+        trainer.require_fit(splits, parameters.max_seq_length, config.max_left_out)
+        with work_folder.temporary() as folder:
+            return registered_adapter(
+                context,
+                config.registered,
+                training_data,
+                splits,
+                parameters,
+                trainer,
+                tracking,
+                folder,
+            )
     identity = {
         "data": training_data.digest,
         "base_model": trainer.base_identity(),
@@ -222,18 +247,20 @@ def _show(
     tracking: Tracking,
 ) -> None:
     parameters = ({"parameter": name, "value": str(value)} for name, value in logged.items())
+    metrics = trained.metrics
+    curve = metrics.curve if isinstance(metrics, TrainingMetrics) else ()
     shown = {
-        "learning curve": plot(learning_curve(trained.metrics.curve)),
+        "learning curve": plot(learning_curve(curve)),
         "parameters": table(parameters),
         "mlflow run": dg.MetadataValue.url(tracking.page(trained.mlflow_run_id)),
         "digest": trained.digest,
-        "rows left out": dg.MetadataValue.json(dict(trained.metrics.rows_left_out)),
+        "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
     }
-    show(context, {**shown, **_final(trained.metrics)})
+    show(context, {**shown, **_final(metrics)})
 
 
-def _final(metrics: TrainingMetrics) -> Mapping[str, float]:
+def _final(metrics: Losses) -> Mapping[str, float]:
     """Return the numbers that the run ends with; one that is missing stays missing."""
     names = ("final_eval_loss", "final_perplexity", "tokens_per_second", "steps", "best_step")
-    final = {name: getattr(metrics, name) for name in names}
+    final = {name: getattr(metrics, name, None) for name in names}
     return {name: float(value) for name, value in final.items() if value is not None}

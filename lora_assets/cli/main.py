@@ -12,7 +12,18 @@ from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 
 _STAGES = ("train", "deploy", "evaluate", "performance", "promote", "rollback")
-_COMMANDS = ("check", *_STAGES, "status", "data", "adopt", "restore", "terminate", "serve", "demo")
+_COMMANDS = (
+    "check",
+    *_STAGES,
+    "status",
+    "data",
+    "adopt",
+    "register",
+    "restore",
+    "terminate",
+    "serve",
+    "demo",
+)
 
 
 class _Commands(click.Group):

@@ -29,6 +29,7 @@ def quality_gate(adapter: Adapter, thresholds: QualityThresholds, decided_at: st
             Check.at_most("eval_loss", metrics.final_eval_loss, thresholds.max_eval_loss),
             Check.at_most("perplexity", metrics.final_perplexity, thresholds.max_perplexity),
         ),
+        notes=("losses as given, not measured here",) if metrics.given else (),
         evidence_run_id=adapter.mlflow_run_id,
         decided_at=decided_at,
     )

@@ -1,5 +1,7 @@
 """The parameters of a training run, and what it reports."""
 
+import math
+import sys
 from collections.abc import Mapping
 from typing import Literal
 
@@ -9,6 +11,7 @@ from lora_assets.records import AdapterRecord, Record
 
 Profile = Literal["minimal", "standard", "aggressive", "high_capacity"]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_EXP_OVERFLOWS = math.log(sys.float_info.max)
 ALL_PROJECTIONS = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 
 
@@ -74,26 +77,40 @@ class LossPoint(Record):
     value: float
 
 
-class TrainingMetrics(Record):
-    """What a training run measured.
+class Losses(Record):
+    """What the quality gate reads: measured here, or given with an adapter trained elsewhere.
 
     Losses are means over answer tokens (nats); perplexity is exp(eval loss). A metric
-    that the run did not produce is None, which no gate lets pass.
+    that is not there is None, which no gate lets pass.
     """
 
     final_eval_loss: float | None
     final_perplexity: float | None
+    rows_left_out: Mapping[str, tuple[int, ...]] = {}
+    given: bool = False
+
+
+class TrainingMetrics(Losses):
+    """What a training run measured."""
+
     tokens_per_second: float
     steps: int
     best_step: int
-    rows_left_out: Mapping[str, tuple[int, ...]]
     curve: tuple[LossPoint, ...]
 
 
 class Adapter(AdapterRecord):
-    """A trained adapter: what the `adapter` asset stands for, identified by its digest."""
+    """A trained adapter: what the `adapter` asset stands for, identified by its digest.
+
+    One that was trained elsewhere has no profile, and losses alone.
+    """
 
     base_model: str
-    lora_config: Profile
+    lora_config: Profile | None
     mlflow_run_id: str
-    metrics: TrainingMetrics
+    metrics: TrainingMetrics | Losses
+
+
+def perplexity(loss: float) -> float:
+    """Return exp(loss): infinity for an absurd loss, where math.exp would raise."""
+    return math.exp(loss) if loss < _EXP_OVERFLOWS else math.inf

@@ -1,12 +1,14 @@
 """Where a model version's adapter comes from: its files, and the data that it was trained on."""
 
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import require_version_name
-from lora_assets.resources.mlflow_client import mlflow_errors
+from lora_assets.resources.mlflow_client import mlflow_client, mlflow_errors
 from lora_assets.serving.adapter_files import PICKLED
 from lora_assets.serving.vllm_plugin.adapters_folder import FILES
 
@@ -33,6 +35,50 @@ def fetch_adapter(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
             f"There is no adapter in {source}", "Register one that has its files."
         )
     return [name for name in names if name not in wanted]
+
+
+def fetch_source(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
+    """Fetch an adapter from a folder, runs:/<run>/<folder> or models:/<name>/<version> into `to`.
+
+    Return the names of what lies beside its files and is left behind.
+    """
+    if source.startswith(("runs:", "models:")):
+        return [*fetch_adapter(_address(source, tracking_uri), tracking_uri, to), *_pickled(to)]
+    folder = Path(source)
+    if not folder.is_dir():
+        raise LoraAssetsError(
+            f"There is no folder {source}",
+            "Give one, or runs:/<run>/<folder>, or models:/<name>/<version>.",
+        )
+    names = sorted(each.name for each in folder.iterdir())
+    wanted = [name for name in (*FILES, PICKLED) if name in names]
+    if not wanted:
+        inside = sorted(f"{each.parent.name}/" for each in folder.glob(f"*/{FILES[0]}"))
+        hint = f"; {', '.join(inside)} has one" if inside else ""
+        raise LoraAssetsError(
+            f"There is no adapter in {source}{hint}", "Give the folder into which peft saved it."
+        )
+    to.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        shutil.copyfile(folder / name, to / name)
+    return [*(name for name in names if name not in wanted), *_pickled(to)]
+
+
+def _address(source: str, tracking_uri: str) -> str:
+    """Return where MLflow keeps the files of `source`."""
+    if re.fullmatch(r"runs:/[^/]+/.+", source):
+        return source
+    if (named := re.fullmatch(r"models:/([^/@]+)/([1-9]\d{0,8})", source)) is None:
+        raise LoraAssetsError(
+            f"{source!r} names no adapter", "Give runs:/<run>/<folder> or models:/<name>/<version>."
+        )
+    return mlflow_client(tracking_uri).get_model_version_download_uri(*named.groups())
+
+
+def _pickled(folder: Path) -> Sequence[str]:
+    """Return the pickled weights, where there are others."""
+    both = all((folder / name).is_file() for name in (FILES[1], PICKLED))
+    return [PICKLED] if both else []
 
 
 def data_version_of(version: "MlflowModelVersion", run: "Run | None", given: str | None) -> str:

@@ -114,15 +114,21 @@ class Registry(dg.ConfigurableResource[Any]):
         versions = [v for v in self._ours() if v.data_version == data_version]
         return max(versions, key=lambda v: v.version, default=None)
 
-    def register(self, adapter: Adapter) -> ModelVersion:
-        """Return the adapter's model version, made now unless its data version has these bytes.
+    def known(self, digest: str, data_version: str) -> ModelVersion | None:
+        """Return the model version of these bytes and this data version; None where none is.
 
-        A version whose files are lost or changed does not count: nothing can be deployed from it.
+        One whose files are lost or changed does not count: nothing can be deployed from it.
         """
         for known in self._ours():
-            same = (known.digest, known.data_version) == (adapter.digest, adapter.data_version)
+            same = (known.digest, known.data_version) == (digest, data_version)
             if same and known.run_id and self.tracking.holds(known.run_id, ARTIFACT, known.digest):
                 return known
+        return None
+
+    def register(self, adapter: Adapter) -> ModelVersion:
+        """Return the adapter's model version, made now unless its data version has these bytes."""
+        if (known := self.known(adapter.digest, adapter.data_version)) is not None:
+            return known
         if self._model() is None:
             self._client.create_registered_model(self.model_name)
         run = self._client.get_run(adapter.mlflow_run_id)

@@ -14,6 +14,7 @@ from lora_assets.records.dataset import Row, SplitName
 from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
     LORA_PROFILES,
+    Losses,
     LossPoint,
     TrainingMetrics,
     TrainingParameters,
@@ -89,3 +90,11 @@ class Trainer(dg.ConfigurableResource[Any]):
             on_loss,
             on_progress,
         )
+
+    def measure(self, rows: Sequence[Row], adapter: Path, parameters: TrainingParameters) -> Losses:
+        """Return the loss on the val split of an adapter that was trained elsewhere."""
+        require_torch()
+        with heavy_imports():
+            from lora_assets.training.measure import measure
+
+        return measure(rows, self.base_model, adapter, parameters)

@@ -1,7 +1,7 @@
 """An adapter as files: which it may have, and the digest that is its only identity."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -16,20 +16,22 @@ PICKLED = "adapter_model.bin"
 """Weights as peft saved them before safetensors; loading a pickle runs what is in it."""
 
 
-class _Config(BaseModel):
-    """The part of peft's adapter_config.json that serving depends on."""
+class LoraFeatures(BaseModel):
+    """The parts of peft's adapter_config.json by which an adapter is more than a plain LoRA."""
 
-    r: int
-    base_model_name_or_path: str
     bias: str = "none"
     lora_bias: bool = False
     use_dora: bool = False
     modules_to_save: list[str] | None = None
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    init_lora_weights: bool | str | None = True
+    alora_invocation_tokens: list[int] | None = None
+    layer_replication: list[tuple[int, int]] | None = None
 
     @property
     def beyond_lora(self) -> dict[str, bool]:
         """Return what vLLM can't serve (0.32), and whether the adapter has it."""
+        start = str(self.init_lora_weights).lower().partition("_")[0]
         return {
             "DoRA (use_dora)": self.use_dora,
             "modules beside its LoRA (modules_to_save)": bool(self.modules_to_save),
@@ -37,10 +39,25 @@ class _Config(BaseModel):
                 self.trainable_token_indices
             ),
             "biases (bias, lora_bias)": self.bias != "none" or self.lora_bias,
+            f"a base model changed by its start (init_lora_weights={self.init_lora_weights})": (
+                start in ("pissa", "olora", "corda", "loftq")
+            ),
+            "tokens that switch it on (alora_invocation_tokens)": bool(
+                self.alora_invocation_tokens
+            ),
+            "layers that it repeats (layer_replication)": bool(self.layer_replication),
         }
 
 
-_MODULE = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+class _Config(LoraFeatures):
+    """The part of peft's adapter_config.json that serving depends on."""
+
+    r: int
+    base_model_name_or_path: str
+
+
+MODULE = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_EMBEDDING = re.compile(r"\.(embed_tokens|lm_head)\.")
 
 
 def inspect(folder: Path) -> AdapterShape:
@@ -59,8 +76,7 @@ def inspect(folder: Path) -> AdapterShape:
             )
     try:
         config = _Config.model_validate_json((folder / CONFIG).read_bytes())
-        with safe_open(str(folder / WEIGHTS), framework="numpy") as weights:
-            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118  (no mapping)
+        shapes = tensor_shapes(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise LoraAssetsError(
             f"Adapter {folder} lacks a file: {error}", "Train it again."
@@ -76,33 +92,48 @@ def inspect(folder: Path) -> AdapterShape:
     return AdapterShape(
         rank=max((config.r, *ranks)),
         base_model=config.base_model_name_or_path,
-        modules=_modules(shapes),
+        modules=lora_modules(shapes),
     )
+
+
+def tensor_shapes(weights: Path) -> Mapping[str, Sequence[int]]:
+    """Return the shape of each tensor in a safetensors file, by name."""
+    with safe_open(str(weights), framework="numpy") as tensors:
+        return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118  (no mapping)
 
 
 def refuse_unservable(folder: Path, max_rank: int) -> None:
     """Refuse an adapter that `inspect` takes but vLLM can't serve, with every reason."""
     config = _Config.model_validate_json((folder / CONFIG).read_bytes())
+    tensors = tensor_shapes(folder / WEIGHTS)
+    refuse_features(config, tensors, inspect(folder).rank, max_rank)
+
+
+def refuse_features(
+    config: LoraFeatures, tensors: Iterable[str], rank: int, max_rank: int, *others: str
+) -> None:
+    """Refuse what vLLM can't serve (0.32: all but LoRAs of linear layers), and `others`."""
     reasons = [what for what, has in config.beyond_lora.items() if has]
-    with safe_open(str(folder / WEIGHTS), framework="numpy") as weights:
-        others = [name for name in weights.keys() if not _MODULE.fullmatch(name)]  # noqa: SIM118  (no mapping)
-    if others and not reasons:
-        reasons.append(f"{others[0]}, which is no LoRA of a linear layer")
-    if (rank := inspect(folder).rank) > max_rank:
+    odd = next((name for name in tensors if not MODULE.fullmatch(name)), None)
+    odd = odd or next((name for name in tensors if _EMBEDDING.search(name)), None)
+    if odd and not reasons:
+        embedding = "trained embeddings: " if _EMBEDDING.search(odd) else ""
+        reasons.append(f"{embedding}{odd}, which is no LoRA of a linear layer")
+    if rank > max_rank:
         reasons.append(f"rank {rank}, above the server's {max_rank} (VLLM_MAX_LORA_RANK)")
-    if reasons:
+    if reasons := [*reasons, *others]:
         raise LoraAssetsError(
             f"vLLM can't serve the adapter: it has {'; '.join(reasons)}",
             "Train a LoRA without that.",
         )
 
 
-def _modules(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:
+def lora_modules(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
     """Return module path to (out, in), from the shapes of A (rank, in) and B (out, rank)."""
     sides = {
         (match["module"], match["side"]): shape
         for name, shape in shapes.items()
-        if (match := _MODULE.fullmatch(name)) is not None
+        if (match := MODULE.fullmatch(name)) is not None
     }
     return {
         module: (sides[module, "B"][0], shape[-1])

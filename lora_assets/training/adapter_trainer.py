@@ -65,15 +65,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Log and return `eval_loss`: nats per answer token of the whole val split."""
-        self.model.eval()
-        total, tokens = 0.0, 0
-        with torch.no_grad():
-            for rows in self._eval_batches:
-                inputs = self._prepare_inputs(collate(rows))
-                # Divided by one item, the loss is the sum over the batch's answer tokens.
-                total += self.model(**inputs, num_items_in_batch=1).loss.item()
-                tokens += sum(row.answer_length for row in rows)
-        loss = total / tokens
+        loss = answer_loss(self.model, self._eval_batches, self._prepare_inputs)
         if not math.isfinite(loss):
             raise _not_finite("evaluation", loss, self.state.global_step)
         metrics = {"eval_loss": loss, **self._report.effort}
@@ -81,6 +73,25 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         # The Trainer would evaluate once more at the end.
         self.control.should_evaluate = False
         return metrics
+
+
+def answer_loss(
+    model: Any,
+    batches: Sequence[Sequence[EncodedRow]],
+    prepare: Callable[[dict[str, Any]], dict[str, Any]],
+) -> float:
+    """Return the mean loss over all answer tokens of the batches, in nats.
+
+    `prepare` moves a batch to where the model is.
+    """
+    model.eval()
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for rows in batches:
+            # Divided by one item, the loss is the sum over the batch's answer tokens.
+            total += model(**prepare(collate(rows)), num_items_in_batch=1).loss.item()
+            tokens += sum(row.answer_length for row in rows)
+    return total / tokens
 
 
 @dataclass(eq=False)

@@ -44,12 +44,11 @@ def load_tokenizer(base_model: Path | str) -> Any:
     return tokenizer
 
 
-def load_model(base_model: Path | str, parameters: TrainingParameters) -> Any:
-    """Return the base model with a fresh LoRA of the parameters' profile, as a peft model.
+def load_base(base_model: Path | str, parameters: TrainingParameters) -> Any:
+    """Return the frozen base model as adapters are trained on it.
 
-    Compute is bf16 on a GPU and fp32 on the CPU; the LoRA weights are fp32. Raise
-    LoraAssetsError when the model can't be loaded, has too few positions for
-    `max_seq_length`, or lacks a projection that the profile changes.
+    Compute is bf16 on a GPU and fp32 on the CPU. Raise LoraAssetsError when the model can't be
+    loaded, or has too few positions for `max_seq_length`.
     """
     target = device()
     dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
@@ -75,6 +74,19 @@ def load_model(base_model: Path | str, parameters: TrainingParameters) -> Any:
             f" of base model {base_model}",
             f"Lower max-seq-length to {positions}.",
         )
+    if parameters.quantization == "nf4":
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+        _keep_trainable_layout(base)
+    return base
+
+
+def load_model(base_model: Path | str, parameters: TrainingParameters) -> Any:
+    """Return the base model with a fresh LoRA of the parameters' profile, as a peft model.
+
+    The LoRA weights are fp32. Raise LoraAssetsError as `load_base` does, and for a base model
+    that lacks a projection that the profile changes.
+    """
+    base = load_base(base_model, parameters)
     profile = LORA_PROFILES[parameters.lora_config]
     # peft itself accepts a model that has only one of the targets.
     projections = {name.rpartition(".")[2] for name, _ in base.named_modules()}
@@ -83,9 +95,6 @@ def load_model(base_model: Path | str, parameters: TrainingParameters) -> Any:
             f"Base model {base_model} has no {', '.join(missing)} for the LoRA profile to change",
             "Use a Mistral or Llama model, or another profile.",
         )
-    if parameters.quantization == "nf4":
-        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-        _keep_trainable_layout(base)
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=profile.rank,

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from transformers import set_seed
 
 from lora_assets.records.dataset import Row
-from lora_assets.records.training import LossPoint, TrainingMetrics, TrainingParameters
+from lora_assets.records.training import (
+    LossPoint,
+    TrainingMetrics,
+    TrainingParameters,
+    perplexity,
+)
 from lora_assets.training import checkpoints
 from lora_assets.training.adapter_trainer import AdapterTrainer, best, loss_points
 from lora_assets.training.qlora import load_model, load_tokenizer
@@ -58,8 +62,7 @@ def train(
     effort = next(entry for entry in reversed(log) if "trained_tokens" in entry)
     return TrainingMetrics(
         final_eval_loss=loss,
-        # math.exp would raise on an absurd loss, where infinity is the answer.
-        final_perplexity=torch.tensor(loss, dtype=torch.float64).exp().item(),
+        final_perplexity=perplexity(loss),
         tokens_per_second=effort["trained_tokens"] / effort["trained_seconds"],
         steps=trainer.state.global_step,
         best_step=step,

@@ -20,7 +20,7 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.training_data import training_data
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row, RowMetadata, SplitName
-from lora_assets.records.training import Adapter
+from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.resources.trainer import Trainer
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import read_settings
@@ -126,6 +126,7 @@ def test_mlflow_has_everything_of_a_training_run(
     }
 
     metrics = made.metrics
+    assert isinstance(metrics, TrainingMetrics)
     for name in ("final_eval_loss", "final_perplexity", "tokens_per_second", "steps", "best_step"):
         assert run.data.metrics[name] == getattr(metrics, name) > 0
     for name, count in (("train_loss", UPDATES), ("eval_loss", 2)):

@@ -1,0 +1,151 @@
+"""register: an adapter that was trained elsewhere becomes a candidate."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel, Field, create_model
+
+from lora_assets.assets.adapter import QualityConfig, TrainingConfig
+from lora_assets.assets.registered import REGISTERED
+from lora_assets.assets.training_data import DataConfig
+from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.stack import Stack, stack_options
+from lora_assets.cli.stage_run import Work, run_stage
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.training import Adapter, Losses, perplexity
+from lora_assets.resources.adapter_source import fetch_source
+from lora_assets.resources.registry import ARTIFACT
+from lora_assets.resources.tracking import DATA_SOURCE
+from lora_assets.serving.base_shapes import base_modules
+from lora_assets.serving.trained_elsewhere import rewrite
+from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
+
+_ROUNDING = 0.01
+"""How far, as a share, a perplexity may be from the loss that is given with it."""
+
+
+class Given(BaseModel):
+    """What is known of the adapter."""
+
+    eval_loss: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Its loss on the val split, in nats per answer token; left out, measured here",
+    )
+    perplexity: float | None = Field(
+        None,
+        ge=1,
+        allow_inf_nan=False,
+        description="Its perplexity there; default: e to the power of --eval-loss",
+    )
+
+    @property
+    def losses(self) -> Losses:
+        """Return what the quality gate reads; refuse a perplexity that is of another loss."""
+        if self.eval_loss is None:
+            if self.perplexity is not None:
+                raise LoraAssetsError("--perplexity is given alone", "Give --eval-loss too.")
+            return Losses(final_eval_loss=None, final_perplexity=None)
+        expected = perplexity(self.eval_loss)
+        given = expected if self.perplexity is None else self.perplexity
+        if not math.isclose(given, expected, rel_tol=_ROUNDING):
+            raise LoraAssetsError(
+                f"--perplexity {given:g} is not that of --eval-loss {self.eval_loss:g}, which is "
+                f"{expected:.4g}",
+                "Give the mean loss per answer token, or leave both out: then it is measured.",
+            )
+        return Losses(final_eval_loss=self.eval_loss, final_perplexity=given, given=True)
+
+
+_MEASURED_BY = ("max_seq_length", "batch_size", "quantization", "max_left_out", "mlflow_experiment")
+Measuring = create_model(
+    "Measuring",
+    **{
+        name: (field.annotation, field)
+        for name, field in TrainingConfig.model_fields.items()
+        if name in (*_MEASURED_BY, *DataConfig.model_fields)
+    },
+)  # type: ignore[call-overload]
+
+
+@click.command()
+@click.argument("source", metavar="FOLDER|runs:/…|models:/…")
+@click.option("--data-version", required=True, help="What it was trained on, as it is here")
+@click.option("--trained-on", help="What the adapter calls the base model, if by another name")
+@stack_options("model_name", "mlflow_tracking_uri", "s3_data_bucket")
+@config_options(Given, Measuring, QualityConfig)
+def register(source: str, data_version: str, trained_on: str | None, **options: Any) -> None:
+    """Make an adapter that was trained elsewhere a candidate.
+
+    It is in FOLDER, in runs:/RUN/FOLDER or in models:/NAME/VERSION, in peft's form. It passes the
+    quality gate like one that is trained here, and 'lora-assets deploy' is next.
+    """
+    stack = Stack(options)
+    ops = {
+        "training_data_data_is_sound": chosen(DataConfig, options),
+        "adapter": chosen(Measuring, options),
+        "adapter_quality_gate": chosen(QualityConfig, options),
+    }
+    training = TrainingConfig(**ops["adapter"])
+    stack.resources.trainer.parameters(training.overrides())
+    losses = Given(**chosen(Given, options)).losses
+    data, _ = stack.resources.data_bucket.read(data_version)
+    registry = stack.resources.registry
+    with stack.resources.work_folder.temporary() as work:
+        adapter = work / ARTIFACT
+        _fetch(stack, source, adapter, trained_on)
+        digest = digest_folder(adapter)
+        known = registry.known(digest, data_version)
+        if known is not None and known in registry.aliases().values():
+            click.echo(f"register: nothing to do: it is version {known.version}")
+            return
+        given = Adapter(
+            digest=digest,
+            data_version=data.data_version,
+            data_digest=data.digest,
+            base_model=stack.resources.trainer.base_model_name,
+            lora_config=None,
+            mlflow_run_id="",
+            metrics=losses,
+        )
+        run_id = _upload(stack, source, adapter, given, data.source, training.mlflow_experiment)
+        ops["adapter"]["registered"] = run_id
+    run_stage(stack, "train", None, lambda: Work(data_version=data_version, ops=ops))
+
+
+def _fetch(stack: Stack, source: str, to: Path, trained_on: str | None) -> None:
+    trainer, tracking = stack.resources.trainer, stack.resources.tracking
+    fetched = to.with_name("fetched")
+    left = fetch_source(source, tracking.tracking_uri, fetched)
+    rewrite(
+        fetched,
+        to,
+        (trainer.base_model_name, trainer.base_model),
+        base_modules(trainer.base_model),
+        stack.resources.fleet.max_lora_rank,
+        trained_on,
+    )
+    if left:
+        click.echo(f"left behind: {', '.join(left)}")
+
+
+def _upload(
+    stack: Stack, source: str, folder: Path, adapter: Adapter, data_source: str, experiment: str
+) -> str:
+    """Leave an adapter in an MLflow run, unless an earlier one has it; return the run's id."""
+    tracking = stack.resources.tracking
+    key = stack.resources.work_folder.keyed(REGISTERED, **adapter.model_dump()).name
+    tags = {"data.version": adapter.data_version, DATA_SOURCE: data_source}
+    before = tracking.finished(experiment, key, tags)
+    if before is not None and tracking.holds(before, ARTIFACT, adapter.digest):
+        return before
+    name = f"data-v{adapter.data_version}-{REGISTERED}"
+    with tracking.run(experiment, name, key, tags) as run:
+        run.tags({"adapter.digest": adapter.digest, "lora_assets.registered_from": source})
+        run.parameters({"base_model": adapter.base_model})
+        run.folder(folder, ARTIFACT)
+        run.record(adapter.model_copy(update={"mlflow_run_id": run.run_id}), REGISTERED)
+    return run.run_id

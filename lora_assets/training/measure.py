@@ -1,0 +1,63 @@
+"""The loss of an adapter that is there already, measured as training measures its own."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft import PeftModel
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import Row
+from lora_assets.records.training import Losses, TrainingParameters, perplexity
+from lora_assets.serving import adapter_files
+from lora_assets.training.adapter_trainer import answer_loss
+from lora_assets.training.qlora import device, load_base, load_tokenizer
+from lora_assets.training.rows import encode_split, eval_batches
+
+
+def measure(
+    rows_val: Sequence[Row],
+    base_model: Path | str,
+    adapter: Path,
+    parameters: TrainingParameters,
+) -> Losses:
+    """Return the adapter's loss on the val split, over the base model as training has it.
+
+    Raise LoraAssetsError for an adapter of another base model, and for a loss that isn't finite.
+    """
+    limit = parameters.max_seq_length
+    encoded, left_out = encode_split("val", rows_val, load_tokenizer(base_model), limit)
+    base = load_base(base_model, parameters)
+    linear = {
+        name: (module.out_features, module.in_features)
+        for name, module in base.named_modules()
+        if hasattr(module, "out_features")
+    }
+    for name, shape in adapter_files.inspect(adapter).modules.items():
+        if linear.get(name) != shape:
+            raise LoraAssetsError(
+                f"The adapter changes {name} of {shape}, which is {linear.get(name, 'not there')} "
+                f"in base model {base_model}",
+                "Register an adapter of this base model.",
+            )
+    model = PeftModel.from_pretrained(base, str(adapter))
+    batches = eval_batches(encoded, parameters.batch_size)
+    target = device()
+    loss = answer_loss(
+        model,
+        batches,
+        lambda batch: {
+            name: value.to(target) if hasattr(value, "to") else value
+            for name, value in batch.items()
+        },
+    )
+    if not math.isfinite(loss):
+        raise LoraAssetsError(
+            f"The adapter's loss on the val split is {loss}",
+            "Check the adapter, the rows and the base model.",
+        )
+    return Losses(
+        final_eval_loss=loss,
+        final_perplexity=perplexity(loss),
+        rows_left_out={"val": left_out},
+    )

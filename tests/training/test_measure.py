@@ -1,0 +1,47 @@
+"""The loss of an adapter from elsewhere is the one that its training would have measured."""
+
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import Row
+from lora_assets.records.training import TrainingParameters
+from lora_assets.training.measure import measure
+from lora_assets.training.train import train
+from tests.support.random_adapters import save_adapter
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_trained_adapter_is_measured_as_its_training_measured_it(
+    tmp_path: Path, tiny_model: Path, rows: list[Row], quantization: str
+) -> None:
+    parameters = TrainingParameters.model_validate(
+        {"learning_rate": 0.01, "max_seq_length": 256, "quantization": quantization}
+    )
+    adapter = tmp_path / "adapter"
+    trained = train(
+        rows_train=rows[:24],
+        rows_val=rows[24:],
+        base_model=tiny_model,
+        base_model_name="tiny",
+        parameters=parameters,
+        work=tmp_path / "work",
+        output=adapter,
+        on_loss=lambda point: None,
+        on_progress=lambda done, total: None,
+    )
+    losses = measure(rows[24:], tiny_model, adapter, parameters)
+    assert losses.final_eval_loss == pytest.approx(trained.final_eval_loss, rel=1e-5)
+    assert losses.final_perplexity == pytest.approx(trained.final_perplexity, rel=1e-5)
+    assert (losses.rows_left_out, losses.given) == ({"val": ()}, False)
+
+
+def test_an_adapter_of_other_shapes_is_refused_before_it_is_measured(
+    tmp_path: Path, tiny_model: Path, rows: list[Row]
+) -> None:
+    config = LoraConfig(target_modules=["q_proj"], base_model_name_or_path="tiny")
+    folder = save_adapter(tmp_path / "adapter", config, seed=1)
+    with pytest.raises(LoraAssetsError, match=r"q_proj of \(256, 256\), which is \(64, 64\) in"):
+        measure(rows[24:], tiny_model, folder, TrainingParameters(max_seq_length=256))
