@@ -8,16 +8,23 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.comparison import ComparisonConfig, conclude, prepare
-from lora_assets.assets.eval_tables import examples_table, log_grades, rates, scores_table
+from lora_assets.assets.eval_tables import (
+    examples_table,
+    log_grades,
+    rates,
+    scores_table,
+    slices_table,
+)
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now
-from lora_assets.gates.evaluation import EvalThresholds
+from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, what_it_shows
 from lora_assets.gates.evaluation import eval_gate as decide
 from lora_assets.judging.answers import answer_all
 from lora_assets.judging.grading import grade_all
 from lora_assets.judging.scores import scores
+from lora_assets.judging.slices import compare_slices, slice_rows
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.grades import Answer, EvalGrades, Grade, Side
@@ -35,10 +42,16 @@ ANSWERED = "answered by"
 """Metadata of the observation that one side's answers are complete."""
 
 
-class EvalConfig(ComparisonConfig):
-    """Whose answers are graded, and how they are gathered."""
+class EvalConfig(DecisionRule, ComparisonConfig):
+    """Whose answers are graded, and how they are gathered.
+
+    The decision rule is here once more: what it can't decide is refused before it is measured.
+    """
 
     max_concurrent: int = Field(15, ge=1, description="Concurrent requests per step")
+    slices: str = Field(
+        "question_type", description="Metadata keys to compare by, separated by commas"
+    )
     mlflow_experiment: str = experiment_field("vllm-lora-evaluation")
 
 
@@ -63,6 +76,11 @@ def eval_grades(
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "smoke_test", staged_deployment, training_data, *clients)
     candidate, live, rows = comparison.candidate, comparison.live, comparison.rows
+    slices = slice_rows(rows, filter(None, map(str.strip, config.slices.split(","))))
+    negatives = sum(row.is_negative for row in rows)
+    rule = config if live else config.model_copy(update={"decision_rule": "specification"})
+    resolution = what_it_shows(len(rows), negatives, rule)
+    context.log.info("; ".join(resolution))
     both: Mapping[Side, ModelVersion | None] = {"candidate": candidate, "live": live}
     sides = {side: version for side, version in both.items() if version is not None}
     # Without live: compared again with another one, the candidate's answers and grades stand.
@@ -78,10 +96,13 @@ def eval_grades(
             {"judge_model": judge_model, **config.model_dump(), **comparison.slots, **versions}
         )
         log_grades(run, rows, answers, grades, counted)
+    compared = compare_slices(rows, answers, grades, slices) if live else ()
     shown = {
         "compared with": f"version {live.version}" if live else "nothing live",
         "judge": judge_model,
         "scores": scores_table(counted),
+        "what the eval split can show": "; ".join(resolution),
+        **({"by slice": slices_table(compared)} if compared else {}),
         "examples": examples_table(rows, answers, grades),
         **rates(counted),
     }
@@ -92,6 +113,7 @@ def eval_grades(
         unread=next((grade.reason for grade in grades if grade.letter is None), ""),
         candidate=counted["candidate"],
         live=counted.get("live"),
+        slices=compared,
         mlflow_run_id=run.run_id,
     )
 

@@ -6,7 +6,7 @@ import dagster as dg
 
 from lora_assets.assets.pages import sides_table, table
 from lora_assets.records.dataset import Row
-from lora_assets.records.grades import Answer, Grade, Scores, Side
+from lora_assets.records.grades import Answer, Grade, Scores, Side, Slice
 from lora_assets.resources.tracking import TrackedRun
 
 SHOWN_EXAMPLES = 10
@@ -54,6 +54,24 @@ def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:
 def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
     """Return a row per count or rate, a column per side."""
     return sides_table({side: _measures(score) for side, score in counted.items()})
+
+
+def slices_table(slices: Sequence[Slice]) -> dg.TableMetadataValue:
+    """Return a row per slice: how many rows it has, and on how many one side alone has a letter."""
+
+    def gained_and_lost(gained: Sequence[int], lost: Sequence[int]) -> str:
+        return f"+{len(gained)} -{len(lost)}"
+
+    return table(
+        {
+            "slice": each.name,
+            "rows": each.a.rows,
+            "A": gained_and_lost(each.a.only_candidate, each.a.only_live),
+            "C": gained_and_lost(each.c.only_candidate, each.c.only_live),
+            "refusals": gained_and_lost(each.refusals.only_candidate, each.refusals.only_live),
+        }
+        for each in slices
+    )
 
 
 def examples_table(

@@ -8,7 +8,7 @@ import dagster as dg
 from lora_assets.assets.pages import table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
-from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.records.verdict import GateName, PairedEvidence, Verdict
 
 
 def now() -> str:
@@ -29,7 +29,7 @@ def check_result(
             "measured": "missing" if check.measured is None else f"{check.measured:.4f}",
             "must be": f"{check.comparison} {check.limit:.4f}",
             "margin": "missing" if check.margin is None else f"{check.margin:+.4f}",
-            "verdict": "passed" if check.passed else "FAILED",
+            "verdict": "passed" if check.passed else "undecided" if check.undecided else "FAILED",
         }
         for check in verdict.checks
     )
@@ -43,13 +43,28 @@ def check_result(
     metadata |= evidence or {}
     if verdict.faults:
         metadata["faults"] = "; ".join(verdict.faults)
+    if verdict.paired:
+        metadata |= {"rule": verdict.rule, "paired evidence": table(map(_evidence, verdict.paired))}
     if verdict.judge:
         metadata["judge"] = verdict.judge
+    said = (*(verdict.failures or map(str, verdict.checks)), *verdict.notes)
     return dg.AssetCheckResult(
         passed=verdict.passed,
-        description="; ".join((*(verdict.failures or map(str, verdict.checks)), *verdict.notes)),
+        description="; ".join(("inconclusive", *said) if verdict.undecided else said),
         metadata=metadata,
     )
+
+
+def _evidence(evidence: PairedEvidence) -> Mapping[str, str | int]:
+    return {
+        "measure": evidence.measure,
+        "candidate - live": f"{evidence.estimate:+.4f}",
+        "interval": f"{evidence.lower:+.4f} to {evidence.upper:+.4f}",
+        "margin": f"{evidence.margin:.4f}",
+        "rows": evidence.rows,
+        "differ": evidence.only_candidate + evidence.only_live,
+        "state": evidence.state,
+    }
 
 
 def require_passed(

@@ -60,9 +60,30 @@ class Scores(Record):
         return self.ungraded / total if total else None
 
 
+class Differing(Record):
+    """The rows that count for one measure on both sides, and those where one side alone has it."""
+
+    rows: int
+    only_candidate: tuple[int, ...] = ()
+    only_live: tuple[int, ...] = ()
+
+
+class Slice(Record):
+    """What both sides did on the same rows: all of them, or those with one value of a key.
+
+    An A or a C on the rows that both got a letter for, a refusal on the negatives.
+    """
+
+    name: str
+    a: Differing
+    c: Differing
+    refusals: Differing
+
+
 class EvalGrades(Measurement):
     """What the `eval_grades` asset stands for: both sides' scores, and the judge of both.
 
+    `slices` compare the sides row by row, all rows first; there are none without live.
     `unread` is what the judge said of an answer to which it gave no readable grade.
     """
 
@@ -70,3 +91,4 @@ class EvalGrades(Measurement):
     unread: str = ""
     candidate: Scores
     live: Scores | None
+    slices: tuple[Slice, ...] = ()

@@ -9,18 +9,22 @@ from lora_assets.records import AdapterRecord, Record
 
 GateName = Literal["data_is_sound", "quality_gate", "smoke_test", "eval_gate", "perf_gate"]
 Comparison = Literal["<=", "<", ">=", ">"]
+Rule = Literal["specification", "paired"]
+Outcome = Literal["passed", "failed", "inconclusive"]
 
 
 class Check(Record):
     """One number held against one limit.
 
-    A number that is missing or not finite never passes, whatever the limit.
+    A number that is missing or not finite never passes, whatever the limit. One that is
+    `undecided` does not pass, but more rows could show that it should.
     """
 
     name: str
     measured: float | None
     comparison: Comparison
     limit: float
+    undecided: bool = False
 
     @classmethod
     def at_least(cls, name: str, measured: float | None, limit: float) -> Self:
@@ -51,19 +55,66 @@ class Check(Record):
         return f"{self.name} {measured} (must be {self.comparison} {self.limit:.4g})"
 
 
+class PairedEvidence(Record):
+    """One measure of candidate and live on the same rows: how far they differ, and how surely.
+
+    The difference is candidate minus live, in shares of 1; its true value lies above `lower` and
+    below `upper`, each with `confidence`. `only_candidate` and `only_live` count the rows that
+    differ. `margin` is how much worse the candidate may be. `more_rows` of the same kind would
+    decide what these leave undecided; None where it is decided, or where none would.
+    """
+
+    measure: str
+    rows: int
+    only_candidate: int
+    only_live: int
+    lower: float
+    upper: float
+    margin: float
+    confidence: float
+    more_is_worse: bool = False
+    more_rows: int | None = None
+
+    @property
+    def estimate(self) -> float:
+        return (self.only_candidate - self.only_live) / self.rows
+
+    @property
+    def state(self) -> Literal["non-inferior", "inferior", "undecided"]:
+        """Return whether the candidate is worse by less than the margin, by more, or maybe so."""
+        least, most = self.lower, self.upper
+        if self.more_is_worse:
+            least, most = -self.upper, -self.lower
+        if least > -self.margin:
+            return "non-inferior"
+        return "inferior" if most < -self.margin else "undecided"
+
+    def __str__(self) -> str:
+        differing = self.only_candidate + self.only_live
+        more = "" if self.more_rows is None else f" ({self.more_rows} more rows would decide)"
+        return (
+            f"{self.measure} {self.estimate:+.3f} against live "
+            f"[{self.lower:+.3f}, {self.upper:+.3f}], margin {self.margin:g}, "
+            f"{differing} of {self.rows} rows differ: {self.state}{more}"
+        )
+
+
 class Verdict(AdapterRecord):
     """A gate's decision, with everything that it rests on.
 
     `digest` is the adapter's (the data's for `data_is_sound`). `compared_with` is the digest of
     the live adapter that it was compared with, None where nothing was live. `faults` name what
-    kept the gate from deciding; `notes` decide nothing. `decided_at` is ISO 8601 in UTC.
+    kept the gate from deciding; `notes` decide nothing. `paired` is evidence whatever the `rule`.
+    `decided_at` is ISO 8601 in UTC.
     """
 
     gate: GateName
     compared_with: str | None = None
     judge: str | None = None
+    rule: Rule = "specification"
     thresholds: Mapping[str, float] = {}
     checks: tuple[Check, ...]
+    paired: tuple[PairedEvidence, ...] = ()
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     evidence_run_id: str | None = None
@@ -76,8 +127,15 @@ class Verdict(AdapterRecord):
 
     @property
     def undecided(self) -> bool:
-        """Return True if something kept the gate from deciding, so that no adapter is to blame."""
-        return bool(self.faults)
+        """Return True if a fault or too few rows kept the gate from deciding."""
+        missed = [check for check in self.checks if not check.passed]
+        return bool(self.faults) or (bool(missed) and all(check.undecided for check in missed))
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.passed:
+            return "passed"
+        return "inconclusive" if self.undecided else "failed"
 
     @property
     def failures(self) -> tuple[str, ...]:

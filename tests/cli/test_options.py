@@ -30,10 +30,16 @@ SPECIFIED["lora-pipeline"] = {
     for parameter, default in parameters.items()
     if parameter not in SET_BY_THE_PIPELINE
 }
-for workflow, added in (("train-validate-lora", "fresh"), ("promote-lora-adapter", "allow-older")):
-    # What the specification has not.
+MARGINS = {"a-margin": "0.03", "c-margin": "0.02", "refusal-margin": "0.05", "confidence": "0.95"}
+ADDED = {
+    "train-validate-lora": {"fresh": ""},
+    "evaluate-lora-adapter": {"decision-rule": "specification", **MARGINS},
+    "promote-lora-adapter": {"allow-older": ""},
+}
+"""What the specification has not."""
+for workflow, added in ADDED.items():
     for name in (workflow, "lora-pipeline"):
-        SPECIFIED[name] = {**SPECIFIED[name], added: ""}
+        SPECIFIED[name] = {**SPECIFIED[name], **added}
 
 CLUSTER = read_settings({"LORA_ASSETS_STACK": "cluster"})
 COMMANDS: dict[str, tuple[click.Command, tuple[type[BaseModel], ...]]] = {

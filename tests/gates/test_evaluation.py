@@ -1,7 +1,13 @@
-import pytest
+import math
+import re
+from typing import Any
 
-from lora_assets.gates.evaluation import EvalThresholds, eval_gate
-from lora_assets.records.grades import EvalGrades, Scores
+import pytest
+from pydantic import ValidationError
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, eval_gate, what_it_shows
+from lora_assets.records.grades import Differing, EvalGrades, Scores, Slice
 from lora_assets.records.verdict import Verdict
 from tests.support.records import NOW
 
@@ -20,7 +26,11 @@ FORWARD = side(80, 10, 10, refusals=10)
 
 
 def decide(
-    candidate: Scores, live: Scores | None = None, unread: str = "", **thresholds: float
+    candidate: Scores,
+    live: Scores | None = None,
+    unread: str = "",
+    slices: tuple[Slice, ...] = (),
+    **thresholds: Any,
 ) -> Verdict:
     grades = EvalGrades(
         model_version=2,
@@ -33,6 +43,7 @@ def decide(
         candidate=candidate,
         live=live,
         mlflow_run_id="run",
+        slices=slices,
     )
     return eval_gate(grades, EvalThresholds(**thresholds), NOW)
 
@@ -100,3 +111,113 @@ def test_refusals_without_negatives_are_judged_only_where_the_run_says_so(
     assert [check.name for check in verdict.checks if "refusal" in check.name] == []
     assert verdict.notes == ("no negatives: refusals are not judged",)
     assert not decide(side(80, 10, 10, refusals=10), live, allow_no_negatives=True).passed
+
+
+def differing(rows: int, better: int, worse: int, more_is_worse: bool = False) -> Differing:
+    ways = (tuple(range(better)), tuple(range(better, better + worse)))
+    ours, theirs = ways[::-1] if more_is_worse else ways
+    return Differing(rows=rows, only_candidate=ours, only_live=theirs)
+
+
+def compared(
+    a: tuple[int, int] = (10, 10), c: tuple[int, int] = (5, 5), refusals: tuple[int, int] = (1, 1)
+) -> tuple[Slice, ...]:
+    """Slices of 1,000 rows, 200 of them negatives, from the rows that got better and worse."""
+    every = Slice(
+        name="all rows",
+        a=differing(1000, *a),
+        c=differing(1000, *c, more_is_worse=True),
+        refusals=differing(200, *refusals),
+    )
+    none = Differing(rows=800)
+    negatives = every.model_copy(update={"name": "question_type=negative"})
+    return every, Slice(name="question_type=factual", a=none, c=none, refusals=none), negatives
+
+
+SAME = side(880, 70, 50, refusals=194, negatives=200)
+
+
+def paired(slices: tuple[Slice, ...], candidate: Scores = SAME, **thresholds: Any) -> Verdict:
+    chosen = {"decision_rule": "paired", **thresholds}
+    return decide(candidate, SAME, slices=slices, **chosen)
+
+
+def test_an_equal_adapter_passes_the_rule_paired_and_says_what_the_other_rule_says() -> None:
+    verdict = paired(compared(a=(10, 11)), side(879, 71, 50, refusals=194, negatives=200))
+    assert (verdict.outcome, verdict.rule) == ("passed", "paired")
+    assert [each.measure for each in verdict.paired] == ["a_rate", "c_rate", "refusal_rate"]
+    said = "by the rule specification: failed; a_rate vs live 0.879 (must be >= 0.88)"
+    assert verdict.notes[-1] == said
+
+
+def test_the_specifications_rule_has_the_same_evidence() -> None:
+    verdict = paired(compared(), decision_rule="specification")
+    assert (verdict.rule, verdict.passed) == ("specification", True)
+    assert verdict.paired == paired(compared()).paired
+    assert verdict.notes[-1] == "by the rule paired: passed"
+
+
+@pytest.mark.parametrize(
+    ("slices", "outcome", "missed"),
+    [
+        (compared(a=(0, 80)), "failed", "a_rate vs live, lower limit"),
+        (compared(c=(0, 60)), "failed", "c_rate vs live, upper limit"),
+        (compared(refusals=(0, 30)), "failed", "refusal_rate vs live, lower limit"),
+        (compared(a=(30, 50)), "inconclusive", "a_rate vs live, lower limit"),
+        (compared(a=(30, 50), c=(0, 60)), "failed", "a_rate vs live, lower limit"),
+    ],
+)
+def test_each_measure_alone_fails_or_leaves_the_rule_paired_undecided(
+    slices: tuple[Slice, ...], outcome: str, missed: str
+) -> None:
+    verdict = paired(slices)
+    assert (verdict.outcome, verdict.passed) == (outcome, False)
+    assert verdict.failures[0].startswith(missed)
+
+
+def test_a_floor_fails_even_where_the_comparison_is_undecided() -> None:
+    low = side(880, 70, 50, refusals=170, negatives=200)
+    assert paired(compared(a=(30, 50)), low).outcome == "failed"
+
+
+def test_the_slice_in_which_most_is_lost_is_named_with_its_rows() -> None:
+    lines = paired(compared(a=(1, 80))).notes
+    (named,) = [line for line in lines if "most is lost" in line]
+    assert named == (
+        "a_rate: most is lost in question_type=negative, 80 rows worse and 1 better of 1000 "
+        "(worse: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, …)"
+    )
+
+
+def test_without_a_row_in_common_the_rule_paired_can_not_decide() -> None:
+    nothing = Differing(rows=0)
+    slices = (Slice(name="all rows", a=nothing, c=nothing, refusals=nothing),)
+    for none in ((), slices):
+        verdict = paired(none)
+        assert (verdict.outcome, len(verdict.faults)) == ("inconclusive", 3)
+        assert verdict.faults[0] == "a_rate: candidate and live have no row in common"
+
+
+def test_a_first_deployment_is_held_against_the_floors_by_either_rule() -> None:
+    verdict = decide(side(70, 20, 10, refusals=18), decision_rule="paired")
+    assert verdict.passed
+    assert [check.name for check in verdict.checks] == ["a_rate", "c_rate", "refusal_rate"]
+
+
+@pytest.mark.parametrize("margin", ["a_margin", "c_margin", "refusal_margin"])
+@pytest.mark.parametrize("value", [0, 1, math.nan, math.inf, -0.1])
+def test_a_margin_of_nothing_or_everything_is_refused(margin: str, value: float) -> None:
+    with pytest.raises(ValidationError):
+        EvalThresholds.model_validate({margin: value})
+
+
+def test_a_split_that_can_not_decide_is_refused_before_it_is_measured() -> None:
+    by_pairs = DecisionRule(decision_rule="paired")
+    shown = what_it_shows(1200, 200, by_pairs)
+    assert shown[2] == "refusal_rate: mostly decided if at most 8.1% of 200 rows differ"
+    small = "refusal_rate: 40 rows can't show a margin of 0.05, 52 are needed"
+    assert what_it_shows(240, 40, DecisionRule())[2] == small
+    with pytest.raises(LoraAssetsError, match=re.escape(small)):
+        what_it_shows(240, 40, by_pairs)
+    with pytest.raises(LoraAssetsError, match="no answerable row"):
+        what_it_shows(93, 93, DecisionRule())
