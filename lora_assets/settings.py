@@ -22,6 +22,7 @@ from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.kubernetes.executor import Executor
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
 from lora_assets.setting import Setting, setting
 
 EMBEDDED_BASE_NAME = "embedded-base"
@@ -111,6 +112,8 @@ class Settings(BaseModel):
     """Python that has vLLM, to serve by it instead of the embedded server"""
     vllm_api_key: str = setting("", "fleet.api_key", secret=True)
     """vLLM's API key"""
+    vllm_admin_key: str = setting("", "fleet.admin_key", secret=True, variable=ADMIN_KEY)
+    """Key that loads and unloads adapters; empty: vLLM's API key does"""
     adapters_dir: str = setting("{home}/adapters", "fleet.adapters_dir", cluster="/mnt/adapters")
     """Folder of the adapters that a replica serves"""
     live_slot: str = setting(LIVE_SLOT, "fleet.live_slot")

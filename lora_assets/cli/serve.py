@@ -45,6 +45,7 @@ def serve(host: str | None, port: int | None) -> None:
         adapters_dir=Path(stack.settings.adapters_dir),
         lora_modules={name: Path(folder.path) / digest for name, digest in restored.items()},
         api_key=stack.settings.vllm_api_key or None,
+        admin_key=stack.settings.vllm_admin_key,
     )
     if stack.settings.vllm_python:
         _serve_vllm(stack.settings.vllm_python, options, urlsplit(stack.settings.judge_url))

@@ -7,6 +7,7 @@ from pathlib import Path
 from lora_assets.embedded.server.options import ServerOptions
 from lora_assets.errors import LoraAssetsError
 from lora_assets.serving.plugin_files import MIDDLEWARE, place_plugin
+from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
 
 _KV_CACHE_GIB = "1"
 
@@ -49,7 +50,8 @@ def vllm_command(python: str, options: ServerOptions) -> tuple[list[str], Mappin
         "HF_HUB_OFFLINE": "1",
     }
     # In the environment, because arguments are for every user of the machine to see.
-    environment.pop("VLLM_API_KEY", None)
-    if options.api_key is not None:
-        environment["VLLM_API_KEY"] = options.api_key
+    for variable, key in (("VLLM_API_KEY", options.api_key), (ADMIN_KEY, options.admin_key)):
+        environment.pop(variable, None)
+        if key:
+            environment[variable] = key
     return command, environment

@@ -53,6 +53,7 @@ class Fleet(dg.ConfigurableResource[Any]):
     base_model: str = ""
     max_lora_rank: int = 32
     api_key: str = Field("", repr=False)
+    admin_key: str = Field("", repr=False)
     timeout: float = 60.0
     shares_machine: bool = False
 
@@ -109,4 +110,4 @@ class Fleet(dg.ConfigurableResource[Any]):
         return ready, waiting
 
     def _replica(self, url: str, folder: ReplicaFolder, pod: str = "") -> Replica:
-        return Replica(url, self.api_key, self.timeout, folder, pod)
+        return Replica(url, self.api_key, self.timeout, folder, pod, self.admin_key)

@@ -17,9 +17,11 @@ from lora_assets.records.served import Served, ServerLimits
 from lora_assets.serving import http_client
 from lora_assets.serving.replica_folder import ReplicaFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import is_name
+from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
 from lora_assets.serving.vllm_plugin.slots import FOLDER_HEADER
 
 _Body = Mapping[str, Any] | None
+_LOAD, _UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 _GREEDY = {"temperature": 0, "logprobs": 1}
 
 
@@ -71,7 +73,8 @@ class Replica:
     """A server at `url`, which reads its adapters from `folder`.
 
     `pod` is the pod that it runs in, and its node; empty outside Kubernetes. Requests are given
-    up after `timeout` seconds; all errors are LoraAssetsError.
+    up after `timeout` seconds; all errors are LoraAssetsError. Adapters are loaded and unloaded
+    with `admin_key`, where there is one.
     """
 
     url: str
@@ -79,6 +82,7 @@ class Replica:
     timeout: float
     folder: ReplicaFolder
     pod: str = ""
+    admin_key: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -129,7 +133,7 @@ class Replica:
                 f"{self.url}/metrics does not answer as vLLM does", "Correct --vllm-url."
             ) from None
         # Without a name there is nothing to unload: 400 where the route is, 404 where it is not.
-        unload = self._request("POST", "/v1/unload_lora_adapter", {"lora_name": ""})
+        unload = self._request("POST", _UNLOAD, {"lora_name": ""})
         return ServerLimits(
             base_names=listing.base_names,
             runtime_loading=unload.status_code != HTTPStatus.NOT_FOUND,
@@ -152,7 +156,7 @@ class Replica:
                 f"Unload {name} from that replica.",
             )
         body = {"lora_name": name, "lora_path": folder}
-        self._send("POST", "/v1/load_lora_adapter", body)
+        self._send("POST", _LOAD, body)
         if self.loaded().get(name) != folder:
             raise LoraAssetsError(
                 f"{self.name} said that it loaded {name}, but does not list it",
@@ -162,7 +166,7 @@ class Replica:
     def unload(self, name: str) -> None:
         """Stop serving `name`; fine when it is not there."""
         if name in self.loaded():
-            self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+            self._send("POST", _UNLOAD, {"lora_name": name})
 
     def complete(self, model: str, prompt: str, max_tokens: int) -> Completion:
         """Return one greedy completion."""
@@ -183,7 +187,9 @@ class Replica:
         return reply
 
     def _request(self, method: str, path: str, body: _Body = None) -> httpx.Response:
-        server = http_client.VLLM
+        server, key = http_client.VLLM, self.api_key
+        if path in (_LOAD, _UNLOAD) and self.admin_key:
+            server, key = replace(server, key_setting=ADMIN_KEY), self.admin_key
         if self.pod:
             server = replace(server, name=f"vLLM in {self.pod}")
-        return http_client.send(self.url, self.timeout, self.api_key, server, method, path, body)
+        return http_client.send(self.url, self.timeout, key, server, method, path, body)

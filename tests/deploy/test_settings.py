@@ -22,7 +22,7 @@ OF_OTHERS = {"AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_SECRET_ACCESS_KEY",
 OF_VLLM = {
     *("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY", "VLLM_NO_USAGE_STATS"),
     *("HF_HOME", "HF_TOKEN", "HOME", "USER", "PYTHONPATH"),
-    "ADAPTERS_DIR",  # Of our plugin.
+    *("ADAPTERS_DIR", "LORA_ASSETS_ADMIN_KEY"),  # Of our plugin.
 }
 KNOWN = {str(field.validation_alias) for field in Settings.model_fields.values()}
 

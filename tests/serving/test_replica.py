@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from lora_assets.errors import LoraAssetsError
 from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import shared_folder
+from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY, Guard, Keys
 from tests.support.doubles.broken_vllm import BASE, BrokenVllm, listening
 from tests.support.stack import free_port
 
@@ -191,3 +193,19 @@ def test_a_replica_in_a_pod_is_called_by_its_pod_and_node(connect: Connect) -> N
     assert failure(broken.listing, broken.url).startswith(
         f"vLLM in vllm-0 on gpu-7 at {broken.url}"
     )
+
+
+def test_adapters_are_loaded_with_the_admin_key_and_everything_else_with_the_clients(
+    tmp_path: Path,
+) -> None:
+    guarded = Guard(BrokenVllm(api_key=KEY).app(), Keys([KEY], "admin-key"))
+    with listening(guarded) as url:
+        client = Replica(url, KEY, 30, shared_folder(str(tmp_path)))
+        assert "403: This takes the admin key" in failure(lambda: client.load("m-v1", "/a/1"), url)
+        wrong = replace(client, admin_key="wrong")
+        assert f"Set {ADMIN_KEY}" in failure(lambda: wrong.load("m-v1", "/a/1"), url)
+        admin = replace(client, admin_key="admin-key")
+        admin.load("m-v1", "/a/1")
+        assert client.loaded() == {"m-v1": "/a/1"}
+        admin.unload("m-v1")
+        assert client.loaded() == {}

@@ -1,18 +1,13 @@
 """vLLM's HTTP API over the engine and the adapters."""
 
 import asyncio
-import hashlib
 import json
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable
-from http import HTTPStatus
+from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lora_assets.embedded.server.adapters import Adapters
 from lora_assets.embedded.server.api_error import ApiError, add_error_handlers, internal_error
@@ -27,6 +22,7 @@ from lora_assets.embedded.server.protocol import (
     UnloadRequest,
 )
 from lora_assets.embedded.server.replies import ChatReply, CompletionReply, Json, usage
+from lora_assets.serving.vllm_plugin.guard import Guard
 from lora_assets.serving.vllm_plugin.slots import SlotMiddleware
 
 VLLM_API = "0.32.0"
@@ -57,9 +53,8 @@ def create_app(engine: Engine, options: ServerOptions, judge: FastAPI | None = N
 
     if judge is not None:
         app.mount("/judge", judge)
-    if options.api_key is not None:
-        app.add_middleware(_Authentication, api_key=options.api_key)
     app.add_middleware(SlotMiddleware, folder=options.adapters_dir)
+    app.add_middleware(Guard, keys=options.keys, below=["/judge/v1/"])
     return app
 
 
@@ -186,23 +181,3 @@ def _counts(call: Call) -> Json:
 
 def _event(chunk: Json) -> str:
     return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
-class _Authentication:
-    """Asks for the API key on `/v1`, as vLLM does, and on the judge's `/v1`."""
-
-    def __init__(self, app: ASGIApp, api_key: str) -> None:
-        self._app = app
-        self._wanted = hashlib.sha256(api_key.encode()).digest()
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        guarded = scope["type"] == "http" and scope["path"].startswith(("/v1", "/judge/v1"))
-        if guarded and scope["method"] != "OPTIONS" and not self._known(Headers(scope=scope)):
-            refusal = JSONResponse({"error": "Unauthorized"}, HTTPStatus.UNAUTHORIZED)
-            return refusal(scope, receive, send)
-        return self._app(scope, receive, send)
-
-    def _known(self, headers: Headers) -> bool:
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        given = hashlib.sha256(key.encode()).digest()
-        return scheme.lower() == "bearer" and secrets.compare_digest(given, self._wanted)

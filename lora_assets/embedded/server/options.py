@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from lora_assets.records import Record
 from lora_assets.serving.vllm_plugin.adapters_folder import is_name
+from lora_assets.serving.vllm_plugin.guard import Keys
 
 PACKAGED_BASE_MODEL = Path(__file__).parents[1] / "base_model"
 
@@ -30,6 +31,12 @@ class ServerOptions(Record):
     lora_modules: Mapping[str, Path] = Field(default_factory=dict)
     max_num_seqs: int = Field(16, ge=1)
     api_key: str | None = Field(None, repr=False)
+    admin_key: str = Field("", repr=False)
+
+    @property
+    def keys(self) -> Keys:
+        """Whose requests the server answers."""
+        return Keys([self.api_key] if self.api_key else [], self.admin_key)
 
     @field_validator("lora_modules")
     @classmethod

@@ -9,9 +9,18 @@ import asyncio
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
-from .slots import SlotMiddleware, adapters_dir, named_folder
+from . import slots
+from .guard import App, Guard
+from .slots import adapters_dir, named_folder
 
 __all__ = ["SlotMiddleware"]
+
+
+class SlotMiddleware(Guard):
+    """Asks for the keys that vLLM was started with, then serves the slots."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(slots.SlotMiddleware(app))
 
 
 class NameResolver(LoRAResolver):  # type: ignore[misc]

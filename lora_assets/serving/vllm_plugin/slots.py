@@ -15,19 +15,15 @@ The folder that it reads:
 
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .adapters_folder import NAMES, is_name, slots
+from .guard import App, Message, Receive, Scope, Send
 
 FOLDER_HEADER = "x-lora-assets-adapters"
 """On the replies to GET /v1/models: the folder whose slots this server serves."""
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 def adapters_dir() -> Path:
@@ -63,7 +59,7 @@ class SlotMiddleware:
         self._app = app
         self._folder = folder or adapters_dir()
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             if scope["method"] == "POST":
@@ -72,7 +68,7 @@ class SlotMiddleware:
                 send = self._with_slots(send)
         await self._app(scope, receive, send)
 
-    async def _with_own_name(self, scope: MutableMapping[str, Any], receive: Receive) -> Receive:
+    async def _with_own_name(self, scope: Scope, receive: Receive) -> Receive:
         messages = [await receive()]
         while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
             messages.append(await receive())

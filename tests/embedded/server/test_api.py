@@ -225,8 +225,9 @@ def test_the_api_key_guards_everything_but_health_and_metrics(
                 assert (refused.status_code, refused.json()) == (401, {"error": "Unauthorized"})
             right = {"Authorization": "Bearer secret"}
             assert client.get(path, headers=right).status_code == 200
-        for path in ("/health", "/metrics", "/version"):
+        for path in ("/health", "/metrics"):
             assert client.get(path).status_code == 200
+        assert client.get("/version").status_code == 401
 
 
 def test_metrics_count_what_was_answered(client: httpx.Client) -> None:
