@@ -40,6 +40,8 @@ def fetch_adapter(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
 def fetch_source(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
     """Fetch an adapter from a folder, runs:/<run>/<folder> or models:/<name>/<version> into `to`.
 
+    A version's adapter may lie in a folder below it: MLflow's own flavours keep it in `peft/`.
+
     Return the names of what lies beside its files and is left behind.
     """
     if source.startswith(("runs:", "models:")):
@@ -68,11 +70,13 @@ def _address(source: str, tracking_uri: str) -> str:
     """Return where MLflow keeps the files of `source`."""
     if re.fullmatch(r"runs:/[^/]+/.+", source):
         return source
-    if (named := re.fullmatch(r"models:/([^/@]+)/([1-9]\d{0,8})", source)) is None:
+    named = re.fullmatch(r"models:/([^/@]+)/([1-9]\d{0,8})((/[^/]+)*)/?", source)
+    if named is None:
         raise LoraAssetsError(
             f"{source!r} names no adapter", "Give runs:/<run>/<folder> or models:/<name>/<version>."
         )
-    return mlflow_client(tracking_uri).get_model_version_download_uri(*named.groups())
+    kept = mlflow_client(tracking_uri).get_model_version_download_uri(named[1], named[2])
+    return f"{kept.rstrip('/')}{named[3]}"
 
 
 def _pickled(folder: Path) -> Sequence[str]:

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from peft import PeftModel
 
 from lora_assets.errors import LoraAssetsError
@@ -43,14 +45,13 @@ def measure(
     model = PeftModel.from_pretrained(base, str(adapter))
     batches = eval_batches(encoded, parameters.batch_size)
     target = device()
-    loss = answer_loss(
-        model,
-        batches,
-        lambda batch: {
-            name: value.to(target) if hasattr(value, "to") else value
-            for name, value in batch.items()
-        },
-    )
+
+    def prepare(batch: dict[str, Any]) -> dict[str, Any]:
+        return {k: v.to(target) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+    # As the Trainer does with its bf16 option.
+    with torch.autocast(target.type, torch.bfloat16, enabled=target.type == "cuda"):
+        loss = answer_loss(model, batches, prepare)
     if not math.isfinite(loss):
         raise LoraAssetsError(
             f"The adapter's loss on the val split is {loss}",

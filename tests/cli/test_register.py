@@ -105,6 +105,11 @@ def test_what_is_in_mlflow_is_registered_by_its_run_or_its_version(
     ended, printed = run(environment, "register", f"runs:/{their_run}/adapter", *ON_1)
     assert (ended, "nothing to do: it is version 2" in printed) == (0, True)
     assert digest_folder(theirs) != candidate.digest
+    theirs.with_name("model").mkdir()
+    nested = theirs.rename(theirs.with_name("model") / "peft")
+    number = register_by_script(resources.registry, nested.parent, tags={}, artifacts=artifacts)
+    ended, printed = run(environment, "register", f"models:/{name}/{number}/peft", *ON_1)
+    assert (ended, "nothing to do: it is version 2" in printed) == (0, True)
 
 
 def test_losses_that_are_not_given_are_measured_here_and_the_adapter_can_be_deployed(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_assets.embedded.data_set.versions import build
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
@@ -43,6 +44,23 @@ def test_a_failed_quality_gate_ends_training_gracefully_in_a_workflow_only(
     assert len(stages.runs()) == 1
     began = stages.dagster.events(found["run-id"], "ExecutionStepStartEvent")
     assert [event.step for event in began] == ["adapter_quality_gate"]
+
+
+def test_an_adapter_trained_elsewhere_is_registered_by_a_run_of_dagster(
+    stages: Stages, adapter_folders: tuple[Path, ...]
+) -> None:
+    dagster = stages.dagster
+    named = {**dagster.environment, "MODEL_NAME": "from-elsewhere"}
+    registry = make_resources(read_settings(named)).registry
+    build("7", ["sns"], dagster.home / "bucket", spoiled=False)
+    given = ("--data-version", "7", "--eval-loss", "0.4", "--model-name", registry.model_name)
+    code, printed = stages.run("register", str(adapter_folders[2]), *given)
+    assert code == 0, printed
+    (launched,) = stages.runs()
+    assert launched.tags["dagster/partition"] == "7"
+    assert registry.aliases()["candidate"].data_version == "7"
+    made = dagster.events(launched.run_id, "MaterializationEvent")
+    assert [event.asset for event in made] == ["training_data", "adapter", "gate_result"]
 
 
 def test_the_run_works_where_the_parameters_say_and_no_secret_is_shown(

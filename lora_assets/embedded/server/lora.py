@@ -33,6 +33,7 @@ _PREFIX = "base_model.model.model.layers"
 _HARMLESS = (
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout"),
     *("megatron_core", "peft_version", "qalora_group_size", "revision", "task_type"),
+    *("exclude_modules", "layers_pattern", "layers_to_transform"),
 )
 
 
@@ -104,8 +105,11 @@ def load_lora(
     for part in targets:
         out_size, in_size = shapes[part]
         for layer in range(layers):
-            expected[_key(layer, part, "A")] = (settings.r, in_size)
-            expected[_key(layer, part, "B")] = (out_size, settings.r)
+            a, b = (_key(layer, part, matrix) for matrix in "AB")
+            expected |= {a: (settings.r, in_size), b: (out_size, settings.r)}
+            if a not in tensors and b not in tensors:
+                # A layer that training left alone (layers_to_transform), as vLLM leaves it.
+                tensors |= {key: torch.zeros(expected[key]) for key in (a, b)}
     _check(settings.target_modules, tensors, expected)
     sites = {
         site: tuple(_fuse(tensors, n, fused, shapes, settings.scale) for n in range(layers))

@@ -14,7 +14,13 @@ from tests.support.random_adapters import ATTENTION, save_adapter
 SHAPES = {
     "one": LoraConfig(r=8, lora_alpha=16, target_modules=ATTENTION),
     "two": LoraConfig(r=16, lora_alpha=32, target_modules=[*ATTENTION, "up_proj", "down_proj"]),
-    "three": LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "v_proj"]),
+    "three": LoraConfig(
+        r=4,
+        lora_alpha=8,
+        use_rslora=True,
+        target_modules=["q_proj", "v_proj"],
+        layers_to_transform=[1, 2],
+    ),
     "wide": LoraConfig(r=64, lora_alpha=64, target_modules=["q_proj"]),
 }
 
