@@ -20,6 +20,7 @@ from lora_assets.gates.performance import perf_gate as decide
 from lora_assets.gates.promotion import outlook, reasons_against
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.load_test.generator import LoadTest, ModelLoad
+from lora_assets.load_test.lag import lateness
 from lora_assets.load_test.summary import contradictions, summarise
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.load import LoadMetrics, LoadSamples, PerfMetrics, ServerHistogram
@@ -102,6 +103,7 @@ def perf_metrics(
         measured = {name: summarise(load.samples, load.duration) for name, load in loads.items()}
         if measured_live is not None:
             baseline = measured[measured_live.serving_name]
+        late = max(load.late for load in loads.values())
         every = [sample for load in loads.values() for sample in load.samples]
         metrics = PerfMetrics(
             **comparison.identity,
@@ -109,7 +111,7 @@ def perf_metrics(
             baseline=baseline,
             baseline_source=source,
             server=server,
-            contradictions=contradictions(every, server),
+            contradictions=(*lateness(late), *contradictions(every, server)),
             mlflow_run_id=run.run_id,
         )
         samples = LoadSamples(

@@ -1,17 +1,17 @@
 """Closed-loop streaming clients: each sends its next request when the last one has ended."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import httpx
-from pydantic import BaseModel, JsonValue, ValidationError
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.load_test.clients import Clients
+from lora_assets.load_test.lag import Lag
 from lora_assets.records import Record
 from lora_assets.records.load import RequestSample
-from lora_assets.serving import http_client
 from lora_assets.serving.workers import work_through
 
 WARM_UP_ROUNDS = 2
@@ -22,10 +22,14 @@ _ROUNDS_PER_BLOCK = 4
 
 
 class ModelLoad(Record):
-    """One model's part of a load test; `duration` is the seconds that it alone was under load."""
+    """One model's part of a load test; `duration` is the seconds that it alone was under load.
+
+    `late` is the share of the test's time in which the clients themselves were late.
+    """
 
     samples: tuple[RequestSample, ...]
     duration: float
+    late: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ class LoadTest:
         others = [f"\n{prompt}" for prompt in self.prompts[: self.concurrency]]
         for model in tuple(self.models) * WARM_UP_ROUNDS:
             samples: list[RequestSample] = []
-            await self._send(client, model, others, time.perf_counter(), samples.append)
+            began = time.perf_counter()
+            async with Clients(client, self.max_tokens, len(others)) as clients:
+                await self._send(clients, model, others, began, samples.append)
             if all(sample.error is not None for sample in samples):
                 raise LoraAssetsError(
                     f"Every warm-up request to {model} failed: {samples[0].error}",
@@ -97,13 +103,15 @@ class LoadTest:
             samples[model].append(sample)
             progress(sum(map(len, samples.values())), requests)
 
-        began = time.perf_counter()
-        for model, block in self._schedule():
-            started = time.perf_counter()
-            await self._send(client, model, block, began, partial(ended, model))
-            durations[model] += time.perf_counter() - started
+        at_once = min(self.concurrency, len(self.prompts))
+        async with Clients(client, self.max_tokens, at_once) as clients, Lag() as lag:
+            began = time.perf_counter()
+            for model, block in self._schedule():
+                started = time.perf_counter()
+                await self._send(clients, model, block, began, partial(ended, model))
+                durations[model] += time.perf_counter() - started
         return {
-            model: ModelLoad(samples=tuple(own), duration=durations[model])
+            model: ModelLoad(samples=tuple(own), duration=durations[model], late=lag.share)
             for model, own in samples.items()
         }
 
@@ -122,7 +130,7 @@ class LoadTest:
 
     async def _send(
         self,
-        client: httpx.AsyncClient,
+        clients: Clients,
         model: str,
         prompts: Sequence[str],
         began: float,
@@ -131,97 +139,6 @@ class LoadTest:
         """Send prompts to one model, all clients at work; `ended` gets each request's sample."""
 
         async def send(prompt: str) -> None:
-            ended(await _request(client, model, prompt, self.max_tokens, began))
+            ended(await clients.request(model, prompt, began))
 
         await work_through(prompts, self.concurrency, send)
-
-
-class _StreamedChoice(BaseModel):
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    completion_tokens: int
-
-
-class _Chunk(BaseModel):
-    choices: list[_StreamedChoice]
-    usage: _Usage | None = None
-
-
-class _Failed(Exception):
-    """The stream can't count as an answer; its text says why."""
-
-
-async def _request(
-    client: httpx.AsyncClient, model: str, prompt: str, max_tokens: int, began: float
-) -> RequestSample:
-    """Send one request and time it, from the moment it is sent to `[DONE]`."""
-    body: dict[str, JsonValue] = {
-        "model": model,
-        "prompt": prompt,
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    latency = ttft = failure = None
-    tokens = 0
-    sent = time.perf_counter()
-    try:
-        async with client.stream("POST", "/v1/completions", json=body) as response:
-            if not response.is_success:
-                await response.aread()
-                raise _Failed(http_client.refused(response).cause)
-            first, last, tokens = await _read_stream(response)
-        latency, ttft = last - sent, first - sent
-    except httpx.RequestError as error:
-        failure = http_client.unreachable(error.request, error).cause
-    except _Failed as error:
-        failure = str(error)
-    return RequestSample(
-        started=sent - began, latency=latency, ttft=ttft, output_tokens=tokens, error=failure
-    )
-
-
-async def _read_stream(response: httpx.Response) -> tuple[float, float, int]:
-    """Return when the first token and `[DONE]` came, and how many tokens there were.
-
-    The first event with a choice is the first token, whatever its text: a token may be
-    half a character, and the first one may be the last.
-    """
-    first: float | None = None
-    finish_reason: str | None = None
-    tokens: int | None = None
-    async for event in _events(response):
-        if event == b"[DONE]":
-            done = time.perf_counter()
-            if first is None or finish_reason not in ("stop", "length"):
-                raise _Failed(f"the stream's finish_reason is {finish_reason}")
-            if tokens is None:
-                raise _Failed("the stream has no usage, so its tokens can't be counted")
-            return first, done, tokens
-        try:
-            chunk = _Chunk.model_validate_json(event)
-        except ValidationError:
-            message = http_client.server_message(response.request, event.decode(errors="replace"))
-            raise _Failed(f"the stream broke off with: {message}") from None
-        for choice in chunk.choices:
-            first = first or time.perf_counter()
-            finish_reason = choice.finish_reason or finish_reason
-        if chunk.usage is not None:
-            tokens = chunk.usage.completion_tokens
-    raise _Failed("the stream ended without [DONE]")
-
-
-async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the data of server-sent events.
-
-    Not httpx's aiter_lines: it also splits at U+2028 and its like, which JSON may hold.
-    """
-    rest = b""
-    async for piece in response.aiter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line.removeprefix(b"data:").strip()

@@ -68,7 +68,8 @@ class PerfMetrics(Measurement):
 
     `baseline` is None on a first deployment. It was `measured` in the same run, alternately
     with the candidate, or `stored` by the live adapter's own last passed test.
-    `contradictions` say where the server's histograms contradict what the clients measured.
+    `contradictions` say where the server's histograms contradict what the clients measured, or
+    that the clients were too late to measure.
     """
 
     candidate: LoadMetrics

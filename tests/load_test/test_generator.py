@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from lora_assets.errors import LoraAssetsError
@@ -17,6 +17,7 @@ from tests.support.doubles.broken_vllm import listening
 
 Result = TypeVar("Result")
 
+PAUSE = 0.2
 DONE = "data: [DONE]\n\n"
 
 
@@ -28,7 +29,12 @@ def _event(text: str, finish_reason: str | None = None) -> str:
 USAGE = f"data: {json.dumps({'choices': [], 'usage': {'completion_tokens': 2}})}\n\n"
 STREAMS: Mapping[str, list[str]] = {
     "good": [": ping\n\n", _event("a\N{LINE SEPARATOR}b"), _event("", "stop"), USAGE, DONE],
+    "carriage returns": [part.replace("\n", "\r") for part in (_event("a", "stop"), USAGE, DONE)],
+    "split data": ['data: {"choices":\ndata: []}\n\ndata:\n\n', _event("a", "stop"), USAGE, DONE],
+    "cut done": [_event("a", "stop"), USAGE, "data: [DONE]"],
+    "late text": [_event(""), "PAUSE", _event("a", "stop"), USAGE, DONE],
     "empty answer": [_event("", "stop"), USAGE, DONE],
+    "no tokens": [_event("a", "stop"), USAGE.replace("2", "0"), DONE],
     "unfinished": [_event("a"), USAGE, DONE],
     "aborted": [_event("a", "abort"), USAGE, DONE],
     "no choice": [USAGE, DONE],
@@ -43,13 +49,17 @@ STREAMS: Mapping[str, list[str]] = {
 class StreamingDouble:
     """A completions server that behaves as the prompt says and remembers who was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float = 5) -> None:
+        self.timeout = timeout
+        self.clients: list[int] = []
         self.asked: list[tuple[str, str]] = []
         self.progress: list[tuple[int, int]] = []
         self.app = FastAPI()
 
         @self.app.post("/v1/completions")
-        async def complete(body: dict[str, Any]) -> Response:
+        async def complete(request: Request, body: dict[str, Any]) -> Response:
+            assert request.client is not None
+            self.clients.append(request.client.port)
             self.asked.append((body["model"], body["prompt"]))
             assert body["stream"] is True
             assert body["temperature"] == 0
@@ -73,7 +83,7 @@ class StreamingDouble:
 
     def _while_it_runs(self, do: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
         async def run(url: str) -> Result:
-            async with open_client(url, 5) as client:
+            async with open_client(url, self.timeout) as client:
                 return await do(client)
 
         with listening(self.app) as url:
@@ -82,6 +92,9 @@ class StreamingDouble:
 
 async def _stream(behaviour: str) -> AsyncIterator[bytes]:
     for part in STREAMS[behaviour]:
+        if part == "PAUSE":
+            await asyncio.sleep(PAUSE)
+            continue
         # In pieces, as a network may deliver it.
         yield part[:7].encode()
         yield part[7:-1].encode()
@@ -91,7 +104,9 @@ async def _stream(behaviour: str) -> AsyncIterator[bytes]:
 
 
 def test_a_complete_stream_is_timed_and_its_tokens_are_counted() -> None:
-    result = StreamingDouble().load(["good/1", "empty answer/2"])["m"]
+    streams = ("good", "carriage returns", "split data", "cut done", "late text")
+    result = StreamingDouble().load([f"{stream}/1" for stream in streams])["m"]
+    assert len(result.samples) == 5
     for sample in result.samples:
         assert (sample.error, sample.output_tokens) == (None, 2)
         assert sample.ttft is not None
@@ -99,9 +114,64 @@ def test_a_complete_stream_is_timed_and_its_tokens_are_counted() -> None:
         assert 0 < sample.ttft <= sample.latency <= result.duration
 
 
+def test_the_first_token_is_the_first_with_text() -> None:
+    (sample,) = StreamingDouble().load(["late text/1"])["m"].samples
+    assert sample.ttft is not None
+    assert sample.ttft >= PAUSE
+
+
+def test_a_client_keeps_its_connection() -> None:
+    server = StreamingDouble()
+    result = server.load([f"{'late text' if n == 3 else 'good'}/{n}" for n in range(6)], ("m",), 1)
+    assert [sample.error for sample in result["m"].samples] == [None] * 6
+    assert len(set(server.clients)) == 1
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
+    stream = "".join(STREAMS["good"]).encode()
+    connections: list[int] = []
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2]))
+        length = b"Content-Length: %d\r\n\r\n" % len(stream)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + length + stream)
+        await reader.read(1)
+        writer.close()
+
+    async def measure() -> ModelLoad:
+        server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, open_client(url, 5) as client:
+            return (await LoadTest(["m"], ["p"] * 4, 1).run(client, lambda *_: None))["m"]
+
+    assert [sample.error for sample in asyncio.run(measure()).samples] == [None] * 4
+    assert len(connections) == 4
+
+
+def test_a_server_that_falls_silent_fails_the_request_and_not_the_test() -> None:
+    (sample,) = StreamingDouble(timeout=PAUSE / 4).load(["late text/1"])["m"].samples
+    assert "nothing came for 0.05 s" in str(sample.error)
+
+
+def test_a_proxy_would_be_measured_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    async def measure() -> None:
+        async with open_client("http://vllm:8000", 5) as client:
+            await LoadTest(["m"], ["p"]).warm_up(client)
+
+    with pytest.raises(LoraAssetsError, match=r"the proxy before vllm\. Add vllm to NO_PROXY"):
+        asyncio.run(measure())
+
+
 @pytest.mark.parametrize(
     ("behaviour", "error"),
     [
+        ("empty answer", r"no text \(2 tokens\)"),
+        ("no tokens", r"no text \(0 tokens\)"),
         ("busy", "with 503: busy"),
         ("unfinished", "finish_reason is None"),
         ("aborted", "finish_reason is abort"),

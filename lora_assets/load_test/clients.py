@@ -1,0 +1,182 @@
+"""Requests of a load test, each timed from the moment it is sent."""
+
+import asyncio
+import json
+import time
+from functools import cache
+from ssl import SSLContext
+from types import TracebackType
+from typing import Self
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.load_test.answer import StreamedAnswer
+from lora_assets.load_test.connection import Connection
+from lora_assets.records.load import RequestSample
+from lora_assets.serving import http_client
+
+_PATH = "/v1/completions"
+
+
+class Clients:
+    """Sends requests as `client` would (server, key, timeout), over connections that it keeps.
+
+    It begins with `connections` open ones, which then cost no request any time.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, max_tokens: int, connections: int) -> None:
+        self._client = client
+        self._connections = connections
+        self._max_tokens = max_tokens
+        self._idle: list[Connection] = []
+
+    async def __aenter__(self) -> Self:
+        self._request = self._client.build_request("POST", _PATH, content=b"")
+        for name in self._client.event_hooks["request"]:
+            await name(self._request)
+        self._refuse_proxy()
+        headers = {
+            name: value
+            for name, value in self._request.headers.items()
+            if name not in ("accept-encoding", "connection", "content-length", "content-type")
+        }
+        url = self._request.url
+        self._head = "\r\n".join(
+            [
+                f"POST {url.raw_path.decode()} HTTP/1.1",
+                *(f"{name}: {value}" for name, value in headers.items()),
+                "Content-Type: application/json",
+                "Content-Length: ",
+            ]
+        ).encode()
+        self._secure = _tls() if url.scheme == "https" else None
+        opening = (self._connect() for _ in range(self._connections))
+        # What fails here fails again with the request that wants it, and is told there.
+        opened = await asyncio.gather(*opening, return_exceptions=True)
+        self._idle = [each for each in opened if isinstance(each, Connection)]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for connection in self._idle:
+            connection.close()
+
+    async def request(self, model: str, prompt: str, began: float) -> RequestSample:
+        """Send one request and time it, from the moment it is sent to `[DONE]`.
+
+        To connect is not part of it: clients keep their connections. `began` is when the test
+        did (`time.perf_counter`). A request that fails is a sample, too.
+        """
+        body = {
+            "model": model,
+            "prompt": prompt,
+            "max_tokens": self._max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        encoded = json.dumps(body).encode()
+        message = b"%s%d\r\n\r\n%s" % (self._head, len(encoded), encoded)
+        sent, answer, failure = time.perf_counter(), _Answer(self._request), None
+        try:
+            sent, answer = await self._exchange(message)
+            failure = answer.failure
+        except httpx.RequestError as error:
+            failure = http_client.unreachable(self._request, error).cause
+        times = (answer.done, answer.first) if failure is None else (None, None)
+        latency, ttft = (None if moment is None else moment - sent for moment in times)
+        return RequestSample(
+            started=sent - began,
+            latency=latency,
+            ttft=ttft,
+            output_tokens=answer.tokens,
+            error=failure,
+        )
+
+    async def _exchange(self, message: bytes) -> tuple[float, "_Answer"]:
+        """Return when the message was sent, and the answer to it."""
+        while True:
+            while self._idle and not self._idle[-1].usable:
+                self._idle.pop()
+            is_kept = bool(self._idle)
+            answer = _Answer(self._request)
+            connection = self._idle.pop() if is_kept else await self._connect()
+            answer.connection = connection
+            sent = time.perf_counter()
+            try:
+                await connection.send(message, answer)
+                answer.end()
+            except httpx.RequestError:
+                # Servers close connections that were idle, which is no failure.
+                if is_kept and not connection.response.status:
+                    continue
+                raise
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            await connection.finish()
+            if connection.usable:
+                self._idle.append(connection)
+            return sent, answer
+
+    async def _connect(self) -> Connection:
+        url, timeout = self._request.url, self._client.timeout
+        port = url.port or (443 if url.scheme == "https" else 80)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout.connect):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(timeout.read), url.host, port, ssl=self._secure
+                )
+        except TimeoutError:
+            raise httpx.ConnectTimeout(f"no connection in {timeout.connect:g} s") from None
+        except OSError as error:
+            raise httpx.ConnectError(str(error)) from error
+        return connection
+
+    def _refuse_proxy(self) -> None:
+        url = self._request.url
+        if not self._client.trust_env or proxy_bypass(url.host):
+            return
+        proxies = getproxies()
+        if proxies.get(url.scheme) or proxies.get("all"):
+            raise LoraAssetsError(
+                f"The load test would measure the proxy before {url.host}",
+                f"Add {url.host} to NO_PROXY.",
+            )
+
+
+class _Answer(StreamedAnswer):
+    """An answer, or what was said instead of one."""
+
+    connection: Connection | None = None
+    _refusal: bytes = b""
+
+    @property
+    def _status(self) -> int:
+        return self.connection.response.status if self.connection else 0
+
+    @property
+    def failure(self) -> str | None:
+        if 200 <= self._status < 300:
+            return super().failure
+        response = httpx.Response(self._status, content=self._refusal, request=self.request)
+        return http_client.refused(response).cause
+
+    def take(self, now: float, piece: bytes) -> None:
+        if 200 <= self._status < 300:
+            super().take(now, piece)
+        else:
+            self._refusal += piece
+
+
+@cache
+def _tls() -> SSLContext:
+    # As httpx has it; reading the certificates takes longer than most requests.
+    return httpx.create_ssl_context()
