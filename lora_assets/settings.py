@@ -81,10 +81,8 @@ class Settings(BaseModel):
         cluster=CLUSTER_BASE_MODEL,
     )
     """Base model: a folder, or a name on the Hugging Face hub"""
-    base_model_name: str = setting(
-        EMBEDDED_BASE_NAME, "trainer.base_model_name", cluster=CLUSTER_BASE_MODEL
-    )
-    """Base model's name, as adapters and servers know it"""
+    base_model_name: str = setting("", "trainer.base_model_name")
+    """Base model's name, as adapters and servers know it; empty: its folder's or the hub's"""
     vllm_url: str = setting(
         "http://127.0.0.1:8000", "fleet.vllm_url", cluster="http://vllm-service.ml-models:8000"
     )
@@ -156,6 +154,15 @@ class Settings(BaseModel):
     """Who promotes: `manual` or `automatic`"""
     webhook: str = setting("", "webhook.url", secret=True, variable="LORA_ASSETS_WEBHOOK")
     """Slack-compatible URL for notices; empty: none are sent"""
+
+    @field_validator("base_model_name")
+    @classmethod
+    def _named_after_its_folder(cls, name: str, info: ValidationInfo) -> str:
+        base = str(info.data.get("base_model", ""))
+        if Path(base).absolute() == PACKAGED_BASE_MODEL:
+            return name or EMBEDDED_BASE_NAME
+        is_folder = base.startswith(("/", ".")) or Path(base).is_dir()
+        return name or (Path(base).absolute().name if is_folder else base)
 
     @field_validator("dagster_home")
     @classmethod

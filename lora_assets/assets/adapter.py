@@ -138,9 +138,10 @@ def adapter(
                 tracking,
                 folder,
             )
+    base = trainer.base_identity()
     identity = {
         "data": training_data.digest,
-        "base_model": trainer.base_identity(),
+        "base_model": base,
         "code": CODE_VERSION,
         **parameters.model_dump(),
     }
@@ -154,6 +155,8 @@ def adapter(
         work = work_folder.keyed("training", **identity, fresh=version[FRESH])
     finished = tracking.finished(config.mlflow_experiment, key, version)
     if finished is not None and (before := _kept(context, tracking, finished)) is not None:
+        # Its key says which base it is of, also where an earlier release made the record.
+        before = before.model_copy(update={"base": base})
         _show(context, before, logged, tracking)
         return before
     trainer.require_fit(splits, parameters.max_seq_length, config.max_left_out)
@@ -182,11 +185,12 @@ def adapter(
         run.folder(work / ARTIFACT, ARTIFACT)
         run.figure(learning_curve(metrics.curve), "learning_curve")
         run.metrics(_final(metrics))
-        run.tags({"adapter.digest": digest, KEY_TAG: key})
+        run.tags({"adapter.digest": digest, "adapter.base": base, KEY_TAG: key})
         trained = Adapter(
             digest=digest,
             data_version=training_data.data_version,
             data_digest=training_data.digest,
+            base=base,
             base_model=trainer.base_model_name,
             lora_config=parameters.lora_config,
             mlflow_run_id=run.run_id,

@@ -46,6 +46,7 @@ class Comparison:
             "live_digest": self.live.digest if self.live else None,
             "data_version": self.candidate.data_version,
             "data_digest": self.data.digest,
+            "base": self.candidate.base,
         }
 
     @contextmanager

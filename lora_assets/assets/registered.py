@@ -45,7 +45,8 @@ def registered_adapter(
     if not adapter.metrics.given:
         context.log.info(f"measuring adapter {adapter.digest[:12]} on the val split")
         losses = trainer.measure(splits["val"], stored, parameters)
-        adapter = adapter.model_copy(update={"metrics": losses})
+        measured = {"metrics": losses, "base": trainer.base_identity()}
+        adapter = adapter.model_copy(update=measured)
     losses = adapter.metrics
     shown = {
         name: value

@@ -38,11 +38,20 @@ def require_in_slot(replicas: Replicas, slot: str, version: ModelVersion) -> Non
 def ensure_loaded(
     registry: Registry, replicas: Replicas, version: ModelVersion, work_folder: WorkFolder
 ) -> None:
-    """Have every replica serve `version` under its own name, fetching its bytes if need be."""
+    """Have every replica serve `version` under its own name, fetching its bytes if need be.
+
+    Refused where a replica serves another base model than it was trained on.
+    """
+    unproved = replicas.unproved(registry.base(version))
+    if unproved:
+        dg.get_dagster_logger().warning(
+            f"not proved that {', '.join(unproved)} serves the base model that "
+            f"{version.serving_name} was trained on: no base is kept with it"
+        )
     if not replicas.holds(version.digest):
         with work_folder.temporary() as folder:
             source = registry.download(version, folder)
-            replicas.preflight(adapter_files.inspect(source))
+            replicas.preflight(adapter_files.inspect(source), not unproved)
             replicas.place(source, version.digest)
     replicas.load(version.serving_name, version.digest, smoke.PROMPTS)
 

@@ -84,6 +84,7 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
             compared_with=grades.live_digest,
             data_version=grades.data_version,
             data_digest=grades.data_digest,
+            base=grades.base,
             judge=grades.judge_model,
             rule=rule,
             thresholds=thresholds.model_dump(exclude={"decision_rule"}),

@@ -58,6 +58,7 @@ def perf_gate(metrics: PerfMetrics, thresholds: PerfThresholds, decided_at: str)
         compared_with=metrics.live_digest,
         data_version=metrics.data_version,
         data_digest=metrics.data_digest,
+        base=metrics.base,
         thresholds=thresholds.model_dump(),
         checks=checks,
         faults=faults,

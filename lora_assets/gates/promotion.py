@@ -39,6 +39,9 @@ def reasons_against(
         elif verdict.digest != candidate.digest:
             judged = short(verdict.digest)
             reasons.append(f"{gate} judged adapter {judged}, not {short(candidate.digest)}")
+        elif not verdict.is_of_base(candidate.base):
+            bases = f"{short(verdict.base)}, not {short(candidate.base)}"
+            reasons.append(f"{gate} judged it on base model {bases}")
         elif not verdict.passed:
             reasons.append(f"{gate} failed: {'; '.join(verdict.failures)}")
     return (*reasons, *overtaken(candidate, live, verdicts, source_alias, allow_older))

@@ -14,11 +14,20 @@ class Record(BaseModel):
 
 
 class AdapterRecord(Record):
-    """A record about one adapter: its digest, and the data version that it was trained on."""
+    """A record about one adapter: its digest, and the data version that it was trained on.
+
+    `base` is the identity of the base model that it was trained on: a digest of its files, or the
+    hub's commit; empty where an earlier release made the record.
+    """
 
     digest: str
     data_version: str
     data_digest: str
+    base: str = ""
+
+    def is_of_base(self, base: str) -> bool:
+        """Return whether this adapter is one of `base`, as far as both are known."""
+        return self.base == base or not (self.base and base)
 
 
 class Measurement(AdapterRecord):

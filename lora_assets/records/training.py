@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, FiniteFloat
 
 from lora_assets.records import AdapterRecord, Record
+from lora_assets.records.base_model import NextToken
 
 Profile = Literal["minimal", "standard", "aggressive", "high_capacity"]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -81,13 +82,15 @@ class Losses(Record):
     """What the quality gate reads: measured here, or given with an adapter trained elsewhere.
 
     Losses are means over answer tokens (nats); perplexity is exp(eval loss). A metric
-    that is not there is None, which no gate lets pass.
+    that is not there is None, which no gate lets pass. `base_answers` are those of the base
+    model that it was measured on, to base_model.PROMPTS.
     """
 
     final_eval_loss: float | None
     final_perplexity: float | None
     rows_left_out: Mapping[str, tuple[int, ...]] = {}
     given: bool = False
+    base_answers: tuple[NextToken, ...] = ()
 
 
 class TrainingMetrics(Losses):

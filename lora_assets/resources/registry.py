@@ -11,12 +11,14 @@ from pydantic import Field
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
+from lora_assets.records.base_model import Base
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
 from lora_assets.resources.mlflow_client import NAME, mlflow_client
 from lora_assets.resources.tracking import Tracking
+from lora_assets.resources.version_tags import DIGEST, base_of, not_ours, tags_of, version_record
 from lora_assets.serving import adapter_files
 from lora_assets.serving.vllm_plugin import adapters_folder
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
 
 ARTIFACT = "adapter"
-_DIGEST = "adapter.digest"
 _VERDICT = "verdict."
 _PROMOTION = "lora_assets.promotion"
 
@@ -58,9 +59,9 @@ class Registry(dg.ConfigurableResource[Any]):
             for number in set(ours.values())
         }
         return {
-            alias: _record(versions[number])
+            alias: version_record(versions[number])
             for alias, number in ours.items()
-            if _DIGEST in versions[number].tags
+            if DIGEST in versions[number].tags
         }
 
     def others(self) -> Mapping[str, int]:
@@ -74,7 +75,7 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def is_ours(self, number: int) -> bool:
         """Return whether a version was registered or adopted by lora-assets."""
-        return _DIGEST in self._version(str(number)).tags
+        return DIGEST in self._version(str(number)).tags
 
     def current_live(self) -> ModelVersion | None:
         """Return what is live, to compare with or to replace; None before the first promotion.
@@ -83,7 +84,7 @@ class Registry(dg.ConfigurableResource[Any]):
         """
         live = self.aliases().get("live")
         if live is None and (number := self.others().get("live")) is not None:
-            raise _not_ours(self.model_name, number)
+            raise not_ours(self.model_name, number)
         return live
 
     def resolve(self, source: str) -> ModelVersion:
@@ -94,7 +95,7 @@ class Registry(dg.ConfigurableResource[Any]):
                 return holder
             if (number := self.others().get(name)) is not None:
                 if name in get_args(Alias):
-                    raise _not_ours(self.model_name, number)
+                    raise not_ours(self.model_name, number)
                 raise LoraAssetsError(
                     f"Alias {name!r} of {self.model_name} is not one that lora-assets sets",
                     f"Give one of {', '.join(get_args(Alias))}, or version:{number}.",
@@ -107,27 +108,29 @@ class Registry(dg.ConfigurableResource[Any]):
             raise LoraAssetsError(
                 f"{source!r} names no adapter", "Give alias:<name> or version:<number>."
             )
-        return _record(self._version(name))
+        return version_record(self._version(name))
 
     def newest(self, data_version: str) -> ModelVersion | None:
         """Return the newest model version of a data version; None where there is none."""
         versions = [v for v in self._ours() if v.data_version == data_version]
         return max(versions, key=lambda v: v.version, default=None)
 
-    def known(self, digest: str, data_version: str) -> ModelVersion | None:
-        """Return the model version of these bytes and this data version; None where none is.
+    def known(self, digest: str, data_version: str, base: str = "") -> ModelVersion | None:
+        """Return the model version of these bytes, data version and base; None where none is.
 
-        One whose files are lost or changed does not count: nothing can be deployed from it.
+        A base that is empty, or was not kept, makes no difference. One whose files are lost or
+        changed does not count: nothing can be deployed from it.
         """
         for known in self._ours():
             same = (known.digest, known.data_version) == (digest, data_version)
+            same = same and known.is_of_base(base)
             if same and known.run_id and self.tracking.holds(known.run_id, ARTIFACT, known.digest):
                 return known
         return None
 
     def register(self, adapter: Adapter) -> ModelVersion:
         """Return the adapter's model version, made now unless its data version has these bytes."""
-        if (known := self.known(adapter.digest, adapter.data_version)) is not None:
+        if (known := self.known(adapter.digest, adapter.data_version, adapter.base)) is not None:
             return known
         if self._model() is None:
             self._client.create_registered_model(self.model_name)
@@ -136,13 +139,15 @@ class Registry(dg.ConfigurableResource[Any]):
             self.model_name,
             source=f"{run.info.artifact_uri}/{ARTIFACT}",
             run_id=adapter.mlflow_run_id,
-            tags={
-                "data.version": adapter.data_version,
-                "data.digest": adapter.data_digest,
-                _DIGEST: adapter.digest,
-            },
+            tags=dict(tags_of(adapter)),
         )
-        return _record(made)
+        return version_record(made)
+
+    def base(self, version: ModelVersion) -> Base:
+        """Return the base model that a version was trained on; empty where nobody kept it."""
+        name = f"version {version.version} of {self.model_name}"
+        stored = self._client.get_model_version(self.model_name, str(version.version))
+        return base_of(name, stored.tags)
 
     def download(self, version: ModelVersion, to: Path) -> Path:
         """Fetch a model version's adapter into the folder `to`, refusing changed bytes."""
@@ -169,11 +174,11 @@ class Registry(dg.ConfigurableResource[Any]):
             "data.version": trained_on,
             "adapter.base_model": shape.base_model,
             # The last one, since it is by this that a version is ours.
-            _DIGEST: adapters_folder.digest_folder(to),
+            DIGEST: adapters_folder.digest_folder(to),
         }
         for name, value in tags.items():
             self._client.set_model_version_tag(self.model_name, str(number), name, value)
-        return _record(self._version(str(number))), left
+        return version_record(self._version(str(number))), left
 
     def set_alias(self, alias: Alias, version: ModelVersion) -> None:
         """Point `alias` at `version`, and read it back: aliases are last-writer-wins."""
@@ -273,24 +278,4 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def _ours(self) -> Iterator[ModelVersion]:
         """Yield the versions that have our tags; others stand in nobody's way."""
-        return (_record(version) for version in self._versions() if _DIGEST in version.tags)
-
-
-def _record(version: "MlflowModelVersion") -> ModelVersion:
-    if _DIGEST not in version.tags:
-        raise _not_ours(version.name, version.version)
-    return ModelVersion(
-        model=version.name,
-        version=int(version.version),
-        digest=version.tags[_DIGEST],
-        data_version=version.tags["data.version"],
-        data_digest=version.tags.get("data.digest", ""),
-        run_id=version.run_id or "",
-    )
-
-
-def _not_ours(model: str, number: int | str) -> LoraAssetsError:
-    return LoraAssetsError(
-        f"Version {number} of {model} was not registered by lora-assets: its digest is not known",
-        f"Take it over with 'lora-assets adopt --model-version {number}'.",
-    )
+        return (version_record(version) for version in self._versions() if DIGEST in version.tags)

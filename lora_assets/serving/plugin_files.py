@@ -8,7 +8,10 @@ PLUGIN = "lora_assets_vllm"
 MIDDLEWARE = f"{PLUGIN}.middleware.SlotMiddleware"
 """What vLLM's --middleware names."""
 
-FILES = ("__init__.py", "adapters_folder.py", "guard.py", "middleware.py", "slots.py")
+FILES = (
+    *("__init__.py", "adapters_folder.py", "base_files.py", "guard.py", "middleware.py"),
+    "slots.py",
+)
 """They import the standard library and vLLM; nothing else has to be in vLLM's image."""
 
 OLD_PATH = "lora_assets/engines/vllm_plugin.py"

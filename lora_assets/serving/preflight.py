@@ -1,6 +1,7 @@
 """Preflight: can this server take this adapter? Decided before a byte is copied."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from lora_assets.records.served import AdapterShape, ServerLimits
 
@@ -16,14 +17,17 @@ def obstacles(
     server: ServerLimits,
     max_lora_rank: int,
     base_modules: Mapping[str, tuple[int, int]] | None,
+    base_is_proved: bool = False,
 ) -> tuple[str, ...]:
     """Return why the adapter can't be served there, each with what to change; empty when it can.
 
     `base_modules` are the base model's linear modules by path, (out, in); None where its
-    configuration can't be read from here, which leaves that check to the server itself.
+    configuration can't be read from here, which leaves that check to the server itself. A base
+    that is proved to be the trained one may have any name; a folder goes by its own, too.
     """
     found: list[str] = []
-    if adapter.base_model not in server.base_names:
+    folders = (Path(name).name for name in server.base_names if name.startswith("/"))
+    if not base_is_proved and adapter.base_model not in (*server.base_names, *folders):
         found.append(
             f"the adapter was trained on {adapter.base_model}, the server has "
             f"{server.base_names[0]}: serve that base model"

@@ -1,6 +1,6 @@
 """One vLLM server, through its HTTP API."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -13,12 +13,13 @@ from pydantic import AliasPath, BaseModel, Field
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
+from lora_assets.records.base_model import PROMPTS, NextToken, bare
 from lora_assets.records.served import Served, ServerLimits
 from lora_assets.serving import http_client
 from lora_assets.serving.replica_folder import ReplicaFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import is_name
 from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
-from lora_assets.serving.vllm_plugin.slots import FOLDER_HEADER
+from lora_assets.serving.vllm_plugin.slots import BASE_HEADER, FOLDER_HEADER
 
 _Body = Mapping[str, Any] | None
 _LOAD, _UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -36,14 +37,15 @@ class Completion(Record):
 class Listing(Record):
     """What a server says it serves: `adapters` maps names, slots among them, to folders.
 
-    `base_names` are those of its base model: served name and source. `slots_folder` is the
-    folder whose slots it reads; None for a server without `SlotMiddleware`, whose slots have to
-    be loaded one by one.
+    `base_names` are those of its base model: served name and source; `base_identity` is its
+    digest or commit. `slots_folder` is the folder whose slots it reads. Both are None for a server
+    without `SlotMiddleware`, whose slots have to be loaded one by one.
     """
 
     base_names: tuple[str, ...]
     adapters: Mapping[str, str]
     slots_folder: str | None
+    base_identity: str | None = None
 
     @property
     def base_model(self) -> str:
@@ -100,6 +102,7 @@ class Replica:
             base_names=(base.id, base.root),
             adapters={model.id: model.root for model in models if model.parent is not None},
             slots_folder=reply.headers.get(FOLDER_HEADER),
+            base_identity=reply.headers.get(BASE_HEADER),
         )
 
     def loaded(self) -> Mapping[str, str]:
@@ -175,6 +178,11 @@ class Replica:
         reply = self._send("POST", "/v1/completions", body)
         latency = perf_counter() - started
         return Completion(**dict(http_client.read(reply, _Completion)), latency=latency)
+
+    def base_answers(self, base_model: str) -> Sequence[NextToken]:
+        """Return the likeliest token of its base model after each of base_model.PROMPTS."""
+        answers = (self.complete(base_model, prompt, 1) for prompt in PROMPTS)
+        return [NextToken(text=bare(each.text), logprob=sum(each.logprobs)) for each in answers]
 
     def metrics(self) -> str:
         """Return the server's metrics in Prometheus's text format."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.base_model import Base
 from lora_assets.records.served import AdapterShape
+from lora_assets.serving import base_proof
 from lora_assets.serving.base_shapes import base_modules
 from lora_assets.serving.preflight import obstacles
 from lora_assets.serving.replica import Replica
@@ -45,12 +47,43 @@ class Replicas:
         """Their adapters folders, those that several replicas share but once."""
         return _folders(self.members)
 
-    def preflight(self, adapter: AdapterShape) -> None:
+    def unproved(self, base: Base) -> Sequence[str]:
+        """Return the replicas of which it can't be told whether they serve this base model.
+
+        Where the server tells its base's digest, that decides; elsewhere its answers do. Raise
+        LoraAssetsError for a replica that serves another one.
+        """
+
+        def is_unproved(replica: Replica) -> bool:
+            listing = replica.listing()
+            told = listing.base_identity or ""
+            if base_proof.is_told(base, told):
+                difference = base_proof.other_files(base, told)
+            elif base.answers:
+                served = replica.base_answers(listing.base_model)
+                difference = base_proof.other_answers(base.answers, served)
+            else:
+                return True
+            if difference is not None:
+                raise LoraAssetsError(
+                    f"{replica.name} serves another base model ({listing.base_model}) than the "
+                    f"adapter was trained on: {difference}",
+                    "Serve that base model, or train on this one.",
+                )
+            return False
+
+        if not base.identity:
+            return [replica.name for replica in self.members]
+        found = on_each(self.members, is_unproved)
+        return [each.name for each, is_one in zip(self.members, found, strict=True) if is_one]
+
+    def preflight(self, adapter: AdapterShape, base_is_proved: bool = False) -> None:
         """Refuse an adapter that some replica can't take, naming the server's flag to change."""
         modules = base_modules(self.base_model)
 
         def check(replica: Replica) -> None:
-            against = obstacles(adapter, replica.limits(), self.max_lora_rank, modules)
+            limits = replica.limits()
+            against = obstacles(adapter, limits, self.max_lora_rank, modules, base_is_proved)
             if against:
                 raise LoraAssetsError(
                     f"{replica.name} can't take the adapter: {'; '.join(against)}",

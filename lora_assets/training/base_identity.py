@@ -1,12 +1,9 @@
 """Which base model an adapter is trained on: the bytes of its folder, or the hub's commit."""
 
-import hashlib
 from pathlib import Path
 
 from lora_assets.errors import LoraAssetsError
-
-_WEIGHTS = ("*.safetensors", "*.bin")
-_OTHERS = ("config.json", "tokenizer*", "special_tokens_map.json")
+from lora_assets.serving.vllm_plugin.base_files import digest_base
 
 
 def base_identity(base_model: str) -> str:
@@ -17,7 +14,12 @@ def base_identity(base_model: str) -> str:
     """
     folder = Path(base_model)
     if folder.is_dir() or base_model.startswith(("/", ".")):
-        return _digest(folder)
+        if (digest := digest_base(folder)) is None:
+            raise LoraAssetsError(
+                f"Base model {folder} has no weights with a config.json",
+                "Correct BASE_MODEL, or put the model's files there.",
+            )
+        return digest
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -29,18 +31,3 @@ def base_identity(base_model: str) -> str:
             f"Base model {base_model!r} is no folder, and the hub did not give it ({reason})",
             "Correct BASE_MODEL, or make it reachable.",
         ) from None
-
-
-def _digest(folder: Path) -> str:
-    weights = [file for pattern in _WEIGHTS for file in folder.glob(pattern)]
-    if not weights or not (folder / "config.json").is_file():
-        raise LoraAssetsError(
-            f"Base model {folder} has no weights with a config.json",
-            "Correct BASE_MODEL, or put the model's files there.",
-        )
-    total = hashlib.sha256()
-    for file in sorted({*weights, *(f for pattern in _OTHERS for f in folder.glob(pattern))}):
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        total.update(f"{file.name}\0{digest}\0".encode())
-    return total.hexdigest()

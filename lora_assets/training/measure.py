@@ -13,6 +13,7 @@ from lora_assets.records.dataset import Row
 from lora_assets.records.training import Losses, TrainingParameters, perplexity
 from lora_assets.serving import adapter_files
 from lora_assets.training.adapter_trainer import answer_loss
+from lora_assets.training.base_answers import base_answers
 from lora_assets.training.qlora import device, load_base, load_tokenizer
 from lora_assets.training.rows import encode_split, eval_batches
 
@@ -28,7 +29,8 @@ def measure(
     Raise LoraAssetsError for an adapter of another base model, and for a loss that isn't finite.
     """
     limit = parameters.max_seq_length
-    encoded, left_out = encode_split("val", rows_val, load_tokenizer(base_model), limit)
+    tokenizer = load_tokenizer(base_model)
+    encoded, left_out = encode_split("val", rows_val, tokenizer, limit)
     base = load_base(base_model, parameters)
     linear = {
         name: (module.out_features, module.in_features)
@@ -42,6 +44,7 @@ def measure(
                 f"in base model {base_model}",
                 "Register an adapter of this base model.",
             )
+    answers = base_answers(base, tokenizer)
     model = PeftModel.from_pretrained(base, str(adapter))
     batches = eval_batches(encoded, parameters.batch_size)
     target = device()
@@ -61,4 +64,5 @@ def measure(
         final_eval_loss=loss,
         final_perplexity=perplexity(loss),
         rows_left_out={"val": left_out},
+        base_answers=answers,
     )

@@ -14,6 +14,7 @@ from lora_assets.records.training import (
 )
 from lora_assets.training import checkpoints
 from lora_assets.training.adapter_trainer import AdapterTrainer, best, loss_points
+from lora_assets.training.base_answers import base_answers
 from lora_assets.training.qlora import load_model, load_tokenizer
 from lora_assets.training.rows import encode_split
 
@@ -49,6 +50,7 @@ def train(
     encoded_val, val_left_out = encode_split("val", rows_val, tokenizer, limit)
     set_seed(parameters.seed)
     model = load_model(base_model, parameters)
+    answers = base_answers(model, tokenizer)
     trainer = AdapterTrainer(
         model, parameters, work, encoded_train, encoded_val, on_loss, on_progress
     )
@@ -68,4 +70,5 @@ def train(
         best_step=step,
         rows_left_out={"train": train_left_out, "val": val_left_out},
         curve=tuple(point for entry in log for point in loss_points(entry)),
+        base_answers=answers,
     )

@@ -19,12 +19,14 @@ from lora_assets.assets.adapter import adapter
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.training_data import training_data
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.base_model import PROMPTS, Base
 from lora_assets.records.dataset import Row, RowMetadata, SplitName
 from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.resources.trainer import Trainer
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
+from lora_assets.training.base_identity import base_identity
 from tests.support.commands import spoil
 
 OVERRIDES = {"lora_config": "minimal", "num_epochs": 1, "max_seq_length": 200}
@@ -102,13 +104,13 @@ def warnings(instance: dg.DagsterInstance) -> list[str]:
 
 
 def test_mlflow_has_everything_of_a_training_run(
-    train: Train, client: MlflowClient, resources: Resources
+    train: Train, client: MlflowClient, resources: Resources, tiny_model: Path
 ) -> None:
     made = train()
     run = client.get_run(made.mlflow_run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {
-        "base_model": "embedded-base",
+        "base_model": tiny_model.name,
         "lora_config": "minimal",
         "lora_r": "4",
         "lora_alpha": "8",
@@ -139,6 +141,10 @@ def test_mlflow_has_everything_of_a_training_run(
     assert run.data.tags["data.version"] == "1"
     assert run.data.tags["data.source"] == source
     assert run.data.tags["adapter.digest"] == made.digest
+    assert run.data.tags["adapter.base"] == made.base == base_identity(str(tiny_model))
+    kept = Base(identity=made.base, answers=metrics.base_answers)
+    assert len(kept.answers) == len(PROMPTS)
+    assert resources.registry.base(resources.registry.register(made)) == kept
     lineage = {given.tags[0].value: given.dataset for given in run.inputs.dataset_inputs}
     assert {context: dataset.name for context, dataset in lineage.items()} == {
         "training": "train-v1",

@@ -3,9 +3,16 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
+from lora_assets.records.base_model import Base
+from lora_assets.records.training import EMBEDDED_PARAMETERS
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.serving.base_proof import other_answers
+from lora_assets.training.base_answers import base_answers
+from lora_assets.training.base_identity import base_identity
+from lora_assets.training.qlora import load_model, load_tokenizer
 from tests.support.replicas import ADAPTERS, Known, Stack
 
 SEQUENCES, STEPS = 50, 3
@@ -65,3 +72,13 @@ def test_preflight_learns_what_the_server_can_take(stack: Stack) -> None:
     limits = stack.replicas().members[0].limits()
     assert limits.base_names[0] == "embedded-base"
     assert (limits.runtime_loading, limits.max_loras) == (True, ADAPTERS)
+
+
+def test_the_served_base_model_is_known_by_what_training_kept_of_it(stack: Stack) -> None:
+    folder = str(PACKAGED_BASE_MODEL)
+    answers = base_answers(load_model(folder, EMBEDDED_PARAMETERS), load_tokenizer(folder))
+    for replica in stack.replicas().members:
+        served = replica.base_answers(replica.listing().base_model)
+        assert other_answers(answers, served) is None
+        assert [each.text for each in served] == [each.text for each in answers]
+    assert stack.replicas().unproved(Base(identity=base_identity(folder), answers=answers)) == []

@@ -38,6 +38,23 @@ def test_a_missing_a_failed_or_a_foreign_verdict_stands_against_it(gate: GateNam
         )
 
 
+@pytest.mark.parametrize(
+    ("judged", "now", "reasons"),
+    [
+        ("a" * 64, "a" * 64, ()),
+        ("", "b" * 64, ()),
+        ("a" * 64, "", ()),
+        ("a" * 64, "b" * 64, (f"smoke_test judged it on base model {'a' * 12}, not {'b' * 12}",)),
+    ],
+)
+def test_a_verdict_on_another_base_model_stands_against_it(
+    judged: str, now: str, reasons: tuple[str, ...]
+) -> None:
+    verdicts = all_passed() | {"smoke_test": verdict("smoke_test", base=judged)}
+    candidate = CANDIDATE.model_copy(update={"base": now})
+    assert reasons_against(candidate, LIVE, verdicts, "staged", False) == reasons
+
+
 @pytest.mark.parametrize("gate", ["eval_gate", "perf_gate"])
 @pytest.mark.parametrize("compared_with", ["x" * 64, None])
 def test_a_comparison_with_what_is_no_longer_live_has_lapsed(

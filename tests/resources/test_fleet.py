@@ -17,12 +17,17 @@ from lora_assets.embedded.server.batching import Engine
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL, ServerOptions
 from lora_assets.embedded.server.process import start_engine
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.base_model import Base
 from lora_assets.records.served import AdapterShape
+from lora_assets.records.training import EMBEDDED_PARAMETERS
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving import adapter_files
 from lora_assets.serving.replicas import Replicas, same_logprobs
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, digest_folder
 from lora_assets.serving.vllm_plugin.slots import SlotMiddleware
+from lora_assets.training.base_answers import base_answers
+from lora_assets.training.base_identity import base_identity
+from lora_assets.training.qlora import load_model, load_tokenizer
 from tests.support.doubles.broken_vllm import BASE, BrokenVllm, listening
 from tests.support.stack import free_port
 
@@ -303,6 +308,28 @@ def test_preflight_names_each_replica_that_cannot_take_it_with_the_flag_and_copi
         assert words in str(raised.value)
     assert good not in str(raised.value)
     assert not site.root.exists()
+
+
+def test_another_base_model_is_refused_by_its_digest_or_else_by_its_answers(site: Site) -> None:
+    folder = str(PACKAGED_BASE_MODEL)
+    base = load_model(folder, EMBEDDED_PARAMETERS)
+    answers = base_answers(base, load_tokenizer(folder))
+    trained = Base(identity=base_identity(folder), answers=answers)
+    telling, silent = site.start(), site.start(slots=False)
+    assert site.replicas(telling, silent).unproved(trained) == []
+    # Where the server tells nothing and no answers are kept, nothing is proved.
+    bare = Base(identity=trained.identity)
+    assert site.replicas(telling, silent).unproved(bare) == [silent]
+    assert site.replicas(telling, silent).unproved(Base()) == [telling, silent]
+    other = Base(identity="0" * 64, answers=answers)
+    with pytest.raises(LoraAssetsError, match=f"^{telling} serves another base.* digest") as told:
+        site.replicas(telling, silent).unproved(other)
+    assert silent not in str(told.value)
+    with torch.no_grad():
+        base.get_input_embeddings().weight.copy_(base.get_input_embeddings().weight.roll(1, 0))
+    other = Base(identity=trained.identity, answers=base_answers(base, load_tokenizer(folder)))
+    with pytest.raises(LoraAssetsError, match=f"^{silent} serves another base.* of 24 next tokens"):
+        site.replicas(telling, silent).unproved(other)
 
 
 def test_the_key_is_in_no_representation_of_the_fleet() -> None:

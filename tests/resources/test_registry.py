@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records.base_model import Base
 from lora_assets.records.verdict import Check
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking
@@ -33,6 +34,25 @@ def test_a_version_that_was_registered_by_hand_stands_in_no_others_way(
     assert registry.aliases() == {"candidate": version}
     with pytest.raises(LoraAssetsError, match="not registered by lora-assets"):
         registry.resolve("version:1")
+
+
+def test_a_base_that_is_kept_is_part_of_a_versions_identity_and_garbage_is_named(
+    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    resources = make_resources(read_settings({"LORA_ASSETS_HOME": str(tmp_path)}))
+    registry, before = resources.registry, trained(resources, adapter_folders[0], "1")
+    on_a, on_b = (before.model_copy(update={"base": digit * 64}) for digit in "ab")
+    versions = [registry.register(each) for each in (on_a, on_b, before, on_a)]
+    assert [(each.version, each.base[:1]) for each in versions[:2]] == [(1, "a"), (2, "b")]
+    assert versions[3] == versions[0]
+    client = MlflowClient(registry.tracking_uri)
+    for tag in ("adapter.base", "adapter.base_answers"):
+        client.set_model_version_tag(registry.model_name, "1", tag, "junk")
+        with pytest.raises(LoraAssetsError, match=f"^The tag '{tag}' of version 1 .* is 'junk'"):
+            registry.base(versions[0])
+        client.delete_model_version_tag(registry.model_name, "1", tag)
+    assert registry.base(versions[0]) == Base()
 
 
 def test_a_gate_that_could_not_decide_gives_no_alias_and_takes_away_the_earlier_one(

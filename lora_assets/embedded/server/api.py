@@ -22,6 +22,7 @@ from lora_assets.embedded.server.protocol import (
     UnloadRequest,
 )
 from lora_assets.embedded.server.replies import ChatReply, CompletionReply, Json, usage
+from lora_assets.serving.vllm_plugin.base_files import digest_base
 from lora_assets.serving.vllm_plugin.guard import Guard
 from lora_assets.serving.vllm_plugin.slots import SlotMiddleware
 
@@ -53,7 +54,8 @@ def create_app(engine: Engine, options: ServerOptions, judge: FastAPI | None = N
 
     if judge is not None:
         app.mount("/judge", judge)
-    app.add_middleware(SlotMiddleware, folder=options.adapters_dir)
+    base = digest_base(options.base_model)
+    app.add_middleware(SlotMiddleware, folder=options.adapters_dir, base=base)
     app.add_middleware(Guard, keys=options.keys, below=["/judge/v1/"])
     return app
 

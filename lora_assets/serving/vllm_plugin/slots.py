@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from .adapters_folder import NAMES, is_name, slots
+from .base_files import ServedBase
 from .guard import App, Message, Receive, Scope, Send
 
 FOLDER_HEADER = "x-lora-assets-adapters"
 """On the replies to GET /v1/models: the folder whose slots this server serves."""
+
+BASE_HEADER = "x-lora-assets-base"
+"""On the same replies, once it is known: the digest or the commit of the base model."""
 
 
 def adapters_dir() -> Path:
@@ -55,9 +59,10 @@ class SlotMiddleware:
     A reply names the adapter that gave it, so a client can tell which one it was.
     """
 
-    def __init__(self, app: App, folder: Path | None = None) -> None:
+    def __init__(self, app: App, folder: Path | None = None, base: str | None = None) -> None:
         self._app = app
         self._folder = folder or adapters_dir()
+        self._base = ServedBase(base)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
@@ -106,15 +111,25 @@ class SlotMiddleware:
             body.extend(message.get("body", b""))
             if message.get("more_body"):
                 return
-            whole = self._listing(bytes(body)) if start["status"] == 200 else bytes(body)
             headers = [*start["headers"], (FOLDER_HEADER.encode(), str(self._folder).encode())]
+            whole, base = bytes(body), None
+            if start["status"] == 200:
+                models = json.loads(body)
+                base = self._base_of(models)
+                whole = self._listing(models)
+            if base is not None:
+                headers.append((BASE_HEADER.encode(), base.encode()))
             await send({**start, "headers": _with_length(headers, len(whole))})
             await send({"type": "http.response.body", "body": whole})
 
         return collect
 
-    def _listing(self, body: bytes) -> bytes:
-        models: dict[str, Any] = json.loads(body)
+    def _base_of(self, models: Mapping[str, Any]) -> str | None:
+        sources = (str(card["root"]) for card in models["data"] if card.get("parent") is None)
+        source = next(sources, None)
+        return None if source is None else self._base.identity(source)
+
+    def _listing(self, models: dict[str, Any]) -> bytes:
         cards: Mapping[str, dict[str, Any]] = {card["id"]: card for card in models["data"]}
         for slot, name in sorted(slots(self._folder).items()):
             if name in cards:

@@ -16,7 +16,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from lora_assets.serving.vllm_plugin import adapters_folder
-from lora_assets.serving.vllm_plugin.slots import FOLDER_HEADER, SlotMiddleware, named_folder
+from lora_assets.serving.vllm_plugin.base_files import ServedBase, cached_commit, digest_base
+from lora_assets.serving.vllm_plugin.slots import (
+    BASE_HEADER,
+    FOLDER_HEADER,
+    SlotMiddleware,
+    named_folder,
+)
 
 ONE, TWO = "1" * 64, "2" * 64
 LOADED = ("base", "m-v1")
@@ -188,6 +194,29 @@ def test_slots_are_listed_as_the_loaded_adapter_that_they_stand_for(
     assert cards["live"] == {**cards["m-v1"], "id": "live"}
     assert reply.headers["content-length"] == str(len(reply.body))
     assert reply.headers[FOLDER_HEADER] == str(folder)
+
+
+def test_the_base_models_digest_is_told_once_it_is_known(folder: Path, tmp_path: Path) -> None:
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_text(name)
+    reader = ServedBase()
+    assert reader.identity(str(tmp_path)) in (None, digest_base(tmp_path))
+    while (told := reader.identity(str(tmp_path))) is None:
+        pass
+    ask = Client(SlotMiddleware(small_server(), folder, told))
+    headers = ask("GET", "/v1/models", authorization="Bearer key").headers
+    assert headers[BASE_HEADER] == digest_base(tmp_path)
+
+
+def test_a_base_model_from_the_hub_is_the_only_commit_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    found = [cached_commit("org/model")]
+    for commit in ("0f1e", "2d3c"):
+        (tmp_path / "models--org--model" / "snapshots" / commit).mkdir(parents=True)
+        found.append(cached_commit("org/model"))
+    assert found == [None, "0f1e", None]
 
 
 def test_a_refused_listing_passes_as_it_is(ask: Client) -> None:
