@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from lora_assets.assets.adapter import adapter
 from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.registered import REGISTERED
 from lora_assets.assets.training_data import training_data
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.base_model import PROMPTS, Base
@@ -28,6 +29,7 @@ from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from lora_assets.training.base_identity import base_identity
 from tests.support.commands import spoil
+from tests.support.records import trained_adapter
 
 OVERRIDES = {"lora_config": "minimal", "num_epochs": 1, "max_seq_length": 200}
 UPDATES = 3
@@ -187,6 +189,15 @@ def test_a_fresh_training_trains_anew_and_is_found_from_then_on(
     tags = [client.get_run(each.mlflow_run_id).data.tags for each in (made, again)]
     assert tags[0]["lora_assets.key"] == tags[1]["lora_assets.key"]
     assert train(fresh=True).mlflow_run_id not in (made.mlflow_run_id, again.mlflow_run_id)
+
+
+def test_what_was_registered_for_other_data_takes_the_place_of_no_training(
+    train: Train, resources: Resources
+) -> None:
+    with resources.tracking.run("registered", "run", "key", {}) as run:
+        run.record(trained_adapter(mlflow_run_id=run.run_id), REGISTERED)
+    with pytest.raises(LoraAssetsError, match=f"run {run.run_id} is of an adapter on other data"):
+        train(registered=run.run_id)
 
 
 @pytest.mark.parametrize("name", ["a/b", "../../x", "", "it's"])
