@@ -98,7 +98,7 @@ def register(source: str, data_version: str, trained_on: str | None, **options: 
         adapter = work / ARTIFACT
         _fetch(stack, source, adapter, trained_on)
         digest = digest_folder(adapter)
-        known = registry.known(digest, data_version)
+        known = registry.known(digest, data_version, _base(stack))
         if known is not None and known in registry.aliases().values():
             click.echo(f"register: nothing to do: it is version {known.version}")
             return
@@ -114,6 +114,11 @@ def register(source: str, data_version: str, trained_on: str | None, **options: 
         run_id = _upload(stack, source, adapter, given, data.source, training.mlflow_experiment)
         ops["adapter"]["registered"] = run_id
     run_stage(stack, "train", None, lambda: Work(data_version=data_version, ops=ops))
+
+
+def _base(stack: Stack) -> str:
+    """Return the base model's identity; empty where it is known only to the Dagster elsewhere."""
+    return "" if stack.settings.dagster_url else stack.resources.trainer.base_identity()
 
 
 def _fetch(stack: Stack, source: str, to: Path, trained_on: str | None) -> None:

@@ -14,7 +14,7 @@ from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.serving.adapter_files import CONFIG, WEIGHTS
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from lora_assets.settings import read_settings
+from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from tests.support.commands import Run
 from tests.support.random_adapters import save_adapter
@@ -83,6 +83,7 @@ def test_a_folder_becomes_a_candidate_as_ours_do_and_a_second_time_there_is_noth
     kept = resources.io_manager.store.get("lora-assets/records/gate_result/1.json")
     assert ModelVersion.model_validate_json(kept or b"") == version
 
+    assert version.base == ""
     before = state(resources)
     ended, printed = run(environment, "register", str(theirs), *ON_1)
     assert (ended, printed.splitlines()[-1]) == (0, "register: nothing to do: it is version 1")
@@ -130,6 +131,15 @@ def test_losses_that_are_not_given_are_measured_here_and_the_adapter_can_be_depl
     assert resources.registry.aliases()["staged"] == version
     (replica,) = resources.fleet.discover().members
     assert version.serving_name in replica.loaded()
+    other = Path(shutil.copytree(PACKAGED_BASE_MODEL, theirs.with_name("base_model")))
+    (other / "tokenizer_config.json").write_text(
+        (other / "tokenizer_config.json").read_text() + " "
+    )
+    on_other = {**environment, "BASE_MODEL": str(other), "BASE_MODEL_NAME": EMBEDDED_BASE_NAME}
+    assert run(on_other, "register", str(theirs), *ON_1, *generous)[0] == 0
+    renewed = resources.registry.aliases()["candidate"]
+    assert (renewed.version, renewed.digest) == (2, version.digest)
+    assert renewed.base not in ("", version.base)
 
 
 @pytest.mark.parametrize(
