@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Json,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     ValidationInfo,
@@ -104,6 +105,8 @@ class Settings(BaseModel):
     """Container of vLLM in its pod; empty: the pod's default one"""
     vllm_max_lora_rank: int = setting("32", "fleet.max_lora_rank")
     """vLLM's `--max-lora-rank`"""
+    vllm_max_model_len: NonNegativeInt = setting("0", "fleet.max_model_len")
+    """vLLM's `--max-model-len`, which data are measured against; 0: `VLLM_URL` is asked"""
     vllm_min_replicas: PositiveInt = setting("1", "fleet.min_replicas")
     """Fewest ready replicas with which anything is done"""
     vllm_python: str = setting()

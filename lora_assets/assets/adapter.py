@@ -12,7 +12,7 @@ from lora_assets.assets.pages import progress_log, show, table
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.registered import registered_adapter
 from lora_assets.assets.verdicts import check_result, now, require_passed
-from lora_assets.gates.data import DataThresholds, data_is_sound
+from lora_assets.gates.data import DataThresholds, Splits, data_is_sound
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.quality import quality_gate as decide
 from lora_assets.kubernetes.step_pods import step_pod
@@ -28,6 +28,7 @@ from lora_assets.records.training import (
     TrainingParameters,
 )
 from lora_assets.resources.data_bucket import DataBucket
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import ARTIFACT
 from lora_assets.resources.tracking import (
     DATA_SOURCE,
@@ -109,6 +110,7 @@ def adapter(
     training_data: TrainingData,
     data_bucket: DataBucket,
     trainer: Trainer,
+    fleet: Fleet,
     tracking: Tracking,
     work_folder: WorkFolder,
 ) -> Adapter:
@@ -126,7 +128,7 @@ def adapter(
     sound = data_is_sound(training_data, splits, config, now())
     require_passed(sound, "data_is_sound", training_data.digest, training_data.data_version)
     if config.registered:
-        trainer.require_fit(splits, parameters.max_seq_length, config.max_left_out)
+        _require_fit(context, splits, parameters, config.max_left_out, trainer, fleet)
         with work_folder.temporary() as folder:
             return registered_adapter(
                 context,
@@ -159,7 +161,7 @@ def adapter(
         before = before.model_copy(update={"base": base})
         _show(context, before, logged, tracking)
         return before
-    trainer.require_fit(splits, parameters.max_seq_length, config.max_left_out)
+    _require_fit(context, splits, parameters, config.max_left_out, trainer, fleet)
     tags = {**version, DATA_SOURCE: training_data.source}
     name = f"data-v{training_data.data_version}-{parameters.lora_config}"
     with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
@@ -210,6 +212,21 @@ def quality_gate(
     verdict = decide(adapter, config, now())
     tracking.store_verdict(adapter.mlflow_run_id, verdict)
     return check_result(verdict)
+
+
+def _require_fit(
+    context: dg.AssetExecutionContext,
+    splits: Splits,
+    parameters: TrainingParameters,
+    share: float,
+    trainer: Trainer,
+    fleet: Fleet,
+) -> None:
+    """Refuse rows that the base model can't take; say so where the server's limit isn't known."""
+    max_model_len, unknown = fleet.longest()
+    if unknown:
+        context.log.warning(unknown)
+    trainer.require_fit(splits, parameters.max_seq_length, max_model_len, share)
 
 
 def _kept(context: dg.AssetExecutionContext, tracking: Tracking, run_id: str) -> Adapter | None:

@@ -27,6 +27,7 @@ from lora_assets.resources.registry import Registry
 from lora_assets.serving import http_client
 from lora_assets.settings import SETTINGS
 from lora_assets.stack_resources import Resources
+from lora_assets.training import has_torch
 
 _CONFIGS = (
     *(DataConfig, TrainingConfig, QualityConfig, SmokeConfig),
@@ -57,6 +58,15 @@ def check(data_version: str, **options: Any) -> None:
     thresholds = DataConfig(**chosen(DataConfig, options))
     sound = data_is_sound(data, splits, thresholds, now())
     require_passed(sound, "data_is_sound", data.digest, data_version)
+    # On a Dagster elsewhere it is measured there: the base model need not be here.
+    if stack.settings.dagster_url or not has_torch():
+        click.echo("rows are measured where the training takes place", err=True)
+    else:
+        length, unknown = fleet.longest()
+        if unknown:
+            click.echo(unknown, err=True)
+        share = TrainingConfig(**chosen(TrainingConfig, options)).max_left_out
+        trainer.require_fit(splits, trainer.parameters(training).max_seq_length, length, share)
     live = resources.registry.current_live()
     allow_older = AgeConfig(**chosen(AgeConfig, options)).allow_older
     if live is not None and not allow_older and _is_older(data_version, live, resources.registry):

@@ -7,7 +7,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import click
+from pydantic import create_model
 
+from lora_assets.assets.adapter import TrainingConfig
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.stack import Stack
 from lora_assets.embedded.data_set.versions import build as build_version
@@ -18,8 +20,19 @@ from lora_assets.judging.refusals import declines
 from lora_assets.local.instance import add_partitions
 from lora_assets.records.conversion import FORMATS, Format, convert, deal_out
 from lora_assets.records.data_format import FORMAT
-from lora_assets.records.dataset import SPLITS, require_version_name
+from lora_assets.records.dataset import SPLITS, SplitName, require_version_name
 from lora_assets.records.split_file import parse_split
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
+
+Fit = create_model(
+    "Fit",
+    **{
+        name: (field.annotation, field)
+        for name, field in TrainingConfig.model_fields.items()
+        if name in ("max_seq_length", "max_left_out")
+    },
+)  # type: ignore[call-overload]
 
 
 @click.group()
@@ -56,17 +69,19 @@ def describe() -> None:
 
 @data.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@config_options(DataThresholds)
+@config_options(DataThresholds, Fit)
 def check(folder: Path, **options: Any) -> None:
     """Print every fault of the data in DIR, a line each: file, line and field.
 
-    End with 1 where training would be refused.
+    End with 1 where training would be refused. The rows are measured by the tokenizer of
+    BASE_MODEL, and against the max_model_len of the server at VLLM_URL.
     """
     thresholds = DataThresholds(**chosen(DataThresholds, options))
     _require_there(folder)
     files = {split: folder / f"{split}.jsonl" for split in SPLITS}
     contents = {split: file.read_bytes() for split, file in files.items() if file.is_file()}
     faults, notes = examine(contents, thresholds)
+    faults = [*faults, *_misfits(contents, options)]
     _require_sound(folder, faults, notes, "'lora-assets data describe' prints the format.")
     click.echo(f"{folder} is sound", err=True)
 
@@ -82,7 +97,7 @@ def check(folder: Path, **options: Any) -> None:
     show_default=True,
     help="Format of the files",
 )
-@config_options(DataThresholds)
+@config_options(DataThresholds, Fit)
 def add(source: Path, data_version: str, form: Format, **options: Any) -> None:
     """Make the files in DIR, or one file, a data version, if they are sound.
 
@@ -104,9 +119,28 @@ def add(source: Path, data_version: str, form: Format, **options: Any) -> None:
     notes: Sequence[str] = ()
     if not faults:
         faults, notes = examine(contents, thresholds)
+        faults = [*faults, *_misfits(contents, options)]
     _require_sound(source, faults, notes, "Nothing was added: correct the data first.")
     place = Stack({}).resources.data_bucket.add(data_version, contents)
     click.echo(f"data version {data_version} is in {place}")
+
+
+def _misfits(contents: Mapping[SplitName, bytes], options: Mapping[str, Any]) -> Sequence[str]:
+    """Return what the base model or the server can't take; say what can't be told from here."""
+    resources = make_resources(read_settings())
+    config = TrainingConfig(**chosen(Fit, options))
+    limit = resources.trainer.parameters(config.overrides()).max_seq_length
+    max_model_len, unknown = resources.fleet.longest()
+    rows = {split: parse_split(split, content)[0] for split, content in contents.items()}
+    found: Sequence[str] = ()
+    try:
+        faults = resources.trainer.misfits(rows, limit, max_model_len, config.max_left_out)
+        found = [str(fault) for fault in faults]
+    except LoraAssetsError as error:
+        unknown = f"rows are not measured, and the tokenizer's own tokens not known ({error.cause})"
+    if unknown:
+        click.echo(f"note: {unknown}", err=True)
+    return found
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:

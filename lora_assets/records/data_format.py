@@ -33,9 +33,9 @@ key."}
 
 Refused, by file, line and field: a blank text or line; a key twice in an object; a control token
 (<s>, </s>, <|endoftext|> and the like) in any text, and a turn's ([INST], <|im_start|>) outside of
-the prompt; an end token at an answer's end, since training adds its own; NUL bytes; another
-encoding than UTF-8; a last line that was cut. Taken as they come: a byte order mark, CRLF, blank
-lines at the end, no newline at the end.
+the prompt, whatever forms the base model's tokenizer has for them; an end token at an answer's
+end, since training adds its own; NUL bytes; another encoding than UTF-8; a last line that was cut.
+Taken as they come: a byte order mark, CRLF, blank lines at the end, no newline at the end.
 
 The same question on the same context in two splits is a leak, whatever its white space, upper
 case or Unicode form. More of them than --max-leak (0) are refused. A row that one split has twice

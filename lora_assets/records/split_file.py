@@ -133,17 +133,46 @@ def _control_tokens(row: Row) -> Iterator[tuple[str, str]]:
 
     A prompt holds the marks of its template's turns; nothing else may.
     """
-    texts = {
-        "context": (row.context, _IN_TEXT),
-        "question": (row.question, _IN_TEXT),
-        "reference_answer": (row.reference_answer, _IN_TEXT),
-        "prompt_inference": (row.prompt_inference, _IN_PROMPT),
-    }
     answer = row.answer
     if (end := _END.search(answer)) is not None:
         yield "prompt_training", f"ends with {end[1]}: training adds the end token itself"
         answer = answer[: end.start()]
-    for field, (text, control) in {**texts, "prompt_training": (answer, _IN_TEXT)}.items():
+    yield from _marks(row, answer, _IN_TEXT, _IN_PROMPT)
+
+
+def own_marks(
+    split: SplitName, rows: Mapping[int, Row], special: Sequence[str], around: Sequence[str]
+) -> Sequence[Fault]:
+    """Return where rows hold control tokens of a tokenizer's own, beside those of usual form.
+
+    `special` are all that it takes for control tokens. Those `around` a whole sequence are not
+    for a prompt either, unless they have the form of a turn's.
+    """
+    unusual = [token for token in special if token.strip() and not _IN_TEXT.fullmatch(token)]
+    sequence = [token for token in around if token in unusual]
+    if not unusual:
+        return ()
+    in_text, in_prompt = (
+        re.compile("|".join(map(re.escape, each)) or "(?!)") for each in (unusual, sequence)
+    )
+    return [
+        Fault(split=split, line=line, field=field, cause=cause)
+        for line, row in rows.items()
+        for field, cause in _marks(row, row.answer, in_text, in_prompt)
+    ]
+
+
+def _marks(
+    row: Row, answer: str, in_text: re.Pattern[str], in_prompt: re.Pattern[str]
+) -> Iterator[tuple[str, str]]:
+    texts = {
+        "context": (row.context, in_text),
+        "question": (row.question, in_text),
+        "reference_answer": (row.reference_answer, in_text),
+        "prompt_inference": (row.prompt_inference, in_prompt),
+        "prompt_training": (answer, in_text),
+    }
+    for field, (text, control) in texts.items():
         tokens = dict.fromkeys(control.findall(text))
         if tokens:
             kind = "control tokens" if len(tokens) > 1 else "the control token"

@@ -34,7 +34,8 @@ class Fleet(dg.ConfigurableResource[Any]):
     pods of `pod_selector` (namespace/labels), or `replica_urls`, or the ready pods of
     `deployment` in `namespace`, or `vllm_url` alone. Pods get their adapters copied into
     `adapters_dir`; for URLs, it is a folder that this process and all replicas see under the
-    same path. `timeout` bounds each request, in seconds. A fleet that `shares_machine` with
+    same path. `timeout` bounds each request, in seconds. `max_model_len` is
+    what `vllm_url` says where it is 0. A fleet that `shares_machine` with
     trainings answers as fast as they let it. With fewer than `min_replicas` nothing is done.
     """
 
@@ -52,6 +53,7 @@ class Fleet(dg.ConfigurableResource[Any]):
     candidate_slot: str = Field(CANDIDATE_SLOT, pattern=f"^{NAME}$")
     base_model: str = ""
     max_lora_rank: int = 32
+    max_model_len: int = Field(default=0, ge=0)
     api_key: str = Field("", repr=False)
     admin_key: str = Field("", repr=False)
     timeout: float = 60.0
@@ -65,6 +67,26 @@ class Fleet(dg.ConfigurableResource[Any]):
     def client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """Return an HTTP client for inference through `vllm_url`."""
         return open_client(self.vllm_url, self.timeout, self.api_key)
+
+    def longest(self) -> tuple[int | None, str]:
+        """Return the most tokens of a prompt with its answer, as set or as `vllm_url` tells.
+
+        None where neither says it, with a line that says so: the fleet may be up later.
+        """
+        if self.max_model_len:
+            return self.max_model_len, ""
+        url, folder = self.vllm_url.rstrip("/"), shared_folder(self.adapters_dir)
+        told, reason = None, f"vLLM at {url} does not tell it"
+        try:
+            told = self._replica(url, folder).listing().max_model_len
+        except LoraAssetsError as error:
+            reason = error.cause
+        if told is not None:
+            return told, ""
+        return None, (
+            f"rows are not measured against the server's max_model_len ({reason}): set "
+            "VLLM_MAX_MODEL_LEN"
+        )
 
     def discover(self) -> Replicas:
         """Return the replicas that are ready now, for one operation.

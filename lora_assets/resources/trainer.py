@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.heavy_imports import heavy_imports
 from lora_assets.records.dataset import Row, SplitName
+from lora_assets.records.split_file import Fault, summary
 from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
     LORA_PROFILES,
@@ -49,16 +50,42 @@ class Trainer(dg.ConfigurableResource[Any]):
                 f"{name} = {value!r} is not possible ({validation_line(error)})", remedy
             ) from None
 
-    def require_fit(
-        self, splits: Mapping[SplitName, Sequence[Row]], max_seq_length: int, share: float
-    ) -> None:
-        """Refuse data of which more than this share is too long to be measured on."""
+    def misfits(
+        self,
+        splits: Mapping[SplitName, Mapping[int, Row]],
+        max_seq_length: int,
+        max_model_len: int | None,
+        share: float,
+    ) -> Sequence[Fault]:
+        """Return what of the rows does not fit the base model's tokenizer or the two lengths.
+
+        Raise LoraAssetsError for a base model that can't be read, or is not supported.
+        """
         require_torch()
         with heavy_imports():
-            from lora_assets.training.qlora import load_tokenizer
-            from lora_assets.training.rows import require_fit
+            from lora_assets.training.fit import misfits
+            from lora_assets.training.qlora import load_tokenizer, require_architecture
 
-        require_fit(splits, load_tokenizer(self.base_model), max_seq_length, share)
+        require_architecture(self.base_model)
+        tokenizer = load_tokenizer(self.base_model)
+        return misfits(splits, tokenizer, max_seq_length, max_model_len, share)
+
+    def require_fit(
+        self,
+        splits: Mapping[SplitName, Sequence[Row]],
+        max_seq_length: int,
+        max_model_len: int | None,
+        share: float,
+    ) -> None:
+        """Refuse data with what `misfits` finds."""
+        numbered = {name: dict(enumerate(rows, start=1)) for name, rows in splits.items()}
+        faults = self.misfits(numbered, max_seq_length, max_model_len, share)
+        if faults:
+            raise LoraAssetsError(
+                f"Rows don't fit: {summary(faults)}",
+                "Correct or shorten them, raise max-seq-length (and the server's max_model_len), "
+                "or allow a share of long ones by max-left-out.",
+            )
 
     def base_identity(self) -> str:
         """Return the digest of the base model's files, or the hub's commit of them."""

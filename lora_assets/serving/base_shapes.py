@@ -1,10 +1,11 @@
-"""The linear modules of a Mistral- or Llama-architecture base model, from its configuration."""
+"""The base models that are taken, and their linear modules, from their configuration."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-ARCHITECTURES = ("mistral", "llama")
+ARCHITECTURES = ("mistral", "llama", "qwen2")
+"""What transformers calls them (`model_type`): they have the same modules by name."""
 
 
 def base_modules(base_model: str) -> Mapping[str, tuple[int, int]] | None:

@@ -39,13 +39,15 @@ class Listing(Record):
 
     `base_names` are those of its base model: served name and source; `base_identity` is its
     digest or commit. `slots_folder` is the folder whose slots it reads. Both are None for a server
-    without `SlotMiddleware`, whose slots have to be loaded one by one.
+    without `SlotMiddleware`, whose slots have to be loaded one by one. `max_model_len` are the
+    tokens of a prompt with its answer; None where the server does not say.
     """
 
     base_names: tuple[str, ...]
     adapters: Mapping[str, str]
     slots_folder: str | None
     base_identity: str | None = None
+    max_model_len: int | None = None
 
     @property
     def base_model(self) -> str:
@@ -57,6 +59,7 @@ class _Model(BaseModel):
     id: str
     root: str
     parent: str | None = None
+    max_model_len: int | None = None
 
 
 class _Models(BaseModel):
@@ -103,6 +106,7 @@ class Replica:
             adapters={model.id: model.root for model in models if model.parent is not None},
             slots_folder=reply.headers.get(FOLDER_HEADER),
             base_identity=reply.headers.get(BASE_HEADER),
+            max_model_len=base.max_model_len,
         )
 
     def loaded(self) -> Mapping[str, str]:

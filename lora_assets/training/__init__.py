@@ -10,9 +10,14 @@ from lora_assets.errors import LoraAssetsError
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
+def has_torch() -> bool:
+    """Return whether the package was installed with what trains, and reads a base's tokenizer."""
+    return find_spec("torch") is not None
+
+
 def require_torch() -> None:
     """Refuse, in one line, to go on where the package was installed without what trains."""
-    if find_spec("torch") is None:
+    if not has_torch():
         raise LoraAssetsError(
             "torch is not installed here",
             "Use the image vllm-training-tools, or install lora-assets[embedded].",

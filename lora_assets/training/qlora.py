@@ -10,11 +10,12 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.training import LORA_PROFILES, TrainingParameters
+from lora_assets.serving.base_shapes import ARCHITECTURES
 
 
 def device() -> torch.device:
@@ -30,6 +31,17 @@ def device() -> torch.device:
             "Set CUDA_VISIBLE_DEVICES to the one to use.",
         )
     return torch.device("cuda", 0)
+
+
+def require_architecture(base_model: Path | str) -> None:
+    """Raise LoraAssetsError for a base model of an architecture that isn't trained here."""
+    with _loading(base_model) as name:
+        kind = AutoConfig.from_pretrained(name).model_type
+    if kind not in ARCHITECTURES:
+        raise LoraAssetsError(
+            f"Base model {base_model} is a {kind} model, which is not supported",
+            f"Use one of {', '.join(ARCHITECTURES)}.",
+        )
 
 
 def load_tokenizer(base_model: Path | str) -> Any:

@@ -1,15 +1,14 @@
 """Rows as token batches, and which of their tokens the loss counts."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.dataset import Row, SplitName
-from lora_assets.records.split_file import Fault, summary
+from lora_assets.records.dataset import Row
 
 IGNORED = -100
 POOL_BATCHES = 16
@@ -62,34 +61,6 @@ def encode_split(
             "Raise max-seq-length or shorten the contexts.",
         )
     return [row for row in encoded if len(row.tokens) <= max_seq_length], left_out
-
-
-def require_fit(
-    splits: Mapping[SplitName, Sequence[Row]], tokenizer: Any, max_seq_length: int, share: float
-) -> None:
-    """Refuse data of which more than this share of val, eval or a split's negatives don't fit.
-
-    What a split loses there is no longer measured; other rows of train are merely left out.
-    """
-    faults: list[Fault] = []
-    for name, rows in splits.items():
-        long = {
-            line: row
-            for line, row in enumerate(rows, start=1)
-            if len(encode(row, tokenizer).tokens) > max_seq_length
-        }
-        negatives = [line for line, row in long.items() if row.is_negative]
-        lost = len(negatives) > share * sum(row.is_negative for row in rows)
-        if name != "train":
-            lost = lost or len(long) > share * len(rows)
-        if lost:
-            cause = f"longer than {max_seq_length} tokens"
-            faults += [Fault(split=name, line=line, cause=cause) for line in long]
-    if faults:
-        raise LoraAssetsError(
-            f"Rows don't fit: {summary(faults)}",
-            "Raise max-seq-length, shorten their contexts, or allow a share by max-left-out.",
-        )
 
 
 def collate(rows: Sequence[EncodedRow]) -> dict[str, Any]:

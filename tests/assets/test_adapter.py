@@ -23,6 +23,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.base_model import PROMPTS, Base
 from lora_assets.records.dataset import Row, RowMetadata, SplitName
 from lora_assets.records.training import Adapter, TrainingMetrics
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.trainer import Trainer
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import read_settings
@@ -43,6 +44,7 @@ def resources(tmp_path: Path, empty_mlflow: Path, tiny_model: Path, rows: list[R
     """A registry, and data version 1 in a bucket; its third training row is too long."""
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     environment = {"LORA_ASSETS_HOME": str(tmp_path), "BASE_MODEL": str(tiny_model)}
+    environment["VLLM_MAX_MODEL_LEN"] = "512"
     resources = make_resources(read_settings(environment))
     negative = {"metadata": RowMetadata(question_type="negative")}
     long = {"context": f"{rows[2].context} word" * 200}
@@ -170,11 +172,14 @@ def test_rows_too_long_are_warned_of_by_line_and_what_was_trained_is_found_again
     assert warnings(instance) == []
 
 
-def test_rows_that_would_not_be_measured_stop_a_training_before_it_begins(
-    train: Train, client: MlflowClient
+def test_rows_that_would_not_be_measured_or_served_stop_a_training_before_it_begins(
+    train: Train, client: MlflowClient, resources: Resources
 ) -> None:
     with pytest.raises(LoraAssetsError, match=r"fit: val\.jsonl lines 4-5: longer than 60 tokens"):
         train(max_seq_length=60)
+    short = Fleet(**{**dict(resources.fleet), "max_model_len": 60})
+    with pytest.raises(LoraAssetsError, match=r"than 60 tokens \(the server's max_model_len\)"):
+        train(replace(resources, fleet=short))
     experiments = [each.experiment_id for each in client.search_experiments()]
     assert client.search_runs(experiments) == []
 

@@ -44,6 +44,7 @@ def test_what_a_pipeline_can_succeed_with_passes(run: Run, environment: Mapping[
         (("--max-concurrent", "0"), "--max-concurrent 0 is not possible"),
         (("--max-tokens", "0"), "--max-tokens 0 is not possible"),
         (("--max-p95-latency", "-1"), "--max-p95-latency -1.0 is not possible"),
+        (("--max-seq-length", "40"), "longer than 40 tokens (max-seq-length)"),
         (("--data-version", "nope"), "Data version nope has no file:"),
         (("--mlflow-tracking-uri", NOWHERE), f"MLflow at {NOWHERE} failed"),
         (("--vllm-url", NOWHERE), f"vLLM at {NOWHERE} is unreachable"),

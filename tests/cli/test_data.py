@@ -32,6 +32,30 @@ def test_every_fault_has_a_line_of_its_own(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("check",), ("add", "--data-version", "1")])
+def test_rows_that_the_server_could_not_take_are_named_before_there_is_a_version(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    def lengthen(name: SplitName, lines: list[str]) -> None:
+        if name == "eval":
+            prompt = "word " * 60
+            long = {"prompt_inference": prompt, "prompt_training": f"{prompt}a"}
+            lines.append(make_line(9, context="long", **long))
+
+    for name, content in make_contents(lengthen).items():
+        (tmp_path / f"{name}.jsonl").write_bytes(content)
+    for limits, of in (
+        ({"VLLM_MAX_MODEL_LEN": "50"}, "50 tokens (the server's max_model_len)"),
+        ({"VLLM_MAX_MODEL_LEN": "512"}, "40 tokens (max-seq-length)"),
+    ):
+        options = ("--max-seq-length", "40") if "40" in of else ()
+        ended, printed = run(limits, "data", *command, str(tmp_path), *options)
+        assert printed == f"eval.jsonl line 3: longer than {of}\n"
+        assert str(ended).startswith(f"error: Faults in {tmp_path}: 1. ")
+    ended, _ = run({"VLLM_MAX_MODEL_LEN": "512"}, "data", "check", str(tmp_path))
+    assert ended == 0
+
+
+@pytest.mark.parametrize("command", [("check",), ("add", "--data-version", "1")])
 def test_a_path_that_is_not_there_is_named(
     run: Run, tmp_path: Path, command: tuple[str, ...]
 ) -> None:

@@ -130,6 +130,7 @@ def test_vllm_takes_every_profile_and_as_many_adapters_as_are_served() -> None:
     rank = max(profile.rank for profile in LORA_PROFILES.values())
     assert int(options["max-lora-rank"]) == rank
     assert values(code_location())["VLLM_MAX_LORA_RANK"] == options["max-lora-rank"]
+    assert values(code_location())["VLLM_MAX_MODEL_LEN"] == options["max-model-len"]
     assert int(options["max-loras"]) == MIN_LORAS
     assert {"--enable-lora", f"--middleware={MIDDLEWARE}"} <= set(vllm()["command"])
     base = read_settings({"LORA_ASSETS_STACK": "cluster"}).base_model

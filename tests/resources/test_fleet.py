@@ -1,5 +1,6 @@
 """Two replicas: what is deployed is deployed on both, and a failure leaves both as they were."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -330,6 +331,17 @@ def test_another_base_model_is_refused_by_its_digest_or_else_by_its_answers(site
     other = Base(identity=trained.identity, answers=base_answers(base, load_tokenizer(folder)))
     with pytest.raises(LoraAssetsError, match=f"^{silent} serves another base.* of 24 next tokens"):
         site.replicas(telling, silent).unproved(other)
+
+
+def test_the_longest_prompt_is_set_or_told_by_the_server_and_never_guessed(site: Site) -> None:
+    known = {"adapters_dir": str(site.root)}
+    assert Fleet(vllm_url=site.start(), **known).longest() == (1024, "")
+    assert Fleet(vllm_url="http://127.0.0.1:9", max_model_len=512, **known).longest() == (512, "")
+    silent = site.double(BrokenVllm())
+    for url, reason in ((silent, "does not tell it"), ("http://127.0.0.1:9", "unreachable")):
+        told, line = Fleet(vllm_url=url, **known).longest()
+        assert told is None
+        assert re.fullmatch(f"rows are not measured .*{reason}.*: set VLLM_MAX_MODEL_LEN", line)
 
 
 def test_the_key_is_in_no_representation_of_the_fleet() -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MistralForCausalLM
 
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.records.dataset import Row, RowMetadata
@@ -47,26 +48,36 @@ def make_model(
     """Make a base model folder, after `spoil` did what it wants to the weights."""
 
     def make(spoil: Callable[[MistralForCausalLM], None]) -> Path:
-        torch.manual_seed(1)
-        model = MistralForCausalLM(
-            MistralConfig(
-                vocab_size=2048,
-                hidden_size=64,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                max_position_embeddings=256,
-                tie_word_embeddings=False,
-            )
-        )
-        spoil(model)
-        folder = tmp_path_factory.mktemp("base")
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(PACKAGED_BASE_MODEL).save_pretrained(folder)
-        return folder
+        return save_tiny(tmp_path_factory.mktemp("base"), "mistral", spoil)
 
     return make
+
+
+def save_tiny(
+    folder: Path, kind: str, spoil: Callable[[Any], None] = lambda model: None, **others: Any
+) -> Path:
+    """Save a random model of an architecture as transformers calls it, its biases not zero."""
+    torch.manual_seed(1)
+    sizes = {
+        "vocab_size": 2048,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**sizes, **others}))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    spoil(model)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(PACKAGED_BASE_MODEL).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

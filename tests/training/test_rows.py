@@ -1,4 +1,3 @@
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -6,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.dataset import SPLITS, Row
+from lora_assets.records.dataset import Row
 from lora_assets.training.qlora import load_tokenizer
 from lora_assets.training.rows import (
     IGNORED,
@@ -15,9 +14,7 @@ from lora_assets.training.rows import (
     encode,
     encode_split,
     plan_batches,
-    require_fit,
 )
-from tests.support.rows import make_row
 
 
 def test_the_loss_counts_the_answer_and_the_end_token_only(
@@ -80,37 +77,6 @@ def test_a_row_that_does_not_fit_is_left_out_whole_and_reported(
     kept, left_out = encode_split("train", rows, tokenizer, limit)
     assert left_out == tuple(i for i, length in enumerate(lengths) if length > limit)
     assert [len(row.tokens) for row in kept] == [n for n in lengths if n <= limit]
-
-
-LONG = {"prompt_inference": "Q " + "word " * 300, "prompt_training": "Q " + "word " * 300 + "a"}
-
-
-@pytest.mark.parametrize(
-    ("long", "share", "refused"),
-    [
-        ({}, 0.0, None),
-        ({"train": [0]}, 0.0, None),
-        ({"train": [3]}, 0.0, r"train\.jsonl line 4: longer than 200 tokens"),
-        ({"val": [0, 1]}, 0.0, r"val\.jsonl lines 1-2: longer than 200 tokens"),
-        ({"val": [0, 1]}, 0.5, None),
-        ({"val": [0, 1, 2]}, 0.5, r"val\.jsonl lines 1-3: "),
-        ({"val": [3]}, 0.5, r"val\.jsonl line 4: "),
-        ({"val": [0], "eval": [3]}, 0.0, r"val\.jsonl line 1: .*; eval\.jsonl line 4: "),
-    ],
-)
-def test_what_could_no_longer_be_measured_is_refused_by_line(
-    tiny_model: Path, long: dict[str, list[int]], share: float, refused: str | None
-) -> None:
-    kinds = ("factual", "factual", "factual", "negative")
-    splits = {
-        name: [
-            make_row(i, kind, **(LONG if i in long.get(name, ()) else {}))
-            for i, kind in enumerate(kinds)
-        ]
-        for name in SPLITS
-    }
-    with pytest.raises(LoraAssetsError, match=refused) if refused else nullcontext():
-        require_fit(splits, load_tokenizer(tiny_model), 200, share)
 
 
 @pytest.mark.parametrize(("limit", "rows_kept", "cause"), [(16, 6, "fits 16"), (256, 0, "no rows")])

@@ -19,10 +19,12 @@ from lora_assets.records.training import (
     TrainingParameters,
 )
 from lora_assets.serving.adapter_files import CONFIG, WEIGHTS, inspect
+from lora_assets.serving.base_shapes import base_modules
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from lora_assets.training.qlora import load_tokenizer
+from lora_assets.training.qlora import load_tokenizer, require_architecture
 from lora_assets.training.rows import collate, encode
 from lora_assets.training.train import train
+from tests.support.tiny_models import save_tiny
 
 QUICK = TrainingParameters(
     learning_rate=0.01,
@@ -240,6 +242,19 @@ def test_a_base_model_without_the_projections_is_refused(run: Run, tmp_path: Pat
     run.base_model = folder
     with pytest.raises(LoraAssetsError, match="has no q_proj, k_proj, v_proj, o_proj"):
         run()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_other_architectures_are_trained_too(run: Run, tmp_path: Path, kind: str) -> None:
+    run.base_model = save_tiny(tmp_path / kind, kind)
+    assert run().final_eval_loss is not None
+    assert set(inspect(run.output).modules) <= set(base_modules(str(run.base_model)) or ())
+
+
+def test_an_architecture_that_is_not_supported_is_refused_by_name(tmp_path: Path) -> None:
+    require_architecture(save_tiny(tmp_path / "llama", "llama"))
+    with pytest.raises(LoraAssetsError, match="is a qwen3 model, which is not supported"):
+        require_architecture(save_tiny(tmp_path / "qwen3", "qwen3"))
 
 
 def test_a_missing_base_model_is_refused(run: Run, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ class Engine:
             reason: FinishReason | None = "error"
             if not math.isnan(value):
                 self._time(call, now)
-                reason = call.append(token, own, self.decoder.end_token, self.decoder.max_length)
+                reason = call.append(token, own, self.decoder.end_tokens, self.decoder.max_length)
             if reason is not None:
                 ended[call] = reason
                 self.metrics.finished[reason].inc()

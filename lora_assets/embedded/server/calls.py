@@ -1,7 +1,7 @@
 """A client's request as the event loop sees it and as the engine's threads work on it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -105,13 +105,13 @@ class Call:
         return None if self.asked.adapter is None else self.asked.adapter.name
 
     def append(
-        self, token: int, logits: Tensor, end_token: int, max_length: int
+        self, token: int, logits: Tensor, end_tokens: Set[int], max_length: int
     ) -> FinishReason | None:
         """Take the next token, chosen from `logits`; return why it was the last one, if it was."""
         self.tokens.append(token)
         if self.asked.logprobs is not None:
             self._logprobs.append(_logprobs_of(logits, token, self.asked.logprobs))
-        if token == end_token and not self.asked.ignore_eos:
+        if token in end_tokens and not self.asked.ignore_eos:
             return "stop"
         full = len(self.asked.prompt) + len(self.tokens) >= max_length
         return "length" if full or len(self.tokens) >= self.asked.max_tokens else None

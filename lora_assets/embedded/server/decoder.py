@@ -1,8 +1,9 @@
 """The base model's forward pass over the tokens of many rows, each with its own adapter.
 
 Weights and configuration are those that transformers loaded, the arithmetic that of its
-MistralForCausalLM. The tokens of all rows lie in one dimension, without padding; projections
-that read the same input are fused; the last layer is computed where its output is wanted.
+MistralForCausalLM (LlamaForCausalLM, Qwen2ForCausalLM). The tokens of all rows lie in one
+dimension, without padding; projections that read the same input are fused; the last layer is
+computed where its output is wanted.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lora_assets.embedded.server.kv_cache import KVCache, PromptKV
 from lora_assets.embedded.server.lora import PARTS, LoraBatch, LoraRows, Site
 from lora_assets.errors import LoraAssetsError
+from lora_assets.serving.base_shapes import ARCHITECTURES
 
 _TYPICAL_ROWS = 16
 
@@ -34,7 +36,8 @@ class _Projection:
     convolution 2.0 and 0.56 ms, and MKL's environment variables changed nothing.
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._bias = bias
         intel = "Intel" in torch.cpu.get_capabilities().get("cpu_name", "")
         self._one_dnn = torch.backends.mkldnn.is_available() and not intel  # type: ignore[no-untyped-call]
         pack = torch.ops.mkldnn._reorder_linear_weight
@@ -46,9 +49,10 @@ class _Projection:
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self._one_dnn:
-            return x @ self._weight
+            y = x @ self._weight
+            return y if self._bias is None else y + self._bias
         linear = torch.ops.mkldnn._linear_pointwise
-        return cast(Tensor, linear(x, self._weight, None, "none", [], ""))
+        return cast(Tensor, linear(x, self._weight, self._bias, "none", [], ""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,7 @@ class _Layer:
 
 
 class Decoder:
-    """A Mistral-architecture model in fp32 on the CPU.
+    """A model of Mistral's, Llama's or Qwen2's architecture in fp32 on the CPU.
 
     Raises LoraAssetsError for a folder that holds no such model, and when what it computes
     differs from what transformers computes with the same weights.
@@ -70,10 +74,12 @@ class Decoder:
         config = model.config
         self.max_length: int = config.max_position_embeddings
         self.vocabulary: int = config.vocab_size
-        self.end_token: int = config.eos_token_id
+        ends = config.eos_token_id
+        self.end_tokens: frozenset[int] = frozenset(ends if isinstance(ends, list) else [ends])
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
-        self._head_size: int = config.head_dim
+        own_size: int | None = getattr(config, "head_dim", None)
+        self._head_size: int = own_size or config.hidden_size // self._heads
         self._eps: float = config.rms_norm_eps
         self._embedding: Tensor = model.model.embed_tokens.weight
         self._head = _Projection(model.lm_head.weight)
@@ -197,10 +203,14 @@ class Decoder:
 def _load(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type != "mistral" or config.sliding_window is not None:
+        window = getattr(config, "sliding_window", None)
+        is_whole = window is None or window >= config.max_position_embeddings
+        if config.model_type not in ARCHITECTURES or not is_whole:
+            kind = config.model_type if is_whole else f"{config.model_type} (sliding window)"
             raise LoraAssetsError(
-                f"{folder} holds a {config.model_type} model",
-                "Give a Mistral-architecture base model without a sliding window.",
+                f"{folder} holds a {kind} model",
+                f"Give one of {', '.join(ARCHITECTURES)} without a sliding window, or serve it "
+                "with vLLM.",
             )
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
@@ -208,17 +218,22 @@ def _load(folder: Path) -> Any:
     except (OSError, ValueError) as error:
         raise LoraAssetsError(
             f"There is no base model in {folder}: {str(error).splitlines()[0]}",
-            "Give a folder with a Mistral-architecture model.",
+            f"Give a folder with a model of {', '.join(ARCHITECTURES)}.",
         ) from None
     return model.eval().requires_grad_(False)
 
 
 def _fused(layer: Any) -> _Layer:
-    sites = {
-        site: _Projection(torch.cat([layer.get_submodule(part).weight for part in parts]))
-        for site, parts in PARTS.items()
-    }
+    sites = {site: _fuse([layer.get_submodule(p) for p in own]) for site, own in PARTS.items()}
     return _Layer(sites, layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
+
+
+def _fuse(parts: Sequence[Any]) -> _Projection:
+    weight = torch.cat([part.weight for part in parts])
+    if all(part.bias is None for part in parts):
+        return _Projection(weight)
+    biases = (torch.zeros(p.out_features) if p.bias is None else p.bias for p in parts)
+    return _Projection(weight, torch.cat(list(biases)))
 
 
 def _rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
