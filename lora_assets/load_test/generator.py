@@ -24,12 +24,12 @@ _ROUNDS_PER_BLOCK = 4
 class ModelLoad(Record):
     """One model's part of a load test; `duration` is the seconds that it alone was under load.
 
-    `late` is the share of the test's time in which the clients themselves were late.
+    `lag` is by how many seconds the clients themselves were late (P95 over the test's time).
     """
 
     samples: tuple[RequestSample, ...]
     duration: float
-    late: float = 0.0
+    lag: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class LoadTest:
                 await self._send(clients, model, block, began, partial(ended, model))
                 durations[model] += time.perf_counter() - started
         return {
-            model: ModelLoad(samples=tuple(own), duration=durations[model], late=lag.share)
+            model: ModelLoad(samples=tuple(own), duration=durations[model], lag=lag.p95)
             for model, own in samples.items()
         }
 

@@ -5,22 +5,20 @@ import time
 from types import TracebackType
 from typing import Self
 
-LATE = 0.05
-"""Seconds by which the event loop may be late to its work."""
-
-MOST_LATE = 0.05
-"""Share of a test's time in which it may be later: the gate is on a 95th percentile."""
+LATE, LATE_SHARE = 0.1, 0.1
+"""Seconds by which the event loop may be late to its work, and share of TTFT's P95; the larger."""
 
 _BEAT = 0.01
 
 
-def lateness(share: float) -> tuple[str, ...]:
-    """Return why a test whose clients were late for that share of its time proves nothing."""
-    if share <= MOST_LATE:
+def lateness(lag: float, ttft: float) -> tuple[str, ...]:
+    """Return why a test whose clients were that late proves nothing; both are P95s in seconds."""
+    limit = max(LATE, LATE_SHARE * ttft)
+    if lag <= limit:
         return ()
     return (
-        f"the clients of the load test were over {LATE * 1000:.0f} ms late for {share:.0%} of its "
-        f"time (at most {MOST_LATE:.0%}), so it measured its own machine: give it more free cores",
+        f"the load test's own clients were {lag:.2f} s late (P95, at most {limit:.2f} s), so they "
+        "measured their own machine: give it more free cores",
     )
 
 
@@ -28,16 +26,20 @@ class Lag:
     """Watches the event loop for as long as the block."""
 
     def __init__(self) -> None:
-        self._late = 0.0
-        self._began = time.perf_counter()
+        self._lags: list[float] = []
 
     @property
-    def share(self) -> float:
-        """Return the share of the time, so far or of the block, in which the loop was late."""
-        return self._late / max(self._ended - self._began, _BEAT)
+    def p95(self) -> float:
+        """Return by how many seconds the loop was late at most, in 95 % of the time."""
+        lags = sorted(self._lags, reverse=True)
+        left = 0.05 * sum(lag + _BEAT for lag in lags)
+        for lag in lags:
+            left -= lag + _BEAT
+            if left < 0:
+                return lag
+        return 0.0
 
     async def __aenter__(self) -> Self:
-        self._began = self._ended = time.perf_counter()
         self._beats = asyncio.create_task(self._watch())
         return self
 
@@ -47,12 +49,10 @@ class Lag:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._ended = time.perf_counter()
         self._beats.cancel()
 
     async def _watch(self) -> None:
         while True:
             due = time.perf_counter() + _BEAT
             await asyncio.sleep(_BEAT)
-            lag = time.perf_counter() - due
-            self._late += lag if lag > LATE else 0.0
+            self._lags.append(time.perf_counter() - due)
