@@ -1,8 +1,8 @@
 """Stage 5: candidate and live answer side by side, a judge grades, the gate compares."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 
 import dagster as dg
 from pydantic import Field
@@ -21,13 +21,13 @@ from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, what_it_shows
 from lora_assets.gates.evaluation import eval_gate as decide
-from lora_assets.judging.answers import answer_all
-from lora_assets.judging.grading import grade_all
+from lora_assets.judging.evaluation import Evaluated, Evaluation
+from lora_assets.judging.journal import key_of
 from lora_assets.judging.scores import scores
 from lora_assets.judging.slices import compare_slices, slice_rows
 from lora_assets.kubernetes.step_pods import step_pod
-from lora_assets.records.dataset import Row, TrainingData
-from lora_assets.records.grades import Answer, EvalGrades, Grade, Side
+from lora_assets.records.dataset import TrainingData
+from lora_assets.records.grades import EvalGrades, Side
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
@@ -35,6 +35,7 @@ from lora_assets.resources.judge import Judge
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking, experiment_field
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving import http_client
 
 MAX_TOKENS = 256
 
@@ -49,6 +50,13 @@ class EvalConfig(DecisionRule, ComparisonConfig):
     """
 
     max_concurrent: int = Field(15, ge=1, description="Concurrent requests per step")
+    fresh: bool = Field(False, description="Ask and grade anew what was asked and graded before")
+    judge_controls: int = Field(
+        30,
+        ge=0,
+        description="Requests that measure the judge: a third each right answers, wrong ones, and "
+        "answers that are graded twice; 0: it is not measured",
+    )
     slices: str = Field(
         "question_type", description="Metadata keys to compare by, separated by commas"
     )
@@ -83,23 +91,47 @@ def eval_grades(
     context.log.info("; ".join(resolution))
     both: Mapping[Side, ModelVersion | None] = {"candidate": candidate, "live": live}
     sides = {side: version for side, version in both.items() if version is not None}
-    # Without live: compared again with another one, the candidate's answers and grades stand.
-    work = work_folder.keyed("evaluation", data=training_data.digest, candidate=candidate.digest)
-    key = f"{work.name}-{live.digest if live else None}"
+    # By the rows alone: whatever they are compared with, answers and grades stand.
+    data = key_of([row.model_dump() for row in rows])
+    work = {
+        side: work_folder.keyed("evaluation", rows=data, adapter=version.digest)
+        for side, version in sides.items()
+    }
+    key = f"{work['candidate'].name}-{live.digest if live else None}"
     with comparison.tracked(tracking, config.mlflow_experiment, "eval", key, "evaluation") as run:
-        judge_model, answers, grades = asyncio.run(
-            _gather(context, config, rows, sides, fleet, judge, work)
+        evaluation = Evaluation(
+            rows,
+            {side: version.serving_name for side, version in sides.items()},
+            {side: folder / "answers-candidate.jsonl" for side, folder in work.items()},
+            work_folder.keyed("evaluation", rows=data) / "grades.jsonl",
+            progress=lambda what: progress_log(context, what, parts=2),
+            answered=lambda side, count: _observe(context, side, count),
+            fresh=config.fresh,
+            controls=config.judge_controls,
+            max_concurrent=config.max_concurrent,
+            max_tokens=MAX_TOKENS,
         )
+        if live is None:
+            _observe(context, "live", 0)
+        judge_model, found = asyncio.run(_gather(evaluation, fleet, judge))
+        answers, grades = found.answers, found.grades
+        measured = str(found.measured or "the judge was not measured")
+        for said in (measured, *found.kept):
+            context.log.info(said)
         counted = {side: scores(rows, answers[side], grades, side) for side in sides}
         versions = {f"{side}_version": version.version for side, version in sides.items()}
         run.parameters(
             {"judge_model": judge_model, **config.model_dump(), **comparison.slots, **versions}
         )
         log_grades(run, rows, answers, grades, counted)
+        if found.measured is not None:
+            run.record(found.measured, "judge_measure")
     compared = compare_slices(rows, answers, grades, slices) if live else ()
     shown = {
         "compared with": f"version {live.version}" if live else "nothing live",
         "judge": judge_model,
+        "judge measured": measured,
+        **({"kept": "; ".join(found.kept)} if found.kept else {}),
         "scores": scores_table(counted),
         "what the eval split can show": "; ".join(resolution),
         **({"by slice": slices_table(compared)} if compared else {}),
@@ -111,6 +143,8 @@ def eval_grades(
         **comparison.identity,
         judge_model=judge_model,
         unread=next((grade.reason for grade in grades if grade.letter is None), ""),
+        measured=found.measured,
+        kept=found.kept,
         candidate=counted["candidate"],
         live=counted.get("live"),
         slices=compared,
@@ -128,50 +162,13 @@ def eval_gate(
     return check_result(verdict)
 
 
-async def _gather(
-    context: dg.AssetExecutionContext,
-    config: EvalConfig,
-    rows: Sequence[Row],
-    sides: Mapping[Side, ModelVersion],
-    fleet: Fleet,
-    judge: Judge,
-    work: Path,
-) -> tuple[str, Mapping[Side, Sequence[Answer]], Sequence[Grade]]:
-    async with judge.client() as client:
+async def _gather(evaluation: Evaluation, fleet: Fleet, judge: Judge) -> tuple[str, Evaluated]:
+    async with judge.client() as grading, fleet.client() as answering:
         # Asked first: without a judge the answers would be gathered in vain.
-        model = await judge.model(client)
-    async with fleet.client() as client:
-
-        async def answered(side: Side, version: ModelVersion) -> Sequence[Answer]:
-            progress = progress_log(context, f"{side}: answered", parts=2)
-            progress(0, len(rows))
-            given = await answer_all(
-                client,
-                version.serving_name,
-                rows,
-                journal=work / f"answers-{side}.jsonl",
-                progress=progress,
-                max_concurrent=config.max_concurrent,
-                max_tokens=MAX_TOKENS,
-            )
-            _observe(context, side, len(given))
-            return given
-
-        if "live" not in sides:
-            _observe(context, "live", 0)
-        gathered = await asyncio.gather(*(answered(*each) for each in sides.items()))
-    answers = dict(zip(sides, gathered, strict=True))
-    async with judge.client() as client:
-        grades = await grade_all(
-            client,
-            model,
-            rows,
-            answers,
-            journal=work / "grades.jsonl",
-            progress=progress_log(context, f"{model}: graded", parts=2),
-            max_concurrent=config.max_concurrent,
-        )
-    return model, answers, grades
+        model = await judge.model(grading)
+        builds = (await http_client.build(answering), await http_client.build(grading))
+        named = replace(evaluation, judge_model=model, builds=builds)
+        return model, await named.run(answering, grading)
 
 
 def _observe(context: dg.AssetExecutionContext, side: Side, answers: int) -> None:

@@ -47,6 +47,9 @@ class EvalThresholds(DecisionRule):
     max_ungraded_rate: Share = Field(
         0.01, description="Maximum share of answers that the judge gave no readable grade"
     )
+    min_judge_accuracy: Share = Field(
+        0.80, description="Minimum mean share of known right and wrong answers graded A and C"
+    )
 
 
 def _ungraded(side: str, scores: Scores, thresholds: EvalThresholds) -> tuple[str, ...]:
@@ -59,6 +62,17 @@ def _ungraded(side: str, scores: Scores, thresholds: EvalThresholds) -> tuple[st
     return (f"{side}: {share} answers are ungraded ({rate:.1%}, at most {limit:.1%})",)
 
 
+def _judge(grades: EvalGrades, thresholds: EvalThresholds) -> tuple[str, ...]:
+    """Return why the judge's grades prove nothing, if its measure says so."""
+    measured, limit = grades.measured, thresholds.min_judge_accuracy
+    if measured is None or measured.accuracy is None or measured.accuracy >= limit:
+        return ()
+    return (
+        f"the judge {grades.judge_model} can't tell right from wrong: {measured} "
+        f"(accuracy {measured.accuracy:.2f}, at least {limit:.2f})",
+    )
+
+
 def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -> Verdict:
     """Decide on the candidate's grades: against live where something is live, else absolutely.
 
@@ -66,11 +80,14 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
     the run allows that. Against live the verdict has the paired evidence, and says what the other
     rule would say.
     """
-    faults = _ungraded("candidate", grades.candidate, thresholds)
+    faults = _judge(grades, thresholds)
+    faults += _ungraded("candidate", grades.candidate, thresholds)
     if grades.live is not None:
         faults += _ungraded("live", grades.live, thresholds)
     unjudged = thresholds.allow_no_negatives and grades.candidate.negatives == 0
-    notes = ("no negatives: refusals are not judged",) if unjudged else ()
+    measured = () if grades.measured is None else (str(grades.measured),)
+    unjudged_note = ("no negatives: refusals are not judged",) if unjudged else ()
+    notes = (*unjudged_note, *measured, *grades.kept)
     evidence = tuple(_evidence(grades, thresholds))
 
     def decide(rule: Rule) -> Verdict:

@@ -8,7 +8,7 @@ from typing import Literal
 import httpx
 from pydantic import BaseModel, JsonValue
 
-from lora_assets.judging.journal import ask_all, key_of
+from lora_assets.judging.journal import Reuse, ask_all, key_of
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer
 from lora_assets.serving import http_client
@@ -33,11 +33,14 @@ async def answer_all(
     progress: Callable[[int, int], None],
     max_concurrent: int = 15,
     max_tokens: int = 256,
+    reuse: Reuse[Answer] | None = None,
+    each: Callable[[Answer], None] = lambda _: None,
 ) -> tuple[Answer, ...]:
     """Return the model's greedy answer to each row's `prompt_inference`, in the rows' order.
 
     Answers are kept in the journal as they come; those there for the same model, prompt and
-    length are not asked for again. `progress` gets how many are done, of how many. An empty
+    length are not asked for again, unless `reuse` says so. `each` gets every answer as soon as
+    it is known, and `progress` how many are done, of how many. An empty
     answer is an answer. Raise LoraAssetsError when a request fails for good.
     """
     same: dict[str, JsonValue] = {"model": model, "max_tokens": max_tokens, "temperature": 0}
@@ -50,4 +53,4 @@ async def answer_all(
         return Answer(row=row, text=completion.choices[0].text, latency=latency)
 
     keys = [key_of(row, body) for row, body in enumerate(bodies)]
-    return await ask_all(journal, Answer, keys, ask, max_concurrent, progress)
+    return await ask_all(journal, Answer, keys, ask, max_concurrent, progress, reuse, each)

@@ -1,5 +1,6 @@
 """Have the judge grade every answer."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,11 +9,12 @@ from pydantic import JsonValue
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.chat import Chat, Reply
-from lora_assets.judging.journal import ask_all, key_of
+from lora_assets.judging.journal import Journal, Reuse, key_of
 from lora_assets.judging.prompt import RESPONSE_FORMAT, JudgeCase, judge_messages, parse_grade
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, Grade, Letter, Side
 from lora_assets.serving import http_client
+from lora_assets.serving.workers import work_through
 
 _MAX_TOKENS = (512, 2048, 8192)
 """The tokens of a reply at first, and after one and two that were cut off."""
@@ -35,6 +37,85 @@ async def find_judge_model(client: httpx.AsyncClient) -> str:
     raise LoraAssetsError(cause, "Name one of them with --judge-model.")
 
 
+class Grader:
+    """Grades answers as they come, none twice: equal ones to the same row share their grade.
+
+    Grades are kept in the journal as they come; those there for the same judge, its prompt and
+    the same case are not asked for again. A reply that is not a grade is asked for again, three
+    times in all, and then stands as a grade without a letter, which is not kept: a later run
+    asks once more. The first `reuse.proofs` kept grades that are wanted are asked for anyway.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        judge_model: str,
+        rows: Sequence[Row],
+        journal: Journal[Grade],
+        max_concurrent: int,
+        reuse: Reuse[Grade],
+    ) -> None:
+        self.reuse = reuse
+        self._chat = Chat(client, judge_model)
+        self._rows = rows
+        self._journal = journal
+        self._free = asyncio.Semaphore(max_concurrent)
+        self._given: dict[str, asyncio.Task[Grade]] = {}
+        self._unproved: dict[str, tuple[Side, Answer]] = {}
+        self._proofs = reuse.proofs
+        self._failure: LoraAssetsError | None = None
+        if reuse.fresh:
+            journal.forget()
+
+    async def grade(self, side: Side, answer: Answer) -> Grade:
+        """Return the grade of an answer; raise LoraAssetsError when the judge fails for good."""
+        key = key_of(self._chat.model, answer.row, self._messages(answer))
+        if key not in self._given:
+            self._given[key] = asyncio.create_task(self._once(key, side, answer))
+        return (await self._given[key]).model_copy(update={"side": side})
+
+    async def again(self, side: Side, answer: Answer) -> Grade:
+        """Return the grade of an answer by a request of its own, which is not kept."""
+        async with self._free:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                letter, reason = await _judge(self._chat, self._messages(answer), answer.text)
+            except LoraAssetsError as error:
+                # The judge is not asked for all the others, each of which would wait for it.
+                self._failure = error
+                raise
+        return Grade(row=answer.row, side=side, letter=letter, reason=reason)
+
+    async def settle(self) -> None:
+        """Ask for what was taken from before, if what was asked for again differed."""
+        if self.reuse.dropped:
+            unproved, self._unproved = self._unproved, {}
+            self._journal.forget()
+            for key, case in unproved.items():
+                self._given[key] = asyncio.create_task(self._once(key, *case))
+            await asyncio.gather(*(self._given[key] for key in unproved))
+
+    async def _once(self, key: str, side: Side, answer: Answer) -> Grade:
+        kept = self._journal.get(key)
+        if kept is not None and not self._proofs:
+            self._unproved[key] = side, answer
+            self.reuse.count(self._journal, key)
+            return kept
+        self._proofs -= kept is not None
+        grade = await self.again(side, answer)
+        if kept is not None and kept.letter == grade.letter:
+            self.reuse.count(self._journal, key)
+            return kept
+        self.reuse.dropped = self.reuse.dropped or kept is not None
+        if grade.letter is not None:
+            self._journal.add(key, grade)
+        return grade
+
+    def _messages(self, answer: Answer) -> list[JsonValue]:
+        return judge_messages(_case(self._rows[answer.row], answer))
+
+
 async def grade_all(
     client: httpx.AsyncClient,
     judge_model: str,
@@ -47,30 +128,20 @@ async def grade_all(
 ) -> tuple[Grade, ...]:
     """Return a grade for each side's answers, side by side in the order of the mapping.
 
-    Grades are kept in the journal as they come; those there for the same judge and the same
-    case are not asked for again. A reply that is not a grade is asked for again, three times
-    in all, and then stands as a grade without a letter, which is not kept: a later run asks
-    once more. Raise LoraAssetsError when a request fails for good.
+    `progress` gets how many are done, of how many. Raise LoraAssetsError when a request fails
+    for good.
     """
-    cases = [
-        (side, answer.row, judge_messages(_case(rows[answer.row], answer)))
-        for side, own in answers.items()
-        for answer in own
-    ]
-    given = [answer.text for own in answers.values() for answer in own]
+    cases = [(side, answer) for side, own in answers.items() for answer in own]
+    grades: dict[int, Grade] = {}
+    with Journal(journal, Grade) as kept:
+        grader = Grader(client, judge_model, rows, kept, max_concurrent, Reuse())
 
-    chat = Chat(client, judge_model)
+        async def grade(number: int) -> None:
+            grades[number] = await grader.grade(*cases[number])
+            progress(len(grades), len(cases))
 
-    async def ask(number: int) -> Grade:
-        side, row, messages = cases[number]
-        letter, reason = await _judge(chat, messages, given[number])
-        return Grade(row=row, side=side, letter=letter, reason=reason)
-
-    def has_letter(grade: Grade) -> bool:
-        return grade.letter is not None
-
-    keys = [key_of(judge_model, *case) for case in cases]
-    return await ask_all(journal, Grade, keys, ask, max_concurrent, progress, has_letter)
+        await work_through(range(len(cases)), max_concurrent, grade)
+    return tuple(grades[number] for number in range(len(cases)))
 
 
 def _case(row: Row, answer: Answer) -> JudgeCase:

@@ -1,9 +1,14 @@
 """Results kept as they come, so that a killed run goes on where it was."""
 
+import asyncio
 import hashlib
 import json
+import operator
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
@@ -29,40 +34,97 @@ async def ask_all(
     ask: Callable[[int], Awaitable[Kept]],
     max_concurrent: int,
     progress: Callable[[int, int], None],
-    is_final: Callable[[Kept], bool] = lambda _: True,
+    reuse: "Reuse[Kept] | None" = None,
+    each: Callable[[Kept], None] = lambda _: None,
 ) -> tuple[Kept, ...]:
     """Return a record for each key, from the journal at `path` or else from `ask(position)`.
 
-    What is asked for is kept as it comes, unless it is not final. `progress` gets how many
-    are done, of how many.
+    What is asked for is kept as it comes. `progress` gets how many are done, of how many, and
+    `each` every record as soon as it is known. What a killed run left is gone on from; where a
+    whole one left every record, `reuse` says what is done with them.
     """
+    reuse = reuse or Reuse()
     results: dict[int, Kept] = {}
-    with Journal(path, record) as journal:
+    with Journal(path, record, reuse.by) as journal:
+        if reuse.fresh or not await reuse.proved(journal, keys, ask):
+            journal.forget()
 
         async def result(position: int) -> None:
-            given = journal.get(keys[position])
+            key = keys[position]
+            given = journal.get(key)
             if given is None:
                 given = await ask(position)
-                if is_final(given):
-                    journal.add(keys[position], given)
+                journal.add(key, given)
+            reuse.count(journal, key)
             results[position] = given
+            each(given)
             progress(len(results), len(keys))
 
         await work_through(range(len(keys)), max_concurrent, result)
     return tuple(results[position] for position in range(len(keys)))
 
 
+@dataclass
+class Reuse(Generic[Kept]):
+    """What is done with what was kept before, and what became of that.
+
+    `fresh` takes none of it. Of a whole set `proofs` are asked for again, and unless all are
+    `alike` none is taken. `by` names the server, as it is noted with what is kept.
+    """
+
+    fresh: bool = False
+    proofs: int = 0
+    by: str = ""
+    alike: Callable[[Kept, Kept], bool] = operator.eq
+    dropped: bool = False
+    _origins: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    async def proved(
+        self, journal: "Journal[Kept]", keys: Sequence[str], ask: Callable[[int], Awaitable[Kept]]
+    ) -> bool:
+        """Return whether what is kept of a whole set is, in samples, what is said today."""
+        if not self.proofs or not all(key in journal for key in keys):
+            return True
+        sample = range(0, len(keys), max(1, len(keys) // self.proofs))[: self.proofs]
+        for position, now in zip(sample, await asyncio.gather(*map(ask, sample)), strict=True):
+            kept = journal.get(keys[position])
+            self.dropped |= kept is None or not self.alike(kept, now)
+        return not self.dropped
+
+    def count(self, journal: "Journal[Kept]", key: str) -> None:
+        """Note that a record was used, and whether it is from before."""
+        if (origin := journal.origin(key)) is not None:
+            self._origins[origin] += 1
+
+    def said(self, what: str, total: int) -> tuple[str, ...]:
+        """Return in words what was taken from before, or why nothing was; nothing if neither."""
+        if self.dropped:
+            return (f"{what}: what was kept is no longer what is said today, so it was dropped",)
+        if not self._origins:
+            return ()
+        moments = sorted({moment or "an earlier release" for moment, _ in self._origins})
+        servers = sorted({server or "unknown" for _, server in self._origins})
+        times = moments[0] if len(moments) == 1 else f"{moments[0]} to {moments[-1]}"
+        return (
+            f"{what}: {self._origins.total()} of {total} kept from {times} "
+            f"(server {', '.join(servers)}); --fresh asks anew",
+        )
+
+
 class Journal(Generic[Kept]):
     """A file of JSON lines `{"key": ..., "record": {...}}`, appended to and read back.
 
-    A last line without its newline was cut off by a kill: it is dropped and the rest kept.
-    Anything else that can't be read raises LoraAssetsError naming the line, as do a file
-    that can't be opened and a disk that is full. For one process at a time.
+    With `by`, the name of a server, each line also says `at` which moment it was made, and by
+    which server. A last line without its newline was cut off by a kill: it is dropped and the
+    rest kept. Anything else that can't be read raises LoraAssetsError naming the line, as do a
+    file that can't be opened and a disk that is full. For one process at a time.
     """
 
-    def __init__(self, path: Path, record: type[Kept]) -> None:
+    def __init__(self, path: Path, record: type[Kept], by: str = "") -> None:
         self._path = path
+        self._by = by
         self._kept: dict[str, Kept] = {}
+        self._origins: dict[str, tuple[str, str]] = {}
         with self._os_errors_named():
             path.parent.mkdir(parents=True, exist_ok=True)
             content = path.read_bytes() if path.exists() else b""
@@ -78,6 +140,7 @@ class Journal(Generic[Kept]):
         try:
             entry = json.loads(line)
             self._kept[entry["key"]] = record.model_validate(entry["record"])
+            self._origins[entry["key"]] = (str(entry.get("at", "")), str(entry.get("by", "")))
         except (ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
             raise LoraAssetsError(
                 f"Line {number} of the journal {self._path} is damaged",
@@ -98,9 +161,25 @@ class Journal(Generic[Kept]):
         """Return the record that was kept under the key."""
         return self._kept.get(key)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._kept
+
+    def origin(self, key: str) -> tuple[str, str] | None:
+        """Return when and by which server a record of before was made; None for a new one."""
+        return self._origins.get(key)
+
+    def forget(self) -> None:
+        """Take nothing that was kept before. The file is left as it is: the last record counts."""
+        self._kept.clear()
+        self._origins.clear()
+
     def add(self, key: str, record: Kept) -> None:
         """Keep a record; it is on file when this returns."""
-        line = json.dumps({"key": key, "record": record.model_dump(mode="json")}).encode() + b"\n"
+        entry = {"key": key, "record": record.model_dump(mode="json")}
+        if self._by:
+            entry |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": self._by}
+        line = json.dumps(entry).encode() + b"\n"
+        self._origins.pop(key, None)
         with self._os_errors_named():
             if (written := self._file.write(line)) < len(line):
                 self._file.write(line[written:])

@@ -60,6 +60,43 @@ class Scores(Record):
         return self.ungraded / total if total else None
 
 
+class JudgeMeasure(Record):
+    """How the judge did on answers whose grade is known, and on answers that it graded twice.
+
+    `a_due` are references as answers, of which it gave `a_given` an A. `c_due` are references of
+    other rows as answers, of which it gave `c_given` a C. Rates are shares of 1.
+    """
+
+    a_due: int
+    a_given: int
+    c_due: int
+    c_given: int
+    twice: int
+    alike: int
+
+    @property
+    def sensitivity(self) -> float | None:
+        return self.a_given / self.a_due if self.a_due else None
+
+    @property
+    def specificity(self) -> float | None:
+        return self.c_given / self.c_due if self.c_due else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Return the mean of both (balanced accuracy): 0.5 for a judge that always says A."""
+        if self.sensitivity is None or self.specificity is None:
+            return None
+        return (self.sensitivity + self.specificity) / 2
+
+    def __str__(self) -> str:
+        return (
+            f"the judge gave {self.a_given} of {self.a_due} right answers an A, "
+            f"{self.c_given} of {self.c_due} wrong ones a C, and {self.alike} of {self.twice} "
+            "answers the same letter twice"
+        )
+
+
 class Differing(Record):
     """The rows that count for one measure on both sides, and those where one side alone has it."""
 
@@ -84,11 +121,14 @@ class EvalGrades(Measurement):
     """What the `eval_grades` asset stands for: both sides' scores, and the judge of both.
 
     `slices` compare the sides row by row, all rows first; there are none without live.
-    `unread` is what the judge said of an answer to which it gave no readable grade.
+    `unread` is what the judge said of an answer to which it gave no readable grade. `measured`
+    is None where the judge was not; `kept` says what was taken from before.
     """
 
     judge_model: str
     unread: str = ""
+    measured: JudgeMeasure | None = None
+    kept: tuple[str, ...] = ()
     candidate: Scores
     live: Scores | None
     slices: tuple[Slice, ...] = ()

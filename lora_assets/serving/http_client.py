@@ -117,6 +117,21 @@ async def models(client: httpx.AsyncClient) -> Sequence[str]:
     return [model.id for model in (await ask(client, "/v1/models", None, _Models)).data]
 
 
+async def build(client: httpx.AsyncClient) -> str:
+    """Return the version that a server reports; "unknown" where it reports none.
+
+    Raise LoraAssetsError where it can't be reached.
+    """
+    try:
+        response = await client.get("/version")
+    except httpx.RequestError as error:
+        raise unreachable(error.request, error) from None
+    try:
+        return _Version.model_validate_json(response.content).version
+    except ValidationError:
+        return "unknown"
+
+
 async def ask(
     client: httpx.AsyncClient, path: str, body: dict[str, JsonValue] | None, reply: type[Reply]
 ) -> Reply:
@@ -214,6 +229,10 @@ class _Model(BaseModel):
 
 class _Models(BaseModel):
     data: list[_Model]
+
+
+class _Version(BaseModel):
+    version: str
 
 
 class _ErrorBody(BaseModel):

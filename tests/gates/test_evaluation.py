@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, eval_gate, what_it_shows
-from lora_assets.records.grades import Differing, EvalGrades, Scores, Slice
+from lora_assets.records.grades import Differing, EvalGrades, JudgeMeasure, Scores, Slice
 from lora_assets.records.verdict import Verdict
 from tests.support.records import NOW
 
@@ -30,6 +30,7 @@ def decide(
     live: Scores | None = None,
     unread: str = "",
     slices: tuple[Slice, ...] = (),
+    measured: JudgeMeasure | None = None,
     **thresholds: Any,
 ) -> Verdict:
     grades = EvalGrades(
@@ -40,6 +41,7 @@ def decide(
         data_digest="e" * 64,
         judge_model="judge",
         unread=unread,
+        measured=measured,
         candidate=candidate,
         live=live,
         mlflow_run_id="run",
@@ -87,6 +89,21 @@ def test_a_judge_that_can_not_be_read_is_blamed_with_what_it_said_and_not_the_ad
     assert "the judge judge can't be read: the last: 'I like it'" in verdict.faults
     assert decide(side(99, 0, 0, ungraded=1), unread="'I like it'").passed
     assert not decide(side(0, 0, 9)).undecided
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "able"), [(10, 10, True), (10, 6, True), (10, 5, False)]
+)
+def test_a_judge_that_can_not_tell_right_from_wrong_decides_nothing(
+    right: int, wrong: int, able: bool
+) -> None:
+    measured = JudgeMeasure(a_due=10, a_given=right, c_due=10, c_given=wrong, twice=10, alike=9)
+    verdict = decide(side(10, 0, 90), measured=measured)
+    assert not verdict.passed
+    assert verdict.undecided != able
+    said = f"the judge gave {right} of 10 right answers an A, {wrong} of 10 wrong ones a C"
+    assert any(said in each for each in (verdict.notes if able else verdict.faults))
+    assert decide(side(90, 5, 5), measured=measured, min_judge_accuracy=0.5).passed
 
 
 def test_nothing_graded_or_no_negatives_never_passes() -> None:

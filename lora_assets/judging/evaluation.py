@@ -1,0 +1,154 @@
+"""Answers and grades of one evaluation: a row is judged as soon as it is answered."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import httpx
+
+from lora_assets.judging.answers import answer_all
+from lora_assets.judging.controls import controls, measure, repeats
+from lora_assets.judging.grading import Grader
+from lora_assets.judging.journal import Journal, Reuse
+from lora_assets.records.dataset import Row
+from lora_assets.records.grades import Answer, Grade, JudgeMeasure, Letter, Side
+
+PROOFS = 5
+"""Kept answers and kept grades that are asked for again before the others are taken."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation found; `kept` says what of it was taken from before."""
+
+    answers: Mapping[Side, Sequence[Answer]]
+    grades: Sequence[Grade]
+    measured: JudgeMeasure | None
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows, and who answers and grades them.
+
+    `models` has the serving names, `answers` the journals of each; `builds` names the server and
+    the judge as they are noted. Of the judge's measure there are `controls` parts: a third each
+    of answers that are right, that are wrong, and that are graded twice. `answered` gets a side
+    whose answers are complete.
+    """
+
+    rows: Sequence[Row]
+    models: Mapping[Side, str]
+    answers: Mapping[Side, Path]
+    grades: Path
+    progress: Callable[[str], Progress]
+    answered: Callable[[Side, int], None] = lambda side, count: None
+    judge_model: str = ""
+    builds: tuple[str, str] = ("unknown", "unknown")
+    fresh: bool = False
+    controls: int = 30
+    max_concurrent: int = 15
+    max_tokens: int = 256
+    _reuse: dict[str, Reuse[Answer]] = field(default_factory=dict)
+
+    async def run(self, server: httpx.AsyncClient, judge: httpx.AsyncClient) -> Evaluated:
+        """Answer and grade every row; raise LoraAssetsError when a request fails for good.
+
+        Answers go on when the judge fails, since they are kept.
+        """
+        with Journal(self.grades, Grade, self.builds[1]) as journal:
+            reuse: Reuse[Grade] = Reuse(self.fresh, PROOFS, self.builds[1])
+            grader = Grader(judge, self.judge_model, self.rows, journal, self.max_concurrent, reuse)
+            grading: list[asyncio.Task[None]] = []
+            total = len(self.models) * len(self.rows)
+            progress, done = self.progress(f"{self.judge_model}: graded"), count(1)
+
+            async def graded(side: Side, answer: Answer) -> None:
+                await grader.grade(side, answer)
+                progress(next(done), total)
+
+            def grade(side: Side, answer: Answer) -> None:
+                grading.append(asyncio.create_task(graded(side, answer)))
+
+            known = controls(self.rows, self.controls // 3)
+            cases = [(letter, each) for letter, every in known.items() for each in every]
+            controlled = [
+                asyncio.create_task(grader.again("candidate", answer)) for _, answer in cases
+            ]
+            try:
+                answers = await self._answer(server, grade)
+                await asyncio.gather(*grading)
+                await grader.settle()
+                grades = [
+                    await grader.grade(side, answer)
+                    for side, own in answers.items()
+                    for answer in own
+                ]
+                own = repeats(answers["candidate"], self.controls // 3)
+                again = await asyncio.gather(*(grader.again("candidate", each) for each in own))
+                letters = [each.letter for each in await asyncio.gather(*controlled)]
+            finally:
+                for task in (*grading, *controlled):
+                    task.cancel()
+                await asyncio.gather(*grading, *controlled, return_exceptions=True)
+        due: dict[Letter, list[Letter | None]] = {"A": [], "C": []}
+        for (letter, _), given in zip(cases, letters, strict=True):
+            due[letter].append(given)
+        by_row = {each.row: each.letter for each in grades if each.side == "candidate"}
+        twice = [(by_row[each.row], each.letter) for each in again]
+        for path in self.answers.values():
+            _whole(path).touch()
+        kept = [
+            said for name, used in self._reuse.items() for said in used.said(name, len(self.rows))
+        ]
+        kept += reuse.said("grades", total)
+        return Evaluated(answers, grades, measure(due, twice), tuple(kept))
+
+    async def _answer(
+        self, server: httpx.AsyncClient, grade: Callable[[Side, Answer], None]
+    ) -> Mapping[Side, Sequence[Answer]]:
+        async def side(own: Sequence[Side]) -> Sequence[Answer]:
+            first = own[0]
+            # What a killed evaluation left is gone on from.
+            proofs = PROOFS if _whole(self.answers[first]).exists() else 0
+            reuse = self._reuse[f"answers of {' and '.join(own)}"] = Reuse(
+                self.fresh, proofs, self.builds[0], lambda kept, now: kept.text == now.text
+            )
+
+            def answered(answer: Answer) -> None:
+                for each in own:
+                    grade(each, answer)
+
+            progress = self.progress(f"{first}: answered")
+            progress(0, len(self.rows))
+            given = await answer_all(
+                server,
+                self.models[first],
+                self.rows,
+                journal=self.answers[first],
+                progress=progress,
+                max_concurrent=self.max_concurrent,
+                max_tokens=self.max_tokens,
+                reuse=reuse,
+                each=answered,
+            )
+            for each in own:
+                self.answered(each, len(given))
+            return given
+
+        # A candidate that is live already is asked once.
+        shared: dict[str, list[Side]] = {}
+        for each, name in self.models.items():
+            shared.setdefault(name, []).append(each)
+        gathered = await asyncio.gather(*map(side, shared.values()))
+        found = dict(zip(shared, gathered, strict=True))
+        return {each: found[name] for each, name in self.models.items()}
+
+
+def _whole(answers: Path) -> Path:
+    """Return the mark that an evaluation with these answers was finished."""
+    return answers.with_suffix(".whole")
