@@ -7,9 +7,14 @@ from typing import Any, Literal, cast
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.kubernetes.light_steps import fit_into_run
+from lora_assets.kubernetes.lost_pods import no_pods_to_lose
 
 Executor = Literal["in_process", "multiprocess", "k8s_job"]
-"""Where the steps of a run are: in the run's process, in one each, or in a pod each."""
+"""Where the steps of a run are: in the run's process, in one each, or in a pod each.
+
+With `k8s_job`, a run of nothing but light steps has them in its own pod.
+"""
 
 PER_STEP = "per_step_k8s_config"
 """The executor's own field: by step, what is laid over the step's op tags."""
@@ -35,8 +40,14 @@ def make_executor(
     def create(context: dg.InitExecutorContext) -> dg.Executor:
         config = context.executor_config
         merged = _merge(step_pods, cast("Mapping[str, Any]", config[PER_STEP]))
-        context = context._replace(executor_config={**config, PER_STEP: merged})
-        return _Stoppable(k8s_job_executor.executor_creation_fn(context))  # type: ignore[misc]
+        in_pods = context._replace(executor_config={**config, PER_STEP: merged})
+        in_run = context._replace(executor_config={"retries": {"enabled": {}}})
+        return _InPods(
+            k8s_job_executor.executor_creation_fn(in_pods),  # type: ignore[misc]
+            dg.in_process_executor.executor_creation_fn(in_run),  # type: ignore[misc]
+            by_step=merged,
+            every_step=cast("Mapping[str, Any]", config.get("step_k8s_config", {})),
+        )
 
     return dg.ExecutorDefinition(
         name=name,
@@ -46,30 +57,68 @@ def make_executor(
     )
 
 
-class _Stoppable(dg.Executor):
-    """Delete the step pods of a run that is stopped.
+class _InPods(dg.Executor):
+    """Execute light steps in the run's pod, others in pods; delete those of a stopped run.
 
     Where a lost run worker is replaced (`run_monitoring.max_resume_run_attempts`), Dagster takes
     every end of a worker for such a loss and leaves the steps alone: a training that was stopped
     would keep its GPU to its end (dagster#33923).
     """
 
-    def __init__(self, executor: dg.Executor) -> None:
-        self._executor = executor
+    def __init__(
+        self,
+        in_pods: dg.Executor,
+        in_run: dg.Executor,
+        by_step: Mapping[str, Any],
+        every_step: Mapping[str, Any],
+    ) -> None:
+        self._in_pods = in_pods
+        self._in_run = in_run
+        self._by_step = by_step
+        self._every_step = every_step
 
     @property
     def retries(self) -> Any:
-        return self._executor.retries
+        return self._in_pods.retries
 
     @property
     def step_dependency_config(self) -> Any:
-        return self._executor.step_dependency_config
+        return self._in_pods.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        instance, run = plan_context.instance, plan_context.dagster_run
+        if self._fit_into(instance, run, execution_plan):
+            with no_pods_to_lose():
+                yield from self._in_run.execute(plan_context, execution_plan)
+            return
         try:
-            yield from self._executor.execute(plan_context, execution_plan)
+            yield from self._in_pods.execute(plan_context, execution_plan)
         finally:
-            _delete_steps_if_stopped(plan_context.instance, plan_context.run_id)
+            _delete_steps_if_stopped(instance, run.run_id)
+
+    def _fit_into(self, instance: dg.DagsterInstance, run: dg.DagsterRun, plan: Any) -> bool:
+        from dagster_k8s import K8sRunLauncher
+        from dagster_k8s.job import get_user_defined_k8s_config
+
+        launcher = instance.run_launcher
+        # A run that was launched otherwise has no pod; with a setting for every step, ask no more.
+        if not isinstance(launcher, K8sRunLauncher) or self._every_step:
+            return False
+        steps = [
+            _merge(
+                _stated(get_user_defined_k8s_config(step.tags or {})),
+                self._by_step.get(step.op_name, {}),
+            )
+            for step in map(plan.get_step_by_key, plan.step_keys_to_execute)
+        ]
+        run_pod = launcher.get_container_context_for_run(run).run_k8s_config
+        return fit_into_run(steps, _stated(run_pod))
+
+
+def _stated(config: Any) -> Mapping[str, Any]:
+    """Return the sections of a UserDefinedDagsterK8sConfig that say something."""
+    sections = config.to_dict().items()
+    return {name: fields for name, fields in sections if fields and name != "merge_behavior"}
 
 
 def _delete_steps_if_stopped(instance: dg.DagsterInstance, run_id: str) -> None:

@@ -7,6 +7,7 @@ an exception alike.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import copy
 from functools import wraps
 from inspect import isgeneratorfunction
@@ -14,8 +15,32 @@ from typing import Any
 
 import dagster as dg
 
-LOST_POD = dg.RetryPolicy(max_retries=3)
+_in_run: ContextVar[bool] = ContextVar("in_run", default=False)
+
+
+class _LostPod(dg.RetryPolicy):
+    """A policy that is none for a step in the run's own process.
+
+    There Dagster would retry a step whose run is stopped or drained (dagster#15026). Without a
+    policy the interrupt ends the run, and run monitoring replaces a drained one as a whole.
+    """
+
+    def __bool__(self) -> bool:
+        return not _in_run.get()
+
+
+LOST_POD = _LostPod(max_retries=3)
 """Spot nodes are taken away during four hours of training, rarely more often than this."""
+
+
+@contextmanager
+def no_pods_to_lose() -> Iterator[None]:
+    """Have no step that is executed meanwhile, in this process, retried."""
+    token = _in_run.set(True)
+    try:
+        yield
+    finally:
+        _in_run.reset(token)
 
 
 def retry_lost_pods(definition: dg.AssetsDefinition) -> dg.AssetsDefinition:

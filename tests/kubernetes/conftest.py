@@ -72,7 +72,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     assert resources.registry.aliases() == {}  # MLflow makes its tables now, not in two pods.
     with ExitStack() as stack:
         kubeconfig = stack.enter_context(KubernetesApi(jobs=jobs).serving(home))
-        stack.enter_context(serving(server))
+        model_server = stack.enter_context(serving(server))
         dagster_home = home / "dagster"
         dagster_home.mkdir()
         (dagster_home / "dagster.yaml").write_text(
@@ -84,4 +84,4 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         services = stack.enter_context(serving_dagster(dagster_home, location, DEPLOYMENT_IMAGE))
         core = CoreV1Api(new_client_from_config(str(kubeconfig)))
         webserver = DagsterWebserver(services.url, services.url)
-        yield Cluster(jobs, claims, instance, core, webserver, resources)
+        yield Cluster(jobs, claims, instance, core, webserver, resources, model_server)

@@ -90,3 +90,15 @@ def test_step_pods_that_can_not_be_are_refused_when_the_location_loads(
 def test_step_pods_that_are_no_json_are_refused() -> None:
     with pytest.raises(LoraAssetsError, match="LORA_ASSETS_STEP_PODS: Invalid JSON"):
         read_settings({"LORA_ASSETS_STEP_PODS": "{"})
+
+
+def test_a_step_in_the_runs_own_pod_that_is_interrupted_is_not_retried() -> None:
+    from lora_assets.kubernetes.lost_pods import no_pods_to_lose, retry_lost_pods
+
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    with no_pods_to_lose(), pytest.raises(KeyboardInterrupt):
+        dg.materialize([retry_lost_pods(dg.asset(stopped))])
+    retried = dg.materialize([retry_lost_pods(dg.asset(stopped))], raise_on_error=False)
+    assert len([event for event in retried.all_events if event.is_step_up_for_retry]) == 3

@@ -23,6 +23,12 @@ LOCATION = "lora_assets"
 PATIENCE_S = 600
 """For one thing to happen, also on a machine that is busy with others."""
 
+RUN_RESOURCES: Mapping[str, Mapping[str, str]] = {
+    "requests": {"cpu": "250m", "memory": "512Mi"},
+    "limits": {"cpu": "500m", "memory": "1Gi"},
+}
+"""Of a run's pod, as deploy/dagster/values.yaml gives them."""
+
 LOADED = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
 
 
@@ -67,6 +73,7 @@ def instance_settings(kubeconfig: Path, dagster_home: Path) -> Mapping[str, Any]
             "service_account_name": "dagster",
             "instance_config_map": "dagster-instance",
             "dagster_home": str(dagster_home),
+            "resources": RUN_RESOURCES,
         },
     }
     return settings

@@ -4,6 +4,7 @@ Code location, webserver and daemon are processes of their own; runs and steps a
 double, launched by the real K8sRunLauncher and k8s_job_executor.
 """
 
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Cluster:
     core: CoreV1Api
     dagster: DagsterWebserver
     resources: Resources
+    server: subprocess.Popen[bytes]
 
     def launch(self, job: str, ops: Mapping[str, Mapping[str, Any]]) -> str:
         """Launch a run on the data version, as the UI does; returns its id."""

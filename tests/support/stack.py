@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,13 +33,13 @@ def stack_environment(home: Path, port: int) -> Mapping[str, str]:
 
 
 @contextmanager
-def serving(environment: Mapping[str, str]) -> Iterator[None]:
+def serving(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """The embedded server as a process, from when it is healthy."""
     command = [sys.executable, "-m", "lora_assets.cli.main", "serve"]
     server = start_child(command, {**os.environ, **environment})
     try:
         assert is_healthy(server, environment["VLLM_URL"], START_SECONDS), "it did not start"
-        yield
+        yield server
     finally:
         server.terminate()
         server.wait(30)
