@@ -165,3 +165,5 @@ bench: $(VENV)/installed ## the benchmarks
 	$(VENV)/bin/python -m benchmarks.sensor_tick
 	$(VENV)/bin/python -m benchmarks.asset_pages
 	$(VENV)/bin/python -m benchmarks.automation
+	$(VENV)/bin/python -m benchmarks.argo_steps
+	$(VENV)/bin/python -m benchmarks.start_up

@@ -58,7 +58,9 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def instance_settings(kubeconfig: Path, dagster_home: Path) -> Mapping[str, Any]:
+def instance_settings(
+    kubeconfig: Path, dagster_home: Path, run_resources: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """The project's own settings, with the launcher and with less time between looks."""
     own = Path(lora_assets.local.__path__[0]) / "dagster.yaml"
     settings: dict[str, Any] = yaml.safe_load(own.read_text())
@@ -73,7 +75,7 @@ def instance_settings(kubeconfig: Path, dagster_home: Path) -> Mapping[str, Any]
             "service_account_name": "dagster",
             "instance_config_map": "dagster-instance",
             "dagster_home": str(dagster_home),
-            "resources": RUN_RESOURCES,
+            "resources": run_resources,
         },
     }
     return settings
