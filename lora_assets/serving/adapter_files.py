@@ -16,6 +16,10 @@ PICKLED = "adapter_model.bin"
 """Weights as peft saved them before safetensors; loading a pickle runs what is in it."""
 
 
+_PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""How training may have begun without a change to the base model; PiSSA and OLoRA change it."""
+
+
 class LoraFeatures(BaseModel):
     """The parts of peft's adapter_config.json by which an adapter is more than a plain LoRA."""
 
@@ -31,7 +35,7 @@ class LoraFeatures(BaseModel):
     @property
     def beyond_lora(self) -> dict[str, bool]:
         """Return what vLLM can't serve (0.32), and whether the adapter has it."""
-        start = str(self.init_lora_weights).lower().partition("_")[0]
+        start = self.init_lora_weights
         return {
             "DoRA (use_dora)": self.use_dora,
             "modules beside its LoRA (modules_to_save)": bool(self.modules_to_save),
@@ -39,8 +43,8 @@ class LoraFeatures(BaseModel):
                 self.trainable_token_indices
             ),
             "biases (bias, lora_bias)": self.bias != "none" or self.lora_bias,
-            f"a base model changed by its start (init_lora_weights={self.init_lora_weights})": (
-                start in ("pissa", "olora", "corda", "loftq")
+            f"a start that may have changed the base model (init_lora_weights={start})": (
+                isinstance(start, str) and start.lower() not in _PLAIN_STARTS
             ),
             "tokens that switch it on (alora_invocation_tokens)": bool(
                 self.alora_invocation_tokens

@@ -90,6 +90,7 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]] = {
     "biases (bias, lora_bias)": ({"bias": "lora_only"}, None),
     "(trainable_token_indices)": ({"trainable_token_indices": [1]}, None),
     "(init_lora_weights=pissa_niter_4)": ({"init_lora_weights": "pissa_niter_4"}, None),
+    "(init_lora_weights=of-next-year)": ({"init_lora_weights": "of-next-year"}, None),
     "(alora_invocation_tokens)": ({"alora_invocation_tokens": [1]}, None),
     "(layer_replication)": ({"layer_replication": [[0, 1]]}, None),
     'kasa_config={"beta": 1}': ({"kasa_config": {"beta": 1}}, None),
