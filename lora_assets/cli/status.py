@@ -6,10 +6,13 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
+from lora_assets.records import short
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.drift import drifts
@@ -88,6 +91,7 @@ def _replica(
         **named,
         "adapters": dict(served.adapters),
         "damaged": list(served.damaged),
+        "strangers": list(served.strangers),
         "agrees": not drift,
         "drift": [str(each) for each in drift],
     }
@@ -113,7 +117,9 @@ def print_status(report: dict[str, Any]) -> None:
     for replica in report["replicas"]:
         serves = Table("name", "digest", title=replica["name"])
         for name, digest in replica["adapters"].items():
-            serves.add_row(name, digest[:12])
+            serves.add_row(escape(name), escape(short(digest)))
         console.print(serves)
         for problem in [*replica.get("drift", ()), *filter(None, [replica.get("error")])]:
-            console.print(f"[red]{problem}")
+            console.print(Text(problem, "red"))
+        for stranger in replica.get("strangers", ()):
+            console.print(Text(f"nobody deployed this: {stranger}", "yellow"))

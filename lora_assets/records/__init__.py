@@ -42,5 +42,5 @@ class Measurement(AdapterRecord):
 
 
 def short(digest: str | None) -> str:
-    """Return a digest as messages show it; None stands for no adapter."""
-    return digest[:12] if digest else "nothing"
+    """Return a digest as messages show it; None stands for no adapter, a path for itself."""
+    return (digest if "/" in digest else digest[:12]) if digest else "nothing"

@@ -8,12 +8,27 @@ from lora_assets.records import Record
 class Served(Record):
     """One replica: adapters and slots by name, as digests; `damaged` are folders' digests.
 
-    A folder is damaged when its bytes, read on the replica, are not those that its name says.
+    A folder is damaged when its bytes, read on the replica, are not those that its name says. What
+    is served from elsewhere than the replica's folder has its whole path in place of a digest.
+    `foreign` are entries of that folder which lora-assets never makes.
     """
 
     replica: str
     adapters: Mapping[str, str]
     damaged: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+    @property
+    def strangers(self) -> tuple[str, ...]:
+        """Return what nobody deployed, each as one line; others may have their reasons for it."""
+        return (
+            *(
+                f"{self.replica} serves {name} from {root}"
+                for name, root in self.adapters.items()
+                if "/" in root
+            ),
+            *(f"{self.replica} has {entry} in its adapters folder" for entry in self.foreign),
+        )
 
 
 class AdapterShape(Record):

@@ -80,7 +80,10 @@ def replica_repair(
     promotion = registry.last_promotion()
     if promotion is not None and not promotion.done:
         return dg.SkipReason("A promotion is under way.")
-    drift = find_drift(registry, fleet, fleet.discover())
+    replicas = fleet.discover()
+    for stranger in (each for replica in replicas.members for each in replica.served().strangers):
+        context.log.warning(f"Nobody deployed this: {stranger}")
+    drift = find_drift(registry, fleet, replicas)
     if not drift:
         return dg.SkipReason("Every replica serves what the aliases say.")
     if registry.last_promotion() != promotion:

@@ -45,7 +45,8 @@ def drifts(
             serves = replica.adapters.get(name)
             if serves in replica.damaged:
                 serves = None
-            if serves == digest or (name == candidate_slot and serves is not None):
+            newer = name == candidate_slot and serves is not None and "/" not in serves
+            if serves == digest or newer:
                 continue
             different.append(
                 Drift(replica=replica.replica, name=name, expected=digest, found=serves)

@@ -113,15 +113,29 @@ class Replica:
         """Return the adapters and slots that it serves: name to folder."""
         return self.listing().adapters
 
+    def digests(self) -> Mapping[str, str]:
+        """Return the adapters and slots that it serves as digests.
+
+        One that lies elsewhere than in its folder has its whole path instead: `…/<digest>` of
+        another place is not what was deployed.
+        """
+        folder = Path(self.folder.path)
+        return {
+            name: path.name if path.parent == folder else f"{path.parent}/{path.name}"
+            for name, path in ((name, Path(root)) for name, root in self.loaded().items())
+        }
+
     def served(self) -> Served:
         """Return what it serves as digests, the bytes of its folder read again."""
-        loaded = {name: Path(folder).name for name, folder in self.loaded().items()}
-        digests = self.folder.contents()["digests"]
-        every = {*loaded.values(), *digests}
+        loaded = self.digests()
+        contents = self.folder.contents()
+        digests = contents["digests"]
+        every = {*(each for each in loaded.values() if "/" not in each), *digests}
         return Served(
             replica=self.name,
             adapters=loaded,
             damaged=tuple(sorted(digest for digest in every if digests.get(digest) != digest)),
+            foreign=tuple(contents["foreign"]),
         )
 
     def limits(self) -> ServerLimits:

@@ -85,7 +85,7 @@ class ReplicaFolder:
         return cast(Mapping[str, str], self._run("slots"))
 
     def contents(self) -> Mapping[str, Mapping[str, str]]:
-        """Return `digests` (folder to the digest of what it holds), `names` and `slots`."""
+        """Return `digests` (folder to the digest of what it holds), `names`, `slots`, `foreign`."""
         return cast(Mapping[str, Mapping[str, str]], self._run("contents"))
 
     def prune(self, keep: Sequence[str]) -> None:

@@ -102,11 +102,8 @@ class Replicas:
 
     def serving(self, name: str) -> Mapping[str, str | None]:
         """Return the digest that each replica serves as `name`; None for nothing."""
-        folders = on_each(self.members, lambda replica: replica.loaded().get(name))
-        return {
-            replica.name: Path(folder).name if folder is not None else None
-            for replica, folder in zip(self.members, folders, strict=True)
-        }
+        digests = on_each(self.members, lambda replica: replica.digests().get(name))
+        return {replica.name: digest for replica, digest in zip(self.members, digests, strict=True)}
 
     def without_slots(self) -> Sequence[str]:
         """Return those that lack SlotMiddleware: renewing a slot leaves a gap there."""
@@ -115,6 +112,7 @@ class Replicas:
     def load(self, name: str, digest: str, prompts: Sequence[str]) -> None:
         """Serve the adapter `digest` on every replica under its own name, or on none.
 
+        What another path serves under that name is unloaded, and not put back.
         Its bytes are verified where they lie first. Its answers to `prompts` must differ from
         the base model's: an adapter that loaded and changes nothing is refused.
         """
@@ -122,9 +120,12 @@ class Replicas:
 
         def load_one(replica: Replica) -> None:
             replica.folder.verify(digest)
-            before = replica.listing()
-            replica.load(name, f"{replica.folder.path}/{digest}")
-            if name not in before.adapters:
+            before, own = replica.listing(), f"{replica.folder.path}/{digest}"
+            if before.adapters.get(name, own) != own:
+                # A name of ours stands for one digest in our folder: anything else is foreign.
+                replica.unload(name)
+            replica.load(name, own)
+            if before.adapters.get(name) != own:
                 loaded.append(replica)
                 if _answers_alike(replica, before.base_model, name, prompts):
                     raise LoraAssetsError(

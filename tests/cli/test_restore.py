@@ -14,7 +14,7 @@ from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.commands import Run, register, spoil
 
-EMPTY: Mapping[str, Mapping[str, str]] = {"digests": {}, "names": {}, "slots": {}}
+EMPTY: Mapping[str, Mapping[str, str]] = {"digests": {}, "names": {}, "slots": {}, "foreign": {}}
 
 
 @pytest.fixture
@@ -54,6 +54,7 @@ def test_bytes_names_and_slots_of_the_aliases_are_put_back(
         "digests": {each.digest: each.digest for each in versions},
         "names": {each.serving_name: each.digest for each in versions},
         "slots": {LIVE_SLOT: live.serving_name, CANDIDATE_SLOT: staged.serving_name},
+        "foreign": {},
     }
     answering = named_folder(adapters, slots(adapters)[LIVE_SLOT])
     assert answering == adapters / live.digest

@@ -108,6 +108,21 @@ def test_a_slot_that_stands_for_another_adapter_is_put_back(
     assert watch.replicas.serving(slot) == {url: live.digest}
 
 
+def test_an_adapter_from_elsewhere_under_our_name_is_told_and_replaced(
+    watch: Watch, live: ModelVersion, adapter_folders: tuple[Path, ...], tmp_path: Path
+) -> None:
+    (replica,) = watch.replicas.members
+    elsewhere = tmp_path / live.digest
+    shutil.copytree(adapter_folders[1], elsewhere)
+    replica.unload(live.serving_name)
+    replica.load(live.serving_name, str(elsewhere))
+    found = watch.requested()
+    assert f"serves {elsewhere} as {live.serving_name}"[:150] in found
+    watch.repair()
+    assert "Every replica serves" in watch.skipped()
+    assert replica.loaded()[live.serving_name] == f"{watch.fleet.adapters_dir}/{live.digest}"
+
+
 def test_previous_and_staged_are_brought_back_too(
     watch: Watch, live: ModelVersion, adapter_folders: tuple[Path, ...]
 ) -> None:

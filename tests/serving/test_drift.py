@@ -69,3 +69,14 @@ def test_one_adapter_may_be_live_and_staged_at_once() -> None:
     assert drifts(same, LIVE, CANDIDATE, [replica(served)]) == ()
     names = [each.name for each in drifts(same, LIVE, CANDIDATE, [replica({})])]
     assert sorted(names) == sorted(served)
+
+
+@pytest.mark.parametrize("name", [LIVE, CANDIDATE, TWO.serving_name])
+def test_the_right_digest_from_another_place_is_a_difference_that_shows_the_whole_path(
+    name: str,
+) -> None:
+    digest = WHOLE[name]
+    served = replica({**WHOLE, name: f"attacker/{digest}"})
+    assert served.strangers == (f"http://a serves {name} from attacker/{digest}",)
+    (only,) = found(served)
+    assert str(only) == f"http://a serves attacker/{digest} as {name}, expected {digest[:12]}"

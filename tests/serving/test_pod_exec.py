@@ -77,7 +77,12 @@ def test_an_adapter_arrives_under_its_digest_in_either_protocol(
     assert site.visible() == [digest]
     assert digest_folder(site.there / digest) == digest
     site.folder.verify(digest)
-    assert site.folder.contents() == {"digests": {digest: digest}, "names": {}, "slots": {}}
+    assert site.folder.contents() == {
+        "digests": {digest: digest},
+        "names": {},
+        "slots": {},
+        "foreign": {},
+    }
 
 
 def test_an_adapter_that_is_there_is_not_sent_again(site: Site, adapter: tuple[Path, str]) -> None:
@@ -184,6 +189,7 @@ def test_names_and_slots_lead_to_digests_and_prune_keeps_what_is_served(
         "digests": {digest: digest for digest in digests[1:]},
         "names": {"v1": digests[1], "v2": digests[2]},
         "slots": {"live": "v1"},
+        "foreign": {},
     }
     with pytest.raises(LoraAssetsError, match="no adapter v0"):
         folder.set_slot("live", "v0")

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """What an adapter or a slot can be called: it names a link, so it has no way out."""
 _NAME = re.compile(NAME)
+_TARGETS = {
+    NAMES: re.compile(r"\.\./[0-9a-f]{64}"),
+    SLOTS: re.compile(rf"\.\./{NAMES}/{NAME}"),
+}
+"""Where links lead."""
+_MOST_FOREIGN = 20
 
 
 class Refused(Exception):
@@ -60,12 +67,22 @@ def verify(root: Path, digest: str) -> None:
     if there is None:
         raise Refused(f"there is no adapter {digest[:12]}")
     if there != digest:
-        raise Refused(f"adapter {digest[:12]} has digest {there[:12]}: its bytes have changed")
+        holds = f"has digest {there[:12]}: its bytes have changed" if there else "holds a link"
+        raise Refused(f"adapter {digest[:12]} {holds}")
 
 
 def _digest_there(root: Path, digest: str) -> str | None:
     folder = root / _checked(_DIGEST, digest)
-    return digest_folder(folder) if folder.is_dir() else None
+    return _digest_of(folder) if folder.is_dir() else None
+
+
+def _digest_of(folder: Path) -> str:
+    """The digest of what it holds; that of nothing where a link could be turned elsewhere."""
+    return (
+        ""
+        if any(path.is_symlink() for path in (folder, *folder.rglob("*")))
+        else digest_folder(folder)
+    )
 
 
 def receive(root: Path, digest: str, stream: IO[bytes] | None = None) -> None:
@@ -121,12 +138,41 @@ def slots(root: Path) -> dict[str, str]:
 
 
 def contents(root: Path) -> dict[str, dict[str, str]]:
-    """`digests`: folder to the digest of what it holds; `names` to digests; `slots` to names."""
+    """`digests`: folder to the digest of what it holds; `names` to digests; `slots` to names.
+
+    `foreign` are the first entries that nothing here makes, and where links among them lead.
+    """
     return {
-        "digests": {folder.name: digest_folder(folder) for folder in _adapters(root)},
+        "digests": {folder.name: _digest_of(folder) for folder in _adapters(root)},
         "names": _links(root / NAMES),
         "slots": slots(root),
+        "foreign": {
+            str(path.relative_to(root)): _target(path)
+            for path in islice(_foreign(root), _MOST_FOREIGN)
+        },
     }
+
+
+def _foreign(root: Path) -> Iterator[Path]:
+    """Hidden entries are locks, copies under way, and what file systems leave."""
+    for entry in _entries(root):
+        if entry.name in _TARGETS and entry.is_dir() and not entry.is_symlink():
+            links = (link for link in _entries(entry) if not link.name.startswith("."))
+            yield from (link for link in links if not _TARGETS[entry.name].fullmatch(_target(link)))
+        elif _DIGEST.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+            for file in _entries(entry):
+                if file.name not in FILES or file.is_symlink() or not file.is_file():
+                    yield file
+        elif not entry.name.startswith(".") and entry.name != "lost+found":
+            yield entry
+
+
+def _target(link: Path) -> str:
+    """Where a link leads; nowhere for what is none, or is gone by now."""
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
 
 
 def prune(root: Path, *keep: str) -> None:
@@ -206,7 +252,7 @@ def _incoming(root: Path, digest: str) -> Iterator[Path]:
         if arrived != digest:
             raise Refused(f"what arrived has digest {arrived[:12]}, not {digest[:12]}")
         with _locked(root):
-            if folder.exists():
+            if os.path.lexists(folder):
                 folder.rename(aside / "replaced")
             incoming.rename(folder)
 

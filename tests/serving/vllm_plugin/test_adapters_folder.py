@@ -187,6 +187,7 @@ def test_names_and_slots_stand_for_what_they_were_last_set_to(tmp_path: Path) ->
         "digests": {one: digest_of({**ONE, CONFIG: b"changed"}), two: two},
         "names": {"m-v1": one, "m-v2": two},
         "slots": {"live": "m-v2"},
+        "foreign": {},
     }
     assert (tmp_path / "slots" / "live" / CONFIG).read_bytes() == TWO[CONFIG]
 
@@ -272,7 +273,7 @@ def test_as_a_script_it_does_the_same_and_answers_in_json(tmp_path: Path) -> Non
     assert refused.startswith("what arrived has digest")
     (tmp_path / "slots" / "live").unlink()
     assert script(tmp_path, "prune", "0" * 64) == done
-    assert contents(tmp_path) == {"digests": {}, "names": {}, "slots": {}}
+    assert contents(tmp_path) == {"digests": {}, "names": {}, "slots": {}, "foreign": {}}
 
 
 @pytest.mark.integration
@@ -280,3 +281,47 @@ def test_as_a_script_it_says_what_the_system_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     failed = script(tmp_path / "file", "receive", digest_of(ONE), stream=STREAM)
     assert failed == {"failed": "File exists"}
+
+
+def test_what_nothing_of_ours_makes_is_found_wherever_it_lies(tmp_path: Path) -> None:
+    root, digest = tmp_path / "root", put(tmp_path / "root", ONE)
+    adapters_folder.set_name(root, "m-v1", digest)
+    adapters_folder.set_slot(root, "live", "m-v1")
+    for fine in (".lock", ".nfs0001", "slots/.nfs0002"):
+        (root / fine).touch()
+    assert contents(root)["foreign"] == {}
+    links = {
+        "f" * 64: "/elsewhere",
+        "names/m-v2": f"/elsewhere/{digest}",
+        "names/m-v3": "../../root",
+        "slots/other": f"../{digest}",
+        f"{digest}/pytorch_model.bin": "../x",
+    }
+    for path, target in links.items():
+        (root / path).symlink_to(target)
+    for path in ("notes.txt", "names/file"):
+        (root / path).touch()
+    (root / "hub").mkdir()
+    assert contents(root)["foreign"] == {**links, "notes.txt": "", "names/file": "", "hub": ""}
+    for number in range(100):
+        (root / f"more-{number}").touch()
+    assert len(contents(root)["foreign"]) == 20
+
+
+def test_an_adapter_that_is_reached_through_a_link_is_not_intact_and_is_replaced(
+    tmp_path: Path,
+) -> None:
+    root, digest = tmp_path / "root", put(tmp_path / "root", ONE)
+    real = tmp_path / "elsewhere"
+    (root / digest).rename(real)
+    (root / digest).symlink_to(real)
+    with pytest.raises(Refused, match=f"adapter {digest[:12]} holds a link"):
+        adapters_folder.verify(root, digest)
+    assert put(root, ONE) == digest
+    assert adapters_folder.intact(root, digest)
+    (root / digest / WEIGHTS).unlink()
+    (root / digest / WEIGHTS).symlink_to(real / WEIGHTS)
+    assert not adapters_folder.intact(root, digest)
+    assert contents(root)["digests"] == {digest: ""}
+    assert put(root, ONE) == digest
+    assert everything(root / digest) == ONE == everything(real)
