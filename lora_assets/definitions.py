@@ -3,6 +3,7 @@
 import dagster as dg
 
 from lora_assets import assets
+from lora_assets.assets.rollback import roll_back, rollback
 from lora_assets.kubernetes.executor import make_executor
 from lora_assets.kubernetes.lost_pods import retry_lost_pods
 from lora_assets.lifecycle import JOBS
@@ -25,11 +26,13 @@ def make_definitions(settings: Settings) -> dg.Definitions:
     """Return the graph on the stack that these settings describe."""
     jobs = [dg.define_asset_job(job, made) for job, made in JOBS.items()]
     in_pods = settings.executor == "k8s_job"
-    steps = [op.name for op in (*(definition.op for definition in (*ASSETS, *CHECKS)), repair)]
+    steps = [
+        op.name for op in (*(definition.op for definition in (*ASSETS, *CHECKS)), repair, roll_back)
+    ]
     return dg.Definitions(
         assets=[retry_lost_pods(asset) for asset in ASSETS] if in_pods else ASSETS,
         asset_checks=[retry_lost_pods(check) for check in CHECKS] if in_pods else CHECKS,
-        jobs=[*jobs, repair_replicas],
+        jobs=[*jobs, rollback, repair_replicas],
         sensors=[new_data_versions, notices, replica_repair],
         resources=vars(make_resources(secrets_by_name(settings))),
         loggers={"console": progress_logger},

@@ -1,35 +1,30 @@
 """Stage 7: the adapter that production traffic gets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.graph import stage_asset
-from lora_assets.assets.pages import pages_of, show, table
+from lora_assets.assets.live_switch import LiveSwitch, now
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.run_tags import PASSED_OVER
-from lora_assets.assets.served import ensure_loaded, slot_table, warn_of_gaps
+from lora_assets.assets.rollback import Rollback, RollbackConfig, sentence, standing_pages
+from lora_assets.assets.run_tags import PASSED_OVER, WHY, requested_by
+from lora_assets.assets.served import warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.automation.next_run import CAUSE_TAG
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates import smoke
-from lora_assets.gates.promotion import overtaken, reasons_against
+from lora_assets.gates.promotion import evidence, overtaken, reasons_against
+from lora_assets.gates.rollback import reason_against_rejected
 from lora_assets.lifecycle import GATES
-from lora_assets.records import short
+from lora_assets.records.history import Standing
 from lora_assets.records.model_version import ModelVersion, Promotion
 from lora_assets.records.progress import BACKFILL_TAG
 from lora_assets.resources.fleet import LIVE_SLOT, Fleet, slot_field
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
-from lora_assets.serving.replicas import Replicas
-
-INTERMEDIATE = tuple(
-    alias for gate in GATES.values() for alias in (gate.passed, gate.failed) if alias is not None
-)
-"""Aliases that a promotion removes (specification, "What It Does", step 6)."""
 
 FRESHNESS = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(days=7), fail_window=timedelta(days=14)
@@ -70,58 +65,76 @@ def live_deployment(
 ) -> Iterator[dg.Output[ModelVersion]]:
     """Give the live slot to the adapter behind `source_alias`, if its stored verdicts allow it.
 
-    Once all replicas have the adapter, what is to be done is kept in the registry, so that a
-    promotion killed at any point is finished by the next one: the slot on all replicas, then
-    `previous`, then `live`, then the intermediate aliases. Each step does nothing where it is
-    done already. A run that lost its process after the last step finds that in its next attempt;
-    a rollback is not rolled back.
+    Once all replicas have the adapter, what is to be done is kept in the registry, and one that is
+    killed at any point is taken up by the next one for the same version: the slot on all replicas,
+    then `previous`, then `live`, then the intermediate aliases. Each step does nothing where it is
+    done already. `previous` is a rollback, of which a second one changes nothing.
 
     In a run that nobody watches, a version that live has overtaken is passed over, not refused.
     """
     slot = config.slot_name or fleet.live_slot
-    replicas = fleet.discover()
-    run_id = context.run.root_run_id or context.run.run_id
-    last = registry.last_promotion()
-    if last is not None and not last.done:
-        context.log.info(f"finishing the promotion of version {last.version.version}")
-        ensure_loaded(registry, replicas, last.version, work_folder)
-        _carry_out(last, slot, registry, replicas)
-    if last is not None and _is_same(last, config, context.partition_key, run_id):
-        promotion = last
+    switch = LiveSwitch(registry, fleet, work_folder, slot, context.log.info)
+    if config.source_alias == "previous":
+        done = _roll_back(context, config, registry, switch)
     else:
-        planned = _plan(context, config, registry, run_id)
-        if planned is None:
-            return
-        promotion = planned
-        # What the replicas can't have is refused before anything is set out to be done.
-        ensure_loaded(registry, replicas, promotion.version, work_folder)
-        registry.begin_promotion(promotion)
-        _carry_out(promotion, slot, registry, replicas)
-    version, replaced = promotion.version, promotion.replaced
-    warn_of_gaps(context, replicas, slot)
-    context.log.info(f"version {version.version} ({version.digest[:12]}) is live")
-    aliases = (
-        {
-            "alias": alias,
-            "model version": holder.version,
-            "data version": holder.data_version,
-            "digest": short(holder.digest),
-        }
-        for alias, holder in registry.aliases().items()
-    )
-    shown = {
-        "previous": replaced.version if replaced else "none",
-        "replicas": slot_table(replicas, slot, version),
-        "aliases": table(aliases),
-    }
-    show(context, shown | pages_of(registry, version))
+        done = switch.carry_out(lambda standing: _plan(context, config, registry, standing))
+    if done is None:
+        return
+    version = done.version
+    warn_of_gaps(context, fleet.discover(), slot)
+    context.log.info(f"{sentence(done)}: version {version.version} is live")
+    context.add_output_metadata(standing_pages(registry, switch, done, context.run.tags))
     yield dg.Output(version)
 
 
-def _is_same(last: Promotion, config: PromoteConfig, data_version: str, run_id: str) -> bool:
-    if last.done:
-        return last.run_id == run_id
-    return (last.source_alias, last.version.data_version) == (config.source_alias, data_version)
+def _run_id(context: dg.AssetExecutionContext) -> str:
+    return str(context.run.root_run_id or context.run.run_id)
+
+
+def _roll_back(
+    context: dg.AssetExecutionContext, config: PromoteConfig, registry: Registry, switch: LiveSwitch
+) -> Promotion | None:
+    """Roll back; a run for what is live since a rollback only says so."""
+    by = requested_by(context.run.tags)
+    wanted = Rollback(registry, RollbackConfig(to=None, reason=""), _run_id(context), by)
+
+    def plan(standing: Standing) -> Promotion | None:
+        planned = wanted.plan(standing)
+        if planned is not None:
+            _require_partition(context, config.source_alias, planned.version)
+        return planned
+
+    done = switch.carry_out(plan)
+    if done is not None:
+        return done
+    standing = registry.standing()
+    context.log.warning(f"Nothing to roll back: {wanted.nothing_to_do(standing)}")
+    if standing.live is None or standing.live.data_version != context.partition_key:
+        return None
+    return _nothing_changed(standing, standing.live, config, _run_id(context))
+
+
+def _nothing_changed(
+    standing: Standing, version: ModelVersion, config: PromoteConfig, run_id: str
+) -> Promotion:
+    return Promotion(
+        source_alias=config.source_alias,
+        version=version,
+        replaced=standing.aliases.get("previous"),
+        run_id=run_id,
+        action="nothing changed",
+    )
+
+
+def _require_partition(
+    context: dg.AssetExecutionContext, alias: str, version: ModelVersion
+) -> None:
+    if version.data_version != context.partition_key:
+        raise LoraAssetsError(
+            f"Alias {alias} stands for data version {version.data_version}, "
+            f"not {context.partition_key}",
+            f"Promote data version {version.data_version}, or stage {context.partition_key} first.",
+        )
 
 
 def _source(registry: Registry, alias: str, data_version: str) -> ModelVersion:
@@ -138,58 +151,70 @@ def _source(registry: Registry, alias: str, data_version: str) -> ModelVersion:
         verdict = registry.verdicts(own).get(gate)
         if verdict is not None and verdict.passed and verdict.digest == own.digest:
             return own
-    holder = registry.resolve(f"alias:{alias}")
-    raise LoraAssetsError(
-        f"Alias {alias} points at data version {holder.data_version}, not {data_version}",
-        f"Promote data version {holder.data_version}, or stage {data_version} first.",
-    )
+    return registry.resolve(f"alias:{alias}")
 
 
 def _plan(
-    context: dg.AssetExecutionContext, config: PromoteConfig, registry: Registry, run_id: str
+    context: dg.AssetExecutionContext,
+    config: PromoteConfig,
+    registry: Registry,
+    standing: Standing,
 ) -> Promotion | None:
-    """Decide what replaces what, on the aliases and verdicts as they are stored now.
+    """Decide what replaces what, on the verdicts as they are stored now.
 
-    Return None where live has overtaken the version and nobody watches the run.
+    One that was cut short for the same alias and data version is taken up, and a run that lost its
+    process in the end finds what it did. Return None where live has overtaken the version and
+    nobody watches the run.
     """
-    version = _source(registry, config.source_alias, context.partition_key)
-    aliases, verdicts = registry.aliases(), registry.verdicts(version)
-    live = replaced = registry.current_live()
-    if version == live:
-        replaced = aliases.get("previous")
+    run_id, last, live = _run_id(context), standing.last, standing.live
+    cut_short = standing.unfinished
+    wanted = (config.source_alias, context.partition_key)
+    if last is not None and last.done and last.run_id == run_id and last.version == live:
+        return _nothing_changed(standing, last.version, config, run_id)
+    if (
+        cut_short is not None
+        and cut_short.action == "promotion"
+        and (cut_short.source_alias, cut_short.version.data_version) == wanted
+    ):
+        context.log.info(f"taking up the promotion of version {cut_short.version.version}")
+        version = cut_short.version
     else:
-        case = (version, live, verdicts, config.source_alias, config.allow_older)
-        # A sensor or a backfill launched it, as one of many.
-        unattended = {CAUSE_TAG, BACKFILL_TAG} & set(context.run.tags)
-        if unattended and (overtaken_by := overtaken(*case)):
-            context.log.warning(f"Not promoted: {'; '.join(overtaken_by)}")
-            context.instance.add_run_tags(context.run_id, PASSED_OVER)
-            return None
-        if reasons := reasons_against(*case):
-            is_only_older = not reasons_against(*case[:-1], True)
-            raise LoraAssetsError(
-                f"Version {version.version} ({version.digest[:12]}) may not become live: "
-                f"{'; '.join(reasons)}",
-                "Promote it with --allow-older (in Argo: -p allow-older=true) if it is to go back."
-                if is_only_older
-                else "Run the gates that it lacks, then promote again.",
-            )
+        version = _source(registry, *wanted)
+    if version == live:
+        return _nothing_changed(standing, version, config, run_id)
+    _require_partition(context, config.source_alias, version)
+    verdicts = registry.verdicts(version)
+    case = (version, live, verdicts, config.source_alias, config.allow_older)
+    by_rollback = reason_against_rejected(version, standing.history)
+    # A sensor or a backfill launched it, as one of many.
+    unattended = {CAUSE_TAG, BACKFILL_TAG} & set(context.run.tags)
+    if unattended and (passed_over := (*overtaken(*case), *by_rollback)):
+        context.log.warning(f"Not promoted: {'; '.join(passed_over)}")
+        context.instance.add_run_tags(context.run_id, PASSED_OVER)
+        return None
+    if reasons := (*reasons_against(*case), *by_rollback):
+        raise LoraAssetsError(
+            f"Version {version.version} ({version.digest[:12]}) may not become live: "
+            f"{'; '.join(reasons)}",
+            _remedy(version, reasons, by_rollback, not reasons_against(*case[:-1], True)),
+        )
     return Promotion(
-        source_alias=config.source_alias, version=version, replaced=replaced, run_id=run_id
+        source_alias=config.source_alias,
+        version=version,
+        replaced=live,
+        run_id=run_id,
+        by=requested_by(context.run.tags),
+        at=now(),
+        why=context.run.tags.get(WHY, ""),
+        evidence=evidence(verdicts, config.source_alias),
     )
 
 
-def _carry_out(promotion: Promotion, slot: str, registry: Registry, replicas: Replicas) -> None:
-    version = promotion.version
-    replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
-    if promotion.replaced is not None:
-        registry.set_alias("previous", promotion.replaced)
-    registry.set_alias("live", version)
-    aliases = registry.aliases()
-    for alias in INTERMEDIATE:
-        holder = aliases.get(alias)
-        # A newer candidate under way keeps its own.
-        if holder and not version.is_older_than(holder):
-            registry.clear_alias(alias)
-    replicas.retire([version.digest for version in registry.aliases().values()])
-    registry.end_promotion(promotion)
+def _remedy(
+    version: ModelVersion, reasons: Sequence[str], by_rollback: Sequence[str], only_older: bool
+) -> str:
+    if reasons == by_rollback:
+        return f"If it is to be live after all: lora-assets rollback --to {version.version}."
+    if only_older:
+        return "Promote it with --allow-older (in Argo: -p allow-older=true) if it is to go back."
+    return "Run the gates that it lacks, then promote again."

@@ -1,8 +1,15 @@
 """Tags that say why a run exists, and how its assets' pages show them."""
 
+import getpass
+import os
 from collections.abc import Mapping
 
 import dagster as dg
+
+from lora_assets.records.progress import BACKFILL_TAG
+
+BY = "lora_assets/by"
+"""Who typed the command that launched the run."""
 
 WHY = "lora_assets/why"
 """A short sentence: which command, sensor or person wanted the run."""
@@ -25,7 +32,28 @@ AHEAD_OF_TRAINING: Mapping[str, str] = {"dagster/priority": "1"}
 
 def launch_tags(why: str, argo_workflow: str) -> Mapping[str, str]:
     """Return the tags of a run that a command launches; `argo_workflow` may be empty."""
-    return {WHY: why, **({ARGO_WORKFLOW: argo_workflow} if argo_workflow else {})}
+    return {WHY: why, BY: user(), **({ARGO_WORKFLOW: argo_workflow} if argo_workflow else {})}
+
+
+def requested_by(tags: Mapping[str, str]) -> str:
+    """Return who or what started a run, as its tags say it."""
+    if ARGO_WORKFLOW in tags:
+        return f"Argo workflow {tags[ARGO_WORKFLOW]}"
+    if BY in tags:
+        return tags[BY]
+    if "dagster/sensor_name" in tags:
+        return f"sensor {tags['dagster/sensor_name']}"
+    if BACKFILL_TAG in tags:
+        return f"backfill {tags[BACKFILL_TAG]}"
+    return "Dagster's UI"
+
+
+def user() -> str:
+    """Return the name of the user whose process this is; its number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def workflow_end(workflow: str) -> str:

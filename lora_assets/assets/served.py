@@ -86,7 +86,9 @@ def live_served(
     return live
 
 
-def warn_of_gaps(context: dg.AssetExecutionContext, replicas: Replicas, slot: str) -> None:
+def warn_of_gaps(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, replicas: Replicas, slot: str
+) -> None:
     """Say what servers without SlotMiddleware can't give, and what happened instead."""
     for replica in replicas.without_slots():
         context.log.warning(

@@ -11,10 +11,12 @@ import click
 from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 
-_STAGES = ("train", "deploy", "evaluate", "performance", "promote", "rollback")
+_STAGES = ("train", "deploy", "evaluate", "performance", "promote")
+_LIVE = ("rollback", "history")
 _COMMANDS = (
     "check",
     *_STAGES,
+    *_LIVE,
     "status",
     "data",
     "adopt",
@@ -38,9 +40,8 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         with heavy_imports():
-            module = import_module(
-                f"lora_assets.cli.{'stages' if cmd_name in _STAGES else cmd_name}"
-            )
+            files = dict.fromkeys(_STAGES, "stages") | dict.fromkeys(_LIVE, "rollback")
+            module = import_module(f"lora_assets.cli.{files.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -1,4 +1,4 @@
-"""train, deploy, evaluate, performance, promote, rollback: each stage on one data version."""
+"""train, deploy, evaluate, performance, promote: each stage on one data version."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +13,7 @@ from lora_assets.assets.staged_deployment import DeployConfig, SmokeConfig
 from lora_assets.assets.training_data import DataConfig
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.rollback import roll_back
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, step_option, write_outputs
 from lora_assets.errors import LoraAssetsError
@@ -124,19 +125,19 @@ def performance(step: str | None, **options: Any) -> None:
 @stack_options(*_EVERYWHERE, *_REPLICAS)
 @config_options(PromoteConfig)
 def promote(step: str | None, **options: Any) -> None:
-    """Give the live traffic to the adapter behind --source-alias."""
+    """Give the live traffic to the adapter behind --source-alias.
+
+    `previous` is a rollback.
+    """
     _promote(Stack(options), step, chosen(PromoteConfig, options))
-
-
-@click.command()
-@stack_options(*_EVERYWHERE, *_REPLICAS)
-def rollback(**options: Any) -> None:
-    """Give the live traffic back to `previous`."""
-    _promote(Stack(options), None, {"source_alias": "previous"})
 
 
 def _promote(stack: Stack, step: str | None, config: Mapping[str, Any]) -> None:
     alias = config.get("source_alias", PromoteConfig.model_fields["source_alias"].default)
+    if alias == "previous":
+        # It has a job of its own, which waits for nothing.
+        roll_back(stack, {name: config[name] for name in ("slot_name",) if name in config})
+        return
 
     def work() -> Work:
         cut_short = stack.resources.registry.promotion()

@@ -41,10 +41,11 @@ def status(as_json: bool, **options: Any) -> None:
 def read_status(stack: Stack) -> dict[str, Any]:
     """Return the aliases, the verdicts by version, and each replica's adapters or error."""
     registry, settings = stack.resources.registry, stack.settings
-    aliases = registry.aliases()
+    standing = registry.standing()
+    aliases = standing.aliases
     versions = {version.version: version for version in aliases.values()}
     replicas = [
-        _replica(replica, aliases, settings.live_slot, settings.candidate_slot)
+        _replica(replica, standing.meant, settings.live_slot, settings.candidate_slot)
         for replica in stack.resources.fleet.discover().members
     ]
     return {
@@ -62,7 +63,10 @@ def read_status(stack: Stack) -> dict[str, Any]:
             str(number): _verdicts(registry, version) for number, version in versions.items()
         },
         "replicas": replicas,
-        "agrees": bool(replicas) and all(replica["agrees"] for replica in replicas),
+        "drift": [standing.alias_drift] if standing.alias_drift else [],
+        "agrees": bool(replicas)
+        and standing.alias_drift is None
+        and all(replica["agrees"] for replica in replicas),
     }
 
 
@@ -108,6 +112,8 @@ def print_status(report: dict[str, Any]) -> None:
     for alias, other in report["others"].items():
         aliases.add_row(alias, str(other["version"]), "not ours", "not known")
     console.print(aliases)
+    for problem in report["drift"]:
+        console.print(f"[red]{problem}")
     gates = Table("version", "gate", "verdict", "numbers", title="verdicts")
     for number, verdicts in report["verdicts"].items():
         for gate, verdict in verdicts.items():

@@ -78,6 +78,17 @@ def overtaken(
     return tuple(reasons)
 
 
+def evidence(verdicts: Mapping[GateName, Verdict], source_alias: str) -> tuple[str, ...]:
+    """Return the verdicts that a promotion from `source_alias` rests on, for the history."""
+    named = ((gate.name, verdicts.get(gate.name)) for gate in required_gates(source_alias))
+    return tuple(
+        f"{name} of {verdict.decided_at}"
+        + (f" (MLflow run {verdict.evidence_run_id})" if verdict.evidence_run_id else "")
+        for name, verdict in named
+        if verdict is not None
+    )
+
+
 def outlook(live: ModelVersion | None, reasons: Sequence[str]) -> str:
     """Return what a promotion would do now, given the `reasons` against it."""
     if reasons:

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from dagster import DagsterInstance
 from sqlalchemy.exc import SQLAlchemyError
 
-from lora_assets.assets.pools import SERVING, TRAINING
+from lora_assets.assets.pools import POOLS
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.records.progress import PARTITION_TAG
 
@@ -44,7 +44,7 @@ def report_waiting(instance: DagsterInstance, run_id: str) -> Iterator[None]:
 
 def _holders(instance: DagsterInstance, run_id: str) -> set[str]:
     """Return the runs that hold what a run waits for, but for those of dead processes."""
-    for pool in (TRAINING, SERVING):
+    for pool in POOLS:
         if run_id in instance.event_log_storage.get_concurrency_info(pool).pending_run_ids:
             fail_runs_of_dead_processes(instance)
             return instance.event_log_storage.get_concurrency_info(pool).active_run_ids

@@ -7,7 +7,7 @@ from uuid import uuid4
 import dagster as dg
 from dagster import DagsterInstance
 
-from lora_assets.assets.run_tags import WHY
+from lora_assets.assets.run_tags import BY, WHY, user
 from lora_assets.lifecycle import run_failed
 from lora_assets.local.dead_processes import PROCESS_TAG, this_process
 from lora_assets.local.instance import add_partitions
@@ -37,13 +37,13 @@ def run_in_process(
     with report_waiting(instance, run_id):
         result = job.execute_in_process(
             instance=instance,
-            partition_key=data_version,
+            partition_key=data_version if job.partitions_def is not None else None,
             run_config={
                 "ops": {op: {"config": dict(config)} for op, config in ops.items()},
                 # Without its name here a job's own logger gives way to Dagster's default one.
                 "loggers": {"console": {}},
             },
-            tags={PROCESS_TAG: this_process(), WHY: why or job.name},
+            tags={PROCESS_TAG: this_process(), WHY: why or job.name, BY: user()},
             raise_on_error=False,
             run_id=run_id,
         )

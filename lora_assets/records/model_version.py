@@ -30,11 +30,18 @@ class ModelVersion(AdapterRecord):
         return self.version < other.version if by_name is None else by_name
 
 
-class Promotion(Record):
-    """What a promotion set out to do, kept from before its first step.
+Action = Literal["promotion", "rollback", "return", "nothing changed"]
+"""What is done with the live traffic: a `return` gives it to a version that was rolled back, which
+only a person does, by its number."""
 
-    `version` takes the live slot and `replaced`, if any, becomes `previous`; `run_id` is the
-    Dagster run that began it, whose later attempts find it `done`.
+
+class Promotion(Record):
+    """What a promotion or a rollback set out to do, kept from before its first step.
+
+    `version` takes the live slot from `replaced`, which becomes `previous`; `run_id` is the
+    Dagster run that began it. `token` tells it from all others: whoever wrote its own last goes
+    on, and every other one stops before its next step. Releases before this one know no field
+    after `done`.
     """
 
     source_alias: str
@@ -42,3 +49,10 @@ class Promotion(Record):
     replaced: ModelVersion | None
     run_id: str
     done: bool = False
+    action: Action = "promotion"
+    number: int = 0
+    token: str = ""
+    by: str = ""
+    at: str = ""
+    why: str = ""
+    evidence: tuple[str, ...] = ()

@@ -108,7 +108,8 @@ class Fleet(dg.ConfigurableResource[Any]):
                 "Wait until the others are ready ('kubectl get pods'), or correct "
                 "VLLM_MIN_REPLICAS.",
             )
-        return Replicas(tuple(members), self.base_model, self.max_lora_rank, self.candidate_slot)
+        limits = (self.base_model, self.max_lora_rank, self.candidate_slot)
+        return Replicas(tuple(members), *limits, tuple(waiting))
 
     def _pods(self) -> tuple[Sequence[Replica], Sequence[str]]:
         """Return the pods that are ready, and why each other one is not."""

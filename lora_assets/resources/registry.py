@@ -3,20 +3,20 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
-import dagster as dg
 from pydantic import Field
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
 from lora_assets.records.base_model import Base
-from lora_assets.records.model_version import Alias, ModelVersion, Promotion
+from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
 from lora_assets.resources.mlflow_client import NAME, mlflow_client
+from lora_assets.resources.promotion_log import PromotionLog
 from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.version_tags import DIGEST, base_of, not_ours, tags_of, version_record
 from lora_assets.serving import adapter_files
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
 ARTIFACT = "adapter"
 _VERDICT = "verdict."
-_PROMOTION = "lora_assets.promotion"
 
 
-class Registry(dg.ConfigurableResource[Any]):
+class Registry(PromotionLog):
     """One registered model. Every method raises LoraAssetsError when MLflow fails."""
 
     tracking_uri: str
@@ -80,12 +79,16 @@ class Registry(dg.ConfigurableResource[Any]):
     def current_live(self) -> ModelVersion | None:
         """Return what is live, to compare with or to replace; None before the first promotion.
 
-        Raise LoraAssetsError where `live` points at a version of others: its bytes aren't known.
+        The history says it, also where the alias was removed or moved by hand. Raise
+        LoraAssetsError where `live` points at a version of others: its bytes aren't known.
         """
-        live = self.aliases().get("live")
-        if live is None and (number := self.others().get("live")) is not None:
+        self.require_own_live()
+        return self.standing().live
+
+    def require_own_live(self) -> None:
+        """Refuse to go on where `live` points at a version of others."""
+        if (number := self.others().get("live")) is not None:
             raise not_ours(self.model_name, number)
-        return live
 
     def resolve(self, source: str) -> ModelVersion:
         """Return the model version behind `alias:<name>` or `version:<number>`."""
@@ -200,25 +203,6 @@ class Registry(dg.ConfigurableResource[Any]):
         tag, value = f"{_VERDICT}{verdict.gate}", verdict.model_dump_json()
         self._client.set_model_version_tag(self.model_name, str(version.version), tag, value)
 
-    def promotion(self) -> Promotion | None:
-        """Return the promotion that is under way or was cut short; None where there is none."""
-        last = self.last_promotion()
-        return last if last is not None and not last.done else None
-
-    def last_promotion(self) -> Promotion | None:
-        """Return the promotion that was begun last, done or not; None before the first."""
-        model = self._model()
-        stored = model.tags.get(_PROMOTION) if model else None
-        return Promotion.model_validate_json(stored) if stored else None
-
-    def begin_promotion(self, promotion: Promotion) -> None:
-        """Keep what a promotion sets out to do, so that it can be finished after a kill."""
-        self._keep(promotion)
-
-    def end_promotion(self, promotion: Promotion) -> None:
-        """Keep that all of the promotion is done."""
-        self._keep(promotion.model_copy(update={"done": True}))
-
     def conclude(self, version: ModelVersion, verdict: Verdict) -> None:
         """Store a gate's verdict, and point the alias that it earns at the version.
 
@@ -246,10 +230,6 @@ class Registry(dg.ConfigurableResource[Any]):
     @property
     def _named(self) -> str:
         return f"name = '{self.model_name}'"
-
-    def _keep(self, promotion: Promotion) -> None:
-        tag = promotion.model_dump_json()
-        self._client.set_registered_model_tag(self.model_name, _PROMOTION, tag)
 
     def _model(self) -> "RegisteredModel | None":
         return next(iter(self._client.search_registered_models(self._named)), None)

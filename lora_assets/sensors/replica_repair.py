@@ -28,9 +28,13 @@ LONGEST_REASON = 200
 
 
 def find_drift(registry: Registry, fleet: Fleet, replicas: Replicas) -> tuple[Drift, ...]:
-    """Return the differences between the aliases and what the replicas serve, as of now."""
+    """Return the differences between the aliases and what the replicas serve, as of now.
+
+    What is live is what the history says, also where the alias was moved by hand.
+    """
     served = [replica.served() for replica in replicas.members]
-    return drifts(registry.aliases(), fleet.live_slot, fleet.candidate_slot, served)
+    meant = registry.standing().meant
+    return drifts(meant, fleet.live_slot, fleet.candidate_slot, served)
 
 
 @dg.op(pool=SERVING, tags=step_pod("load-adapter"))
@@ -44,6 +48,10 @@ def repair(
     if registry.promotion() is not None:
         context.log.warning("A promotion is not finished: promote or roll back again first")
         return
+    standing = registry.standing()
+    if standing.alias_drift is not None and standing.live is not None:
+        registry.set_alias("live", standing.live)
+        context.log.info(f"repaired: {standing.alias_drift}")
     replicas = fleet.discover()
     drift = find_drift(registry, fleet, replicas)
     names = {difference.name for difference in drift}
@@ -83,12 +91,14 @@ def replica_repair(
     replicas = fleet.discover()
     for stranger in (each for replica in replicas.members for each in replica.served().strangers):
         context.log.warning(f"Nobody deployed this: {stranger}")
-    drift = find_drift(registry, fleet, replicas)
+    drift = [str(each) for each in find_drift(registry, fleet, replicas)]
+    if (moved := registry.standing().alias_drift) is not None:
+        drift.insert(0, moved)
     if not drift:
         return dg.SkipReason("Every replica serves what the aliases say.")
     if registry.last_promotion() != promotion:
         return dg.SkipReason("A promotion came in between; the next tick looks again.")
-    differences = "; ".join(map(str, drift))
+    differences = "; ".join(drift)
     why = differences[:LONGEST_REASON]
     waits_for = _waits_for(context.instance, why)
     if waits_for is not None:

@@ -34,13 +34,14 @@ class Replicas:
     """The servers that count for one operation, found once (`Fleet.discover`).
 
     An adapter's rank may be `max_lora_rank`, its modules are those of `base_model`, and
-    `candidate_slot` is where a candidate is tried.
+    `candidate_slot` is where a candidate is tried. `waiting` names pods that are not ready yet.
     """
 
     members: tuple[Replica, ...]
     base_model: str
     max_lora_rank: int
     candidate_slot: str
+    waiting: tuple[str, ...] = ()
 
     @property
     def folders(self) -> Sequence[ReplicaFolder]:
@@ -141,12 +142,21 @@ class Replicas:
         except LoraAssetsError as error:
             _undo(error, [partial(replica.unload, name) for replica in loaded])
 
-    def renew_slot(self, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
+    def renew_slot(
+        self,
+        slot: str,
+        name: str,
+        digest: str,
+        prompts: Sequence[str],
+        *,
+        may_undo: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Point `slot` at the adapter `digest`, loaded as `name`, on every replica or on none.
 
         The log-probabilities of the slot's answers to `prompts` must equal those of `name`. A
         server with SlotMiddleware takes the slot's new link with its next request. Without it
-        the slot is unloaded and loaded, and is gone in between.
+        the slot is unloaded and loaded, and is gone in between. What fails is put back, unless
+        another one has taken the slot meanwhile: then it `may_undo` nothing.
         """
         before = dict(zip(self.members, on_each(self.members, Replica.listing), strict=True))
         linking = [each for each in self.members if before[each].slots_folder is not None]
@@ -160,6 +170,8 @@ class Replicas:
             on_each(reloading, lambda each: _reload(each, slot, f"{each.folder.path}/{digest}"))
             on_each(self.members, lambda each: _prove(each, slot, name, digest, prompts))
         except LoraAssetsError as error:
+            if not may_undo():
+                raise
             _undo(
                 error,
                 [

@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from lora_assets.assets.live_deployment import INTERMEDIATE
+from lora_assets.assets.live_switch import INTERMEDIATE
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import required_gates
 from lora_assets.records.model_version import ModelVersion
@@ -17,7 +17,7 @@ from lora_assets.serving.replicas import Replicas
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.stack_resources import Resources
 from tests.support.commands import spoil
-from tests.support.promotions import aliases, promote, run_promotion, stage
+from tests.support.promotions import aliases, promote, roll_back, run_promotion, stage
 from tests.support.records import passed_verdict
 from tests.support.scripts_registry import register_by_script
 from tests.support.stack import free_port
@@ -54,8 +54,11 @@ class DyingRegistry(Registry):
     def clear_alias(self, alias: Any) -> None:
         self._change("clear", lambda: Registry.clear_alias(self, alias))
 
-    def end_promotion(self, promotion: Any) -> None:
-        self._change("end", lambda: Registry.end_promotion(self, promotion))
+    def record(self, promotion: Any, *how: str) -> None:
+        self._change("record", lambda: Registry.record(self, promotion, *how))
+
+    def end_promotion(self, promotion: Any, *how: str) -> None:
+        self._change("end", lambda: Registry.end_promotion(self, promotion, *how))
 
 
 class DyingFleet(Fleet):
@@ -66,8 +69,8 @@ class DyingFleet(Fleet):
 
 
 class DyingReplicas(Replicas):
-    def renew_slot(self, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
-        Replicas.renew_slot(self, slot, name, digest, prompts)
+    def renew_slot(self, *slot: Any, **undo: Any) -> None:
+        Replicas.renew_slot(self, *slot, **undo)
         raise Killed
 
 
@@ -119,46 +122,64 @@ def dying(resources: Resources, dies_at: int, after: bool) -> Resources:
     return replace(resources, registry=registry)
 
 
-@pytest.mark.parametrize(("source", "changes"), [("staged", 6), ("previous", 4)])
+@pytest.mark.parametrize(("source", "end"), [("staged", 6), ("previous", 4)])
 def test_killed_at_any_change_and_run_again_it_ends_in_one_state(
-    resources: Resources, adapter_folders: tuple[Path, ...], source: str, changes: int
+    resources: Resources, adapter_folders: tuple[Path, ...], source: str, end: int
 ) -> None:
+    data_versions = iter(map(str, range(1, 100)))
     for folder in adapter_folders[:2]:
-        stage(resources, folder, "1")
-        promote(resources, "1")
-    for dies_at in range(1, changes + 1):
+        promote(resources, stage(resources, folder, next(data_versions)).data_version)
+    # The last change is the history's entry, in the middle of the end.
+    for dies_at in range(1, end + 2):
         for after in (False, True):
-            live, previous = (resources.registry.aliases()[name] for name in ("live", "previous"))
-            taken = {live.digest, previous.digest}
+            live = resources.registry.aliases()["live"]
+            taken = {holder.digest for holder in resources.registry.aliases().values()}
             free = next(f for f in adapter_folders if digest_folder(f) not in taken)
-            target = stage(resources, free, "1") if source == "staged" else previous
+            target = stage(resources, free, next(data_versions))
+            if source == "previous":
+                promote(resources, target.data_version)
+                live, target = target, live
+            partition = target.data_version
             with pytest.raises(Killed):
-                promote(dying(resources, dies_at, after), "1", source_alias=source)
-            if (dies_at, after) != (changes, True):
-                promote(resources, "1", source_alias=source)
+                promote(dying(resources, dies_at, after), partition, source_alias=source)
+            if (dies_at, after) != (end, True):
+                promote(resources, partition, source_alias=source)
             found = resources.registry.aliases()
             assert (found["live"], found["previous"]) == (target, live)
             assert not set(INTERMEDIATE) & set(found)
             assert resources.registry.promotion() is None
             assert set(resources.fleet.discover().serving(LIVE_SLOT).values()) == {target.digest}
-    promote(dying(resources, 10, False), "1", source_alias="previous")
+            assert resources.registry.history()[-1].version == target.version
+    numbers = [entry.number for entry in resources.registry.history()]
+    assert numbers == sorted(set(numbers))
 
 
-def test_a_rollback_that_lost_its_process_in_the_end_is_not_rolled_back_by_its_next_attempt(
+def test_a_second_rollback_changes_nothing_and_only_a_person_brings_the_version_back(
     resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
-    for folder in adapter_folders[:2]:
-        stage(resources, folder, "1")
-        promote(resources, "1")
+    first, second = (
+        promote(resources, stage(resources, folder, number).data_version)
+        for number, folder in zip("12", adapter_folders, strict=False)
+    )
     run_id = str(uuid4())
     with pytest.raises(Killed):
         promote(dying(resources, 4, after=True), "1", run_id=run_id, source_alias="previous")
-    rolled_back = aliases(resources)
-    assert rolled_back == {"live": 1, "previous": 2}
-    assert promote(resources, "1", run_id=run_id, source_alias="previous").version == 1
-    assert aliases(resources) == rolled_back
-    promote(resources, "1", source_alias="previous")
-    assert aliases(resources) == {"live": 2, "previous": 1}
+    # The next attempt of its run, and another one.
+    for again in (run_id, None):
+        assert promote(resources, "1", run_id=again, source_alias="previous") == first
+        assert aliases(resources) == {"live": 1, "previous": 2}
+    resources.registry.set_alias("staged", stage(resources, adapter_folders[1], "2"))
+    with pytest.raises(LoraAssetsError, match=r"it was rolled back \(.*rollback --to 2"):
+        promote(resources, "2")
+    assert not run_promotion(
+        resources, "2", tags={"dagster/backfill": "one"}
+    ).asset_materializations_for_node("live_deployment")
+    assert roll_back(resources, to=2, reason="it was not its fault")
+    assert aliases(resources)["live"] == second.version
+    assert [(entry.action, entry.version) for entry in resources.registry.history()] == [
+        *[("promotion", 1), ("promotion", 2), ("rollback", 1), ("return", 2)]
+    ]
+    assert resources.registry.history()[-1].why == "it was not its fault"
 
 
 def test_killed_between_slot_and_alias_the_next_run_moves_the_alias(

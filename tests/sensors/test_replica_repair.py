@@ -217,3 +217,22 @@ def test_an_adapter_damaged_in_the_registry_too_is_not_put_back(
         watch.repair()
     assert not watch.replicas.holds(live.digest)
     watch.replicas.place(adapter_folders[0], live.digest)  # For the tests that follow.
+
+
+def test_a_live_alias_that_was_removed_or_moved_by_hand_follows_the_history(
+    watch: Watch, live: ModelVersion, adapter_folders: tuple[Path, ...]
+) -> None:
+    registry = watch.registry
+    registry.end_promotion(promotion(live).model_copy(update={"number": 1, "token": "a"}))
+    assert "Every replica serves" in watch.skipped()
+    registry.clear_alias("live")
+    assert registry.current_live() == live
+    for points_at in ("nothing", "version 2"):
+        found = f"alias live points at {points_at}, by the history version 1 is live"
+        assert found in watch.requested()
+        watch.repair()
+        assert registry.aliases()["live"] == live
+        assert "Every replica serves" in watch.skipped()
+        registry.set_alias(
+            "live", registry.register(trained(watch.resources, adapter_folders[1], "2"))
+        )

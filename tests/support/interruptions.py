@@ -31,8 +31,8 @@ def interrupt(point: str, act: Callable[[], None], patch: Patch = setattr) -> No
     method = {POINTS[1]: "load", POINTS[2]: "renew_slot", POINTS[3]: "set_alias"}[point]
     original = getattr(owner, method)
 
-    def then_act(*arguments: Any) -> None:
-        original(*arguments)
+    def then_act(*arguments: Any, **named: Any) -> None:
+        original(*arguments, **named)
         act()
 
     patch(owner, method, then_act)

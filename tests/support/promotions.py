@@ -10,6 +10,7 @@ from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.live_deployment import live_deployment
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
+from lora_assets.assets.rollback import rollback
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.assets.training_data import training_data
 from lora_assets.embedded.data_set.versions import contents
@@ -77,6 +78,15 @@ def promote(resources: Resources, data_version: str, **run: Any) -> ModelVersion
     result = run_promotion(resources, data_version, **run)
     version: ModelVersion = result.output_for_node("live_deployment")
     return version
+
+
+def roll_back(resources: Resources, **config: Any) -> dg.ExecuteInProcessResult:
+    """Launch Dagster's job `rollback`, without a partition."""
+    definitions = dg.Definitions(jobs=[rollback], resources=vars(resources))
+    with dg.DagsterInstance.ephemeral() as instance:
+        return definitions.resolve_job_def("rollback").execute_in_process(
+            instance=instance, run_config={"ops": {"roll_back": {"config": config}}}
+        )
 
 
 def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion:

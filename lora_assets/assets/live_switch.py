@@ -1,0 +1,233 @@
+"""The live traffic to another version, by a promotion or a rollback, of which two may meet."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from lora_assets.assets.served import ensure_loaded
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates import smoke
+from lora_assets.gates.rollback import next_previous
+from lora_assets.lifecycle import GATES
+from lora_assets.records.history import ABORTED, LIVE, Standing
+from lora_assets.records.model_version import Promotion
+from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.registry import Registry
+from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving.replicas import Replicas
+
+INTERMEDIATE = tuple(
+    alias for gate in GATES.values() for alias in (gate.passed, gate.failed) if alias is not None
+)
+"""Aliases that a promotion removes (specification, "What It Does", step 6)."""
+
+ATTEMPTS = 6
+"""Of all steps, where another one was under way: it may be in the middle of a step, which it ends
+before it sees that it was overtaken."""
+
+SECONDS_FOR_THE_OTHER = 60
+"""How long one that was overtaken waits to learn whether its version had been live by then."""
+
+Plan = Callable[[Standing], Promotion | None]
+
+
+class _Overtaken(Exception):
+    """Another promotion or rollback was begun since."""
+
+
+@dataclass(frozen=True)
+class LiveSwitch:
+    """What the steps work with; `log` gets a line for each thing worth knowing."""
+
+    registry: Registry
+    fleet: Fleet
+    work_folder: WorkFolder
+    slot: str
+    log: Callable[[str], None]
+
+    def carry_out(self, plan: Plan) -> Promotion | None:
+        """Do what `plan` makes of the standing: slot, `previous`, `live`; None for nothing.
+
+        What is to be done is written down before the first step, under a token. Of two that meet
+        the one that wrote last does all of its steps, and plans them again if what it planned
+        on has changed; the other stops before its next step, and touches nothing more.
+        """
+        self.registry.require_own_live()
+        standing = self.registry.standing()
+        planned = plan(standing)
+        if planned is None:
+            return None
+        # What the replicas can't have is refused before anything is set out to be done.
+        replicas = self.fleet.discover()
+        ensure_loaded(self.registry, replicas, planned.version, self.work_folder)
+        before = self.registry.last_promotion()
+        planned = self._numbered(planned, standing, before)
+        self.registry.begin_promotion(planned)
+        try:
+            found = self._settle(before)
+            is_same = (found.live, found.unfinished) == (standing.live, standing.unfinished)
+            is_there = planned.action == "nothing changed" and found.live == planned.version
+            if not (is_same or is_there):
+                again = plan(found)
+                if again is None:
+                    unchanged = planned.model_copy(update={"action": "nothing changed"})
+                    self.registry.end_promotion(unchanged, ABORTED)
+                    return None
+                kept = {"number": planned.number, "token": planned.token}
+                planned = again.model_copy(update=kept)
+                self._require_held(planned)
+                self.registry.begin_promotion(planned)
+            previous = next_previous(found, planned)
+            self._do(planned, previous, contended=before is not None and not before.done)
+        except _Overtaken:
+            self._end_overtaken(planned)
+        except LoraAssetsError as error:
+            self._end_failed(planned, error)
+            raise
+        self.registry.end_promotion(planned, LIVE)
+        return planned
+
+    def settle_cut_short(self) -> None:
+        """Record what became of a promotion or rollback that nobody carries out any more."""
+        before = self.registry.promotion()
+        if before is not None:
+            outcome = LIVE if self.registry.standing().is_reached else ABORTED
+            self.registry.end_promotion(before, outcome, "it was cut short")
+
+    def _numbered(
+        self, planned: Promotion, standing: Standing, before: Promotion | None
+    ) -> Promotion:
+        numbers = [entry.number for entry in standing.history]
+        number = 1 + max([*numbers, before.number if before else 0])
+        return planned.model_copy(update={"number": number, "token": uuid4().hex[:8]})
+
+    def _settle(self, before: Promotion | None) -> Standing:
+        """Return the standing as of now, without what this one itself wrote.
+
+        One that was under way has its entry from now on: it went live, or it was aborted.
+        """
+        aliases, history = self.registry.aliases(), self.registry.history()
+        if before is not None and not before.done:
+            reached = aliases.get("live") == before.version
+            self.registry.record(before, LIVE if reached else ABORTED, "" if reached else _CUT)
+            history = self.registry.history()
+            if reached:
+                before = before.model_copy(update={"done": True})
+        return self.registry.standing_of(aliases, before, history)
+
+    def _do(self, planned: Promotion, previous: int | None, *, contended: bool) -> None:
+        attempts = ATTEMPTS if contended else 1
+        for attempt in range(1, attempts + 1):
+            try:
+                self._steps(planned, previous)
+                if not contended or self._agrees(planned):
+                    return
+                cause = "the other promotion or rollback changed it in between"
+            except LoraAssetsError as error:
+                self._require_held(planned)
+                if attempt == attempts:
+                    raise
+                cause = error.cause
+            self.log(f"once more ({attempt} of {attempts}): {cause}")
+        raise LoraAssetsError(
+            f"Slot and aliases don't stay at version {planned.version.version}",
+            "Something else moves them; see 'lora-assets status' and 'lora-assets history'.",
+        )
+
+    def _steps(self, planned: Promotion, previous: int | None) -> None:
+        """Do each step, which does nothing where it is done already."""
+        version, registry = planned.version, self.registry
+        replicas = self.fleet.discover()
+        self._require_held(planned)
+        self._put_in_slot(planned, replicas)
+        self._require_held(planned)
+        if previous is not None:
+            registry.set_alias("previous", registry.resolve(f"version:{previous}"))
+        self._require_held(planned)
+        registry.set_alias("live", version)
+        self._require_held(planned)
+        self._follow(planned, replicas)
+        if planned.action not in ("promotion", "nothing changed"):
+            return
+        aliases = registry.aliases()
+        for alias in INTERMEDIATE:
+            holder = aliases.get(alias)
+            # A newer candidate under way keeps its own.
+            if holder and not version.is_older_than(holder):
+                registry.clear_alias(alias)
+        self._require_held(planned)
+        replicas.retire([version.digest for version in registry.aliases().values()])
+
+    def _put_in_slot(self, planned: Promotion, replicas: Replicas) -> None:
+        version = planned.version
+        ensure_loaded(self.registry, replicas, version, self.work_folder)
+        replicas.renew_slot(
+            self.slot,
+            version.serving_name,
+            version.digest,
+            smoke.PROMPTS,
+            may_undo=lambda: self.registry.holds(planned),
+        )
+
+    def _follow(self, planned: Promotion, first: Replicas) -> None:
+        """Give the slot to replicas that became ready meanwhile, and name those that start.
+
+        They were given what `live` was when they started.
+        """
+        now = self.fleet.discover()
+        known = {replica.name for replica in first.members}
+        joined = tuple(replica for replica in now.members if replica.name not in known)
+        if joined:
+            self.log(f"also: {', '.join(replica.name for replica in joined)}, ready by now")
+            self._put_in_slot(planned, replace(now, members=joined))
+        for pod in now.waiting:
+            self.log(
+                f"{pod}: it may come up with what was live before; the sensor replica_repair "
+                "gives it what is live now"
+            )
+
+    def _agrees(self, planned: Promotion) -> bool:
+        digests = set(self.fleet.discover().serving(self.slot).values())
+        live = self.registry.aliases().get("live")
+        return digests == {planned.version.digest} and live == planned.version
+
+    def _require_held(self, planned: Promotion) -> None:
+        if not self.registry.holds(planned):
+            raise _Overtaken
+
+    def _end_failed(self, planned: Promotion, error: LoraAssetsError) -> None:
+        """Keep how far it came: what was put back on all replicas is aborted."""
+        if self.registry.holds(planned):
+            reached = self.registry.aliases().get("live") == planned.version
+            self.registry.end_promotion(planned, LIVE if reached else ABORTED, error.cause)
+
+    def _end_overtaken(self, planned: Promotion) -> None:
+        """End well if the version was live before the other one came; else say who came."""
+        for _ in range(SECONDS_FOR_THE_OTHER):
+            entries = [e for e in self.registry.history() if e.token == planned.token]
+            other = self.registry.last_promotion()
+            if entries or other is None or other.done:
+                break
+            time.sleep(1)
+        reached = self.registry.aliases().get("live") == planned.version
+        if not entries:
+            self.registry.record(planned, LIVE if reached else ABORTED, "" if reached else _CUT)
+        elif entries[0].outcome == LIVE:
+            reached = True
+        if not reached:
+            raise LoraAssetsError(
+                f"This {planned.action} to version {planned.version.version} was overtaken by a "
+                f"{other.action if other else 'change'}, which goes on; it changed nothing more",
+                "See 'lora-assets history', and run it again if it is still wanted.",
+            )
+        self.log(f"version {planned.version.version} was live when another one came")
+
+
+_CUT = "another promotion or rollback was begun before its version was live"
+
+
+def now() -> str:
+    """Return the time as the history keeps it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,77 @@
+"""rollback and history: the live traffic back, and what had it when."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from lora_assets.assets.rollback import Rollback, RollbackConfig, sentence
+from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.stack import Stack, stack_options
+from lora_assets.cli.stage_run import Work, run_stage, write_outputs
+from lora_assets.gates.rollback import rejected
+from lora_assets.records import short
+from lora_assets.records.history import Change
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what it would do")
+@stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
+@config_options(RollbackConfig)
+def rollback(dry_run: bool, **options: Any) -> None:
+    """Give the live traffic back to the version that had it before.
+
+    A second one has nothing to do: a version that was rolled back is live again only when it is
+    named with --to.
+    """
+    roll_back(Stack(options), chosen(RollbackConfig, options), dry_run=dry_run)
+
+
+def roll_back(stack: Stack, config: Mapping[str, Any], *, dry_run: bool = False) -> None:
+    """Say what a rollback does, from what to what; then do it, on Dagster's job `rollback`."""
+    registry = stack.resources.registry
+    standing = registry.standing()
+    wanted = Rollback(registry, RollbackConfig(**config))
+    planned = wanted.plan(standing)
+    if planned is None:
+        click.echo(f"nothing to do: {wanted.nothing_to_do(standing)}")
+        if standing.live is not None:
+            data_version = standing.live.data_version
+            write_outputs(stack, Work(data_version=data_version, ops={}, version=standing.live))
+        return
+    click.echo(f"{'would be a ' if dry_run else ''}{sentence(planned)}")
+    if not dry_run:
+        version = planned.version
+        ops = {"roll_back": config}
+        work = Work(data_version=version.data_version, ops=ops, version=version)
+        run_stage(stack, "rollback", None, lambda: work)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs")
+@stack_options("model_name", "mlflow_tracking_uri")
+def history(as_json: bool, **options: Any) -> None:
+    """Show what was live when, by whom and on which evidence, the oldest first."""
+    registry = Stack(options).resources.registry
+    entries = registry.history()
+    if as_json:
+        click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))
+        return
+    if not entries:
+        click.echo(f"nothing was promoted or rolled back in {registry.model_name} yet")
+        return
+    columns = ("at", "what", "digest", "by", "why", "evidence")
+    table = Table("", *columns, title=registry.model_name)
+    for entry in entries:
+        table.add_row(str(entry.number), *_row(entry))
+    Console().print(table)
+    for number, mark in rejected(entries).items():
+        click.echo(f"version {number} is live again only with --to {number}: {mark.asked}")
+
+
+def _row(entry: Change) -> tuple[str, ...]:
+    evidence = "\n".join(entry.evidence)
+    return entry.at, entry.line, short(entry.digest), entry.by, entry.why, evidence
