@@ -64,7 +64,8 @@ def rollback_target(standing: Standing, model: str) -> int:
     previous = standing.aliases.get("previous")
     if previous is None and not standing.history:
         raise LoraAssetsError(
-            f"Alias 'previous' of {model} is not set", "There is nothing to roll back to."
+            f"Alias 'previous' of {model} is not set",
+            "See 'lora-assets status' for the aliases there are.",
         )
     order = [number for entry in reversed(standing.history) for number in _made_live(entry)]
     was_live = set(order)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
+from lora_assets.records.history import LIVE
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from tests.support.promotions import aliases
@@ -92,8 +94,8 @@ def test_clients_that_stream_through_twenty_promotions_see_no_error_and_no_third
     assert len({name for answers in seen for _, name, _ in answers}) > PROMOTIONS // 2
 
 
-def at_once(environment: Mapping[str, str], *commands: str) -> Sequence[tuple[int, str]]:
-    """Exit status and last line of `lora-assets` commands that run at the same time."""
+def at_once(*commands: tuple[str, Mapping[str, str]]) -> Sequence[tuple[int, str]]:
+    """Exit status and last line of `lora-assets` commands, each in its environment, at once."""
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "lora_assets.cli.main", *command.split()],
@@ -102,32 +104,44 @@ def at_once(environment: Mapping[str, str], *commands: str) -> Sequence[tuple[in
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for command in commands
+        for command, environment in commands
     ]
     ended = [(process.communicate()[0], process.returncode) for process in started]
     return [(code, (text.splitlines() or [""])[-1]) for text, code in ended]
 
 
 @pytest.mark.parametrize("second", ["promote", "rollback"])
-def test_two_promotions_at_once_end_in_one_state(stack: Stack, second: str) -> None:
-    resources = stack.resources
+@pytest.mark.parametrize("homes", ["one Dagster", "two Dagsters"])
+def test_two_promotions_at_once_end_in_one_state(
+    stack: Stack, tmp_path: Path, second: str, homes: str
+) -> None:
+    registry = stack.resources.registry
     for number in (1, 2):
         stack.stage(number)
         stack.promote(number)
     third = stack.stage(3)
-    ensure_loaded(resources.registry, stack.replicas(), third, resources.work_folder)
+    ensure_loaded(registry, stack.replicas(), third, stack.resources.work_folder)
     place = CANDIDATE_SLOT, third.serving_name, third.digest
     stack.replicas().renew_slot(*place, smoke.PROMPTS)
-    ended = at_once(stack.environment, "promote", second)
+    other = {"DAGSTER_HOME": str(tmp_path)} if homes == "two Dagsters" else {}
+    commands: Sequence[tuple[str, Mapping[str, str]]] = (("promote", {}), (second, other))
+    ended = at_once(*((command, {**stack.environment, **home}) for command, home in commands))
     # The later one may find that the earlier one has settled what it came for.
-    assert 0 in [code for code, _ in ended]
+    assert 0 in [code for code, _ in ended], ended
     assert all(line.startswith("error: ") for code, line in ended if code), ended
-    assert resources.registry.promotion() is None
-    live = resources.registry.aliases()["live"]
+    standing = registry.standing()
+    assert standing.unfinished is None
+    live = standing.aliases["live"]
+    # Both came to their end only one after the other.
+    assert [entry.version for entry in standing.history if entry.outcome == LIVE] in (
+        [1, 2, live.version],
+        [1, 2, 3, 2],
+        [1, 2, 1],
+    )
     (known,) = [known for known in stack.adapters if known.digest == live.digest]
     assert set(stack.replicas().serving(LIVE_SLOT).values()) == {live.digest}
     stack.assert_answers(known, 0)
-    ((code, line),) = at_once(stack.environment, "status")
+    ((code, line),) = at_once(("status", stack.environment))
     assert code == 0, line
 
 
