@@ -108,6 +108,7 @@ def eval_grades(
             answered=lambda side, count: _observe(context, side, count),
             fresh=config.fresh,
             controls=config.judge_controls,
+            labels=data_bucket.labels(training_data),
             max_concurrent=config.max_concurrent,
             max_tokens=MAX_TOKENS,
         )

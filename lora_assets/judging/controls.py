@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from lora_assets.judging.labels import kappa
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, JudgeMeasure, Letter
 
@@ -29,9 +30,13 @@ def repeats(answers: Sequence[Answer], count: int) -> Sequence[Answer]:
 def measure(
     due: Mapping[Letter, Sequence[Letter | None]],
     twice: Sequence[tuple[Letter | None, Letter | None]],
+    people: Sequence[tuple[Letter, Letter | None]] = (),
 ) -> JudgeMeasure | None:
-    """Return how the judge did, by the letters that it gave where each was due; None of none."""
-    if not due["A"] and not due["C"]:
+    """Return how the judge did, by the letters that it gave where each was due; None of none.
+
+    `people` has a person's letter and the judge's for the same answer.
+    """
+    if not (due["A"] or due["C"] or people):
         return None
     return JudgeMeasure(
         a_due=len(due["A"]),
@@ -40,6 +45,8 @@ def measure(
         c_given=list(due["C"]).count("C"),
         twice=len(twice),
         alike=sum(first is not None and first == second for first, second in twice),
+        labelled=len(people),
+        kappa=kappa(people),
     )
 
 

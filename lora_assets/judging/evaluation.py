@@ -13,7 +13,7 @@ from lora_assets.judging.controls import controls, measure, repeats
 from lora_assets.judging.grading import Grader
 from lora_assets.judging.journal import Journal, Reuse
 from lora_assets.records.dataset import Row
-from lora_assets.records.grades import Answer, Grade, JudgeMeasure, Letter, Side
+from lora_assets.records.grades import Answer, Grade, JudgeMeasure, Label, Letter, Side
 
 PROOFS = 5
 """Kept answers and kept grades that are asked for again before the others are taken."""
@@ -37,8 +37,8 @@ class Evaluation:
 
     `models` has the serving names, `answers` the journals of each; `builds` names the server and
     the judge as they are noted. Of the judge's measure there are `controls` parts: a third each
-    of answers that are right, that are wrong, and that are graded twice. `answered` gets a side
-    whose answers are complete.
+    of answers that are right, that are wrong, and that are graded twice; `labels` are people's
+    grades. `answered` gets a side whose answers are complete.
     """
 
     rows: Sequence[Row]
@@ -51,6 +51,7 @@ class Evaluation:
     builds: tuple[str, str] = ("unknown", "unknown")
     fresh: bool = False
     controls: int = 30
+    labels: Sequence[Label] = ()
     max_concurrent: int = 15
     max_tokens: int = 256
     _reuse: dict[str, Reuse[Answer]] = field(default_factory=dict)
@@ -79,6 +80,10 @@ class Evaluation:
             controlled = [
                 asyncio.create_task(grader.again("candidate", answer)) for _, answer in cases
             ]
+            by_people = [Answer(row=each.row, text=each.answer, latency=0) for each in self.labels]
+            labelled = [
+                asyncio.create_task(grader.grade("candidate", answer)) for answer in by_people
+            ]
             try:
                 answers = await self._answer(server, grade)
                 await asyncio.gather(*grading)
@@ -91,10 +96,12 @@ class Evaluation:
                 own = repeats(answers["candidate"], self.controls // 3)
                 again = await asyncio.gather(*(grader.again("candidate", each) for each in own))
                 letters = [each.letter for each in await asyncio.gather(*controlled)]
+                people = [each.letter for each in await asyncio.gather(*labelled)]
             finally:
-                for task in (*grading, *controlled):
+                tasks = (*grading, *controlled, *labelled)
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(*grading, *controlled, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
         due: dict[Letter, list[Letter | None]] = {"A": [], "C": []}
         for (letter, _), given in zip(cases, letters, strict=True):
             due[letter].append(given)
@@ -106,7 +113,8 @@ class Evaluation:
             said for name, used in self._reuse.items() for said in used.said(name, len(self.rows))
         ]
         kept += reuse.said("grades", total)
-        return Evaluated(answers, grades, measure(due, twice), tuple(kept))
+        agreed = [(label.letter, own) for label, own in zip(self.labels, people, strict=True)]
+        return Evaluated(answers, grades, measure(due, twice, agreed), tuple(kept))
 
     async def _answer(
         self, server: httpx.AsyncClient, grade: Callable[[Side, Answer], None]

@@ -60,11 +60,20 @@ class Scores(Record):
         return self.ungraded / total if total else None
 
 
+class Label(Record):
+    """A person's letter for an answer to a row of the eval split; rows count from 0."""
+
+    row: int
+    answer: str
+    letter: Letter
+
+
 class JudgeMeasure(Record):
     """How the judge did on answers whose grade is known, and on answers that it graded twice.
 
     `a_due` are references as answers, of which it gave `a_given` an A. `c_due` are references of
-    other rows as answers, of which it gave `c_given` a C. Rates are shares of 1.
+    other rows as answers, of which it gave `c_given` a C. Rates are shares of 1. `kappa` is its
+    agreement with people on the `labelled` answers (Cohen), None where chance alone agrees.
     """
 
     a_due: int
@@ -73,6 +82,8 @@ class JudgeMeasure(Record):
     c_given: int
     twice: int
     alike: int
+    labelled: int = 0
+    kappa: float | None = None
 
     @property
     def sensitivity(self) -> float | None:
@@ -93,8 +104,15 @@ class JudgeMeasure(Record):
         return (
             f"the judge gave {self.a_given} of {self.a_due} right answers an A, "
             f"{self.c_given} of {self.c_due} wrong ones a C, and {self.alike} of {self.twice} "
-            "answers the same letter twice"
+            f"answers the same letter twice{self._agreement}"
         )
+
+    @property
+    def _agreement(self) -> str:
+        if not self.labelled:
+            return ""
+        kappa = "undefined" if self.kappa is None else f"{self.kappa:.2f}"
+        return f"; its kappa with people is {kappa}, on {self.labelled} answers"
 
 
 class Differing(Record):

@@ -8,6 +8,7 @@ import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import repeats
+from lora_assets.judging.labels import LABELS, parse_labels
 from lora_assets.records.dataset import (
     SPLITS,
     Row,
@@ -18,6 +19,7 @@ from lora_assets.records.dataset import (
     require_version_name,
     version_order,
 )
+from lora_assets.records.grades import Label
 from lora_assets.records.split_file import parse_split, summary
 from lora_assets.resources.object_store import ObjectStore
 
@@ -108,6 +110,15 @@ class DataBucket(dg.ConfigurableResource[Any]):
                 "A data version is immutable; restore it, or give the new data a new version.",
             )
         return splits
+
+    def labels(self, data: TrainingData) -> Sequence[Label]:
+        """Return people's grades of answers to the eval split; none where there is no file.
+
+        It lies beside the splits, and is no part of the data version: people go on grading.
+        """
+        source = f"{data.source}/{LABELS}"
+        content = self.store.get(f"{PROCESSED}/{data.data_version}/{LABELS}")
+        return parse_labels(content or b"", data.splits["eval"].rows, source)
 
     def add(self, data_version: str, contents: Mapping[SplitName, bytes]) -> str:
         """Store a new data version, split by split; return the URI of its folder.

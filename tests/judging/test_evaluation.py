@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.evaluation import PROOFS, Evaluated, Evaluation
 from lora_assets.judging.prompt import read_case
-from lora_assets.records.grades import JudgeMeasure, Side
+from lora_assets.records.grades import JudgeMeasure, Label, Side
 from tests.support.doubles.model_server import ModelServer
 from tests.support.rows import make_row
 
@@ -200,6 +200,21 @@ def test_the_judge_is_measured_by_answers_whose_grade_is_known(
     # The judge of today is measured, whatever is kept.
     servers.letter = "A" if letter is None else letter
     assert _measured(servers, tmp_path).specificity == 0.0
+
+
+def test_the_judge_is_held_against_people_who_graded_some_answers(tmp_path: Path) -> None:
+    labels = [
+        Label(row=0, answer="x", letter="C"),
+        Label(row=1, answer="model/Q1", letter="A"),
+        Label(row=2, answer="y", letter="A"),
+        Label(row=2, answer="z", letter="C"),
+    ]
+    servers = Servers()
+    measured = servers.evaluate(tmp_path, labels=labels).measured
+    assert measured is not None
+    assert (measured.labelled, measured.kappa) == (4, 0.5)
+    assert "its kappa with people is 0.50, on 4 answers" in str(measured)
+    assert len(servers.graded()) == len(ROWS)
 
 
 def test_a_candidate_that_is_live_is_asked_once_for_both(tmp_path: Path) -> None:
