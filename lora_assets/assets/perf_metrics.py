@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
@@ -23,7 +24,13 @@ from lora_assets.load_test.generator import LoadTest, ModelLoad
 from lora_assets.load_test.lag import lateness
 from lora_assets.load_test.summary import contradictions, summarise
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.load import LoadMetrics, LoadSamples, PerfMetrics, ServerHistogram
+from lora_assets.records.load import (
+    LoadConditions,
+    LoadMetrics,
+    LoadSamples,
+    PerfMetrics,
+    ServerHistogram,
+)
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
@@ -31,6 +38,7 @@ from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import TrackedRun, Tracking, experiment_field
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving import http_client
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,16 +89,16 @@ def perf_metrics(
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "eval_gate", staged_deployment, training_data, *clients)
     candidate, live = comparison.candidate, comparison.live
+    rows = comparison.rows[: config.max_samples or None]
+    prompts = [row.prompt_inference for row in rows] * config.passes
+    alone = LoadTest([candidate.serving_name], prompts, config.concurrency, config.max_tokens)
+    conditions = alone.conditions(len(fleet.discover().members), asyncio.run(_server(fleet)))
     measure = fleet.shares_machine if config.measure_baseline is None else config.measure_baseline
-    baseline = None if measure else _stored_baseline(live, registry)
+    baseline = None if measure else _stored_baseline(context, live, registry, conditions)
     measured_live = live if baseline is None else None
     source: Literal["none", "measured", "stored"] = (
         "stored" if baseline else "measured" if measured_live else "none"
     )
-    if measured_live is not None and not measure:
-        context.log.info(f"live version {measured_live.version} has no passed load test: measured")
-    rows = comparison.rows[: config.max_samples or None]
-    prompts = [row.prompt_inference for row in rows] * config.passes
     with comparison.tracked(
         tracking, config.mlflow_experiment, "perf", context.run.run_id, "load test"
     ) as run:
@@ -98,9 +106,14 @@ def perf_metrics(
         # A candidate that is live already is its own baseline, and loaded once.
         names = [version.serving_name for version in (candidate, measured_live) if version]
         models = [*dict.fromkeys(names)]
-        test = LoadTest(models, prompts, config.concurrency, config.max_tokens)
+        test = replace(alone, models=models)
         loads, server = asyncio.run(_measure(context, test, fleet, server_metrics))
-        measured = {name: summarise(load.samples, load.duration) for name, load in loads.items()}
+        measured = {
+            name: summarise(load.samples, load.duration).model_copy(
+                update={"conditions": conditions}
+            )
+            for name, load in loads.items()
+        }
         if measured_live is not None:
             baseline = measured[measured_live.serving_name]
         lag = max(load.lag for load in loads.values())
@@ -176,9 +189,29 @@ def _keep(run: TrackedRun, metrics: PerfMetrics, samples: LoadSamples, figure: "
     run.figure(figure, "latency")
 
 
-def _stored_baseline(live: ModelVersion | None, registry: Registry) -> LoadMetrics | None:
-    """The metrics of live's own last load test; None where it has none that passed."""
-    verdict = registry.verdicts(live).get("perf_gate") if live else None
-    if verdict is None or not verdict.passed or verdict.evidence_run_id is None:
+async def _server(fleet: Fleet) -> str:
+    async with fleet.client() as client:
+        return await http_client.build(client)
+
+
+def _stored_baseline(
+    context: dg.AssetExecutionContext,
+    live: ModelVersion | None,
+    registry: Registry,
+    conditions: LoadConditions,
+) -> LoadMetrics | None:
+    """The metrics of live's own last load test; None where it has none that passed like this."""
+    if live is None:
         return None
-    return registry.tracking.record(verdict.evidence_run_id, STORED_METRICS, LoadMetrics)
+    verdict = registry.verdicts(live).get("perf_gate")
+    if verdict is None or not verdict.passed or verdict.evidence_run_id is None:
+        context.log.info(f"live version {live.version} has no passed load test: measured")
+        return None
+    stored = registry.tracking.record(verdict.evidence_run_id, STORED_METRICS, LoadMetrics)
+    if stored.conditions is None or (others := stored.conditions.differences(conditions)):
+        what = "its conditions" if stored.conditions is None else ", ".join(others)
+        context.log.info(
+            f"live version {live.version} was load-tested otherwise ({what}): measured"
+        )
+        return None
+    return stored

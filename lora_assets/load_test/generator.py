@@ -1,5 +1,7 @@
 """Closed-loop streaming clients: each sends its next request when the last one has ended."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.load_test.clients import Clients
 from lora_assets.load_test.lag import Lag
 from lora_assets.records import Record
-from lora_assets.records.load import RequestSample
+from lora_assets.records.load import LoadConditions, RequestSample
 from lora_assets.serving.workers import work_through
 
 WARM_UP_ROUNDS = 2
@@ -57,6 +59,16 @@ class LoadTest:
                 f"The load test got {self.concurrency} clients",
                 "Ask for at least one with --concurrency.",
             )
+
+    def conditions(self, replicas: int, server: str) -> LoadConditions:
+        """Return under what this test is made, on so many replicas of such a server."""
+        return LoadConditions(
+            concurrency=self.concurrency,
+            max_tokens=self.max_tokens,
+            prompts=hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest(),
+            replicas=replicas,
+            server=server,
+        )
 
     async def warm_up(self, client: httpx.AsyncClient) -> None:
         """Put each model under the load of the test for WARM_UP_ROUNDS rounds, one after another.

@@ -1,5 +1,6 @@
 """What a load test measures. All times are seconds."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from lora_assets.records import Measurement, Record
@@ -34,11 +35,25 @@ class Percentiles(Record):
     p99: float
 
 
+class LoadConditions(Record):
+    """Under what a load test was made; `prompts` is a digest of what was asked how often."""
+
+    concurrency: int
+    max_tokens: int
+    prompts: str
+    replicas: int
+    server: str
+
+    def differences(self, other: "LoadConditions") -> Sequence[str]:
+        """Return what is not as in `other`, by name."""
+        return [name for name, value in self if getattr(other, name) != value]
+
+
 class LoadMetrics(Record):
     """One adapter under load; percentiles are over the requests that succeeded.
 
     `throughput` counts successful requests per second of the test's duration. The
-    percentiles are None when no request succeeded.
+    percentiles are None when no request succeeded, `conditions` in tests of earlier releases.
     """
 
     requests: int
@@ -48,6 +63,7 @@ class LoadMetrics(Record):
     ttft: Percentiles | None
     throughput: float
     success_rate: float
+    conditions: LoadConditions | None = None
 
 
 class ServerHistogram(Record):

@@ -3,6 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+from mlflow import MlflowClient
+
+from lora_assets.assets.perf_metrics import STORED_METRICS
 from lora_assets.records.load import PerfMetrics
 from lora_assets.resources.fleet import Fleet
 from lora_assets.stack_resources import Resources
@@ -45,3 +48,13 @@ def test_live_is_measured_where_its_own_load_test_says_nothing_of_now(
     passed_on(resources, third)
     fourth = take(alone, adapter_folders[3], "4")
     assert (fourth.baseline_source, fourth.baseline) == ("stored", third.candidate)
+    # A test with more clients on another server says nothing of this one.
+    conditions = third.candidate.conditions
+    assert conditions is not None
+    other = conditions.model_copy(update={"concurrency": 20, "server": "0.31.0"})
+    assert conditions.differences(other) == ["concurrency", "server"]
+    changed = third.candidate.model_copy(update={"conditions": other}).model_dump_json()
+    client = MlflowClient(alone.registry.tracking_uri)
+    client.log_text(third.mlflow_run_id, changed, f"{STORED_METRICS}.json")
+    passed_on(alone, third)
+    assert take(alone, adapter_folders[0], "5").baseline_source == "measured"
