@@ -67,3 +67,26 @@ def test_the_same_bytes_of_two_data_versions_are_two_model_versions(
     assert (first.digest, first.data_version) == (second.digest, "1")
     assert second.data_version == "2"
     assert resources.registry.register(trained(resources, adapter_folders[0], "1")) == first
+
+
+def test_an_adapter_of_another_base_model_is_not_loaded_and_one_without_a_base_is_warned_of(
+    resources: Resources, adapter_folders: tuple[Path, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    registry, replicas = resources.registry, resources.fleet.discover()
+    before = trained(resources, adapter_folders[0], "1")
+    served = replicas.members[0].listing().base_identity
+    assert served is not None
+    versions = [
+        registry.register(before.model_copy(update={"base": base, "base_model": "any name"}))
+        for base in ("0" * 64, served)
+    ]
+    with pytest.raises(LoraAssetsError, match=f"serves another base model .* {served[:12]}, those"):
+        ensure_loaded(registry, replicas, versions[0], resources.work_folder)
+    assert versions[0].serving_name not in replicas.members[0].loaded()
+    ensure_loaded(registry, replicas, versions[1], resources.work_folder)
+    assert caplog.messages == []
+    unknown = registry.register(trained(resources, adapter_folders[1], "2"))
+    ensure_loaded(registry, replicas, unknown, resources.work_folder)
+    (warned,) = caplog.messages
+    assert warned.startswith("not proved that ")
+    assert unknown.serving_name in warned
