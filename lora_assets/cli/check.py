@@ -59,12 +59,9 @@ def check(data_version: str, **options: Any) -> None:
     sound = data_is_sound(data, splits, thresholds, now())
     require_passed(sound, "data_is_sound", data.digest, data_version)
     # On a Dagster elsewhere it is measured there: the base model need not be here.
-    if stack.settings.dagster_url or not has_torch():
-        click.echo("rows are measured where the training takes place", err=True)
-    else:
-        length, unknown = fleet.longest()
-        if unknown:
-            click.echo(unknown, err=True)
+    note = "rows are measured where the training takes place"
+    if not stack.settings.dagster_url and has_torch():
+        length, note = fleet.longest()
         share = TrainingConfig(**chosen(TrainingConfig, options)).max_left_out
         trainer.require_fit(splits, trainer.parameters(training).max_seq_length, length, share)
     live = resources.registry.current_live()
@@ -83,6 +80,8 @@ def check(data_version: str, **options: Any) -> None:
         require_in_slot(replicas, slots.live_adapter or fleet.live_slot, live)
     asyncio.run(_ask(resources.judge))
     resources.server_metrics.begin(fleet)
+    if note:
+        click.echo(f"note: {note}", err=True)
     click.echo("check: done", err=True)
 
 

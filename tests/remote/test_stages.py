@@ -21,7 +21,8 @@ OTHER_MODEL = "another-model"
 def test_a_check_asks_what_the_runs_of_dagster_will_work_with(stages: Stages) -> None:
     elsewhere = {"VLLM_URL": "http://127.0.0.1:9", "BASE_MODEL_NAME": "another"}
     code, printed = stages.run("check", "--data-version", "1", **elsewhere)
-    assert (code, printed) == (0, "check: done\n")
+    measured = "note: rows are measured where the training takes place\n"
+    assert (code, printed) == (0, f"{measured}check: done\n")
     code, printed = stages.run("check", "--data-version", "1", "--vllm-url", "http://[::1]:9")
     assert code == 1
     assert printed.startswith("error: vLLM at http://[::1]:9 is unreachable")
