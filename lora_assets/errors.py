@@ -23,6 +23,17 @@ class ConnectionLost(LoraAssetsError):
     """
 
 
+class Stopped(BaseException):
+    """SIGINT or SIGTERM ends the command, with one line and 128 + the signal's number.
+
+    Not an Exception, so that nothing on its way takes it for an error that it can deal with.
+    """
+
+    def __init__(self, number: int, outcome: str = "") -> None:
+        self.number = number
+        super().__init__(f"stopped; {outcome}" if outcome else "stopped")
+
+
 def validation_line(error: ValidationError) -> str:
     """Return the first fault of a pydantic error as one line: `field: message`.
 

@@ -14,6 +14,7 @@ from lora_assets.assets.staged_deployment import SmokeConfig
 from lora_assets.assets.training_data import DataConfig
 from lora_assets.assets.verdicts import now, require_passed
 from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.newest_data import data_version_option, newest_data_version
 from lora_assets.cli.stack import OPTIONS, Stack, resource_config, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import data_is_sound
@@ -36,10 +37,10 @@ _CONFIGS = (
 
 
 @click.command()
-@click.option("--data-version", default="1", show_default=True, help="Training data version")
+@data_version_option
 @stack_options(*OPTIONS)
 @config_options(*_CONFIGS)
-def check(data_version: str, **options: Any) -> None:
+def check(data_version: str | None, **options: Any) -> None:
     """Check all parameters, and everything that the stages need.
 
     Ask the data, the registry, every replica, the judge and Prometheus, with the rank of the
@@ -54,6 +55,7 @@ def check(data_version: str, **options: Any) -> None:
     resources = _resources(stack)
     fleet, trainer = resources.fleet, resources.trainer
     refuse_live_slot(fleet, slots.candidate_adapter or fleet.candidate_slot)
+    data_version = data_version or newest_data_version(resources.data_bucket)
     data, splits = resources.data_bucket.read(data_version)
     thresholds = DataConfig(**chosen(DataConfig, options))
     sound = data_is_sound(data, splits, thresholds, now())

@@ -12,6 +12,7 @@ from pydantic import create_model
 from lora_assets.assets.adapter import TrainingConfig
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.stack import Stack
+from lora_assets.cli.suggestions import Suggesting
 from lora_assets.embedded.data_set.versions import build as build_version
 from lora_assets.embedded.data_set.versions import contents
 from lora_assets.errors import LoraAssetsError
@@ -35,7 +36,7 @@ Fit = create_model(
 )  # type: ignore[call-overload]
 
 
-@click.group()
+@click.group(cls=Suggesting)
 def data() -> None:
     """Describe, check, build and list data versions.
 
@@ -52,13 +53,14 @@ def data() -> None:
 def build(data_version: str, services: str, spoiled: bool) -> None:
     """Write a data version from botocore's service models, the same bytes every time."""
     names = [name.strip() for name in services.split(",") if name.strip()]
-    data_bucket = Stack({}).resources.data_bucket
+    stack = Stack({})
+    data_bucket = stack.resources.data_bucket
     bucket = urlsplit(data_bucket.uri)
     if bucket.scheme == "file":
         place = str(build_version(data_version, names, Path(unquote(bucket.path)), spoiled))
     else:
         place = data_bucket.add(data_version, contents(names, spoiled))
-    click.echo(f"data version {data_version} is in {place}")
+    _added(stack, data_version, place)
 
 
 @data.command()
@@ -121,8 +123,16 @@ def add(source: Path, data_version: str, form: Format, **options: Any) -> None:
         faults, notes = examine(contents, thresholds)
         faults = [*faults, *_misfits(contents, options)]
     _require_sound(source, faults, notes, "Nothing was added: correct the data first.")
-    place = Stack({}).resources.data_bucket.add(data_version, contents)
+    stack = Stack({})
+    _added(stack, data_version, stack.resources.data_bucket.add(data_version, contents))
+
+
+def _added(stack: Stack, data_version: str, place: str) -> None:
+    """Say where a new data version is; make it a partition of the Dagster on this machine."""
+    if stack.settings.embedded:
+        add_partitions(stack.open_instance(), [data_version])
     click.echo(f"data version {data_version} is in {place}")
+    click.echo(f"next: lora-assets train --data-version {data_version}", err=True)
 
 
 def _misfits(contents: Mapping[SplitName, bytes], options: Mapping[str, Any]) -> Sequence[str]:
@@ -151,13 +161,8 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 @data.command("list")
 def list_versions() -> None:
-    """Make every complete data version in the bucket a partition, and print their names.
-
-    What is passed over is printed with the reason.
-    """
-    stack = Stack({})
-    versions, passed_over = stack.resources.data_bucket.survey()
-    add_partitions(stack.open_instance(), versions)
+    """Print the complete data versions in the bucket, and what is passed over, with the reason."""
+    versions, passed_over = Stack({}).resources.data_bucket.survey()
     click.echo(f"data versions: {', '.join(versions) or 'none yet'}")
     for name, reason in passed_over.items():
         click.echo(f"passed over: {name} {reason}")

@@ -4,11 +4,15 @@ import atexit
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from traceback import format_exception
 
 import click
 
-from lora_assets.errors import ConnectionLost, LoraAssetsError
+from lora_assets.cli.signals import raising_stopped
+from lora_assets.cli.suggestions import Suggesting
+from lora_assets.errors import ConnectionLost, LoraAssetsError, Stopped
 from lora_assets.heavy_imports import heavy_imports
 
 _STAGES = ("train", "deploy", "evaluate", "performance", "promote")
@@ -28,7 +32,7 @@ _COMMANDS = (
 )
 
 
-class _Commands(click.Group):
+class _Commands(Suggesting):
     """Import a command only when it is called: `status` need not wait for torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,23 +50,36 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lora-assets")
-def cli() -> None:
+@click.option("--quiet", "-q", is_flag=True, help="Print results and errors, and no progress")
+@click.pass_context
+def cli(ctx: click.Context, quiet: bool) -> None:
     """Take a new version of training data to a LoRA adapter in live traffic, and back."""
+    if quiet:
+        ctx.with_resource(_silence())
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what the block writes to stderr: its progress. `main` prints errors after the block."""
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        yield
 
 
 def main() -> None:
     """Run a command; exit with 1 and one line per cause when it fails.
 
-    A lost connection to Dagster exits with 75 (EX_TEMPFAIL): only that is worth a retry.
+    A lost connection to Dagster exits with 75 (EX_TEMPFAIL): only that is worth a retry. A signal
+    exits with 128 + its number.
     """
     from lora_assets.records.run_outcome import RunFailed, full_disk
 
     # The last garbage collection takes seconds, and the system takes the memory anyway.
     atexit.register(gc.freeze)
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        with raising_stopped():
+            sys.exit(cli.main(standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:
         sys.exit(error.format_message())
     except click.UsageError as error:
@@ -70,6 +87,9 @@ def main() -> None:
         sys.exit(f"error: {error.format_message()} See '{command} --help'.")
     except click.Abort:
         sys.exit("error: stopped")
+    except Stopped as stopped:
+        click.echo(f"error: {stopped}", err=True)
+        sys.exit(128 + stopped.number)
     except ConnectionLost as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(os.EX_TEMPFAIL)

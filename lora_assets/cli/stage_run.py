@@ -1,7 +1,6 @@
 """A stage, or one of its steps, on one data version: in this process or on a remote Dagster."""
 
 from collections.abc import Callable, Mapping
-from threading import Event as Flag
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -21,7 +20,7 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import RunFailed
 from lora_assets.remote.log import RunEvent
-from lora_assets.remote.run import RemoteRun, stop_signals
+from lora_assets.remote.run import RemoteRun, Stop, stop_signals
 from lora_assets.remote.webserver import DagsterWebserver, Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -146,7 +145,7 @@ def _run_remotely(
         _follow(remote, stop, step, outputs)
 
 
-def _find(remote: RemoteRun, stop: Flag, step: Step | None, is_shared: bool) -> Run | None:
+def _find(remote: RemoteRun, stop: Stop, step: Step | None, is_shared: bool) -> Run | None:
     """Return the request's run, if there is one.
 
     Of two steps that start side by side and share a run, the one that waits for live's answers
@@ -157,7 +156,7 @@ def _find(remote: RemoteRun, stop: Flag, step: Step | None, is_shared: bool) -> 
     return remote.find()
 
 
-def _follow(remote: RemoteRun, stop: Flag, step: Step | None, outputs: Outputs) -> None:
+def _follow(remote: RemoteRun, stop: Stop, step: Step | None, outputs: Outputs) -> None:
     def on_run(run: Run) -> None:
         outputs.write("run-id", run.run_id)
         _write(outputs, run.tags)

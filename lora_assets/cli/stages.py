@@ -13,6 +13,7 @@ from lora_assets.assets.staged_deployment import DeployConfig, SmokeConfig
 from lora_assets.assets.training_data import DataConfig
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.newest_data import data_version_option, newest_data_version
 from lora_assets.cli.rollback import roll_back
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, step_option, write_outputs
@@ -25,11 +26,11 @@ _REPLICAS = ("vllm_url", "deployment", "namespace")
 
 
 @click.command()
-@click.option("--data-version", default="1", show_default=True, help="Training data version")
+@data_version_option
 @step_option("train")
 @stack_options(*_EVERYWHERE, "s3_data_bucket")
 @config_options(DataConfig, TrainingConfig, QualityConfig)
-def train(data_version: str, step: str | None, **options: Any) -> None:
+def train(data_version: str | None, step: str | None, **options: Any) -> None:
     """Train an adapter on a data version.
 
     Past its quality gate it becomes `candidate`.
@@ -44,10 +45,11 @@ def train(data_version: str, step: str | None, **options: Any) -> None:
     }
 
     def work() -> Work:
-        stack.resources.data_bucket.read(data_version)
+        wanted = data_version or newest_data_version(stack.resources.data_bucket)
+        stack.resources.data_bucket.read(wanted)
         # Without a registry a training ends where it began, but with a GPU taken.
         stack.resources.registry.aliases()
-        return Work(data_version=data_version, ops=ops)
+        return Work(data_version=wanted, ops=ops)
 
     try:
         run_stage(stack, "train", step, work)

@@ -1,7 +1,7 @@
 """status: the aliases, the verdicts of the gates, and what each replica serves."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,18 +12,22 @@ from rich.text import Text
 
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
+from lora_assets.lifecycle import GATES
 from lora_assets.records import short
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.resources.overview import StoppedVersion, require_model, stopped_versions
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.drift import drifts
 from lora_assets.serving.replica import Replica
+
+STOPPED_SHOWN = 10
 
 
 @click.command()
 @stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs")
 def status(as_json: bool, **options: Any) -> None:
-    """Show aliases, verdicts and what each replica serves.
+    """Show aliases, verdicts, what a gate stopped, and what each replica serves.
 
     Exit with 0 only when every replica serves what the aliases say. Aliases of others, and those
     of versions that are not adopted, are shown and passed over.
@@ -39,8 +43,11 @@ def status(as_json: bool, **options: Any) -> None:
 
 
 def read_status(stack: Stack) -> dict[str, Any]:
-    """Return the aliases, the verdicts by version, and each replica's adapters or error."""
+    """Return the aliases, verdicts, what gates stopped, and each replica's adapters or error."""
     registry, settings = stack.resources.registry, stack.settings
+    # Of the configured model there may be nothing yet; one that was typed was meant to be there.
+    if "model_name" in stack.given:
+        require_model(registry)
     standing = registry.standing()
     aliases = standing.aliases
     versions = {version.version: version for version in aliases.values()}
@@ -62,6 +69,7 @@ def read_status(stack: Stack) -> dict[str, Any]:
         "verdicts": {
             str(number): _verdicts(registry, version) for number, version in versions.items()
         },
+        "stopped": [_stopped(each) for each in stopped_versions(registry, STOPPED_SHOWN)],
         "replicas": replicas,
         "drift": [standing.alias_drift] if standing.alias_drift else [],
         "agrees": bool(replicas)
@@ -79,6 +87,15 @@ def _verdicts(registry: Registry, version: ModelVersion) -> dict[str, Any]:
             "failures": list(verdict.failures),
         }
         for gate, verdict in registry.verdicts(version).items()
+    }
+
+
+def _stopped(each: StoppedVersion) -> dict[str, Any]:
+    return {
+        "data_version": each.data_version,
+        "version": each.version,
+        "gate": each.verdict.gate,
+        "failures": list(each.verdict.failures),
     }
 
 
@@ -120,6 +137,13 @@ def print_status(report: dict[str, Any]) -> None:
             outcome = "passed" if verdict["passed"] else "FAILED"
             gates.add_row(number, gate, outcome, "\n".join(verdict["checks"]))
     console.print(gates)
+    if report["stopped"]:
+        stopped = Table("data version", "version", "gate", "why", "what to do", title="stopped")
+        for each in report["stopped"]:
+            version, why = str(each["version"] or "none"), "\n".join(each["failures"])
+            remedy = GATES[each["gate"]].remedy
+            stopped.add_row(escape(each["data_version"]), version, each["gate"], escape(why), remedy)
+        console.print(stopped)
     for replica in report["replicas"]:
         serves = Table("name", "digest", title=replica["name"])
         for name, digest in replica["adapters"].items():
@@ -129,3 +153,14 @@ def print_status(report: dict[str, Any]) -> None:
             console.print(Text(problem, "red"))
         for stranger in replica.get("strangers", ()):
             console.print(Text(f"nobody deployed this: {stranger}", "yellow"))
+    console.print(Text(agreement(report["replicas"])))
+
+
+def agreement(replicas: Sequence[Mapping[str, Any]]) -> str:
+    """Return the last line of the status: whether all replicas serve what the aliases say."""
+    if not replicas:
+        return "There is no replica."
+    differing = [replica["name"] for replica in replicas if not replica["agrees"]]
+    if not differing:
+        return f"All replicas agree with the aliases ({len(replicas)})."
+    return f"{len(differing)} of {len(replicas)} replicas differ: {', '.join(differing)}."

@@ -1,34 +1,40 @@
 """What a run in this process waits for."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Event, Thread
+from threading import Event, Thread, get_ident
 
 from dagster import DagsterInstance
 from sqlalchemy.exc import SQLAlchemyError
 
 from lora_assets.assets.pools import POOLS
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
+from lora_assets.local.stopping import interrupt
 from lora_assets.records.progress import PARTITION_TAG
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
 @contextmanager
-def report_waiting(instance: DagsterInstance, run_id: str) -> Iterator[None]:
-    """While the block runs `run_id`, report which runs it waits for.
+def report_waiting(
+    instance: DagsterInstance, run_id: str, stopped: Callable[[], int | None]
+) -> Iterator[None]:
+    """While the block runs `run_id`, report which runs it waits for; end the wait if `stopped`.
 
     Slots that dead processes hold are freed.
     """
-    done = Event()
+    done, waiting = Event(), get_ident()
 
     def watch() -> None:
         reported: set[str] = set()
         # A database that fails ends the run as well, with its own error.
         with suppress(SQLAlchemyError):
             while not done.wait(SECONDS_BETWEEN_LOOKS):
-                for holder in _holders(instance, run_id) - reported:
+                holders = _holders(instance, run_id)
+                if holders and stopped() is not None:
+                    return interrupt(waiting)
+                for holder in holders - reported:
                     reported.add(holder)
                     text = f"  waiting for {_named(instance, holder)}"
                     print(text, file=sys.stderr, flush=True)

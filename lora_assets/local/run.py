@@ -8,10 +8,12 @@ import dagster as dg
 from dagster import DagsterInstance
 
 from lora_assets.assets.run_tags import BY, WHY, user
+from lora_assets.errors import Stopped
 from lora_assets.lifecycle import run_failed
 from lora_assets.local.dead_processes import PROCESS_TAG, this_process
 from lora_assets.local.instance import add_partitions
 from lora_assets.local.pool_wait import report_waiting
+from lora_assets.local.stopping import mark_cancelled, noted_signals
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 
 
@@ -28,25 +30,32 @@ def run_in_process(
     """Run `job` on one partition, `ops` holding the configuration of each op that has some.
 
     `why` says what started the run. `on_run` gets the run's id, and `on_metadata` the metadata of
-    each asset and gate at the end. Raises RunFailed when a gate or an error stopped the run.
+    each asset and gate at the end. Raises RunFailed when a gate or an error stopped the run, and
+    Stopped when a signal did, with the run marked as cancelled.
     """
     add_partitions(instance, [data_version])
     run_id = str(uuid4())
     if on_run is not None:
         on_run(run_id)
-    with report_waiting(instance, run_id):
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=data_version if job.partitions_def is not None else None,
-            run_config={
-                "ops": {op: {"config": dict(config)} for op, config in ops.items()},
-                # Without its name here a job's own logger gives way to Dagster's default one.
-                "loggers": {"console": {}},
-            },
-            tags={PROCESS_TAG: this_process(), WHY: why or job.name, BY: user()},
-            raise_on_error=False,
-            run_id=run_id,
-        )
+    with noted_signals() as noted, report_waiting(instance, run_id, noted):
+        try:
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key=data_version if job.partitions_def is not None else None,
+                run_config={
+                    "ops": {op: {"config": dict(config)} for op, config in ops.items()},
+                    # Without its name here a job's own logger gives way to Dagster's default one.
+                    "loggers": {"console": {}},
+                },
+                tags={PROCESS_TAG: this_process(), WHY: why or job.name, BY: user()},
+                raise_on_error=False,
+                run_id=run_id,
+            )
+        except (Stopped, KeyboardInterrupt):
+            if noted() is None:
+                raise
+        if (number := noted()) is not None:
+            raise Stopped(number, mark_cancelled(instance, run_id))
     if on_metadata is not None:
         for asset, metadata in _metadata(result):
             on_metadata(asset, {name: str(value.value) for name, value in metadata.items()})

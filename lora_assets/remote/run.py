@@ -4,9 +4,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import Event as Flag
+from threading import Event
+from types import FrameType
 
-from lora_assets.errors import ConnectionLost
+from lora_assets.errors import ConnectionLost, Stopped
 from lora_assets.lifecycle import run_failed
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 from lora_assets.remote.attempts import current, surplus
@@ -16,13 +17,22 @@ from lora_assets.remote.webserver import PAUSES, DagsterWebserver, Run
 POLL_SECONDS = 1.0
 
 
+class Stop(Event):
+    """A flag that a signal sets; `number` is that of the signal."""
+
+    number: int = signal.SIGTERM
+
+
 @contextmanager
-def stop_signals() -> Iterator[Flag]:
+def stop_signals() -> Iterator[Stop]:
     """Yield a flag that SIGTERM and SIGINT set, so that none falls between launch and reply."""
-    stop = Flag()
-    handlers = {
-        name: signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGTERM, signal.SIGINT)
-    }
+    stop = Stop()
+
+    def handle(number: int, _: FrameType | None) -> None:
+        stop.number = number
+        stop.set()
+
+    handlers = {name: signal.signal(name, handle) for name in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
@@ -45,7 +55,7 @@ class RemoteRun:
         """Return the run that was launched for this request, now or by an earlier attempt."""
         return current(self.dagster.runs(self.tags))
 
-    def await_other(self, stop: Flag, seconds: float) -> Run | None:
+    def await_other(self, stop: Stop, seconds: float) -> Run | None:
         """Return the run that another step launches for this request; None after `seconds`.
 
         Return early when `stop` is set.
@@ -56,7 +66,7 @@ class RemoteRun:
                 break
         return run
 
-    def launch(self, launch: Callable[[], None], stop: Flag) -> None:
+    def launch(self, launch: Callable[[], None], stop: Stop) -> None:
         """Launch, unless `stop` is set; launch again when the reply was lost and no run appeared.
 
         A request whose reply was lost may still be carried out: its run appears now, or later as
@@ -66,7 +76,7 @@ class RemoteRun:
             if stop.is_set():
                 if self._reply_lost:
                     return
-                raise RunFailed(("stopped before anything was launched",))
+                raise Stopped(stop.number, "nothing was launched")
             try:
                 return launch()
             except ConnectionLost:
@@ -78,17 +88,17 @@ class RemoteRun:
                 stop.wait(pause)
 
     def follow(
-        self, stop: Flag, on_run: Callable[[Run], None], is_last: Callable[[RunEvent], bool]
+        self, stop: Stop, on_run: Callable[[Run], None], is_last: Callable[[RunEvent], bool]
     ) -> None:
         """Print the run's log until the run ends, or until an event `is_last`.
 
         Raise RunFailed for a run that failed, was terminated or deleted. When `stop` is set,
-        terminate the run and raise it, too.
+        terminate the run and raise Stopped.
         """
         log, looked_again = _Log(""), False
         while True:
             if stop.is_set():
-                raise RunFailed((f"stopped; {self.terminate()}",))
+                raise Stopped(stop.number, self.terminate())
             runs = self.dagster.runs(self.tags)
             run = current(runs)
             if run is None or (log.run_id and log.run_id not in [each.run_id for each in runs]):

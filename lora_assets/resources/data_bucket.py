@@ -42,6 +42,15 @@ class DataBucket(dg.ConfigurableResource[Any]):
         """Return the data versions that have all three splits, in their own order."""
         return self.survey()[0]
 
+    def newest(self) -> str:
+        """Return the newest data version; raise LoraAssetsError where there is none."""
+        versions = self.versions()
+        if not versions:
+            raise LoraAssetsError(
+                f"There is no data version in {self.uri}", "Add one with 'lora-assets data add'."
+            )
+        return versions[-1]
+
     def survey(self) -> tuple[tuple[str, ...], Mapping[str, str]]:
         """Return the complete data versions in their own order, and why other names are not.
 

@@ -82,7 +82,8 @@ def _text(
         done = kind == dg.DagsterEventType.RUN_SUCCESS
         outcome = "It was repaired; nothing to do." if done else "Restart that replica."
         return f"{why}. {outcome} {webhook.link(run.run_id)}"
-    if kind == dg.DagsterEventType.RUN_SUCCESS:
+    # A command that was stopped fails its run for an instant.
+    if kind == dg.DagsterEventType.RUN_SUCCESS or run.status == dg.DagsterRunStatus.CANCELED:
         return ""
     what, remedy = _failure(context.instance, run)
     version = run.tags.get(PARTITION_TAG)

@@ -82,7 +82,11 @@ def test_the_list_names_what_it_passes_over(run: Run, tmp_path: Path) -> None:
     bucket = DataBucket(uri=(tmp_path / "bucket").as_uri())
     bucket.add("1", make_contents())
     bucket.store.put(f"{PROCESSED}/my data/train.jsonl", b"")
+    before = sorted(tmp_path.rglob("*"))
     ended, printed = run({"LORA_ASSETS_HOME": str(tmp_path)}, "data", "list")
+    assert {path.name for path in set(tmp_path.rglob("*")) - set(before)} <= {
+        *("mlflow.db", "mlflow.db.lock"),
+    }
     assert (ended, printed.splitlines()) == (
         0,
         ["data versions: 1", "passed over: my data can't be the name of a data version"],
@@ -119,3 +123,18 @@ def test_one_file_of_alpaca_becomes_a_version_only_when_it_is_sound(
     file.write_text("\n".join(map(json.dumps, lines)))
     assert run(environment, *command)[0] == 0
     assert sum(split.rows for split in bucket.read("1")[0].splits.values()) == 100
+
+
+@pytest.mark.integration
+def test_without_a_name_the_newest_data_version_is_taken_and_named(
+    run: Run, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    environment = {"LORA_ASSETS_HOME": str(tmp_path)}
+    ended, _ = run(environment, "train", "--step", "download-data")
+    assert str(ended).startswith("error: There is no data version in file:")
+    for name in ("2", "10"):
+        DataBucket(uri=(tmp_path / "bucket").as_uri()).add(name, make_contents())
+    ended, _ = run({**environment, "LORA_ASSETS_OUTPUTS": str(tmp_path)}, "train", "--step",
+                   "download-data")  # fmt: skip
+    assert ended == 0
+    assert (tmp_path / "data-version").read_text() == "10"

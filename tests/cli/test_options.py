@@ -80,6 +80,9 @@ def test_a_parameter_has_the_specifications_default_in_the_file_and_the_code(wor
     command, configs = COMMANDS[workflow]
     options = {each.opts[0]: each for each in command.params if isinstance(each, click.Option)}
     for parameter, expected in SPECIFIED[workflow].items():
+        if parameter == "data-version":
+            # By hand the newest: what is right for the first version is wrong for the second.
+            continue
         found = default(options[f"--{parameter}"], configs)
         if expected or parameter == "judge-model":
             assert type(found)(expected) == found, parameter

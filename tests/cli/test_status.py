@@ -9,6 +9,7 @@ import pytest
 
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.gates import smoke
+from lora_assets.lifecycle import GATES
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
@@ -16,7 +17,7 @@ from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register, spoil
 from tests.support.records import passed_verdict
 from tests.support.scripts_registry import register_by_script
-from tests.support.stack import free_port
+from tests.support.stack import free_port, trained
 
 KEY = "sk-very-secret"
 Status = Callable[..., tuple[int, Any]]
@@ -144,8 +145,39 @@ def test_for_a_person_it_says_the_same(
     ended, printed = run(environment, "status")
     assert ended == 0
     assert all(word in printed for word in (live.model, live.digest[:12], live.serving_name))
+    assert printed.splitlines()[-1] == "All replicas agree with the aliases (1)."
     resources.fleet.discover().members[0].folder.clear_slot(LIVE_SLOT)
     ended, printed = run(environment, "status")
     assert ended == 1
     assert f"serves nothing as {LIVE_SLOT}, expected {live.digest[:12]}" in printed
+    assert printed.splitlines()[-1].startswith("1 of 1 replicas differ: ")
     assert KEY not in printed
+
+
+def test_a_model_that_is_not_there_is_named_with_those_that_are(
+    run: Run, environment: Mapping[str, str], live: ModelVersion
+) -> None:
+    ended, printed = run(environment, "status", "--model-name", "typo")
+    assert str(ended).startswith("error: There is no registered model typo in MLflow at ")
+    assert str(ended).endswith(f"Give one of {live.model}.")
+    assert printed == ""
+
+
+def test_what_a_gate_stopped_is_shown_the_quality_gate_too(
+    run: Run, environment: Mapping[str, str], resources: Resources,
+    live: ModelVersion, adapter_folders: tuple[Path, ...],
+) -> None:  # fmt: skip
+    tracking = resources.registry.tracking
+    stopped = passed_verdict("eval_gate", live, None).model_copy(update={"faults": ("too few",)})
+    resources.registry.store_verdict(live, stopped)
+    for data_version in ("1", "7"):
+        # Of data version 1 there is a registered version by now, which counts.
+        run_of = trained(resources, adapter_folders[1], data_version).mlflow_run_id
+        tracking.reopen(run_of).tags({"data.version": data_version})
+        tracking.store_verdict(run_of, stopped.model_copy(update={"gate": "quality_gate"}))
+    ended, printed = run(environment, "status", "--json")
+    found = [(each["data_version"], each["version"], each["gate"]) for each in
+             json.loads(printed)["stopped"]]  # fmt: skip
+    assert sorted(found) == [("1", 1, "eval_gate"), ("7", None, "quality_gate")]
+    assert GATES["quality_gate"].remedy.split()[0] in run(environment, "status")[1]
+    assert ended == 0

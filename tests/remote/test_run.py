@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from lora_assets.records.run_outcome import RunFailed
+from lora_assets.errors import Stopped
 from lora_assets.remote.run import RemoteRun, stop_signals
 from lora_assets.remote.webserver import DagsterWebserver
 from tests.support.dagster_services import PATIENCE_S, until
@@ -23,7 +23,7 @@ def test_a_step_that_is_stopped_before_its_launch_launches_nothing() -> None:
     with stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         remote = RemoteRun(DagsterWebserver("http://127.0.0.1:9", ""), {}, print)
-        with pytest.raises(RunFailed, match="stopped before anything was launched"):
+        with pytest.raises(Stopped, match="stopped; nothing was launched"):
             remote.launch(lambda: launched.append("a run"), stop)
     assert not launched
 
@@ -71,7 +71,7 @@ def test_a_launch_whose_reply_is_lost_is_not_made_again(stages: Stages) -> None:
         again = stages.start_queued(*TRAIN, url=url)
         assert (network.launches, len(stages.runs())) == (1, 1)
         again.process.terminate()
-        assert again.end()[0] == 1
+        assert again.end()[0] == 143
 
 
 def test_a_step_that_is_stopped_terminates_its_run(stages: Stages) -> None:
@@ -81,7 +81,7 @@ def test_a_step_that_is_stopped_terminates_its_run(stages: Stages) -> None:
     code, printed = attempt.end()
     (launched,) = stages.runs()
     link = stages.dagster.webserver.link(launched.run_id)
-    assert code == 1
+    assert code == 143
     assert f"error: stopped; terminated {link}\n" in printed
     until(lambda: stages.statuses() == ["CANCELED"])
     code, printed = stages.run(*TRAIN)
@@ -104,7 +104,7 @@ def test_a_step_that_is_stopped_before_it_knows_its_run_terminates_it(
         attempt.process.terminate()
         network.go_on.set()
         code, printed = attempt.end()
-    assert code == 1
+    assert code == 143
     assert "error: stopped; terminated" in printed
     assert stages.statuses() == ["CANCELED"]
 

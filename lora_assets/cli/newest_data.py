@@ -1,0 +1,16 @@
+"""The data version that a command works on where none is given."""
+
+import click
+
+from lora_assets.resources.data_bucket import DataBucket
+
+data_version_option = click.option(
+    "--data-version", default=None, help="Training data version  [default: the newest]"
+)
+
+
+def newest_data_version(bucket: DataBucket) -> str:
+    """Return the newest data version of the bucket, and name it to the person."""
+    newest = bucket.newest()
+    click.echo(f"data version {newest}, the newest in {bucket.uri}", err=True)
+    return newest

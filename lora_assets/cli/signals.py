@@ -1,0 +1,29 @@
+"""What Ctrl-C and SIGTERM do to a command, wherever it is."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lora_assets.errors import Stopped
+
+
+@contextmanager
+def raising_stopped() -> Iterator[None]:
+    """Raise Stopped in the block when SIGINT or SIGTERM comes.
+
+    A SIGINT that was ignored before, as in the background of a script, is still ignored. It gets
+    a handler in spite of that: Dagster gives SIGTERM the one that SIGINT has.
+    """
+    was_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if number != signal.SIGINT or not was_ignored:
+            raise Stopped(number)
+
+    handlers = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)

@@ -1,0 +1,72 @@
+"""What a person asks of MLflow about all that was made for a model."""
+
+from collections.abc import Sequence
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records import Record
+from lora_assets.records.verdict import Verdict
+from lora_assets.resources.mlflow_client import mlflow_client
+from lora_assets.resources.registry import Registry
+
+_VERDICT = "verdict."
+
+
+class StoppedVersion(Record):
+    """A data version that a gate stopped; `version` is None where it never became one."""
+
+    data_version: str
+    version: int | None
+    verdict: Verdict
+
+
+def require_model(registry: Registry) -> None:
+    """Raise LoraAssetsError, with the names that there are, where the model is not there."""
+    client = mlflow_client(registry.tracking_uri)
+    names = sorted(model.name for model in client.search_registered_models())
+    if registry.model_name not in names:
+        raise LoraAssetsError(
+            f"There is no registered model {registry.model_name} in MLflow at "
+            f"{registry.tracking_uri}",
+            f"Give one of {', '.join(names)}." if names else "Train one first.",
+        )
+
+
+def stopped_versions(registry: Registry, at_most: int) -> Sequence[StoppedVersion]:
+    """Return the data versions that a gate stopped, the newest verdict first.
+
+    The quality gate's stand on training runs, of whatever model; the others' on model versions. A
+    data version that was trained again and registered counts by its versions alone.
+    """
+    client = mlflow_client(registry.tracking_uri)
+    found: list[StoppedVersion] = []
+    registered: set[str] = set()
+    for version in client.search_model_versions(
+        f"name = '{registry.model_name}'", order_by=["creation_timestamp DESC"]
+    ):
+        data_version = version.tags.get("data.version")
+        if data_version is None or data_version in registered:
+            continue
+        registered.add(data_version)
+        verdicts = [
+            Verdict.model_validate_json(value)
+            for name, value in version.tags.items()
+            if name.startswith(_VERDICT)
+        ]
+        for verdict in verdicts:
+            if not verdict.passed:
+                number = int(version.version)
+                found.append(
+                    StoppedVersion(data_version=data_version, version=number, verdict=verdict)
+                )
+                break
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    seen = set(registered)
+    for run in client.search_runs(experiments, "metrics.`quality_gate.passed` = 0"):
+        tags = run.data.tags
+        stored, data_version = tags.get(f"{_VERDICT}quality_gate"), tags.get("data.version")
+        if stored is None or data_version is None or data_version in seen:
+            continue
+        seen.add(data_version)
+        verdict = Verdict.model_validate_json(stored)
+        found.append(StoppedVersion(data_version=data_version, version=None, verdict=verdict))
+    return sorted(found, key=lambda each: each.verdict.decided_at, reverse=True)[:at_most]

@@ -1,0 +1,41 @@
+"""The help, and what stands beside a command that is not there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import Run, command
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(("statu",), "status"), (("data", "lst"), "list"), (("perfomance",), "performance")],
+)
+def test_the_command_that_was_meant_is_named(run: Run, typed: tuple[str, ...], meant: str) -> None:
+    ended, _ = run({}, *typed)
+    assert f"No such command '{typed[-1]}'. Did you mean '{meant}'?" in str(ended)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("command", [(), ("data", "add")])
+def test_a_short_h_helps(command: tuple[str, ...]) -> None:
+    # In a process of its own: click keeps a command's first help option.
+    program = [sys.executable, "-m", "lora_assets.cli.main", *command, "-h"]
+    ended = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("Usage: ")
+
+
+@pytest.mark.integration
+def test_quiet_leaves_results_and_errors(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    environment = {"LORA_ASSETS_HOME": str(tmp_path)}
+    build = ("data", "build", "--data-version", "1", "--services", "s3")
+    loud = command(build, environment, monkeypatch, capfd)
+    quiet = command(("-q", *build), environment, monkeypatch, capfd)
+    assert (loud.out, loud.err != "") == (quiet.out, True)
+    assert quiet.err == ""
+    refused = command(("-q", "train", "--data-version", "9"), environment, monkeypatch, capfd)
+    assert str(refused.code).startswith("error: Data version 9 has no file:")
