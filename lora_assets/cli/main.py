@@ -21,6 +21,7 @@ _COMMANDS = (
     "check",
     *_STAGES,
     *_LIVE,
+    "ask",
     "status",
     "data",
     "adopt",

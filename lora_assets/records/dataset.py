@@ -163,6 +163,19 @@ def prompt_of(context: str, question: str) -> str:
     return f"[INST] Context:\n{context}\n\nQuestion: {question} [/INST]"
 
 
+def prompt_like(row: Row, context: str, question: str) -> str | None:
+    """Return the prompt of another question in the form of a row's, whatever template that has.
+
+    None where the row's prompt does not have its context and its question word for word.
+    """
+    before, found, after = row.prompt_inference.partition(row.context)
+    if found and row.question in after:
+        return f"{before}{context}{after.replace(row.question, question, 1)}"
+    if found and row.question in before:
+        return f"{before.replace(row.question, question, 1)}{context}{after}"
+    return None
+
+
 class SplitSummary(Record):
     """How many rows a split has, and how many of them are negatives."""
 

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from lora_assets.assets.served import ensure_loaded
-from lora_assets.gates import smoke
 from lora_assets.lifecycle import GATES
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
-from tests.support.commands import Run, register, spoil
+from tests.support.commands import Run, register, serve, spoil
 from tests.support.records import passed_verdict
 from tests.support.scripts_registry import register_by_script
 from tests.support.stack import free_port, trained
@@ -50,11 +49,6 @@ def live(resources: Resources, adapter_folders: tuple[Path, ...]) -> ModelVersio
     version = register(resources, adapter_folders[0], "live")
     serve(resources, version, LIVE_SLOT)
     return version
-
-
-def serve(resources: Resources, version: ModelVersion, slot: str) -> None:
-    ensure_loaded(resources.registry, resources.fleet.discover(), version, resources.work_folder)
-    resources.fleet.discover().renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
 
 
 def test_where_nothing_is_live_everything_agrees(status: Status) -> None:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import pytest
 
+from lora_assets.assets.served import ensure_loaded
 from lora_assets.cli.main import main
+from lora_assets.gates import smoke
 from lora_assets.records import Record
 from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.stack_resources import Resources
@@ -49,11 +51,21 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     return ended
 
 
-def register(resources: Resources, folder: Path, *aliases: Alias) -> ModelVersion:
-    version = resources.registry.register(trained(resources, folder, "1"))
+def register(
+    resources: Resources, folder: Path, *aliases: Alias, data_digest: str | None = None
+) -> ModelVersion:
+    adapter = trained(resources, folder, "1")
+    if data_digest is not None:
+        adapter = adapter.model_copy(update={"data_digest": data_digest})
+    version = resources.registry.register(adapter)
     for alias in aliases:
         resources.registry.set_alias(alias, version)
     return version
+
+
+def serve(resources: Resources, version: ModelVersion, slot: str) -> None:
+    ensure_loaded(resources.registry, resources.fleet.discover(), version, resources.work_folder)
+    resources.fleet.discover().renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
 
 
 def keep(resources: Resources, asset: str, record: Record) -> None:
