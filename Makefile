@@ -153,8 +153,8 @@ size: $(VENV)/installed ## lines of code and the house's rules (SIZE=--json)
 ui: $(VENV)/installed ## Dagster, MLflow and the vLLM API over what the demo left
 	mkdir -p $(DAGSTER_HOME)
 	cp lora_assets/local/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
-	@echo "Dagster: http://127.0.0.1:3000   MLflow: http://127.0.0.1:5000   vLLM API: http://127.0.0.1:8000"
-	$(VENV)/bin/honcho start
+	@echo "Starting Dagster, MLflow and the server; their logs are in $(LORA_ASSETS_HOME). Ctrl-C ends them."
+	@$(VENV)/bin/honcho start
 
 bench: $(VENV)/installed ## the benchmarks
 	$(VENV)/bin/python -m benchmarks.embedded_server

@@ -6,7 +6,7 @@ from lora_assets import assets
 from lora_assets.assets.rollback import roll_back, rollback
 from lora_assets.kubernetes.executor import make_executor
 from lora_assets.kubernetes.lost_pods import retry_lost_pods
-from lora_assets.lifecycle import JOBS
+from lora_assets.lifecycle import ABOUT_JOBS, JOBS
 from lora_assets.local.console import progress_logger
 from lora_assets.sensors.new_data_versions import new_data_versions
 from lora_assets.sensors.notices import notices
@@ -24,7 +24,9 @@ CHECKS = dg.load_asset_checks_from_package_module(assets)
 
 def make_definitions(settings: Settings) -> dg.Definitions:
     """Return the graph on the stack that these settings describe."""
-    jobs = [dg.define_asset_job(job, made) for job, made in JOBS.items()]
+    jobs = [
+        dg.define_asset_job(job, made, description=ABOUT_JOBS[job]) for job, made in JOBS.items()
+    ]
     in_pods = settings.executor == "k8s_job"
     steps = [
         op.name for op in (*(definition.op for definition in (*ASSETS, *CHECKS)), repair, roll_back)

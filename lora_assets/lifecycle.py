@@ -165,6 +165,16 @@ STAGES: Mapping[str, Stage] = {stage.asset: stage for stage in _STAGES}
 
 GATES: Mapping[str, Gate] = {s.gate.name: s.gate for s in _STAGES if s.gate is not None}
 
+ABOUT_JOBS: Mapping[str, str] = {
+    WHOLE_GRAPH: "The whole graph of one data version, from its data to live traffic",
+    "train": "Train an adapter; past its quality gate it is candidate",
+    "deploy": "Load the candidate on every replica; past its smoke test it is staged",
+    "evaluate": "Grade the staged adapter's answers and live's; the gate sets eval-passed",
+    "performance": "Load-test the adapter that passed the evaluation; the gate sets perf-passed",
+    "promote": "Give the live traffic to an adapter that passed its gates",
+}
+"""What each job does, as Dagster shows it."""
+
 JOBS: dict[str, tuple[str, ...]] = {WHOLE_GRAPH: tuple(STAGES)}
 """The assets that each job makes; but for the whole graph, each is a command and a workflow."""
 
@@ -174,6 +184,19 @@ STEPS: dict[str, dict[str, Step]] = {}
 for _stage in _STAGES:
     JOBS[_stage.job] = (*JOBS.get(_stage.job, ()), _stage.asset)
     STEPS.setdefault(_stage.job, {}).update(_stage.steps)
+
+
+def next_step(asset: str, verdict: bool | None = None) -> str:
+    """Return what comes after an asset, with the `verdict` of its gate where there is one."""
+    stage = STAGES[asset]
+    if stage.gate is not None and verdict is None:
+        return f"the gate {stage.gate.name} decides."
+    if stage.gate is not None and not verdict:
+        return stage.gate.remedy
+    after = [*STAGES.values()][[*STAGES].index(asset) + 1 :]
+    if not after:
+        return "'lora-assets rollback' gives the traffic back."
+    return f"{after[0].asset}, by this run or by 'lora-assets {after[0].job}'."
 
 
 def run_failed(

@@ -1,7 +1,9 @@
+from typing import Any
+
 from lora_assets.assets.graph import OWNERS
 from lora_assets.assets.partitions import data_versions
-from lora_assets.definitions import ASSETS, CHECKS
-from lora_assets.lifecycle import STAGES
+from lora_assets.definitions import ASSETS, CHECKS, defs
+from lora_assets.lifecycle import JOBS, STAGES
 from lora_assets.sensors.history import gate_keys
 
 
@@ -32,3 +34,9 @@ def test_every_gate_is_described_and_blocks_its_own_data_version() -> None:
         assert spec.description, spec.name
         assert spec.blocking
         assert spec.partitions_def == data_versions
+
+
+def test_every_job_and_sensor_says_what_it_does() -> None:
+    jobs = [defs.resolve_job_def(job) for job in (*JOBS, "repair_replicas")]
+    described: list[Any] = [*jobs, *(defs.sensors or ())]
+    assert [each.name for each in described if not each.description] == []

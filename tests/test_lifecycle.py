@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from lora_assets.definitions import defs
-from lora_assets.lifecycle import GATES, STEPS, run_failed
+from lora_assets.lifecycle import GATES, STEPS, next_step, run_failed
 from lora_assets.records.run_outcome import GateOutcome, StepError
 
 ALL = [(stage, name) for stage, steps in STEPS.items() for name in steps]
@@ -68,3 +68,11 @@ def test_an_error_for_a_person_is_one_line_and_a_bug_keeps_its_trace() -> None:
 def test_a_run_that_failed_outside_its_steps_says_why_itself() -> None:
     failed = run_failed([], [], "run x: its pod is gone")
     assert failed.reasons == ("run x: its pod is gone",)
+
+
+def test_after_an_asset_comes_its_gate_and_after_that_the_next_stage_or_what_to_do() -> None:
+    assert next_step("adapter") == "the gate quality_gate decides."
+    assert next_step("adapter", False) == GATES["quality_gate"].remedy
+    assert next_step("eval_grades", True).startswith("perf_metrics, ")
+    assert next_step("gate_result") == "staged_deployment, by this run or by 'lora-assets deploy'."
+    assert "rollback" in next_step("live_deployment")

@@ -47,6 +47,9 @@ CODE_VERSION = "1"
 
 RECORD = "trained"
 
+HEADLINE = ("final_eval_loss", "final_perplexity", "tokens_per_second")
+"""What matters of a training: nats per answer token, its exponential, speed."""
+
 FRESH = "lora_assets.fresh"
 """The tag of a training that was asked for anew: the Dagster run that asked first."""
 
@@ -277,7 +280,9 @@ def _show(
         "digest": trained.digest,
         "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
     }
-    show(context, {**shown, **_final(metrics)})
+    final = _final(metrics)
+    facts = [f"{name.replace('_', ' ')} {final[name]:.4g}" for name in HEADLINE if name in final]
+    show(context, facts, {**shown, **final})
 
 
 def _final(metrics: Losses) -> Mapping[str, float]:

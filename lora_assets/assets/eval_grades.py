@@ -10,6 +10,7 @@ from pydantic import Field
 from lora_assets.assets.comparison import ComparisonConfig, conclude, prepare
 from lora_assets.assets.eval_tables import (
     examples_table,
+    headline,
     log_grades,
     rates,
     scores_table,
@@ -139,7 +140,7 @@ def eval_grades(
         "examples": examples_table(rows, answers, grades),
         **rates(counted),
     }
-    show(context, shown | pages_of(registry, candidate, run.run_id))
+    show(context, headline(counted), shown | pages_of(registry, candidate, run.run_id))
     return EvalGrades(
         **comparison.identity,
         judge_model=judge_model,

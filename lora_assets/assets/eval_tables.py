@@ -51,6 +51,15 @@ def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:
     return {name: rate for name, rate in named.items() if rate is not None}
 
 
+def headline(counted: Mapping[Side, Scores]) -> Sequence[str]:
+    """Return the candidate's three rates beside live's."""
+    live = _measures(counted["live"]) if "live" in counted else {}
+    return [
+        f"{name} {rate}" + (f" (live {live[name]})" if live else "")
+        for name, rate in [*_measures(counted["candidate"]).items()][:3]
+    ]
+
+
 def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
     """Return a row per count or rate, a column per side."""
     return sides_table({side: _measures(score) for side, score in counted.items()})

@@ -30,5 +30,5 @@ def gate_result(
     registry.store_verdict(version, verdict)
     registry.set_alias("candidate", version)
     context.log.info(f"version {version.version} of {version.model} is candidate")
-    show(context, pages_of(registry, version))
+    show(context, (f"version {version.version} is candidate",), pages_of(registry, version))
     return version

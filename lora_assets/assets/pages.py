@@ -1,11 +1,13 @@
 """What the assets show in Dagster's UI, on their pages and in a run's log."""
 
 from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
 from typing import Any
 
 import dagster as dg
 
 from lora_assets.assets.run_tags import origin
+from lora_assets.lifecycle import next_step
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
 
@@ -25,9 +27,22 @@ def sides_table(columns: Mapping[str, Mapping[str, str]]) -> dg.TableMetadataVal
     )
 
 
-def show(context: dg.AssetExecutionContext, shown: Mapping[str, Any]) -> None:
-    """Put on the asset's page `shown`, and why its run was made."""
-    context.add_output_metadata({**shown, **origin(context.run.tags)})
+def show(context: dg.AssetExecutionContext, facts: Iterable[str], shown: Mapping[str, Any]) -> None:
+    """Put on the asset's page the `facts` that matter in one line, `shown`, and why it was made."""
+    asset = context.asset_key.to_user_string()
+    summary = f"**Data version {context.partition_key}**: {'; '.join(facts)}."
+    context.add_output_metadata(
+        {
+            "summary": dg.MetadataValue.md(f"{summary} Next: {next_step(asset)}"),
+            **shown,
+            **origin(context.run.tags),
+        }
+    )
+
+
+def number(value: float, sign: str = "") -> str:
+    """Return a number with at most four decimals, and none that are zero; "+" signs all."""
+    return f"{value:{sign}.4f}".rstrip("0").rstrip(".")
 
 
 def pages_of(registry: Registry, version: ModelVersion, run_id: str = "") -> dict[str, Any]:
@@ -43,13 +58,37 @@ def pages_of(registry: Registry, version: ModelVersion, run_id: str = "") -> dic
     }
 
 
+SECONDS_BETWEEN_LINES = 10.0
+
+
 def progress_log(
     context: dg.AssetExecutionContext, what: str, unit: str = "", *, parts: int
 ) -> Callable[[int, int], None]:
-    """Return what logs how many are done of how many, `parts` times on the way."""
+    """Return what logs how many are done of how many, with the rate and the time to go.
+
+    It does so `parts` times on the way, and every SECONDS_BETWEEN_LINES in between.
+    """
+    started = last = monotonic()
+    before: int | None = None
 
     def log(done: int, total: int) -> None:
-        if done * parts // total != (done - 1) * parts // total:
-            context.log.info(f"{what} {done} of {total}{unit}")
+        nonlocal last, before
+        now = monotonic()
+        if before is None:
+            # What an attempt that was killed left done says nothing of the rate.
+            before = max(done - 1, 0)
+        is_part = done * parts // total != (done - 1) * parts // total
+        if is_part or now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            rate = pace(done - before, total - before, now - started)
+            context.log.info(f"{what} {done} of {total}{unit}{rate}")
 
     return log
+
+
+def pace(done: int, total: int, seconds: float) -> str:
+    """Return rate and time to go after so many `seconds`; empty at the start and at the end."""
+    if not 0 < done < total or seconds <= 0:
+        return ""
+    rate = done / seconds
+    return f", {rate:.3g}/s, {(total - done) / rate:.0f} s to go"

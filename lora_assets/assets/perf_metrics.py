@@ -13,7 +13,7 @@ from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import pages_of, progress_log, show
-from lora_assets.assets.perf_tables import limit_lines, numbers, shown_of
+from lora_assets.assets.perf_tables import headline, limit_lines, numbers, shown_of
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now
 from lora_assets.gates.performance import PerfThresholds
@@ -140,7 +140,7 @@ def perf_metrics(
         figure = latency_distribution(samples, {})
         _keep(run, metrics, samples, figure)
     shown = shown_of(metrics, figure) | pages_of(registry, candidate, run.run_id)
-    show(context, shown)
+    show(context, headline(metrics), shown)
     return metrics
 
 

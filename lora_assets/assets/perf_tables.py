@@ -1,6 +1,6 @@
 """A load test as numbers, as a table, as the lines of its picture, and as its asset's page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -23,6 +23,29 @@ def numbers(metrics: LoadMetrics, prefix: str = "") -> Mapping[str, float]:
     return {f"{prefix}{name}": value for name, value in values.items()}
 
 
+def with_units(values: Mapping[str, float]) -> Mapping[str, float]:
+    """Return the numbers under names that have their units."""
+    return {f"{name} ({_unit(name)})": value for name, value in values.items()}
+
+
+def _unit(name: str) -> str:
+    if name.endswith("throughput"):
+        return "requests/s"
+    return "share" if name.endswith("success_rate") else "s"
+
+
+def headline(metrics: PerfMetrics) -> Sequence[str]:
+    """Return P95s and throughput of the candidate, beside the baseline's."""
+    values = numbers(metrics.candidate)
+    baseline = numbers(metrics.baseline) if metrics.baseline is not None else {}
+    return [
+        f"{name} {values[name]:.3g} {_unit(name)}"
+        + (f" (live {baseline[name]:.3g})" if name in baseline else "")
+        for name in ("latency_p95", "ttft_p95", "throughput")
+        if name in values
+    ]
+
+
 def metrics_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
     """Return a row per number, a column per side; a number that a side lacks is missing."""
     sides = {"candidate": metrics.candidate}
@@ -30,7 +53,7 @@ def metrics_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
         sides["baseline"] = metrics.baseline
     return sides_table(
         {
-            side: {name: f"{value:.4g}" for name, value in numbers(load).items()}
+            side: {name: f"{value:.4g}" for name, value in with_units(numbers(load)).items()}
             for side, load in sides.items()
         }
     )
@@ -59,5 +82,5 @@ def shown_of(metrics: PerfMetrics, figure: "Figure") -> dict[str, Any]:
         "load": metrics_table(metrics),
         "latency": plot(figure),
         "server histograms": table(histogram.model_dump() for histogram in metrics.server),
-        **numbers(metrics.candidate, "candidate."),
+        **with_units(numbers(metrics.candidate, "candidate.")),
     }

@@ -61,5 +61,6 @@ def registered_adapter(
         "digest": adapter.digest,
         "rows left out": dg.MetadataValue.json(dict(losses.rows_left_out)),
     }
-    show(context, pages | shown)
+    facts = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in shown.items()]
+    show(context, ("trained elsewhere", *facts), pages | shown)
     return adapter

@@ -58,7 +58,11 @@ def staged_deployment(
     context.log.info(f"{version.serving_name} is loaded on {len(replicas.members)} replica(s)")
     table = slot_table(replicas, slot, version)
     shown = {"serving name": version.serving_name, "replicas": table}
-    show(context, shown | pages_of(registry, version))
+    facts = (
+        f"version {version.version} is loaded on {len(replicas.members)} replica(s)",
+        f"clients reach it as {slot}",
+    )
+    show(context, facts, shown | pages_of(registry, version))
     return version
 
 

@@ -20,7 +20,8 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
     context.log.info(f"read {counts} rows, digest {data.digest[:12]}")
     splits = ({"split": name} | split.model_dump() for name, split in data.splits.items())
     source = dg.MetadataValue.url(data.source)
-    show(context, {"digest": data.digest, "source": source, "splits": table(splits)})
+    shown = {"digest": data.digest, "source": source, "splits": table(splits)}
+    show(context, (f"rows: {counts}",), shown)
     return data
 
 

@@ -1,14 +1,19 @@
 """A verdict as Dagster shows it, and as a later step demands it."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
-from lora_assets.assets.pages import table
+from lora_assets.assets.pages import number, table
 from lora_assets.errors import LoraAssetsError
-from lora_assets.lifecycle import GATES
+from lora_assets.lifecycle import GATES, STAGES, next_step
 from lora_assets.records.verdict import GateName, PairedEvidence, Verdict
+
+SHOWN_NUMBERS = 3
+"""In a summary; the table has all of them."""
 
 
 def now() -> str:
@@ -19,22 +24,25 @@ def now() -> str:
 def check_result(
     verdict: Verdict, evidence: Mapping[str, dg.MetadataValue | str] | None = None
 ) -> dg.AssetCheckResult:
-    """Return the verdict as an asset check: a table row per number, and `evidence`.
+    """Return the verdict as an asset check: its outcome, a table row per number, and `evidence`.
 
-    A margin is how far a number lies inside its limit; negative, how far outside.
+    A margin is how far a number lies inside its limit; negative, how far outside. Both are
+    numbers of their own, too: Dagster plots those over the data versions.
     """
     rows = (
         {
             "check": check.name,
-            "measured": "missing" if check.measured is None else f"{check.measured:.4f}",
-            "must be": f"{check.comparison} {check.limit:.4f}",
-            "margin": "missing" if check.margin is None else f"{check.margin:+.4f}",
+            "measured": "missing" if check.measured is None else number(check.measured),
+            "must be": f"{check.comparison} {number(check.limit)}",
+            "margin": "missing" if check.margin is None else number(check.margin, "+"),
             "verdict": "passed" if check.passed else "undecided" if check.undecided else "FAILED",
         }
         for check in verdict.checks
     )
     metadata: dict[str, dg.MetadataValue | str] = {
+        "summary": dg.MetadataValue.md(_summary(verdict)),
         "checks": table(rows),
+        **_plotted(verdict),
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
         "digest": verdict.digest,
     }
@@ -64,6 +72,27 @@ def _evidence(evidence: PairedEvidence) -> Mapping[str, str | int]:
         "rows": evidence.rows,
         "differ": evidence.only_candidate + evidence.only_live,
         "state": evidence.state,
+    }
+
+
+def _summary(verdict: Verdict) -> str:
+    """Return the outcome, the numbers that decided it, and what to do next."""
+    outcome = "FAILED" if verdict.outcome == "failed" else verdict.outcome
+    decisive = (*verdict.failures, *(str(check) for check in verdict.checks if check.passed))
+    (asset,) = (s.asset for s in STAGES.values() if s.gate and s.gate.name == verdict.gate)
+    return (
+        f"**{verdict.gate} {outcome} for data version {verdict.data_version}**: "
+        f"{'; '.join(decisive[:SHOWN_NUMBERS])}. Next: {next_step(asset, verdict.passed)}"
+    )
+
+
+def _plotted(verdict: Verdict) -> Mapping[str, dg.MetadataValue[Any]]:
+    numbers = {check.name: check.measured for check in verdict.checks}
+    numbers |= {f"{check.name} margin": check.margin for check in verdict.checks}
+    return {
+        name: dg.MetadataValue.float(value)
+        for name, value in numbers.items()
+        if value is not None and math.isfinite(value)
     }
 
 

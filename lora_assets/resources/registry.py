@@ -17,7 +17,7 @@ from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
 from lora_assets.resources.mlflow_client import NAME, mlflow_client
 from lora_assets.resources.promotion_log import PromotionLog
-from lora_assets.resources.tracking import Tracking
+from lora_assets.resources.tracking import ML_VIEW, Tracking
 from lora_assets.resources.version_tags import DIGEST, base_of, not_ours, tags_of, version_record
 from lora_assets.serving import adapter_files
 from lora_assets.serving.vllm_plugin import adapters_folder
@@ -46,7 +46,7 @@ class Registry(PromotionLog):
     def page(self, version: ModelVersion) -> str:
         """Return the URL of a model version's page in MLflow's UI, which is at `ui_url`."""
         ui, model = self.ui_url.rstrip("/"), quote(version.model)
-        return f"{ui}/#/models/{model}/versions/{version.version}"
+        return f"{ui}/#/models/{model}/versions/{version.version}{ML_VIEW}"
 
     def aliases(self) -> Mapping[str, ModelVersion]:
         """Return what each of our aliases points at; one that is not set is absent."""

@@ -100,6 +100,10 @@ class TrackedRun:
         self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
 
 
+ML_VIEW = "?workflowType=machine_learning"
+"""Of a page's URL: without it MLflow 3 shows a run as one of a generative application."""
+
+
 class Tracking(dg.ConfigurableResource[Any]):
     """An MLflow tracking server (http://…) or database (sqlite:///…).
 
@@ -113,7 +117,7 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     def page(self, run_id: str) -> str:
         """Return the URL of a run's page in MLflow's UI, which is at `ui_url`."""
-        return f"{self.ui_url.rstrip('/')}/#/runs/{run_id}"
+        return f"{self.ui_url.rstrip('/')}/#/runs/{run_id}{ML_VIEW}"
 
     @contextmanager
     def run(

@@ -28,7 +28,11 @@ NOTE = "There before the sensor was switched on: start it yourself, by hand or i
 SHOWN_WAITING = 5
 
 
-@dg.sensor(job_name=WHOLE_GRAPH, minimum_interval_seconds=SECONDS_BETWEEN_TICKS)
+@dg.sensor(
+    job_name=WHOLE_GRAPH,
+    minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+    description="Advances each new data version as far as its gates let it: train, then serve",
+)
 def new_data_versions(
     context: dg.SensorEvaluationContext,
     data_bucket: DataBucket,

@@ -24,6 +24,7 @@ _KINDS: tuple[_Ended, ...] = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventTy
 @dg.sensor(
     minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Posts failed gates, failed runs and repairs to LORA_ASSETS_WEBHOOK",
 )
 def notices(context: dg.SensorEvaluationContext, webhook: Webhook) -> dg.SensorResult:
     """Post every failed run and every repair since the last tick; off without a webhook.

@@ -80,7 +80,11 @@ def repair_replicas() -> None:
     repair()
 
 
-@dg.sensor(job=repair_replicas, minimum_interval_seconds=SECONDS_BETWEEN_TICKS)
+@dg.sensor(
+    job=repair_replicas,
+    minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+    description="Starts repair_replicas where a replica serves something else than the aliases say",
+)
 def replica_repair(
     context: dg.SensorEvaluationContext, registry: Registry, fleet: Fleet
 ) -> dg.SensorResult | dg.SkipReason:

@@ -1,5 +1,5 @@
 from lora_assets.assets.figures import latency_distribution
-from lora_assets.assets.perf_tables import limit_lines, metrics_table
+from lora_assets.assets.perf_tables import headline, limit_lines, metrics_table
 from lora_assets.gates.performance import PerfThresholds, perf_gate
 from lora_assets.records.load import LoadMetrics, LoadSamples, PerfMetrics, RequestSample
 from tests.support.records import NOW, load_metrics, perf_metrics
@@ -32,12 +32,20 @@ def test_a_baseline_without_samples_is_a_line() -> None:
 
 def test_a_side_that_answered_nothing_lacks_its_times() -> None:
     shown = {r.data["measure"]: r.data for r in metrics_table(perf(load(None), "measured")).records}
-    assert shown["latency_p95"] == {
-        "measure": "latency_p95",
+    assert shown["latency_p95 (s)"] == {
+        "measure": "latency_p95 (s)",
         "candidate": "1",
         "baseline": "missing",
     }
-    assert shown["throughput"]["baseline"] == "10"
+    assert shown["throughput (requests/s)"]["baseline"] == "10"
+
+
+def test_the_headline_has_three_numbers_with_units_beside_lives() -> None:
+    assert headline(perf(load(2.0), "measured")) == [
+        "latency_p95 1 s (live 2)",
+        "ttft_p95 1 s (live 2)",
+        "throughput 10 requests/s (live 10)",
+    ]
 
 
 def test_a_failed_request_keeps_its_curve_below_the_whole() -> None:

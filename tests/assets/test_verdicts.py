@@ -1,6 +1,7 @@
 from typing import Any
 
 from lora_assets.assets.verdicts import check_result
+from lora_assets.lifecycle import GATES
 from lora_assets.records.verdict import Check, GateName, Verdict
 from tests.support.records import model_version, passed_verdict
 
@@ -26,9 +27,24 @@ def test_a_gate_is_shown_as_numbers_limits_and_margins() -> None:
     columns = ["check", "measured", "must be", "margin", "verdict"]
     assert [list(row) for row in rows(result)] == [columns, columns]
     assert [list(row.values()) for row in rows(result)] == [
-        ["eval_loss", "2.5000", "<= 1.0000", "-1.5000", "FAILED"],
-        ["perplexity", "missing", "<= 2.0000", "missing", "FAILED"],
+        ["eval_loss", "2.5", "<= 1", "-1.5", "FAILED"],
+        ["perplexity", "missing", "<= 2", "missing", "FAILED"],
     ]
+
+
+def test_a_gates_page_opens_with_the_outcome_and_its_numbers_can_be_plotted() -> None:
+    passed, failed = Check.at_least("a_rate", 0.8, 0.75), Check.at_most("c_rate", 1600.0, 0.1)
+    metadata: Any = check_result(verdict("eval_gate", passed, failed)).metadata
+    name, summary = next(iter(metadata.items()))
+    assert (name, summary.value) == (
+        "summary",
+        "**eval_gate FAILED for data version 1**: c_rate 1600 (must be <= 0.1); "
+        f"a_rate 0.8 (must be >= 0.75). Next: {GATES['eval_gate'].remedy}",
+    )
+    plotted = {name: metadata[name].value for name in ("a_rate", "c_rate", "c_rate margin")}
+    assert plotted == {"a_rate": 0.8, "c_rate": 1600.0, "c_rate margin": -1599.9}
+    one = check_result(verdict("eval_gate", passed)).metadata["summary"].value
+    assert str(one).endswith("Next: perf_metrics, by this run or by 'lora-assets performance'.")
 
 
 def test_only_a_gate_that_compares_says_with_what() -> None:

@@ -10,7 +10,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.base_model import Base
 from lora_assets.records.verdict import Check
 from lora_assets.resources.registry import Registry
-from lora_assets.resources.tracking import Tracking
+from lora_assets.resources.tracking import ML_VIEW, Tracking
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.records import model_version, passed_verdict
@@ -74,7 +74,7 @@ def test_a_gate_that_could_not_decide_gives_no_alias_and_takes_away_the_earlier_
 
 def test_a_run_and_a_model_version_have_pages_in_mlflows_ui() -> None:
     tracking = Tracking(tracking_uri="sqlite:///x", ui_url="http://mlflow.example/")
-    assert tracking.page("r1") == "http://mlflow.example/#/runs/r1"
+    assert tracking.page("r1") == f"http://mlflow.example/#/runs/r1{ML_VIEW}"
     registry = Registry(tracking_uri="x", model_name="a b", ui_url="http://mlflow.example")
     version = model_version(7, model="a b")
-    assert registry.page(version) == "http://mlflow.example/#/models/a%20b/versions/7"
+    assert registry.page(version) == f"http://mlflow.example/#/models/a%20b/versions/7{ML_VIEW}"
