@@ -21,10 +21,14 @@ TIMES: Mapping[Time, str] = {
 
 def plot(figure: "Figure") -> dg.MarkdownMetadataValue:
     """Return a figure for the asset's page, shown there at a click on "Show Markdown"."""
+    return dg.MetadataValue.md(f"![plot]({data_url(figure)})")
+
+
+def data_url(figure: "Figure") -> str:
+    """Return a figure as a URL that has all of its bytes."""
     png = BytesIO()
     figure.savefig(png, format="png")
-    encoded = base64.b64encode(png.getvalue()).decode()
-    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
 def latency_distribution(load: LoadSamples, limits: Mapping[Time, Mapping[str, float]]) -> "Figure":

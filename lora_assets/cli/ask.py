@@ -20,7 +20,7 @@ MAX_TOKENS = 256
     "--context",
     "context_file",
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Text file that the answer is to come from  [default: none]",
 )
 @click.option("--compare", is_flag=True, help="Ask the staged candidate too")
@@ -34,7 +34,7 @@ def ask(question: str, context_file: Path | None, compare: bool, **options: Any)
     The prompt has the form of those that live was trained on.
     """
     stack = Stack(options)
-    context = context_file.read_text().strip() if context_file is not None else ""
+    context = _text(context_file) if context_file is not None else ""
     live = stack.resources.registry.current_live()
     if live is None:
         raise LoraAssetsError("Nothing is live yet", "Promote an adapter first.")
@@ -48,6 +48,13 @@ def ask(question: str, context_file: Path | None, compare: bool, **options: Any)
         about = f"{slot} (version {version.version}, data version {version.data_version})"
         click.echo(f"{about}, {answer.latency:.1f} s:", err=not compare)
         click.echo(answer.text.strip())
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise LoraAssetsError(f"{file} is not text in UTF-8", "Convert it first.") from None
 
 
 def _prompt(stack: Stack, version: ModelVersion, context: str, question: str) -> str:

@@ -22,6 +22,7 @@ _COMMANDS = (
     *_STAGES,
     *_LIVE,
     "ask",
+    "report",
     "status",
     "data",
     "adopt",

@@ -140,9 +140,9 @@ def print_status(report: dict[str, Any]) -> None:
     if report["stopped"]:
         stopped = Table("data version", "version", "gate", "why", "what to do", title="stopped")
         for each in report["stopped"]:
-            version, why = str(each["version"] or "none"), "\n".join(each["failures"])
-            remedy = GATES[each["gate"]].remedy
-            stopped.add_row(escape(each["data_version"]), version, each["gate"], escape(why), remedy)
+            version, why = str(each["version"] or "none"), escape("\n".join(each["failures"]))
+            name, remedy = escape(each["data_version"]), GATES[each["gate"]].remedy
+            stopped.add_row(name, version, each["gate"], why, remedy)
         console.print(stopped)
     for replica in report["replicas"]:
         serves = Table("name", "digest", title=replica["name"])

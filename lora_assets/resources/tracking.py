@@ -64,6 +64,10 @@ class TrackedRun:
         for name, value in values.items():
             self.client.set_tag(self.run_id, name, value)
 
+    def page(self, html: str, name: str) -> None:
+        """Store a page as `name`.html, which MLflow's UI shows."""
+        self.client.log_text(self.run_id, html, f"{name}.html")
+
     def figure(self, figure: "Figure", name: str) -> None:
         """Store a figure as `name`.png."""
         self.client.log_figure(self.run_id, figure, f"{name}.png")
@@ -158,6 +162,20 @@ class Tracking(dg.ConfigurableResource[Any]):
         """Return the verdict that a gate left on a run; None where it left none."""
         stored = self._client.get_run(run_id).data.tags.get(f"verdict.{gate}")
         return Verdict.model_validate_json(stored) if stored else None
+
+    def newest_trained(self, data_version: str) -> str | None:
+        """Return the newest run of a data version that the quality gate judged, or None."""
+        runs = self._client.search_runs(
+            [each.experiment_id for each in self._client.search_experiments()],
+            f"tags.`data.version` = '{data_version}' and metrics.`quality_gate.passed` >= 0",
+            max_results=1,
+        )
+        return str(runs[0].info.run_id) if runs else None
+
+    def logged(self, run_id: str) -> tuple[Mapping[str, str], Mapping[str, float]]:
+        """Return a run's parameters and its newest metrics."""
+        data = self._client.get_run(run_id).data
+        return data.params, data.metrics
 
     def data_source(self, run_id: str) -> str:
         """Return the folder of the data that a run was trained on; empty where it has none."""

@@ -61,10 +61,15 @@ def test_live_and_the_candidate_answer_what_they_answer_to_the_training_prompt(
     assert LIVE_SLOT not in run(environment, *asked)[1]
 
 
-@pytest.mark.parametrize("arguments", [("--context", "gone.txt"), ()])
-def test_a_question_or_file_that_is_missing_is_one_line(
-    run: Run, arguments: tuple[str, ...]
+@pytest.mark.integration
+@pytest.mark.parametrize("content", [None, b"\xff"])
+def test_a_context_that_is_no_text_is_one_line(
+    run: Run, tmp_path: Path, content: bytes | None
 ) -> None:
-    ended, _ = run({}, "ask", *(("What?",) if arguments else ()), *arguments)
-    assert str(ended).startswith("error: ")
+    file = tmp_path / "context.txt"
+    if content is not None:
+        file.write_bytes(content)
+    environment = {"LORA_ASSETS_HOME": str(tmp_path)}
+    ended, _ = run(environment, "ask", "What?", "--context", str(file))
+    assert str(ended).startswith(f"error: {file}")
     assert "\n" not in str(ended)

@@ -1,0 +1,135 @@
+"""The report on a data version: one page with all that the one who approves it has to see."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lora_assets.assets.adapter import RECORD
+from lora_assets.assets.figures import data_url, latency_distribution
+from lora_assets.assets.pages import number
+from lora_assets.assets.perf_metrics import STORED_SAMPLES
+from lora_assets.assets.perf_tables import with_units
+from lora_assets.assets.registered import REGISTERED
+from lora_assets.errors import LoraAssetsError
+from lora_assets.lifecycle import GATES
+from lora_assets.records.load import LoadSamples
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.training import Adapter, TrainingMetrics, TrainingParameters
+from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.resources.registry import Registry
+from lora_assets.training.curve import learning_curve
+
+ARTIFACT = "report"
+SHOWN_EXAMPLES = 30
+
+
+def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
+    """Return the page on a data version, as HTML without links to other files, and its MLflow run.
+
+    Everything comes from the registry and its runs. Raise LoraAssetsError where nothing was
+    trained on the data version.
+    """
+    import jinja2
+
+    tracking = registry.tracking
+    version = registry.newest(data_version)
+    run_id = version.run_id if version is not None else tracking.newest_trained(data_version)
+    if not run_id:
+        raise LoraAssetsError(
+            f"No gate has judged an adapter of data version {data_version}",
+            f"Run 'lora-assets train --data-version {data_version}' first.",
+        )
+    parameters, _ = tracking.logged(run_id)
+    is_trained_here = "lora_config" in parameters
+    adapter = tracking.record(run_id, RECORD if is_trained_here else REGISTERED, Adapter)
+    verdicts = _verdicts(registry, version, run_id)
+    curve = adapter.metrics.curve if isinstance(adapter.metrics, TrainingMetrics) else ()
+    aliases = [alias for alias, holder in registry.aliases().items() if holder == version]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["number"] = number
+    page = environment.from_string(files(__package__).joinpath("report.html").read_text()).render(
+        data_version=data_version,
+        version=version,
+        aliases=aliases,
+        adapter=adapter,
+        verdicts=verdicts,
+        remedies={name: gate.remedy for name, gate in GATES.items()},
+        curve=data_url(learning_curve(curve)) if curve else None,
+        examples=_examples(registry, verdicts.get("eval_gate")),
+        load=_load(registry, verdicts.get("perf_gate")),
+        lineage={
+            "model": f"{registry.model_name} {version.version if version else '(no version)'}",
+            "adapter digest": adapter.digest,
+            "data digest": adapter.data_digest,
+            "data": tracking.data_source(run_id),
+            "base model": f"{adapter.base_model} {adapter.base}",
+            "MLflow run": tracking.page(run_id),
+        },
+        parameters=parameters,
+        command=_command(data_version, parameters) if is_trained_here else None,
+    )
+    return page, run_id
+
+
+def _verdicts(
+    registry: Registry, version: ModelVersion | None, run_id: str
+) -> Mapping[GateName, Verdict]:
+    quality = registry.tracking.verdict(run_id, "quality_gate")
+    of_run: Mapping[GateName, Verdict] = {"quality_gate": quality} if quality else {}
+    return {**of_run, **(registry.verdicts(version) if version is not None else {})}
+
+
+def _examples(registry: Registry, verdict: Verdict | None) -> Sequence[Mapping[str, Any]]:
+    """Return rows with both sides' answers and grades, those on which they differ first."""
+    if verdict is None or verdict.evidence_run_id is None:
+        return []
+    with TemporaryDirectory() as folder:
+        path = registry.tracking.download(verdict.evidence_run_id, "grades.json", Path(folder))
+        stored = json.loads(path.read_text())
+    rows: dict[int, dict[str, Any]] = {}
+    for values in stored["data"]:
+        grade = dict(zip(stored["columns"], values, strict=True))
+        row = rows.setdefault(
+            grade["row"],
+            {"question": grade["question"], "reference": grade["reference_answer"], "sides": {}},
+        )
+        row["sides"][grade["side"]] = {"grade": grade["grade"], "answer": grade["answer"]}
+
+    def differs(row: Mapping[str, Any]) -> int:
+        return len({side["grade"] for side in row["sides"].values()})
+
+    return sorted(rows.values(), key=differs, reverse=True)[:SHOWN_EXAMPLES]
+
+
+def _load(registry: Registry, verdict: Verdict | None) -> Mapping[str, Any] | None:
+    """Return the load test's numbers of both sides, and its picture."""
+    if verdict is None or verdict.evidence_run_id is None:
+        return None
+    tracking = registry.tracking
+    _, metrics = tracking.logged(verdict.evidence_run_id)
+    sides = {
+        side: with_units(
+            {
+                name.removeprefix(f"{side}."): value
+                for name, value in metrics.items()
+                if name.startswith(f"{side}.")
+            }
+        )
+        for side in ("candidate", "baseline")
+    }
+    samples = tracking.record(verdict.evidence_run_id, STORED_SAMPLES, LoadSamples)
+    return {
+        "sides": {side: values for side, values in sides.items() if values},
+        "names": sorted({name for values in sides.values() for name in values}),
+        "picture": data_url(latency_distribution(samples, {})),
+    }
+
+
+def _command(data_version: str, parameters: Mapping[str, str]) -> str:
+    """Return the command that trains the same again."""
+    fields = [name for name in TrainingParameters.model_fields if name in parameters]
+    options = [f"--{name.replace('_', '-')} {parameters[name]}" for name in fields]
+    return " ".join(["lora-assets train", f"--data-version {data_version}", *options])

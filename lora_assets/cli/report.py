@@ -1,0 +1,31 @@
+"""report: one page on a data version, for the one who has to approve it."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lora_assets.assets.report import ARTIFACT, make_report
+from lora_assets.cli.stack import Stack, stack_options
+
+
+@click.command()
+@click.option("--data-version", required=True, help="Data version that the page is about")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write  [default: report-VERSION.html]",
+)
+@stack_options("model_name", "mlflow_tracking_uri")
+def report(data_version: str, output: Path | None, **options: Any) -> None:
+    """Write one HTML page on a data version.
+
+    It has the gates, the learning curve, examples, latencies, lineage and how to reproduce it, and
+    is kept with the training's MLflow run.
+    """
+    registry = Stack(options).resources.registry
+    page, run_id = make_report(registry, data_version)
+    file = output or Path(f"report-{data_version}.html")
+    file.write_text(page)
+    registry.tracking.reopen(run_id).page(page, ARTIFACT)
+    click.echo(f"{file}, and {ARTIFACT}.html in {registry.tracking.page(run_id)}")

@@ -1,0 +1,93 @@
+"""report: one page that needs no other file, with what the one who approves asks for."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lora_assets.assets.adapter import RECORD
+from lora_assets.assets.perf_metrics import STORED_SAMPLES
+from lora_assets.lifecycle import GATES
+from lora_assets.records.load import LoadSamples, RequestSample
+from lora_assets.records.training import Adapter
+from lora_assets.records.verdict import Check
+from lora_assets.stack_resources import Resources
+from tests.support.commands import Run
+from tests.support.records import model_version, passed_verdict
+from tests.support.stack import trained
+
+SAMPLE = RequestSample(started=0, latency=0.5, ttft=0.1, output_tokens=3, error=None)
+
+
+@pytest.fixture
+def environment(served: Mapping[str, str], tmp_path: Path) -> Mapping[str, str]:
+    return {**served, "LORA_ASSETS_HOME": str(tmp_path)}
+
+
+def leave_training(resources: Resources, folder: Path, data_version: str, loss: float) -> Adapter:
+    """What a training leaves in MLflow, with its quality gate's verdict."""
+    adapter = trained(resources, folder, data_version)
+    tracking = resources.registry.tracking
+    run = tracking.reopen(adapter.mlflow_run_id)
+    run.record(adapter, RECORD)
+    run.parameters({"lora_config": "standard", "learning_rate": 0.003, "lora_r": 8})
+    run.tags({"data.version": data_version})
+    check = Check.at_most("eval_loss", loss, 1.0)
+    verdict = passed_verdict("quality_gate", model_version(), None)
+    verdict = verdict.model_copy(update={"checks": (check,), "digest": adapter.digest})
+    tracking.store_verdict(adapter.mlflow_run_id, verdict)
+    return adapter
+
+
+def test_the_page_has_gates_examples_latencies_and_lineage_and_is_kept_in_mlflow(
+    run: Run, environment: Mapping[str, str], resources: Resources,
+    adapter_folders: tuple[Path, ...], tmp_path: Path,
+) -> None:  # fmt: skip
+    adapter = leave_training(resources, adapter_folders[0], "1", loss=0.1)
+    registry = resources.registry
+    version = registry.register(adapter)
+    registry.set_alias("perf-passed", version)
+    with resources.tracking.run("evaluation", "eval", "eval", {}) as evaluation:
+        graded = {"row": 0, "question": "What does <b> do?", "reference_answer": "Does b."}
+        sides = (("candidate", "A", "It does b."), ("live", "C", "It sleeps."))
+        evaluation.table(
+            [{**graded, "side": s, "grade": g, "answer": a, "reason": ""} for s, g, a in sides],
+            "grades",
+        )
+    with resources.tracking.run("performance", "perf", "perf", {}) as load:
+        load.metrics({"candidate.latency_p95": 0.5, "baseline.latency_p95": 0.75})
+        load.record(LoadSamples(candidate=(SAMPLE,), live=(SAMPLE,)), STORED_SAMPLES)
+    for gate, evidence in (("eval_gate", evaluation), ("perf_gate", load)):
+        verdict = passed_verdict(gate, version, None)
+        registry.store_verdict(
+            version, verdict.model_copy(update={"evidence_run_id": evidence.run_id})
+        )
+    file = tmp_path / "report.html"
+    ended, printed = run(environment, "report", "--data-version", "1", "--output", str(file))
+    assert ended == 0, ended
+    page = file.read_text()
+    words = ("quality_gate", "eval_gate", "perf_gate", "It does b.", "It sleeps.", "perf-passed")
+    assert [word for word in (*words, adapter.digest, "latency_p95 (s)", "0.75") if
+            word not in page] == []  # fmt: skip
+    assert "What does &lt;b&gt; do?" in page
+    command = "lora-assets train --data-version 1 --lora-config standard --learning-rate 0.003"
+    assert f"<code>{command}</code>" in page
+    assert re.findall(r'(?:src|href)="(.{0,15})', page) == ["data:image/png;"]
+    kept = registry.tracking.download(adapter.mlflow_run_id, "report.html", tmp_path / "kept")
+    assert kept.read_text() == page
+    assert str(file) in printed
+
+
+def test_what_the_quality_gate_stopped_has_a_page_too_with_what_to_do(
+    run: Run, environment: Mapping[str, str], resources: Resources,
+    adapter_folders: tuple[Path, ...], tmp_path: Path,
+) -> None:  # fmt: skip
+    leave_training(resources, adapter_folders[0], "7", loss=2.0)
+    file = tmp_path / "report.html"
+    assert run(environment, "report", "--data-version", "7", "--output", str(file))[0] == 0
+    page = file.read_text()
+    assert "No model version: the quality gate did not let it pass." in page
+    assert GATES["quality_gate"].remedy in page
+    ended, _ = run(environment, "report", "--data-version", "8")
+    assert str(ended).startswith("error: No gate has judged an adapter of data version 8. ")
