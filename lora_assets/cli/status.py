@@ -1,7 +1,7 @@
 """status: the aliases, the verdicts of the gates, and what each replica serves."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -153,14 +153,17 @@ def print_status(report: dict[str, Any]) -> None:
             console.print(Text(problem, "red"))
         for stranger in replica.get("strangers", ()):
             console.print(Text(f"nobody deployed this: {stranger}", "yellow"))
-    console.print(Text(agreement(report["replicas"])))
+    console.print(Text(agreement(report)))
 
 
-def agreement(replicas: Sequence[Mapping[str, Any]]) -> str:
+def agreement(report: Mapping[str, Any]) -> str:
     """Return the last line of the status: whether all replicas serve what the aliases say."""
+    replicas = report["replicas"]
     if not replicas:
         return "There is no replica."
     differing = [replica["name"] for replica in replicas if not replica["agrees"]]
+    if not differing and report["drift"]:
+        return f"The aliases differ: {report['drift'][0]}"
     if not differing:
         return f"All replicas agree with the aliases ({len(replicas)})."
     return f"{len(differing)} of {len(replicas)} replicas differ: {', '.join(differing)}."

@@ -18,7 +18,7 @@ def test_a_command_that_is_stopped_says_so_in_one_line(
     number: int,
     code: int,
 ) -> None:
-    monkeypatch.setattr(Registry, "aliases", lambda _: os.kill(os.getpid(), number))
+    monkeypatch.setattr(Registry, "standing", lambda _: os.kill(os.getpid(), number))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         ended = command(["status"], {"LORA_ASSETS_HOME": str(tmp_path)}, monkeypatch, capfd)
@@ -36,7 +36,7 @@ def test_a_sigint_that_was_ignored_is_ignored_still(
         os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    monkeypatch.setattr(Registry, "aliases", interrupted)
+    monkeypatch.setattr(Registry, "standing", interrupted)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         ended = command(["status"], {"LORA_ASSETS_HOME": str(tmp_path)}, monkeypatch, capfd)
