@@ -2,7 +2,7 @@
 
     python -m benchmarks.promotion [--rounds 20]
 
-A rollback is the whole Dagster run of `live_deployment`: registry, slot, probes, aliases. The
+A rollback is the whole run of Dagster's job `rollback`: registry, slot, probes, aliases. The
 raw calls are those of the specification's script: unload the slot, load it from the other
 folder, list what is served. With VLLM_PYTHON set real vLLM serves, else the embedded server.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import dagster as dg
 import httpx
 
-from lora_assets.assets.live_deployment import live_deployment
+from lora_assets.assets.rollback import rollback
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.gates import smoke
@@ -59,20 +59,16 @@ def make_version(resources: Resources, folder: Path, seed: int) -> ModelVersion:
     )
 
 
-def roll_back(resources: Resources) -> float:
-    """Seconds of one Dagster run that gives live back to `previous`."""
-    instance = dg.DagsterInstance.ephemeral()
-    version = resources.registry.resolve("alias:previous")
-    instance.add_dynamic_partitions("data_version", [version.data_version])
-    began = time.perf_counter()
-    dg.materialize(
-        [live_deployment],
-        instance=instance,
-        partition_key=version.data_version,
-        resources=vars(resources),
-        run_config={"ops": {"live_deployment": {"config": {"source_alias": "previous"}}}},
-    )
-    return time.perf_counter() - began
+def roll_back(resources: Resources, to: int) -> float:
+    """Seconds of one run of Dagster's job `rollback`, which gives live to version `to`."""
+    definitions = dg.Definitions(jobs=[rollback], resources=vars(resources))
+    job = definitions.resolve_job_def(rollback.name)
+    with dg.DagsterInstance.ephemeral() as instance:
+        began = time.perf_counter()
+        job.execute_in_process(
+            instance=instance, run_config={"ops": {"roll_back": {"config": {"to": to}}}}
+        )
+        return time.perf_counter() - began
 
 
 def reload_slot(url: str, folder: Path) -> float:
@@ -111,7 +107,8 @@ def main() -> None:
             resources.fleet.discover().renew_slot(
                 LIVE_SLOT, live.serving_name, live.digest, smoke.PROMPTS
             )
-            ours = [roll_back(resources) for _ in range(rounds)]
+            # By name: without one, a second rollback has nothing to do.
+            ours = [roll_back(resources, versions[(n + 1) % 2].version) for n in range(rounds)]
             folders = [Path(resources.fleet.adapters_dir) / v.digest for v in versions]
             raw = [reload_slot(url, folders[n % 2]) for n in range(rounds)]
         finally:

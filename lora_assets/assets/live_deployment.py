@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.graph import stage_asset
-from lora_assets.assets.live_switch import LiveSwitch, now
+from lora_assets.assets.live_switch import LiveSwitch
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.rollback import Rollback, RollbackConfig, sentence, standing_pages
@@ -204,7 +204,6 @@ def _plan(
         replaced=live,
         run_id=run_id,
         by=requested_by(context.run.tags),
-        at=now(),
         why=context.run.tags.get(WHY, ""),
         evidence=evidence(verdicts, config.source_alias),
     )

@@ -75,7 +75,7 @@ class LiveSwitch:
                     unchanged = planned.model_copy(update={"action": "nothing changed"})
                     self.registry.end_promotion(unchanged, ABORTED)
                     return None
-                kept = {"number": planned.number, "token": planned.token}
+                kept = planned.model_dump(include={"number", "token", "at"})
                 planned = again.model_copy(update=kept)
                 self._require_held(planned)
                 self.registry.begin_promotion(planned)
@@ -89,19 +89,13 @@ class LiveSwitch:
         self.registry.end_promotion(planned, LIVE)
         return planned
 
-    def settle_cut_short(self) -> None:
-        """Record what became of a promotion or rollback that nobody carries out any more."""
-        before = self.registry.promotion()
-        if before is not None:
-            outcome = LIVE if self.registry.standing().is_reached else ABORTED
-            self.registry.end_promotion(before, outcome, "it was cut short")
-
     def _numbered(
         self, planned: Promotion, standing: Standing, before: Promotion | None
     ) -> Promotion:
         numbers = [entry.number for entry in standing.history]
         number = 1 + max([*numbers, before.number if before else 0])
-        return planned.model_copy(update={"number": number, "token": uuid4().hex[:8]})
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        return planned.model_copy(update={"number": number, "token": uuid4().hex[:8], "at": at})
 
     def _settle(self, before: Promotion | None) -> Standing:
         """Return the standing as of now, without what this one itself wrote.
@@ -219,15 +213,10 @@ class LiveSwitch:
         if not reached:
             raise LoraAssetsError(
                 f"This {planned.action} to version {planned.version.version} was overtaken by a "
-                f"{other.action if other else 'change'}, which goes on; it changed nothing more",
+                "later promotion or rollback, and changed nothing more",
                 "See 'lora-assets history', and run it again if it is still wanted.",
             )
         self.log(f"version {planned.version.version} was live when another one came")
 
 
 _CUT = "another promotion or rollback was begun before its version was live"
-
-
-def now() -> str:
-    """Return the time as the history keeps it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.live_switch import LiveSwitch, now
+from lora_assets.assets.live_switch import LiveSwitch
 from lora_assets.assets.pages import pages_of, table
 from lora_assets.assets.pools import ROLLBACK
 from lora_assets.assets.run_tags import origin, requested_by
@@ -71,7 +71,6 @@ class Rollback:
             run_id=self.run_id,
             action=kind_of(standing, version),
             by=self.by,
-            at=now(),
             why=self.config.reason,
         )
 

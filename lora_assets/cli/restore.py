@@ -37,7 +37,7 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
 def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
     """Place and verify the adapters of the aliases; return the digest of each one's own name."""
     restored: dict[str, str] = {}
-    aliases = stack.resources.registry.aliases()
+    aliases = stack.resources.registry.standing().meant
     others = stack.resources.registry.others()
     slots = stack.resources.fleet.slots
     for alias in KEPT:

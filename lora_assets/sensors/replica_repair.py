@@ -1,5 +1,6 @@
 """Replicas that restarted or joined get back what the aliases say that they serve."""
 
+from datetime import datetime
 from time import time
 
 import dagster as dg
@@ -11,6 +12,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.lifecycle import PROMOTION
+from lora_assets.records.history import ABORTED, LIVE
+from lora_assets.records.model_version import Promotion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
@@ -22,6 +25,9 @@ SECONDS_BETWEEN_TICKS = 30
 SECONDS_AFTER_A_FAILED_REPAIR = 600
 """Before the same repair is tried again: a replica that stays broken must not cause a run and a
 notice at each tick, all night."""
+
+SECONDS_OF_A_PROMOTION = 600
+"""After its first step, by which time its process must be gone: its steps take seconds."""
 
 LONGEST_REASON = 200
 """Characters, in a tag."""
@@ -43,11 +49,16 @@ def repair(
 ) -> None:
     """Load what is missing, and record on the live version's page which replicas serve it.
 
-    A promotion that was cut short is left to the next promotion.
+    A promotion that is under way is left alone. One that was cut short is ended: live if the alias
+    had moved, else aborted.
     """
-    if registry.promotion() is not None:
-        context.log.warning("A promotion is not finished: promote or roll back again first")
+    cut_short = registry.promotion()
+    if cut_short is not None and _may_go_on(cut_short):
+        context.log.warning("A promotion is under way")
         return
+    if cut_short is not None:
+        outcome = LIVE if registry.standing().is_reached else ABORTED
+        registry.end_promotion(cut_short, outcome, "it was cut short")
     standing = registry.standing()
     if standing.alias_drift is not None and standing.live is not None:
         registry.set_alias("live", standing.live)
@@ -90,7 +101,8 @@ def replica_repair(
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare the aliases with what each replica serves; a difference starts `repair_replicas`."""
     promotion = registry.last_promotion()
-    if promotion is not None and not promotion.done:
+    cut_short = promotion is not None and not promotion.done
+    if promotion is not None and cut_short and _may_go_on(promotion):
         return dg.SkipReason("A promotion is under way.")
     replicas = fleet.discover()
     for stranger in (each for replica in replicas.members for each in replica.served().strangers):
@@ -98,6 +110,8 @@ def replica_repair(
     drift = [str(each) for each in find_drift(registry, fleet, replicas)]
     if (moved := registry.standing().alias_drift) is not None:
         drift.insert(0, moved)
+    if promotion is not None and cut_short:
+        drift.insert(0, f"{promotion.action} to version {promotion.version.version} was cut short")
     if not drift:
         return dg.SkipReason("Every replica serves what the aliases say.")
     if registry.last_promotion() != promotion:
@@ -109,6 +123,13 @@ def replica_repair(
         return dg.SkipReason(f"{waits_for}. Found: {differences}")
     context.log.info(differences)
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={WHY: why, **AHEAD_OF_TRAINING})])
+
+
+def _may_go_on(promotion: Promotion) -> bool:
+    """Return whether a promotion's process may still be at work on it."""
+    # Earlier releases leave no time.
+    began = datetime.fromisoformat(promotion.at).timestamp() if promotion.at else time()
+    return time() - began < SECONDS_OF_A_PROMOTION
 
 
 def _waits_for(instance: dg.DagsterInstance, why: str) -> str | None:

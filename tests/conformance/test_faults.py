@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.fleet import LIVE_SLOT, Fleet
 from lora_assets.serving.adapter_files import WEIGHTS
+from lora_assets.serving.replicas import Replicas
 from tests.support.interruptions import POINTS, damage, flip_a_byte, interrupt
 from tests.support.promotions import aliases
 from tests.support.repairs import Watch
@@ -59,8 +62,6 @@ def test_a_promotion_whose_replica_is_killed_names_it_and_ends_well_after_its_re
     stack.on(survivor).assert_answers(stack.adapter(2 if point == POINTS[2] else 1), 0)
     victim.start()
     victim.await_health()
-    if point == POINTS[2]:
-        assert "promotion is under way" in watch.skipped()
     stack.promote(2)
     assert aliases(stack.resources) == {"live": 2, "previous": 1}
     stack.assert_answers(stack.adapter(2), 1)
@@ -117,3 +118,24 @@ def test_a_byte_that_changed_on_a_replica_is_found_and_repaired(
     watch.repair()
     assert stack.replicas().holds(live.digest)
     stack.assert_answers(live, 0)
+
+
+def test_a_replica_that_gets_ready_during_a_promotion_gets_the_new_adapter_and_others_are_named(
+    stack: Stack, live: Known, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stack.stage(2)
+    discover = Fleet.discover
+
+    def ready(fleet: Fleet) -> Replicas:
+        found = discover(fleet)
+        is_live = stack.resources.registry.aliases()["live"].digest != live.digest
+        members = found.members if is_live else found.members[:1]
+        return replace(found, members=members, waiting=("vllm-7 is starting",))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fleet, "discover", ready)
+        stack.promote(2)
+    digest = stack.adapter(2).digest
+    assert list(stack.replicas().serving(LIVE_SLOT).values()) == [digest, digest]
+    assert f"also: {stack.servers[1].url}" in caplog.text
+    assert "vllm-7 is starting: it may come up with what was live before" in caplog.text

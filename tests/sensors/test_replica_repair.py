@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -236,3 +237,22 @@ def test_a_live_alias_that_was_removed_or_moved_by_hand_follows_the_history(
         registry.set_alias(
             "live", registry.register(trained(watch.resources, adapter_folders[1], "2"))
         )
+
+
+def test_a_promotion_whose_process_is_long_gone_is_ended_and_what_it_left_is_repaired(
+    watch: Watch, live: ModelVersion, adapter_folders: tuple[Path, ...]
+) -> None:
+    other = watch.registry.register(trained(watch.resources, adapter_folders[1], "2"))
+    ensure_loaded(watch.registry, watch.replicas, other, watch.resources.work_folder)
+    watch.replicas.renew_slot(LIVE_SLOT, other.serving_name, other.digest, smoke.PROMPTS)
+    now = datetime.now(UTC)
+    kept = promotion(other).model_copy(update={"token": "a", "at": now.isoformat()})
+    watch.registry.begin_promotion(kept)
+    assert "promotion is under way" in watch.skipped()
+    long_ago = (now - timedelta(hours=1)).isoformat()
+    watch.registry.begin_promotion(kept.model_copy(update={"at": long_ago}))
+    assert "promotion to version 2 was cut short" in watch.requested()
+    watch.repair()
+    assert [entry.outcome for entry in watch.registry.history()] == ["aborted"]
+    assert set(watch.replicas.serving(LIVE_SLOT).values()) == {live.digest}
+    assert "Every replica serves" in watch.skipped()

@@ -1,6 +1,7 @@
 """Versions that earned their promotion, and the runs that judge and promote them."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,14 @@ def promote(resources: Resources, data_version: str, **run: Any) -> ModelVersion
     return version
 
 
-def roll_back(resources: Resources, **config: Any) -> dg.ExecuteInProcessResult:
+def roll_back(
+    resources: Resources, instance: dg.DagsterInstance | None = None, **config: Any
+) -> dg.ExecuteInProcessResult:
     """Launch Dagster's job `rollback`, without a partition."""
     definitions = dg.Definitions(jobs=[rollback], resources=vars(resources))
-    with dg.DagsterInstance.ephemeral() as instance:
+    with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as opened:
         return definitions.resolve_job_def("rollback").execute_in_process(
-            instance=instance, run_config={"ops": {"roll_back": {"config": config}}}
+            instance=opened, run_config={"ops": {"roll_back": {"config": config}}}
         )
 
 

@@ -1,0 +1,147 @@
+"""What meets a promotion or a rollback: another one, a replica that fails, a pool that is taken."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from dagster import DagsterInstance
+
+from lora_assets.assets.pools import SERVING
+from lora_assets.errors import LoraAssetsError
+from lora_assets.local.instance import open_instance
+from lora_assets.records.model_version import ModelVersion
+from lora_assets.resources.fleet import LIVE_SLOT, Fleet
+from lora_assets.resources.registry import Registry
+from lora_assets.serving.replicas import Replicas
+from lora_assets.stack_resources import Resources
+from tests.support.promotions import aliases, promote, roll_back, stage
+
+Happens = Callable[[], object]
+
+
+class MetFleet(Fleet):
+    """A fleet in which something happens once, when the slot has just been renewed."""
+
+    happens: ClassVar[list[Happens]] = []
+
+    def discover(self) -> Replicas:
+        return MetReplicas(**vars(Fleet.discover(self)))
+
+
+class MetReplicas(Replicas):
+    def renew_slot(self, *slot: Any, **undo: Any) -> None:
+        Replicas.renew_slot(self, *slot, **undo)
+        if MetFleet.happens:
+            MetFleet.happens.pop()()
+
+
+class MetRegistry(Registry):
+    """A registry in which something happens once, when `live` has just moved."""
+
+    happens: ClassVar[list[Happens]] = []
+
+    def set_alias(self, alias: Any, version: ModelVersion) -> None:
+        Registry.set_alias(self, alias, version)
+        if alias == "live" and MetRegistry.happens:
+            MetRegistry.happens.pop()()
+
+
+def met(resources: Resources, where: str, happens: Happens) -> Resources:
+    registry, fleet = resources.registry, resources.fleet
+    if where == "in the slot":
+        MetFleet.happens[:] = [happens]
+        place = {"vllm_url": fleet.vllm_url, "adapters_dir": fleet.adapters_dir}
+        return replace(resources, fleet=MetFleet(**place))
+    MetRegistry.happens[:] = [happens]
+    named = {"tracking_uri": registry.tracking_uri, "model_name": registry.model_name}
+    return replace(resources, registry=MetRegistry(**named))
+
+
+@pytest.fixture
+def third(resources: Resources, adapter_folders: tuple[Path, ...]) -> ModelVersion:
+    """Versions 1 and 2 were promoted, 3 may be."""
+    for number, folder in zip("12", adapter_folders, strict=False):
+        stage(resources, folder, number)
+        promote(resources, number)
+    return stage(resources, adapter_folders[2], "3")
+
+
+def told(resources: Resources) -> list[tuple[str, int, str]]:
+    """What the history says after the two promotions."""
+    return [(e.action, e.version, e.outcome) for e in resources.registry.history()[2:]]
+
+
+def serves(resources: Resources, version: int) -> bool:
+    digest = resources.registry.resolve(f"version:{version}").digest
+    return set(resources.fleet.discover().serving(LIVE_SLOT).values()) == {digest}
+
+
+def test_a_promotion_that_a_rollback_overtakes_stops_and_touches_nothing_more(
+    resources: Resources, third: ModelVersion
+) -> None:
+    with pytest.raises(LoraAssetsError, match="to version 3 was overtaken by a later"):
+        promote(met(resources, "in the slot", lambda: roll_back(resources)), "3")
+    assert told(resources) == [("promotion", 3, "aborted"), ("rollback", 2, "live")]
+    found = aliases(resources)
+    assert (found["live"], found["previous"]) == (2, 1)
+    assert serves(resources, 2)
+    assert resources.registry.promotion() is None
+
+
+def test_a_promotion_that_was_live_when_a_rollback_came_ends_well(
+    resources: Resources, third: ModelVersion
+) -> None:
+    assert promote(met(resources, "live", lambda: roll_back(resources)), "3") == third
+    assert told(resources) == [("promotion", 3, "live"), ("rollback", 2, "live")]
+    found = aliases(resources)
+    assert (found["live"], found["previous"]) == (2, 3)
+    assert serves(resources, 2)
+
+
+def test_a_rollback_that_a_promotion_overtakes_leaves_the_promotion(
+    resources: Resources, third: ModelVersion
+) -> None:
+    with pytest.raises(LoraAssetsError, match="to version 1 was overtaken by a later"):
+        roll_back(met(resources, "in the slot", lambda: promote(resources, "3")))
+    assert told(resources) == [("rollback", 1, "aborted"), ("promotion", 3, "live")]
+    assert aliases(resources) == {"live": 3, "previous": 2}
+    assert serves(resources, 3)
+
+
+def test_a_promotion_that_was_put_back_is_aborted_and_stops_nothing_after_it(
+    resources: Resources, third: ModelVersion, adapter_folders: tuple[Path, ...]
+) -> None:
+    def fails() -> None:
+        resources.fleet.discover().renew_slot(LIVE_SLOT, *second, ["a"])
+        raise LoraAssetsError("replica 1 answers with other weights", "Restart it.")
+
+    live = resources.registry.aliases()["live"]
+    second = (live.serving_name, live.digest)
+    with pytest.raises(LoraAssetsError, match="other weights"):
+        promote(met(resources, "in the slot", fails), "3")
+    assert told(resources) == [("promotion", 3, "aborted")]
+    assert resources.registry.promotion() is None
+    stage(resources, adapter_folders[3], "4")
+    promote(resources, "4")
+    roll_back(resources)
+    roll_back(resources)
+    assert aliases(resources)["live"] == 2
+    assert serves(resources, 2)
+
+
+def test_a_rollback_waits_for_no_evaluation(
+    resources: Resources, third: ModelVersion, tmp_path: Path
+) -> None:
+    with open_instance(tmp_path / "dagster", managed=True) as instance:
+        take(instance, SERVING)
+        assert roll_back(resources, instance).success
+    assert aliases(resources)["live"] == 1
+
+
+def take(instance: DagsterInstance, pool: str) -> None:
+    """Take a pool's only slot, as the step of a long evaluation does."""
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default(pool)
+    assert storage.claim_concurrency_slot(pool, "evaluation", "eval_grades").is_claimed
