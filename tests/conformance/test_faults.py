@@ -121,7 +121,7 @@ def test_a_byte_that_changed_on_a_replica_is_found_and_repaired(
 
 
 def test_a_replica_that_gets_ready_during_a_promotion_gets_the_new_adapter_and_others_are_named(
-    stack: Stack, live: Known, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stack: Stack, live: Known, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stack.stage(2)
     discover = Fleet.discover
@@ -137,5 +137,6 @@ def test_a_replica_that_gets_ready_during_a_promotion_gets_the_new_adapter_and_o
         stack.promote(2)
     digest = stack.adapter(2).digest
     assert list(stack.replicas().serving(LIVE_SLOT).values()) == [digest, digest]
-    assert f"also: {stack.servers[1].url}" in caplog.text
-    assert "vllm-7 is starting: it may come up with what was live before" in caplog.text
+    printed = capsys.readouterr().err
+    assert f"also: {stack.servers[1].url}" in printed
+    assert "vllm-7 is starting: it may come up with what was live before" in printed
