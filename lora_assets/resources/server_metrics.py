@@ -15,6 +15,7 @@ from lora_assets.load_test.summary import CLIENT_TIMES
 from lora_assets.records import Record
 from lora_assets.records.load import ServerHistogram
 from lora_assets.resources.fleet import Fleet
+from lora_assets.serving.bounded_client import request
 
 METRICS = tuple(CLIENT_TIMES)
 SCRAPE_WAIT = 120.0
@@ -105,7 +106,7 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
     def _query(self, query: str, at: float) -> list[_Series]:
         url = f"{self.prometheus_url.rstrip('/')}/api/v1/query"
         try:
-            reply = httpx.get(url, params={"query": query, "time": at}, timeout=self.timeout)
+            reply = request("GET", url, self.timeout, params={"query": query, "time": at})
             reply.raise_for_status()
             return _Reply.model_validate_json(reply.content).result
         except (httpx.HTTPError, httpx.InvalidURL, ValidationError) as error:

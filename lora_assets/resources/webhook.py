@@ -8,6 +8,7 @@ import httpx
 from pydantic import Field
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.serving.bounded_client import request
 
 _TIMEOUT = 10.0
 
@@ -26,7 +27,7 @@ class Webhook(dg.ConfigurableResource[Any]):
         # Slack reads what stands between < and > as a link, "<= 1; a_rate 0.5 >" of a gate too.
         escaped = escape(text, quote=False)
         try:
-            reply = httpx.post(self.url, json={"text": escaped}, timeout=_TIMEOUT)
+            reply = request("POST", self.url, _TIMEOUT, json={"text": escaped})
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(type(error).__name__) from None
         if not reply.is_success:

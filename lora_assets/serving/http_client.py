@@ -13,6 +13,7 @@ import httpx
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, JsonValue, ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
+from lora_assets.serving.bounded_client import WHOLE_REPLY, BoundedClient, run_apart
 
 RETRY_PAUSES = (0.5, 2.0)
 """Seconds before the second and the third try, after a transport error, a 429 or a 5xx."""
@@ -43,9 +44,15 @@ def _tls() -> ssl.SSLContext:
 
 
 def open_client(
-    base_url: str, timeout: float, api_key: str | None = None, server: Server = VLLM
+    base_url: str,
+    timeout: float,
+    api_key: str | None = None,
+    server: Server = VLLM,
+    deadline: float | None = None,
 ) -> httpx.AsyncClient:
     """Return a client for one server; `timeout` in seconds holds for connecting and each read.
+
+    A whole reply may take `deadline` seconds, by default WHOLE_REPLY times that.
 
     `base_url` comes without `/v1` (for example http://127.0.0.1:8000/judge). The key is sent
     as a bearer token and appears in no error. Proxies of the environment are used, except
@@ -56,7 +63,8 @@ def open_client(
     async def name(request: httpx.Request) -> None:
         request.extensions[_SERVER] = named
 
-    return httpx.AsyncClient(**options, event_hooks={"request": [name]})
+    deadline = deadline or WHOLE_REPLY * timeout
+    return BoundedClient(deadline, **options, event_hooks={"request": [name]})
 
 
 def send(
@@ -70,15 +78,19 @@ def send(
 ) -> httpx.Response:
     """Send one request, once, over a connection of its own; return the reply, whatever it says.
 
-    The parameters are those of `open_client`. Raise LoraAssetsError where no reply comes.
+    The parameters are those of `open_client`, but `timeout` bounds the whole reply. Raise
+    LoraAssetsError where no reply comes.
     """
-    options, named = _options(base_url, timeout, api_key, server)
-    with httpx.Client(**options) as client:
-        request = client.build_request(method, path, json=body, extensions={_SERVER: named})
-        try:
-            return client.send(request)
-        except httpx.RequestError as error:
-            raise unreachable(request, error) from None
+
+    async def ask() -> httpx.Response:
+        async with open_client(base_url, timeout, api_key, server, timeout) as client:
+            request = client.build_request(method, path, json=body)
+            try:
+                return await client.send(request)
+            except httpx.RequestError as error:
+                raise unreachable(request, error) from None
+
+    return run_apart(ask())
 
 
 def _options(
@@ -89,7 +101,8 @@ def _options(
         url = httpx.URL(base_url)
     except httpx.InvalidURL:
         url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+    possible = url.scheme in ("http", "https") and url.host and (url.port or 0) <= 65535
+    if not possible or url.userinfo:
         raise LoraAssetsError(
             f"{shown!r} is not the URL of a server",
             f"Set {server.url_setting} to one like http://127.0.0.1:8000, without user and "
@@ -258,5 +271,7 @@ def is_unknown_host(error: BaseException | None) -> bool:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
+    # What a terminal would act upon (ANSI's sequences above all) is shown as a question mark.
+    printed = "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
+    line = printed.rstrip(".")
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}…"

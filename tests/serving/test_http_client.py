@@ -1,16 +1,20 @@
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from itertools import chain, repeat
+from threading import Thread
 from typing import NoReturn
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.judge import JUDGE
-from lora_assets.serving import http_client
+from lora_assets.serving import bounded_client, http_client
 from lora_assets.serving.http_client import VLLM, open_client
 
 SECRET = "sk-very-secret"
@@ -127,3 +131,76 @@ def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(LoraAssetsError, match="is not the URL of a server") as caught:
         open_client(url, 5)
     assert "pass@" not in str(caught.value)
+
+
+Trickle = Callable[[str], object]
+
+
+@contextmanager
+def trickling(head: bytes) -> Iterator[str]:
+    """A server that sends `head` and then a byte for as long as its client listens."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionError):
+            for part in chain([head], repeat(b"x")):
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.005)
+        writer.close()
+
+    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = Future()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        stop = asyncio.Event()
+        ready.set_result((asyncio.get_running_loop(), stop, server.sockets[0].getsockname()[1]))
+        await stop.wait()
+        server.close()
+
+    thread = Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    loop, stop, port = ready.result()
+    yield f"http://127.0.0.1:{port}"
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"]
+)
+@pytest.mark.parametrize("ask", ["a client", "one request"])
+def test_a_server_that_sends_byte_by_byte_is_given_up_at_the_deadline(
+    head: bytes, ask: str
+) -> None:
+    asks: dict[str, Trickle] = {
+        "a client": lambda url: _models(open_client(url, 600, deadline=0.3)),
+        "one request": lambda url: http_client.send(url, 0.3, "", VLLM, "GET", "/v1/models"),
+    }
+    with (
+        trickling(head) as url,
+        pytest.raises(LoraAssetsError, match=r"unreachable \(no whole reply within 0.3 s"),
+    ):
+        asks[ask](url)
+
+
+def test_a_reply_is_read_up_to_its_bound_and_never_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed = PlainTextResponse("x", headers={"content-encoding": "gzip"})
+    with pytest.raises(LoraAssetsError, match=r"the reply is compressed \(gzip\)"):
+        _models(double_that_replies(packed))
+    monkeypatch.setattr(bounded_client, "MOST_REPLY_BYTES", 1 << 20)
+    with pytest.raises(LoraAssetsError, match="the reply has more than 1 MiB"):
+        _models(double_that_replies(PlainTextResponse("x" * (1 << 20) + "y")))
+
+
+def test_a_key_follows_no_redirect() -> None:
+    with pytest.raises(LoraAssetsError, match="with 307"):
+        _models(double_that_replies(RedirectResponse("http://attacker/v1/models")))
+
+
+def test_what_a_terminal_would_act_upon_is_not_printed() -> None:
+    evil = JSONResponse({"error": "\x1b[2J\x1b]0;title\x07 [red]IPv6 [::1]\u202e"}, 500)
+    with pytest.raises(LoraAssetsError, match=r"\?\[2J\?\]0;title\? \[red\]IPv6 \[::1\]\?"):
+        _models(double_that_replies(evil))

@@ -56,7 +56,7 @@ def create_app(engine: Engine, options: ServerOptions, judge: FastAPI | None = N
         app.mount("/judge", judge)
     base = digest_base(options.base_model)
     app.add_middleware(SlotMiddleware, folder=options.adapters_dir, base=base)
-    app.add_middleware(Guard, keys=options.keys, below=["/judge/v1/"])
+    app.add_middleware(Guard, keys=options.keys, below=["/judge/"])
     return app
 
 

@@ -1,0 +1,103 @@
+"""An HTTP client whose requests end: each reply has a deadline as a whole, and a size.
+
+httpx's timeouts hold for each read alone: a server that sends one byte now and then would hold
+a request for ever.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx
+
+MOST_REPLY_BYTES = 64 << 20
+WHOLE_REPLY = 5
+"""How many times the timeout of a read a whole reply may take: one that streams takes longer."""
+
+_Result = TypeVar("_Result")
+
+
+class BoundedClient(httpx.AsyncClient):
+    """Gives a request up after `deadline` seconds, its reply included, with httpx.ReadTimeout.
+
+    A reply that is compressed or has more than MOST_REPLY_BYTES raises httpx.ReadError.
+    Redirects are not followed, so that the key goes to one server alone.
+    """
+
+    def __init__(self, deadline: float, **options: Any) -> None:
+        super().__init__(**options, follow_redirects=False)
+        # Compressed, a reply of any size fits into few bytes.
+        self.headers["Accept-Encoding"] = "identity"
+        self._deadline = deadline
+
+    async def send(
+        self, request: httpx.Request, *, stream: bool = False, **options: Any
+    ) -> httpx.Response:
+        """Send a request as httpx does, within these bounds."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        late = httpx.ReadTimeout(f"no whole reply within {self._deadline:g} s", request=request)
+        try:
+            async with asyncio.timeout_at(until):
+                response = await super().send(request, stream=True, **options)
+        except TimeoutError:
+            raise late from None
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _Bounded(response, response.stream, until, late)
+        if not stream:
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        return response
+
+
+class _Bounded(httpx.AsyncByteStream):
+    def __init__(
+        self,
+        response: httpx.Response,
+        stream: httpx.AsyncByteStream,
+        until: float,
+        late: httpx.ReadTimeout,
+    ) -> None:
+        self._stream, self._until, self._late = stream, until, late
+        self._encoding = response.headers.get("content-encoding", "identity")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._encoding != "identity":
+            raise httpx.ReadError(f"the reply is compressed ({self._encoding})")
+        parts, length = aiter(self._stream), 0
+        while True:
+            try:
+                async with asyncio.timeout_at(self._until):
+                    part = await anext(parts, None)
+            except TimeoutError:
+                raise self._late from None
+            if part is None:
+                return
+            length += len(part)
+            if length > MOST_REPLY_BYTES:
+                raise httpx.ReadError(f"the reply has more than {MOST_REPLY_BYTES >> 20} MiB")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def run_apart(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return what `work` returns, run in a loop of its own; the caller may be in another one."""
+    pool = ThreadPoolExecutor(1)
+    running = pool.submit(asyncio.run, work)
+    # An interrupted command does not wait for it.
+    pool.shutdown(wait=False)
+    return running.result()
+
+
+def request(method: str, url: str, timeout: float, **options: Any) -> httpx.Response:
+    """Return the reply to one request of httpx's, all of it within `timeout` seconds."""
+
+    async def ask() -> httpx.Response:
+        async with BoundedClient(timeout, timeout=timeout) as client:
+            return await client.request(method, url, **options)
+
+    return run_apart(ask())
