@@ -23,6 +23,7 @@ from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.kubernetes.executor import Executor
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.resources.signature import VERDICT_KEY
 from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
 from lora_assets.setting import Setting, setting
 
@@ -51,6 +52,8 @@ class Settings(BaseModel):
     """Dagster's folder; in the cluster it can be one with a dagster.yaml of its own"""
     model_name: str = setting("mistral-7b-lora", "registry.model_name")
     """MLflow registered model name"""
+    verdict_key: str = setting("", "registry.verdict_key", secret=True, variable=VERDICT_KEY)
+    """Key that verdicts are signed with; empty: they are not signed"""
     mlflow_tracking_uri: str = setting(
         "{home_sqlite}/mlflow.db",
         "registry.tracking_uri",

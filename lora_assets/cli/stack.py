@@ -1,5 +1,6 @@
 """The stack that a command works on: the environment's, with what its options override."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,9 @@ OPTIONS: Mapping[str, str] = {
     **{"deployment": "vllm_deployment", "namespace": "vllm_namespace"},
 }
 """Each option that says where something is, with the setting that it overrides."""
+
+_KEYS = {"vllm_url": ("vllm_api_key", "vllm_admin_key"), "judge_url": ("judge_api_key",)}
+"""The keys of the server that is configured for each of these options."""
 
 _FLEET = ("vllm_url", "deployment", "namespace")
 """The options that name a fleet: each gives the field of its name."""
@@ -63,8 +67,13 @@ class Stack:
         self._configured: Mapping[str, str] = {
             name: getattr(environment, OPTIONS[name]) for name in OPTIONS
         }
+        withheld = keys_withheld(self.given, self._configured)
+        for key in (key for key in withheld if getattr(environment, key)):
+            _say_withheld(key)
         # What a command runs itself, it runs in its own process.
-        self.settings = environment.model_copy(update={**given, "executor": "in_process"})
+        self.settings = environment.model_copy(
+            update={**given, **withheld, "executor": "in_process"}
+        )
         self.resources = make_resources(self.settings)
         _create_database(self.resources.registry)
 
@@ -122,19 +131,51 @@ def with_fleet(given: Mapping[str, str], fleet: Mapping[str, Any]) -> Mapping[st
     return {**given, "deployment": ""} if alone else given
 
 
+def keys_withheld(given: Mapping[str, str], configured: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the keys that the servers `given` do not get, as empty settings.
+
+    A key is for the origin (scheme, host, port) that it was configured with: an option, which
+    may come from a parameter of Argo's, sends it to no other one.
+    """
+    return {
+        key: ""
+        for option, keys in _KEYS.items()
+        if option in given and _origin(given[option]) != _origin(configured[option])
+        for key in keys
+    }
+
+
+def _origin(url: str) -> tuple[str, str]:
+    scheme, _, rest = url.lower().partition("://")
+    default = {"http": ":80", "https": ":443"}.get(scheme, "")
+    return scheme, re.split("[/?#]", rest)[0].removesuffix(default)
+
+
+def _say_withheld(key: str) -> None:
+    variable = SETTINGS[key].variable
+    click.echo(f"{variable} is not sent: it is for the configured server alone", err=True)
+
+
 def resource_config(
     given: Mapping[str, str], configured: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Mapping[str, Any]]:
     """Return a run's configuration of the resources that the options `given` change.
 
     It holds their other fields as they are `configured`, since Dagster takes nothing over from
-    its definitions. A secret stays the name of its variable.
+    its definitions. A secret stays the name of its variable, but for `keys_withheld`.
     """
     changed: dict[str, dict[str, Any]] = {}
     for name, value in with_fleet(given, configured.get("fleet", {})).items():
         for resource, _, field in (each.partition(".") for each in SETTINGS[OPTIONS[name]].gives):
             if configured[resource].get(field, "") != value:
                 changed.setdefault(resource, {})[field] = value
+    urls = {option: SETTINGS[option].gives[0].partition(".") for option in _KEYS}
+    there = {o: str(configured.get(r, {}).get(f, "")) for o, (r, _, f) in urls.items()}
+    for key in keys_withheld(given, there):
+        resource, _, field = SETTINGS[key].gives[0].partition(".")
+        if configured[resource].get(field):
+            changed.setdefault(resource, {})[field] = ""
+            _say_withheld(key)
     return {
         resource: {"config": {**configured[resource], **fields}}
         for resource, fields in changed.items()

@@ -17,6 +17,7 @@ from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
 from lora_assets.resources.mlflow_client import NAME, mlflow_client
 from lora_assets.resources.promotion_log import PromotionLog
+from lora_assets.resources.signature import read_verdicts, verdict_tags
 from lora_assets.resources.tracking import ML_VIEW, Tracking
 from lora_assets.resources.version_tags import DIGEST, base_of, not_ours, tags_of, version_record
 from lora_assets.serving import adapter_files
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
 
 ARTIFACT = "adapter"
-_VERDICT = "verdict."
 
 
 class Registry(PromotionLog):
@@ -37,6 +37,7 @@ class Registry(PromotionLog):
     tracking_uri: str
     model_name: str = Field(pattern=NAME)
     ui_url: str = ""
+    verdict_key: str = Field("", repr=False)
 
     @property
     def tracking(self) -> Tracking:
@@ -200,8 +201,10 @@ class Registry(PromotionLog):
 
     def store_verdict(self, version: ModelVersion, verdict: Verdict) -> None:
         """Keep a gate's verdict with its evidence, replacing that gate's earlier one."""
-        tag, value = f"{_VERDICT}{verdict.gate}", verdict.model_dump_json()
-        self._client.set_model_version_tag(self.model_name, str(version.version), tag, value)
+        number = str(version.version)
+        tags = verdict_tags(self.verdict_key, self.model_name, version.version, verdict)
+        for tag, value in tags.items():
+            self._client.set_model_version_tag(self.model_name, number, tag, value)
 
     def conclude(self, version: ModelVersion, verdict: Verdict) -> None:
         """Store a gate's verdict, and point the alias that it earns at the version.
@@ -218,10 +221,13 @@ class Registry(PromotionLog):
                 self.clear_alias(other)
 
     def verdicts(self, version: ModelVersion) -> Mapping[GateName, Verdict]:
-        """Return the verdicts stored for a model version, by gate."""
+        """Return the verdicts stored for a model version, by gate.
+
+        With a `verdict_key`, one that is not signed with it has not passed.
+        """
         tags = self._client.get_model_version(self.model_name, str(version.version)).tags
-        stored = (value for name, value in tags.items() if name.startswith(_VERDICT))
-        return {verdict.gate: verdict for verdict in map(Verdict.model_validate_json, stored)}
+        stored = read_verdicts(self.verdict_key, self.model_name, version.version, tags)
+        return {verdict.gate: verdict for verdict in stored}
 
     @property
     def _client(self) -> "MlflowClient":

@@ -38,8 +38,11 @@ def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() 
     }
     given = {"vllm_url": "http://b", "model_name": "m", "mlflow_tracking_uri": "http://mlflow"}
     assert resource_config(given, configured) == {
-        "fleet": {"config": {**configured["fleet"], "vllm_url": "http://b"}}
+        "fleet": {"config": {**configured["fleet"], "vllm_url": "http://b", "api_key": ""}}
     }
+    same = {**given, "vllm_url": "http://A:80/"}
+    fleet = resource_config(same, configured)["fleet"]["config"]
+    assert fleet == {**configured["fleet"], "vllm_url": "http://A:80/"}
     assert resource_config({}, configured) == {}
 
 
@@ -102,3 +105,29 @@ def test_an_option_that_would_change_nothing_is_refused_by_name(
 ) -> None:
     with pytest.raises(LoraAssetsError, match=cause):
         with_fleet(given, configured)
+
+
+@pytest.mark.parametrize(
+    ("url", "gets_the_key"),
+    [
+        *(("http://vllm:8000", True), ("http://VLLM:8000/", True), ("https://vllm:8000", False)),
+        *(("http://vllm:8001", False), ("http://vllm", False), ("http://attacker:8000", False)),
+        *(("http://vllm:8000@attacker", False), ("http://vllm:8000.attacker", False)),
+    ],
+)
+def test_a_key_goes_to_the_origin_that_it_was_configured_for_and_to_no_other(
+    url: str,
+    gets_the_key: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    keys = {"VLLM_API_KEY": "a", "LORA_ASSETS_ADMIN_KEY": "b", "JUDGE_API_KEY": "c"}
+    places = {"MLFLOW_TRACKING_URI": "http://mlflow", "MLFLOW_UI_URL": "http://mlflow"}
+    urls = {"VLLM_URL": "http://vllm:8000", "JUDGE_URL": "http://vllm:8000"}
+    for variable, value in {**keys, **places, **urls}.items():
+        monkeypatch.setenv(variable, value)
+    resources = Stack({"vllm_url": url, "judge_url": url}).resources
+    given = resources.fleet.api_key, resources.fleet.admin_key, resources.judge.api_key
+    assert given == (("a", "b", "c") if gets_the_key else ("", "", ""))
+    said = capsys.readouterr().err
+    assert all((f"{variable} is not sent" in said) != gets_the_key for variable in keys)

@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.promotion import reasons_against
 from lora_assets.records.base_model import Base
 from lora_assets.records.verdict import Check
 from lora_assets.resources.registry import Registry
@@ -78,3 +79,41 @@ def test_a_run_and_a_model_version_have_pages_in_mlflows_ui() -> None:
     registry = Registry(tracking_uri="x", model_name="a b", ui_url="http://mlflow.example")
     version = model_version(7, model="a b")
     assert registry.page(version) == f"http://mlflow.example/#/models/a%20b/versions/7{ML_VIEW}"
+
+
+def test_with_a_key_a_verdict_counts_only_with_its_own_signature(
+    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    home = {"LORA_ASSETS_HOME": str(tmp_path)}
+    unsigned = make_resources(read_settings(home))
+    signing = make_resources(read_settings({**home, "LORA_ASSETS_VERDICT_KEY": "k" * 64}))
+    registry, client = signing.registry, MlflowClient(signing.registry.tracking_uri)
+    one, two = (registry.register(trained(signing, adapter_folders[n], str(n))) for n in (0, 1))
+    verdict = passed_verdict("eval_gate", one, None)
+    unsigned.registry.store_verdict(one, verdict)
+    assert unsigned.registry.verdicts(one) == {"eval_gate": verdict}
+
+    def against() -> str:
+        found = registry.verdicts(one)
+        assert registry.verdicts(two) == {}
+        reasons = reasons_against(one, None, found, "staged", False)
+        return "; ".join(each for each in reasons if each.startswith("eval_gate"))
+
+    assert "eval_gate failed: its signature is missing (LORA_ASSETS_VERDICT_KEY)" in against()
+    registry.store_verdict(one, verdict)
+    assert against() == ""
+    signature = client.get_model_version(registry.model_name, "1").tags[
+        "verdict_signature.eval_gate"
+    ]
+    # Another version's, or other numbers under the same signature.
+    other = verdict.model_copy(update={"notes": ("changed",)}).model_dump_json()
+    client.set_model_version_tag(registry.model_name, "1", "verdict.eval_gate", other)
+    assert "its signature is wrong" in against()
+    for tag, value in (
+        ("verdict_signature.eval_gate", signature),
+        ("verdict.eval_gate", verdict.model_dump_json()),
+    ):
+        client.set_model_version_tag(registry.model_name, "2", tag, value)
+    assert not registry.verdicts(two)["eval_gate"].passed
+    assert "k" * 64 not in repr(registry)
