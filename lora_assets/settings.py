@@ -158,6 +158,8 @@ class Settings(BaseModel):
     """What differs in the steps' pods, as JSON"""
     promotion: Literal["manual", "automatic"] = setting("manual", variable="LORA_ASSETS_PROMOTION")
     """Who promotes: `manual` or `automatic`"""
+    policy: str = setting("", "policy.path", variable="LORA_ASSETS_POLICY")
+    """YAML file of what an adapter must be to go live (docs/gates.md); empty: the specification"""
     webhook: str = setting("", "webhook.url", secret=True, variable="LORA_ASSETS_WEBHOOK")
     """Slack-compatible URL for notices; empty: none are sent"""
 

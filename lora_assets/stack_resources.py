@@ -13,6 +13,7 @@ from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.judge import Judge
+from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.record_io import RecordIOManager
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
@@ -47,6 +48,7 @@ class Resources:
     server_metrics: ServerMetrics
     work_folder: WorkFolder
     automation: Automation
+    policy: PolicyFile
     webhook: Webhook
 
 
@@ -61,7 +63,10 @@ def make_resources(settings: Settings) -> Resources:
     fields["work_folder"]["path"] = str(settings.home / "work")
     fields["automation"]["automatic_promotion"] = settings.promotion == "automatic"
     kinds = get_type_hints(Resources)
-    return Resources(**{name: _made(name, kind, fields[name]) for name, kind in kinds.items()})
+    made = {name: _made(name, kind, fields[name]) for name, kind in kinds.items()}
+    # What it can't be is known before anything is measured.
+    made["policy"].read()
+    return Resources(**made)
 
 
 def _made(name: str, kind: Any, fields: Mapping[str, Any]) -> Any:

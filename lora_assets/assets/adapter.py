@@ -11,7 +11,7 @@ from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import progress_log, show, table
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.registered import registered_adapter
-from lora_assets.assets.verdicts import check_result, now, require_passed
+from lora_assets.assets.verdicts import check_result, now, require_passed, under
 from lora_assets.gates.data import DataThresholds, Splits, data_is_sound
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.quality import quality_gate as decide
@@ -29,6 +29,7 @@ from lora_assets.records.training import (
 )
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import ARTIFACT
 from lora_assets.resources.tracking import (
     DATA_SOURCE,
@@ -209,10 +210,10 @@ def adapter(
 
 @dg.asset_check(**GATE, asset=adapter, op_tags=step_pod("quality-gate"))
 def quality_gate(
-    config: QualityConfig, adapter: Adapter, tracking: Tracking
+    config: QualityConfig, adapter: Adapter, tracking: Tracking, policy: PolicyFile
 ) -> dg.AssetCheckResult:
     """Eval loss and perplexity within their limits."""
-    verdict = decide(adapter, config, now())
+    verdict = under(policy, decide(adapter, config, now()))
     tracking.store_verdict(adapter.mlflow_run_id, verdict)
     return check_result(verdict)
 

@@ -19,7 +19,7 @@ from lora_assets.assets.eval_tables import (
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.verdicts import check_result, now
+from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, what_it_shows
 from lora_assets.gates.evaluation import eval_gate as decide
 from lora_assets.judging.evaluation import Evaluated, Evaluation
@@ -33,6 +33,7 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.judge import Judge
+from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import Tracking, experiment_field
 from lora_assets.resources.work_folder import WorkFolder
@@ -156,10 +157,10 @@ def eval_grades(
 
 @dg.asset_check(**GATE, asset=eval_grades, pool=SERVING, op_tags=step_pod("compare-decision"))
 def eval_gate(
-    config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry
+    config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, policy: PolicyFile
 ) -> dg.AssetCheckResult:
     """A-rate, C-rate and refusal rate; alias `eval-passed` or `eval-failed`."""
-    verdict = decide(eval_grades, config, now())
+    verdict = under(policy, decide(eval_grades, config, now()))
     conclude(eval_grades, verdict, registry)
     return check_result(verdict)
 

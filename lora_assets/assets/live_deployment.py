@@ -14,8 +14,10 @@ from lora_assets.assets.rollback import Rollback, RollbackConfig, sentence, stan
 from lora_assets.assets.run_tags import PASSED_OVER, WHY, requested_by
 from lora_assets.assets.served import warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
+from lora_assets.assets.verdicts import now
 from lora_assets.automation.next_run import CAUSE_TAG
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.policy import reasons_of_policy
 from lora_assets.gates.promotion import evidence, overtaken, reasons_against
 from lora_assets.gates.rollback import reason_against_rejected
 from lora_assets.lifecycle import GATES
@@ -23,6 +25,7 @@ from lora_assets.records.history import Standing
 from lora_assets.records.model_version import ModelVersion, Promotion
 from lora_assets.records.progress import BACKFILL_TAG
 from lora_assets.resources.fleet import LIVE_SLOT, Fleet, slot_field
+from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 
@@ -62,6 +65,7 @@ def live_deployment(
     registry: Registry,
     fleet: Fleet,
     work_folder: WorkFolder,
+    policy: PolicyFile,
 ) -> Iterator[dg.Output[ModelVersion]]:
     """Give the live slot to the adapter behind `source_alias`, if its stored verdicts allow it.
 
@@ -77,7 +81,7 @@ def live_deployment(
     if config.source_alias == "previous":
         done = _roll_back(context, config, registry, switch)
     else:
-        done = switch.carry_out(lambda standing: _plan(context, config, registry, standing))
+        done = switch.carry_out(lambda standing: _plan(context, config, registry, policy, standing))
     if done is None:
         return
     version = done.version
@@ -158,6 +162,7 @@ def _plan(
     context: dg.AssetExecutionContext,
     config: PromoteConfig,
     registry: Registry,
+    policy: PolicyFile,
     standing: Standing,
 ) -> Promotion | None:
     """Decide what replaces what, on the verdicts as they are stored now.
@@ -192,11 +197,14 @@ def _plan(
         context.log.warning(f"Not promoted: {'; '.join(passed_over)}")
         context.instance.add_run_tags(context.run_id, PASSED_OVER)
         return None
-    if reasons := (*reasons_against(*case), *by_rollback):
+    by_policy = reasons_of_policy(verdicts, config.source_alias, policy.read(), now())
+    if reasons := (*reasons_against(*case), *by_rollback, *by_policy):
         raise LoraAssetsError(
             f"Version {version.version} ({version.digest[:12]}) may not become live: "
             f"{'; '.join(reasons)}",
-            _remedy(version, reasons, by_rollback, not reasons_against(*case[:-1], True)),
+            _remedy(
+                version, reasons, by_rollback, not (reasons_against(*case[:-1], True) or by_policy)
+            ),
         )
     return Promotion(
         source_alias=config.source_alias,

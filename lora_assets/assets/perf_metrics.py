@@ -15,9 +15,10 @@ from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.perf_tables import headline, limit_lines, numbers, shown_of
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.verdicts import check_result, now
+from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.gates.performance import PerfThresholds
 from lora_assets.gates.performance import perf_gate as decide
+from lora_assets.gates.policy import reasons_of_policy
 from lora_assets.gates.promotion import outlook, reasons_against
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.load_test.generator import LoadTest, ModelLoad
@@ -34,6 +35,7 @@ from lora_assets.records.load import (
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import TrackedRun, Tracking, experiment_field
@@ -146,15 +148,17 @@ def perf_metrics(
 
 @dg.asset_check(**GATE, asset=perf_metrics, pool=SERVING, op_tags=step_pod("perf-decision"))
 def perf_gate(
-    config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry
+    config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry, policy: PolicyFile
 ) -> dg.AssetCheckResult:
     """Absolute floors, and no regression against live; alias `perf-passed` or `perf-failed`."""
-    verdict = decide(perf_metrics, config, now())
+    verdict = under(policy, decide(perf_metrics, config, now()))
     version = conclude(perf_metrics, verdict, registry)
     samples = registry.tracking.record(perf_metrics.mlflow_run_id, STORED_SAMPLES, LoadSamples)
     figure = latency_distribution(samples, limit_lines(verdict, perf_metrics))
     live = registry.current_live()
-    reasons = reasons_against(version, live, registry.verdicts(version), "perf-passed", False)
+    verdicts = registry.verdicts(version)
+    short = reasons_of_policy(verdicts, "perf-passed", policy.read(), now())
+    reasons = (*reasons_against(version, live, verdicts, "perf-passed", False), *short)
     return check_result(
         verdict, {"latency": plot(figure), "if promoted now": outlook(live, reasons)}
     )

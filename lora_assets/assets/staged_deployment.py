@@ -7,12 +7,13 @@ from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import pages_of, show
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import ensure_loaded, refuse_live_slot, slot_table, warn_of_gaps
-from lora_assets.assets.verdicts import check_result, now
+from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, Fleet, slot_field
+from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 
@@ -68,7 +69,11 @@ def staged_deployment(
 
 @dg.asset_check(**GATE, asset=staged_deployment, pool=SERVING, op_tags=step_pod("smoke-test"))
 def smoke_test(
-    config: SmokeConfig, staged_deployment: ModelVersion, registry: Registry, fleet: Fleet
+    config: SmokeConfig,
+    staged_deployment: ModelVersion,
+    registry: Registry,
+    fleet: Fleet,
+    policy: PolicyFile,
 ) -> dg.AssetCheckResult:
     """Three answers from each replica, none empty, none slow; then alias `staged`."""
     answers: dict[str, list[smoke.SmokeAnswer]] = {}
@@ -77,6 +82,6 @@ def smoke_test(
         for prompt in smoke.PROMPTS:
             answer = replica.complete(staged_deployment.serving_name, prompt, smoke.MAX_TOKENS)
             given.append(smoke.SmokeAnswer(text=answer.text, latency=answer.latency))
-    verdict = smoke.smoke_test(staged_deployment, answers, config, now())
+    verdict = under(policy, smoke.smoke_test(staged_deployment, answers, config, now()))
     registry.conclude(staged_deployment, verdict)
     return check_result(verdict)

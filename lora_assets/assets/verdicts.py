@@ -11,6 +11,7 @@ from lora_assets.assets.pages import number, table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES, STAGES, next_step
 from lora_assets.records.verdict import GateName, PairedEvidence, Verdict
+from lora_assets.resources.policy import PolicyFile
 
 SHOWN_NUMBERS = 3
 """In a summary; the table has all of them."""
@@ -19,6 +20,11 @@ SHOWN_NUMBERS = 3
 def now() -> str:
     """Return this moment, ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def under(policy: PolicyFile, verdict: Verdict) -> Verdict:
+    """Return the verdict with the digest of the policy that it was made under."""
+    return verdict.model_copy(update={"policy": policy.read().digest})
 
 
 def check_result(
@@ -45,6 +51,7 @@ def check_result(
         **_plotted(verdict),
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
         "digest": verdict.digest,
+        "policy": verdict.policy or "the specification's",
     }
     if GATES[verdict.gate].compares_with_live:
         metadata["compared with"] = verdict.compared_with or "nothing live"

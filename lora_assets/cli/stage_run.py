@@ -13,7 +13,7 @@ from lora_assets.assets.run_tags import launch_tags
 from lora_assets.cli.outputs import Name, Outputs
 from lora_assets.cli.stack import Stack, resource_config, typed_command
 from lora_assets.definitions import make_definitions
-from lora_assets.lifecycle import STEPS, Step
+from lora_assets.lifecycle import JOBS, STEPS, Step
 from lora_assets.local.run import run_in_process
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
@@ -108,7 +108,7 @@ def _run_here(stack: Stack, job: str, step: Step | None, work: Work, outputs: Ou
         stack.open_instance(),
         definition,
         work.data_version,
-        step.ops(work.ops) if step is not None else work.ops,
+        _configured(stack, job, step, work),
         why=typed_command(job),
         on_run=lambda run_id: outputs.write("run-id", run_id),
         on_metadata=outputs.take,
@@ -130,7 +130,7 @@ def _run_remotely(
             location = dagster.locate(job)
             work = find_work()
             origin = launch_tags(typed_command(job), stack.settings.argo_workflow)
-            ops = step.ops(work.ops) if step is not None else work.ops
+            ops = _configured(stack, job, step, work)
             run_config = {
                 "ops": {op: {"config": config} for op, config in ops.items()},
                 "resources": resource_config(stack.given, dagster.configured(location)),
@@ -143,6 +143,15 @@ def _run_remotely(
                 stop,
             )
         _follow(remote, stop, step, outputs)
+
+
+def _configured(
+    stack: Stack, job: str, step: Step | None, work: Work
+) -> Mapping[str, Mapping[str, Any]]:
+    """Return the configuration of the ops: the policy of LORA_ASSETS_POLICY, where no option is."""
+    demanded = stack.resources.policy.read().ops(JOBS[job])
+    ops = {op: {**demanded.get(op, {}), **work.ops.get(op, {})} for op in {*demanded, *work.ops}}
+    return step.ops(ops) if step is not None else ops
 
 
 def _find(remote: RemoteRun, stop: Stop, step: Step | None, is_shared: bool) -> Run | None:

@@ -10,7 +10,7 @@ from lora_assets.records.verdict import Check, PairedEvidence
 POWER = 0.8
 """How often an eval split should show that an adapter equal to live is no worse."""
 
-_HALVINGS = 60
+_HALVINGS = 40
 _MOST = 1000
 """Times the rows there are: beyond that, more rows are no advice."""
 

@@ -82,13 +82,15 @@ class Losses(Record):
     """What the quality gate reads: measured here, or given with an adapter trained elsewhere.
 
     Losses are means over answer tokens (nats); perplexity is exp(eval loss). A metric
-    that is not there is None, which no gate lets pass. `base_answers` are those of the base
+    that is not there is None, which no gate lets pass. `split_rows` are the rows of each split that
+    was read, those left out among them. `base_answers` are those of the base
     model that it was measured on, to base_model.PROMPTS.
     """
 
     final_eval_loss: float | None
     final_perplexity: float | None
     rows_left_out: Mapping[str, tuple[int, ...]] = {}
+    split_rows: Mapping[str, int] = {}
     given: bool = False
     base_answers: tuple[NextToken, ...] = ()
 

@@ -105,7 +105,8 @@ class Verdict(AdapterRecord):
     `digest` is the adapter's (the data's for `data_is_sound`). `compared_with` is the digest of
     the live adapter that it was compared with, None where nothing was live. `faults` name what
     kept the gate from deciding; `notes` decide nothing. `paired` is evidence whatever the `rule`.
-    `decided_at` is ISO 8601 in UTC.
+    `policy` is the digest of the deployment's policy, None for the specification's. `decided_at`
+    is ISO 8601 in UTC.
     """
 
     gate: GateName
@@ -118,6 +119,7 @@ class Verdict(AdapterRecord):
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     evidence_run_id: str | None = None
+    policy: str | None = None
     decided_at: str
 
     @property

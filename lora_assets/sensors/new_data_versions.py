@@ -8,11 +8,13 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.automation import next_run
 from lora_assets.automation.next_run import CAUSE_TAG, COMPARISON, NextRun
+from lora_assets.gates.policy import Policy
 from lora_assets.lifecycle import PROMOTION, WHOLE_GRAPH
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.records.progress import PARTITION_TAG, Progress
 from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
+from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors import history
 
@@ -38,6 +40,7 @@ def new_data_versions(
     data_bucket: DataBucket,
     registry: Registry,
     automation: Automation,
+    policy: PolicyFile,
 ) -> dg.SensorResult:
     """Make complete data versions partitions, and launch what each of them needs next.
 
@@ -70,7 +73,11 @@ def new_data_versions(
     taken |= of_workflows.keys()
     progress = history.read_progress(context.instance, versions)
     free = [each for each in progress if each.data_version not in taken]
-    wanted = _wanted(context.instance, free, registry, automation.automatic_promotion)
+    demanded = policy.read()
+    automatic = automation.automatic_promotion
+    if demanded.promotion is not None:
+        automatic = demanded.promotion == "automatic"
+    wanted = _wanted(context.instance, free, registry, automatic)
     tried = history.attempts(context.instance, [run.cause for run in wanted])
     cancelled = history.cancelled(context.instance, [run.data_version for run in wanted])
     held = {
@@ -80,7 +87,7 @@ def new_data_versions(
     ready = [run for run in wanted if held[run.data_version] is None]
     serving = any(tags.get(history.PHASE_TAG) == "serve" for tags in runs)
     requests = [
-        _request(run, tried[run.cause].launched if run.cause in tried else 0)
+        _request(run, demanded, tried[run.cause].launched if run.cause in tried else 0)
         for run in next_run.launches(ready, serving, LAUNCHES_PER_TICK)
     ]
     summary = _summary(progress, len(taken), of_workflows, held)
@@ -135,13 +142,14 @@ def _wanted(
     return wanted
 
 
-def _request(run: NextRun, launched: int) -> dg.RunRequest:
+def _request(run: NextRun, policy: Policy, launched: int) -> dg.RunRequest:
+    ops = {op: {"config": config} for op, config in policy.ops(run.assets).items()}
     return dg.RunRequest(
         run_key=f"{run.cause}/{launched + 1}",
         partition_key=run.data_version,
         asset_selection=[dg.AssetKey(asset) for asset in run.assets],
         asset_check_keys=history.gate_keys(run.assets),
-        run_config={"ops": PROMOTED} if PROMOTION in run.assets else {},
+        run_config={"ops": {**ops, **(PROMOTED if PROMOTION in run.assets else {})}},
         tags={
             CAUSE_TAG: run.cause,
             history.PHASE_TAG: run.phase,

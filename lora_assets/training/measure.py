@@ -64,5 +64,6 @@ def measure(
         final_eval_loss=loss,
         final_perplexity=perplexity(loss),
         rows_left_out={"val": left_out},
+        split_rows={"val": len(rows_val)},
         base_answers=answers,
     )

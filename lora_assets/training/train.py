@@ -69,6 +69,7 @@ def train(
         steps=trainer.state.global_step,
         best_step=step,
         rows_left_out={"train": train_left_out, "val": val_left_out},
+        split_rows={"train": len(rows_train), "val": len(rows_val)},
         curve=tuple(point for entry in log for point in loss_points(entry)),
         base_answers=answers,
     )

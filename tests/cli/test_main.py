@@ -11,6 +11,7 @@ import pytest
 
 from lora_assets.lifecycle import GATES
 from tests.support.commands import Run
+from tests.support.policies import ANY_ANSWER, ANY_SPEED, write_policy
 from tests.support.stack import free_port, serving, stack_environment
 
 Output = Callable[..., str]
@@ -29,7 +30,10 @@ def output(run: Run) -> Output:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    environment = stack_environment(tmp_path_factory.mktemp("home"), free_port())
+    home = tmp_path_factory.mktemp("home")
+    # Not of training: how well version 2 predicts decides.
+    policy = write_policy(home, ANY_ANSWER, ANY_SPEED)
+    environment = {**stack_environment(home, free_port()), **policy}
     with serving(environment):
         yield environment
 
@@ -84,7 +88,6 @@ def test_each_step_of_the_specification_runs_by_itself(
             assert ("digest" in found) == (step != "download-data")
 
     to_files = {**environment, "LORA_ASSETS_OUTPUTS": str(tmp_path)}
-    lax = ("--min-a-rate", "0", "--max-c-rate", "1", "--min-refusal-rate", "0")
     trained = ("--data-version", "1")
     output(environment, "data", "build", "--data-version", "1", "--services", "s3")
     before = status(output, environment)["aliases"]
@@ -99,10 +102,11 @@ def test_each_step_of_the_specification_runs_by_itself(
     assert status(output, environment)["aliases"] == before
 
     take("train", "quality-gate", *trained)
+    # The policy is what stands where no option is given.
     take("deploy", "load-adapter smoke-test set-staged-alias")
-    take("evaluate", "inference-candidate inference-live judge-answers compare-decision", *lax)
+    take("evaluate", "inference-candidate inference-live judge-answers compare-decision")
     take("performance", "run-load-test", "--max-samples", "4")
-    take("performance", "perf-decision", "--max-p95-latency", "60", "--min-throughput", "0")
+    take("performance", "perf-decision")
     take("promote", "promote-adapter", "--source-alias", "perf-passed")
     live = status(output, environment)["aliases"]["live"]
     assert outputs()["digest"] == live["digest"]

@@ -30,7 +30,8 @@ def test_a_metric_that_is_missing_or_not_finite_fails(bad: float | None) -> None
 def test_thresholds_are_parameters_and_part_of_the_evidence() -> None:
     verdict = decide(0.9, 2.5, max_eval_loss=0.95, max_perplexity=3.0)
     assert verdict.passed
-    assert verdict.thresholds == {"max_eval_loss": 0.95, "max_perplexity": 3.0}
+    limits = {"max_eval_loss": 0.95, "max_perplexity": 3.0, "max_left_out": 0.05}
+    assert verdict.thresholds == limits
     assert verdict.digest == "d" * 64
 
 
@@ -39,3 +40,18 @@ def test_a_verdict_with_nan_survives_its_storage() -> None:
     again = Verdict.model_validate_json(verdict.model_dump_json())
     assert again.failures == verdict.failures
     assert not again.passed
+
+
+@pytest.mark.parametrize(("split", "rows"), [("train", 200), ("val", 20)])
+def test_a_split_of_which_too_much_was_left_out_fails_by_name(split: str, rows: int) -> None:
+    trained = trained_adapter()
+
+    def decided(left_out: int, **thresholds: float) -> Verdict:
+        lost = {"rows_left_out": {split: tuple(range(left_out))}, "split_rows": {split: rows}}
+        adapter = trained.model_copy(update={"metrics": trained.metrics.model_copy(update=lost)})
+        return quality_gate(adapter, QualityThresholds(**thresholds), NOW)
+
+    assert decided(rows // 20).passed
+    named = f"left out of {split} {(rows // 20 + 1) / rows:.4g} (must be <= 0.05)"
+    assert decided(rows // 20 + 1).failures == (named,)
+    assert decided(rows // 2, max_left_out=0.5).passed

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lora_assets.gates.policy import parse_policy
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.settings import read_settings
 from tests.deploy.test_dagster_values import instance, made_pod
@@ -216,6 +217,20 @@ def test_the_pipeline_has_every_parameter_that_it_is_given() -> None:
     assert (given["judge-url"], given["prometheus-url"]) == (judge, "")
     words = [f"--{name}={value}" for name, value in given.items() if value]
     assert parse(["lora-assets", "check", *words]).params["data_version"] == "1"
+
+
+def test_the_policy_asks_for_the_pipelines_limits_and_is_where_runs_look_for_it() -> None:
+    (stated,) = (m.content["data"] for m in made("ConfigMap") if m.name == "policy")
+    ((name, content),) = stated.items()
+    policy = parse_policy(content.encode())
+    given = yaml.safe_load((TRIAL / "parameters.yaml").read_text())
+    for limit in policy.model_fields_set - {"training", "digest"}:
+        assert float(given[limit.replace("_", "-")]) == getattr(policy, limit), limit
+    assert {each.replace("-", "_") for each in given if each.startswith(("min-", "max-p95"))} <= (
+        policy.model_fields_set
+    )
+    (mounted,) = (m["mountPath"] for m in code_location()["volumeMounts"] if m["name"] == "policy")
+    assert variables(code_location())["LORA_ASSETS_POLICY"]["value"] == f"{mounted}/{name}"
 
 
 def test_what_is_waited_for_is_made() -> None:

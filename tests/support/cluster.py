@@ -12,6 +12,7 @@ from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from tests.support import cluster_parts
 from tests.support.cluster_parts import Part
+from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 from tests.support.stack import free_port
 
 BUCKET = "my-vllm-data"
@@ -82,6 +83,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "ADAPTERS_DIR": str(folder / "adapters"),
             "BASE_MODEL": str(PACKAGED_BASE_MODEL),
             "BASE_MODEL_NAME": EMBEDDED_BASE_NAME,
+            **write_policy(folder, ANY_TRAINING, ANY_ANSWER, ANY_SPEED),
         }
         vllm = cluster_parts.model_server(environment, vllm_port, folder / "vllm.log")
         # The last one restores its adapters from the registry before it listens.

@@ -8,21 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.commands import Ended
+from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, options
 
 Run = Callable[..., Ended]
 
 SHORT = (
     *("--quantization", "none", "--batch-size", "8", "--gradient-accumulation-steps", "1"),
     *("--num-epochs", "1", "--evaluations", "2"),
-    *("--max-eval-loss", "100", "--max-perplexity", "1000"),
+    *options(ANY_TRAINING),
 )
-ANY_ANSWER = ("--min-a-rate", "0", "--max-c-rate", "1", "--min-refusal-rate", "0")
-ANY_SPEED = (
-    *("--max-p95-latency", "600", "--max-p95-ttft", "600", "--min-throughput", "0"),
-    *("--latency-regression-factor", "100", "--throughput-regression-factor", "0"),
-)
-EVALUATE = ("evaluate", *ANY_ANSWER)
-PERFORMANCE = ("performance", "--max-samples", "20", *ANY_SPEED)
+EVALUATE = ("evaluate", *options(ANY_ANSWER))
+PERFORMANCE = ("performance", "--max-samples", "20", *options(ANY_SPEED))
 
 
 def succeed(run: Run, *arguments: str) -> Ended:

@@ -24,6 +24,7 @@ from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from tests.support.dagster_services import instance_settings, serving_dagster, until
 from tests.support.doubles.kubernetes_api import Job, Jobs, KubernetesApi, Node
+from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 from tests.support.stack import free_port, serving, stack_environment
 
 DATA_VERSION = "1"
@@ -104,6 +105,7 @@ def serving_cluster(home: Path, run_resources: Mapping[str, Any]) -> Iterator[Cl
         "MLFLOW_ARTIFACTS": (home / "mlflow-artifacts").as_uri(),
         "S3_DATA_BUCKET": (home / "bucket").as_uri(),
         "ADAPTERS_DIR": str(home / "vllm" / "adapters"),
+        **write_policy(home, ANY_TRAINING, ANY_ANSWER, ANY_SPEED),
     }
     claims = {name: home / "claims" / name for name in (TRAINING_CLAIM, EVALUATION_CLAIM)}
     for folder in claims.values():

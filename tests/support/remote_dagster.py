@@ -22,6 +22,7 @@ from lora_assets.remote.webserver import DagsterWebserver, Run
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from tests.support.dagster_services import serving_dagster, until
+from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 
 SECRET = "the-api-key-of-the-fleet"
 
@@ -128,6 +129,7 @@ def dagster(
         "DAGSTER_HOME": str(dagster_home),
         "VLLM_API_KEY": SECRET,
         "OMP_NUM_THREADS": "1",
+        **write_policy(home, ANY_TRAINING, ANY_ANSWER, ANY_SPEED),
     }
     broken = home / "broken.py"
     broken.write_text('raise ValueError("this code location is broken")\n')

@@ -7,6 +7,7 @@ from playwright.sync_api import Page
 
 from tests.support.browser import open_page
 from tests.support.dagster_services import serving_dagster
+from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 from tests.support.stack import free_port, serving, stack_environment
 from tests.support.ui_state import fill
 
@@ -15,7 +16,8 @@ from tests.support.ui_state import fill
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A browser on the real UI; the server beside it is the embedded one."""
     home = tmp_path_factory.mktemp("ui")
-    environment = stack_environment(home, free_port())
+    policy = write_policy(home, ANY_TRAINING, ANY_ANSWER, ANY_SPEED)
+    environment = {**stack_environment(home, free_port()), **policy}
     with serving(environment):
         fill(environment)
         with serving_dagster(home / "dagster", environment) as ui, open_page(ui.url) as page:

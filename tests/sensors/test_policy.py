@@ -1,0 +1,36 @@
+"""What the sensor launches is configured by the deployment's policy."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from lora_assets.lifecycle import STAGES
+from tests.support.automated import Automated
+
+TRAIN = list(STAGES)[:3]
+POLICY = "num-epochs: 2\nmax-eval-loss: 0.5\nmin-a-rate: 0.8\npromotion: manual\n"
+
+
+def test_a_run_has_the_policys_parameters_and_promotion_is_as_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    with dg.DagsterInstance.ephemeral() as instance:
+        # Which the settings would promote automatically.
+        automated = Automated(tmp_path, instance, LORA_ASSETS_POLICY=str(path))
+        assert automated.wanted() == {}
+        automated.put("1")
+        (training,) = automated.tick().run_requests or ()
+        assert training.run_config == {
+            "ops": {
+                "adapter": {"config": {"num_epochs": 2}},
+                "adapter_quality_gate": {"config": {"max_eval_loss": 0.5}},
+            }
+        }
+        automated.make("1", *TRAIN)
+        (serving,) = automated.tick().run_requests or ()
+        assert "live_deployment" not in {
+            key.to_user_string() for key in serving.asset_selection or ()
+        }
+        assert serving.run_config == {
+            "ops": {"eval_grades_eval_gate": {"config": {"min_a_rate": 0.8}}}
+        }
