@@ -42,6 +42,9 @@ def perf_gate(metrics: PerfMetrics, thresholds: PerfThresholds, decided_at: str)
     )
     if baseline is not None:
         base_latency, base_ttft = _p95(baseline)
+        if 0 < baseline.success_rate < t.min_success_rate:
+            share = f"{baseline.success_rate:.1%}, at least {t.min_success_rate:.1%}"
+            faults += (f"baseline: live itself got errors (success {share})",)
         if base_latency is None or base_ttft is None:
             faults += ("baseline: live answered no request, so there is nothing to compare with",)
         else:

@@ -57,5 +57,12 @@ def test_a_server_that_denies_the_clients_numbers_fails_the_gate_by_name() -> No
     assert decide(load(), contradictions=contradictions).failures == contradictions
 
 
+def test_a_test_in_which_live_itself_got_errors_blames_no_candidate() -> None:
+    verdict = decide(load(success=0.95), load(success=0.98))
+    assert verdict.undecided
+    assert "live itself got errors (success 98.0%, at least 99.0%)" in verdict.faults[0]
+    assert decide(load(), load(success=0.995)).passed
+
+
 def test_factors_are_parameters_of_the_run() -> None:
     assert decide(load(latency=5.9), load(), latency_regression_factor=1.5).passed
