@@ -50,7 +50,7 @@ class Settings(BaseModel):
     """Folder of everything that is kept on this machine"""
     dagster_home: Path = setting("{home}/dagster")
     """Dagster's folder; in the cluster it can be one with a dagster.yaml of its own"""
-    model_name: str = setting("mistral-7b-lora", "registry.model_name")
+    model_name: str = setting("mistral-7b-lora", "registry.model_name", "registry.own_model")
     """MLflow registered model name"""
     verdict_key: str = setting("", "registry.verdict_key", secret=True, variable=VERDICT_KEY)
     """Key that verdicts are signed with; empty: they are not signed"""

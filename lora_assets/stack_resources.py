@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
 import dagster as dg
@@ -50,6 +50,13 @@ class Resources:
     automation: Automation
     policy: PolicyFile
     webhook: Webhook
+
+    def of_model(self, model: str) -> "Resources":
+        """Return the clients for `model`, which may be another than the deployment's own."""
+        if model == self.registry.model_name:
+            return self
+        registry, fleet = self.registry.of_model(model), self.fleet.of_model(model)
+        return replace(self, registry=registry, fleet=fleet)
 
 
 def make_resources(settings: Settings) -> Resources:

@@ -30,7 +30,7 @@ from lora_assets.records.training import (
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.policy import PolicyFile
-from lora_assets.resources.registry import ARTIFACT
+from lora_assets.resources.registry import ARTIFACT, Registry
 from lora_assets.resources.tracking import (
     DATA_SOURCE,
     KEY_TAG,
@@ -116,14 +116,14 @@ def adapter(
     trainer: Trainer,
     fleet: Fleet,
     tracking: Tracking,
+    registry: Registry,
     work_folder: WorkFolder,
 ) -> Adapter:
     """Train a LoRA on the data version and leave it, with its digest, in an MLflow run.
 
-    What was trained before on the same data and base model, by the same code and parameters, is
-    found again
-    as long as its bytes are what they were; unless the run asks for a fresh one. An adapter that
-    was registered takes a training's place.
+    What was trained before for the same model, on the same data and base model, by the same code
+    and parameters, is found again as long as its bytes are what they were; unless the run asks
+    for a fresh one. An adapter that was registered takes a training's place.
     """
     parameters = trainer.parameters(config.overrides())
     splits = data_bucket.read_unchanged(
@@ -146,6 +146,7 @@ def adapter(
             )
     base = trainer.base_identity()
     identity = {
+        "model": registry.model_name,
         "data": training_data.digest,
         "base_model": base,
         "code": CODE_VERSION,

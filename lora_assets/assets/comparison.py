@@ -9,7 +9,8 @@ import dagster as dg
 
 from lora_assets.assets.served import ensure_candidate_slot, live_served
 from lora_assets.assets.verdicts import require_passed
-from lora_assets.records import Measurement
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records import Measurement, short
 from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import GateName, Verdict
@@ -73,6 +74,7 @@ def prepare(
     work_folder: WorkFolder,
 ) -> Comparison:
     """Put both adapters in their slots, for a candidate that passed the gate `after`."""
+    registry.require_own(candidate)
     verdict = registry.verdicts(candidate).get(after)
     require_passed(verdict, after, candidate.digest, candidate.data_version)
     rows = data_bucket.read_unchanged(data.data_version, data.digest, data.source)["eval"]
@@ -89,6 +91,12 @@ def prepare(
 def conclude(measured: Measurement, verdict: Verdict, registry: Registry) -> ModelVersion:
     """Keep the verdict with the version and in its MLflow run, and set the alias it earns."""
     version = registry.resolve(f"version:{measured.model_version}")
+    if version.digest != measured.digest:
+        raise LoraAssetsError(
+            f"Version {version.version} of {version.model} is adapter {short(version.digest)}, "
+            f"but {short(measured.digest)} was measured",
+            "Measure that version again.",
+        )
     registry.conclude(version, verdict)
     registry.tracking.store_verdict(measured.mlflow_run_id, verdict)
     return version

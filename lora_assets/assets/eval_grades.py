@@ -96,7 +96,9 @@ def eval_grades(
     # By the rows alone: whatever they are compared with, answers and grades stand.
     data = key_of([row.model_dump() for row in rows])
     work = {
-        side: work_folder.keyed("evaluation", rows=data, adapter=version.digest)
+        side: work_folder.keyed(
+            "evaluation", rows=data, model=version.model, adapter=version.digest
+        )
         for side, version in sides.items()
     }
     key = f"{work['candidate'].name}-{live.digest if live else None}"

@@ -23,6 +23,7 @@ from lora_assets.gates.rollback import reason_against_rejected
 from lora_assets.lifecycle import GATES
 from lora_assets.records.history import Standing
 from lora_assets.records.model_version import ModelVersion, Promotion
+from lora_assets.records.partition import data_version_of
 from lora_assets.records.progress import BACKFILL_TAG
 from lora_assets.resources.fleet import LIVE_SLOT, Fleet, slot_field
 from lora_assets.resources.policy import PolicyFile
@@ -113,7 +114,9 @@ def _roll_back(
         return done
     standing = registry.standing()
     context.log.warning(f"Nothing to roll back: {wanted.nothing_to_do(standing)}")
-    if standing.live is None or standing.live.data_version != context.partition_key:
+    if standing.live is None or standing.live.data_version != data_version_of(
+        context.partition_key
+    ):
         return None
     return _nothing_changed(standing, standing.live, config, _run_id(context))
 
@@ -133,11 +136,11 @@ def _nothing_changed(
 def _require_partition(
     context: dg.AssetExecutionContext, alias: str, version: ModelVersion
 ) -> None:
-    if version.data_version != context.partition_key:
+    wanted = data_version_of(context.partition_key)
+    if version.data_version != wanted:
         raise LoraAssetsError(
-            f"Alias {alias} stands for data version {version.data_version}, "
-            f"not {context.partition_key}",
-            f"Promote data version {version.data_version}, or stage {context.partition_key} first.",
+            f"Alias {alias} stands for data version {version.data_version}, not {wanted}",
+            f"Promote data version {version.data_version}, or stage {wanted} first.",
         )
 
 
@@ -173,7 +176,7 @@ def _plan(
     """
     run_id, last, live = _run_id(context), standing.last, standing.live
     cut_short = standing.unfinished
-    wanted = (config.source_alias, context.partition_key)
+    wanted = (config.source_alias, data_version_of(context.partition_key))
     if last is not None and last.done and last.run_id == run_id and last.version == live:
         return _nothing_changed(standing, last.version, config, run_id)
     if (

@@ -61,6 +61,7 @@ class LiveSwitch:
             return None
         # What the replicas can't have is refused before anything is set out to be done.
         replicas = self.fleet.discover()
+        replicas.require_own_slot(self.slot, planned.version.serving_name)
         ensure_loaded(self.registry, replicas, planned.version, self.work_folder)
         before = self.registry.last_promotion()
         planned = self._numbered(planned, standing, before)
@@ -152,7 +153,8 @@ class LiveSwitch:
             if holder and not version.is_older_than(holder):
                 registry.clear_alias(alias)
         self._require_held(planned)
-        replicas.retire([version.digest for version in registry.aliases().values()])
+        kept = [version.digest for version in registry.aliases().values()]
+        replicas.retire(kept, registry.model_name)
 
     def _put_in_slot(self, planned: Promotion, replicas: Replicas) -> None:
         version = planned.version

@@ -173,7 +173,7 @@ def roll_back(
         dg.AssetMaterialization(
             PROMOTION,
             description=sentence(done),
-            partition=done.version.data_version,
+            partition=registry.partition(done.version),
             metadata=standing_pages(registry, switch, done, context.run.tags),
         )
     )

@@ -12,6 +12,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.partition import data_version_of
 from lora_assets.resources.fleet import CANDIDATE_SLOT, Fleet, slot_field
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
@@ -44,15 +45,18 @@ def staged_deployment(
 ) -> ModelVersion:
     """Load the adapter on every replica, under a name of its own and in the candidate slot."""
     version = registry.resolve(config.adapter_source) if config.adapter_source else gate_result
-    if version.data_version != context.partition_key:
+    registry.require_own(version)
+    data_version = data_version_of(context.partition_key)
+    if version.data_version != data_version:
         raise LoraAssetsError(
             f"{config.adapter_source} is of data version {version.data_version}, "
-            f"not {context.partition_key}",
+            f"not {data_version}",
             f"Materialise partition {version.data_version}.",
         )
     slot = config.slot_name or fleet.candidate_slot
     refuse_live_slot(fleet, slot)
     replicas = fleet.discover()
+    replicas.require_own_slot(slot, version.serving_name)
     ensure_loaded(registry, replicas, version, work_folder)
     replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
     warn_of_gaps(context, replicas, slot)

@@ -9,13 +9,14 @@ from lora_assets.gates.data import DataThresholds
 from lora_assets.gates.data import data_is_sound as decide
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.records.dataset import TrainingData
+from lora_assets.records.partition import data_version_of
 from lora_assets.resources.data_bucket import DataBucket
 
 
 @stage_asset("data", {"s3"}, "download-data")
 def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) -> TrainingData:
     """The validated, digested splits of one immutable data version."""
-    data, _ = data_bucket.read(context.partition_key)
+    data, _ = data_bucket.read(data_version_of(context.partition_key))
     counts = ", ".join(f"{name} {split.rows}" for name, split in data.splits.items())
     context.log.info(f"read {counts} rows, digest {data.digest[:12]}")
     splits = ({"split": name} | split.model_dump() for name, split in data.splits.items())

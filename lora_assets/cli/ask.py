@@ -38,9 +38,10 @@ def ask(question: str, context_file: Path | None, compare: bool, **options: Any)
     live = stack.resources.registry.current_live()
     if live is None:
         raise LoraAssetsError("Nothing is live yet", "Promote an adapter first.")
-    asked = {stack.settings.live_slot: live}
+    asked = {stack.resources.fleet.live_slot: live}
     if compare:
-        asked[stack.settings.candidate_slot] = stack.resources.registry.resolve("alias:staged")
+        slot = stack.resources.fleet.candidate_slot
+        asked[slot] = stack.resources.registry.resolve("alias:staged")
     replica = stack.resources.fleet.discover().members[0]
     for slot, version in asked.items():
         prompt = _prompt(stack, version, context, question)

@@ -113,7 +113,7 @@ def _resources(stack: Stack) -> Resources:
                 for field, value in config.items()
             }
         )
-    return Resources(**made)
+    return Resources(**made).of_model(stack.model)
 
 
 async def _ask(judge: Judge) -> None:

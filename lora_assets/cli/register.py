@@ -142,7 +142,9 @@ def _upload(
 ) -> str:
     """Leave an adapter in an MLflow run, unless an earlier one has it; return the run's id."""
     tracking = stack.resources.tracking
-    key = stack.resources.work_folder.keyed(REGISTERED, **adapter.model_dump()).name
+    key = stack.resources.work_folder.keyed(
+        REGISTERED, model=stack.model, **adapter.model_dump()
+    ).name
     tags = {"data.version": adapter.data_version, DATA_SOURCE: data_source}
     before = tracking.finished(experiment, key, tags)
     if before is not None and tracking.holds(before, ARTIFACT, adapter.digest):

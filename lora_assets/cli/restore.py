@@ -9,6 +9,7 @@ from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.serving.drift import KEPT
 from lora_assets.serving.plugin_files import place_plugin
 from lora_assets.serving.replica_folder import ReplicaFolder, shared_folder
+from lora_assets.serving.slot_owner import require_own_slot
 
 
 @click.command()
@@ -31,7 +32,7 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
     for name, digest in restored.items():
         click.echo(f"{name}: {digest[:12]}")
     if not restored:
-        click.echo(f"{stack.settings.model_name} has no live adapter yet; nothing to restore")
+        click.echo(f"{stack.model} has no live adapter yet; nothing to restore")
 
 
 def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
@@ -43,7 +44,7 @@ def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
     for alias in KEPT:
         if alias in others:
             click.echo(
-                f"{alias} is passed over: version {others[alias]} of {stack.settings.model_name} "
+                f"{alias} is passed over: version {others[alias]} of {stack.model} "
                 "is not ours; 'lora-assets adopt' takes it over"
             )
         version = aliases.get(alias)
@@ -53,7 +54,8 @@ def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
             with stack.resources.work_folder.temporary() as work:
                 folder.place(stack.resources.registry.download(version, work), version.digest)
         folder.set_name(version.serving_name, version.digest)
-        if alias in slots:
-            folder.set_slot(slots[alias], version.serving_name)
+        if (slot := slots.get(alias)) is not None:
+            require_own_slot(slot, version.serving_name, folder.slots().get(slot), {})
+            folder.set_slot(slot, version.serving_name)
         restored[version.serving_name] = version.digest
     return restored

@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.local.instance import open_instance
+from lora_assets.records.partition import partition_of
 from lora_assets.resources.registry import Registry
 from lora_assets.settings import SETTINGS, read_settings
 from lora_assets.stack_resources import make_resources
@@ -63,7 +64,9 @@ class Stack:
         self.given = {name: options[name] for name in OPTIONS if options.get(name) is not None}
         environment = read_settings()
         told = with_fleet(self.given, dict(make_resources(environment).fleet))
-        given = {OPTIONS[name]: value for name, value in told.items()}
+        # The model of a run is that of its partition: the settings keep the deployment's own.
+        given = {OPTIONS[name]: value for name, value in told.items() if name != "model_name"}
+        self.model: str = self.given.get("model_name", environment.model_name)
         self._configured: Mapping[str, str] = {
             name: getattr(environment, OPTIONS[name]) for name in OPTIONS
         }
@@ -74,12 +77,21 @@ class Stack:
         self.settings = environment.model_copy(
             update={**given, **withheld, "executor": "in_process"}
         )
-        self.resources = make_resources(self.settings)
+        own = make_resources(self.settings)
+        self.partition_of("", own.registry.model_name)
+        self.resources = own.of_model(self.model)
         _create_database(self.resources.registry)
 
     def names_another(self, option: str) -> bool:
         """Return whether an option was given that differs from the environment's setting."""
         return option in self.given and self.given[option] != self._configured[option]
+
+    def partition_of(self, data_version: str, own: str) -> str:
+        """Return the partition of a data version of the command's model.
+
+        `own` is the model of the deployment that runs it.
+        """
+        return partition_of(data_version, self.model, own)
 
     def open_instance(self) -> DagsterInstance:
         """Return Dagster's storage for runs in this process."""
@@ -163,9 +175,13 @@ def resource_config(
 
     It holds their other fields as they are `configured`, since Dagster takes nothing over from
     its definitions. A secret stays the name of its variable, but for `keys_withheld`.
+    The model is the partition's.
     """
     changed: dict[str, dict[str, Any]] = {}
-    for name, value in with_fleet(given, configured.get("fleet", {})).items():
+    told = with_fleet(given, configured.get("fleet", {}))
+    for name, value in told.items():
+        if name == "model_name":
+            continue
         for resource, _, field in (each.partition(".") for each in SETTINGS[OPTIONS[name]].gives):
             if configured[resource].get(field, "") != value:
                 changed.setdefault(resource, {})[field] = value

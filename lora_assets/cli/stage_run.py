@@ -17,6 +17,7 @@ from lora_assets.lifecycle import JOBS, STEPS, Step
 from lora_assets.local.run import run_in_process
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.partition import data_version_of
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import RunFailed
 from lora_assets.remote.log import RunEvent
@@ -48,10 +49,9 @@ class Work(Record):
     ops: Mapping[str, Mapping[str, Any]]
     version: ModelVersion | None = None
 
-    @property
-    def tags(self) -> Mapping[str, str]:
-        """Return the run's tags, so that a later attempt need not ask again."""
-        tags = {PARTITION_TAG: self.data_version}
+    def tags(self, partition: str) -> Mapping[str, str]:
+        """Return the tags of a run on `partition`, so that a later attempt need not ask again."""
+        tags = {PARTITION_TAG: partition}
         if self.version is not None:
             tags["lora_assets/model_version"] = str(self.version.version)
             tags["lora_assets/digest"] = self.version.digest
@@ -91,23 +91,24 @@ def run_stage(
 def write_outputs(stack: Stack, work: Work) -> None:
     """Write the outputs of a step that passed and needed no run."""
     outputs = Outputs(stack.settings.outputs)
-    _write(outputs, work.tags)
+    _write(outputs, work.tags(work.data_version))
     outputs.write("result", "passed")
 
 
 def _run_here(stack: Stack, job: str, step: Step | None, work: Work, outputs: Outputs) -> None:
-    click.echo(f"{job}: data version {work.data_version}", err=True)
+    partition = stack.partition_of(work.data_version, stack.settings.model_name)
+    click.echo(f"{job}: data version {partition}", err=True)
     definition = make_definitions(stack.settings).resolve_job_def(job)
     if step is not None:
         definition = definition.get_subset(
             asset_selection={AssetKey(asset) for asset in step.assets},
             asset_check_selection={AssetCheckKey.from_user_string(c) for c in step.checks},
         )
-    _write(outputs, work.tags)
+    _write(outputs, work.tags(partition))
     run_in_process(
         stack.open_instance(),
         definition,
-        work.data_version,
+        partition,
         _configured(stack, job, step, work),
         why=typed_command(job),
         on_run=lambda run_id: outputs.write("run-id", run_id),
@@ -131,17 +132,16 @@ def _run_remotely(
             work = find_work()
             origin = launch_tags(typed_command(job), stack.settings.argo_workflow)
             ops = _configured(stack, job, step, work)
+            configured = dagster.configured(location)
             run_config = {
                 "ops": {op: {"config": config} for op, config in ops.items()},
-                "resources": resource_config(stack.given, dagster.configured(location)),
+                "resources": resource_config(stack.given, configured),
             }
-            dagster.add_partition(location, str(data_versions.name), work.data_version)
-            remote.launch(
-                lambda: dagster.launch(
-                    location, job, step, run_config, {**tags, **work.tags, **origin}
-                ),
-                stop,
-            )
+            own = configured["registry"]["model_name"]
+            partition = stack.partition_of(work.data_version, own)
+            dagster.add_partition(location, str(data_versions.name), partition)
+            every = {**tags, **work.tags(partition), **origin}
+            remote.launch(lambda: dagster.launch(location, job, step, run_config, every), stop)
         _follow(remote, stop, step, outputs)
 
 
@@ -182,4 +182,5 @@ def _follow(remote: RemoteRun, stop: Stop, step: Step | None, outputs: Outputs) 
 def _write(outputs: Outputs, tags: Mapping[str, str]) -> None:
     for tag, name in _OUTPUT_TAGS.items():
         if tag in tags:
-            outputs.write(name, tags[tag])
+            value = tags[tag]
+            outputs.write(name, data_version_of(value) if tag == PARTITION_TAG else value)

@@ -15,6 +15,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
 from lora_assets.records import short
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.overview import StoppedVersion, require_model, stopped_versions
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.drift import drifts
@@ -27,7 +28,7 @@ STOPPED_SHOWN = 10
 @stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs")
 def status(as_json: bool, **options: Any) -> None:
-    """Show aliases, verdicts, what a gate stopped, and what each replica serves.
+    """Show one model's aliases, verdicts, what a gate stopped, and what each replica serves.
 
     Exit with 0 only when every replica serves what the aliases say. Aliases of others, and those
     of versions that are not adopted, are shown and passed over.
@@ -44,7 +45,7 @@ def status(as_json: bool, **options: Any) -> None:
 
 def read_status(stack: Stack) -> dict[str, Any]:
     """Return the aliases, verdicts, what gates stopped, and each replica's adapters or error."""
-    registry, settings = stack.resources.registry, stack.settings
+    registry, fleet = stack.resources.registry, stack.resources.fleet
     # Of the configured model there may be nothing yet; one that was typed was meant to be there.
     if "model_name" in stack.given:
         require_model(registry)
@@ -52,8 +53,8 @@ def read_status(stack: Stack) -> dict[str, Any]:
     aliases = standing.aliases
     versions = {version.version: version for version in aliases.values()}
     replicas = [
-        _replica(replica, standing.meant, settings.live_slot, settings.candidate_slot)
-        for replica in stack.resources.fleet.discover().members
+        _replica(replica, standing.meant, fleet, registry.model_name)
+        for replica in fleet.discover().members
     ]
     return {
         "model": registry.model_name,
@@ -100,17 +101,17 @@ def _stopped(each: StoppedVersion) -> dict[str, Any]:
 
 
 def _replica(
-    replica: Replica, aliases: Mapping[str, ModelVersion], live_slot: str, candidate_slot: str
+    replica: Replica, aliases: Mapping[str, ModelVersion], fleet: Fleet, model: str
 ) -> dict[str, Any]:
     named = {"name": replica.name, "url": replica.url}
     try:
         served = replica.served()
     except LoraAssetsError as error:
         return {**named, "adapters": {}, "agrees": False, "error": str(error)}
-    drift = drifts(aliases, live_slot, candidate_slot, [served])
+    drift = drifts(aliases, fleet.live_slot, fleet.candidate_slot, [served])
     return {
         **named,
-        "adapters": dict(served.adapters),
+        "adapters": served.of_model(model, fleet.slots.values()),
         "damaged": list(served.damaged),
         "strangers": list(served.strangers),
         "agrees": not drift,

@@ -14,6 +14,7 @@ from lora_assets.local.dead_processes import PROCESS_TAG, this_process
 from lora_assets.local.instance import add_partitions
 from lora_assets.local.pool_wait import report_waiting
 from lora_assets.local.stopping import mark_cancelled, noted_signals
+from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 
 
@@ -47,7 +48,13 @@ def run_in_process(
                     # Without its name here a job's own logger gives way to Dagster's default one.
                     "loggers": {"console": {}},
                 },
-                tags={PROCESS_TAG: this_process(), WHY: why or job.name, BY: user()},
+                # A job without partitions is about the model of this one.
+                tags={
+                    PROCESS_TAG: this_process(),
+                    WHY: why or job.name,
+                    BY: user(),
+                    PARTITION_TAG: data_version,
+                },
                 raise_on_error=False,
                 run_id=run_id,
             )

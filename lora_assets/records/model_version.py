@@ -1,5 +1,6 @@
 """What the registry knows of a model version."""
 
+import re
 from typing import Literal
 
 from lora_assets.records import AdapterRecord, Record, short
@@ -28,6 +29,12 @@ class ModelVersion(AdapterRecord):
         """
         by_name = older_by_name(self.data_version, other.data_version)
         return self.version < other.version if by_name is None else by_name
+
+
+def model_of(name: str) -> str | None:
+    """Return the model that a serving name is of; None for a name that is no serving name."""
+    named = re.fullmatch(r"(.+)-v\d+-[0-9a-f]{12}", name)
+    return named[1] if named else None
 
 
 Action = Literal["promotion", "rollback", "return", "nothing changed"]

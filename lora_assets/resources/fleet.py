@@ -10,6 +10,8 @@ from pydantic import Field
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import Alias
+from lora_assets.records.partition import model_of
+from lora_assets.resources.one_model import partition_of_run
 from lora_assets.serving.http_client import open_client
 from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import ReplicaFolder, shared_folder
@@ -37,6 +39,8 @@ class Fleet(dg.ConfigurableResource[Any]):
     same path. `timeout` bounds each request, in seconds. `max_model_len` is
     what `vllm_url` says where it is 0. A fleet that `shares_machine` with
     trainings answers as fast as they let it. With fewer than `min_replicas` nothing is done.
+    The slots are those of the deployment's own model. Another one, on whose partition a run is,
+    has its own, and never gets `others_slots`.
     """
 
     vllm_url: str
@@ -58,6 +62,18 @@ class Fleet(dg.ConfigurableResource[Any]):
     admin_key: str = Field("", repr=False)
     timeout: float = 60.0
     shares_machine: bool = False
+    others_slots: list[str] = Field(default_factory=list)
+
+    def create_resource(self, context: dg.InitResourceContext) -> "Fleet":
+        """Return the fleet with the slots of the model that the run's partition is of."""
+        return self.of_model(model_of(partition_of_run(context) or "", own=""))
+
+    def of_model(self, model: str) -> "Fleet":
+        """Return the fleet with the slots of `model`; empty: of the deployment's own."""
+        if not model:
+            return self
+        slots = {"live_slot": f"{model}-live", "candidate_slot": f"{model}-candidate"}
+        return type(self)(**{**dict(self), **slots, "others_slots": [*self.slots.values()]})
 
     @property
     def slots(self) -> Mapping[Alias, str]:
@@ -109,7 +125,7 @@ class Fleet(dg.ConfigurableResource[Any]):
                 "VLLM_MIN_REPLICAS.",
             )
         limits = (self.base_model, self.max_lora_rank, self.candidate_slot)
-        return Replicas(tuple(members), *limits, tuple(waiting))
+        return Replicas(tuple(members), *limits, tuple(waiting), tuple(self.others_slots))
 
     def _pods(self) -> tuple[Sequence[Replica], Sequence[str]]:
         """Return the pods that are ready, and why each other one is not."""

@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import dagster as dg
 from pydantic import ValidationError
 
 from lora_assets.errors import validation_line
 from lora_assets.gates.rollback import recorded_live
 from lora_assets.records.history import LIVE, Change, Standing, change
 from lora_assets.records.model_version import ModelVersion, Promotion
+from lora_assets.resources.one_model import OneModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,15 +23,13 @@ _FIELDS = {"source_alias", "version", "replaced", "run_id", "done"}
 _Kept = TypeVar("_Kept", Promotion, Change)
 
 
-class PromotionLog(dg.ConfigurableResource[Any]):
+class PromotionLog(OneModel):
     """Keeps what is set out to be done before its first step, and what came of it for ever.
 
     MLflow changes a tag without asking what it was. So the record of the last promotion belongs
     to whoever wrote it last, and each entry of the history has a tag of its own, named by its
     number and its token: two writers at once lose no entry.
     """
-
-    model_name: str
 
     def promotion(self) -> Promotion | None:
         """Return the promotion that is under way or was cut short; None where there is none."""

@@ -15,7 +15,7 @@ from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
-from lora_assets.resources.mlflow_client import NAME, mlflow_client
+from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.promotion_log import PromotionLog
 from lora_assets.resources.signature import read_verdicts, verdict_tags
 from lora_assets.resources.tracking import ML_VIEW, Tracking
@@ -35,7 +35,6 @@ class Registry(PromotionLog):
     """One registered model. Every method raises LoraAssetsError when MLflow fails."""
 
     tracking_uri: str
-    model_name: str = Field(pattern=NAME)
     ui_url: str = ""
     verdict_key: str = Field("", repr=False)
 
@@ -186,6 +185,7 @@ class Registry(PromotionLog):
 
     def set_alias(self, alias: Alias, version: ModelVersion) -> None:
         """Point `alias` at `version`, and read it back: aliases are last-writer-wins."""
+        self.require_own(version)
         self._client.set_registered_model_alias(self.model_name, alias, str(version.version))
         now = self._client.get_model_version_by_alias(self.model_name, alias).version
         if int(now) != version.version:
@@ -201,6 +201,7 @@ class Registry(PromotionLog):
 
     def store_verdict(self, version: ModelVersion, verdict: Verdict) -> None:
         """Keep a gate's verdict with its evidence, replacing that gate's earlier one."""
+        self.require_own(version)
         number = str(version.version)
         tags = verdict_tags(self.verdict_key, self.model_name, version.version, verdict)
         for tag, value in tags.items():

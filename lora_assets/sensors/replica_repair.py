@@ -1,10 +1,12 @@
 """Replicas that restarted or joined get back what the aliases say that they serve."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from time import time
 
 import dagster as dg
 
+from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.assets.served import ensure_loaded, slot_table
@@ -13,12 +15,13 @@ from lora_assets.gates import smoke
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.lifecycle import PROMOTION
 from lora_assets.records.history import ABORTED, LIVE
-from lora_assets.records.model_version import Promotion
+from lora_assets.records.model_version import ModelVersion, Promotion
+from lora_assets.records.partition import other_models
+from lora_assets.records.served import Served
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.drift import KEPT, Drift, drifts
-from lora_assets.serving.replicas import Replicas
 
 SECONDS_BETWEEN_TICKS = 30
 
@@ -33,14 +36,21 @@ LONGEST_REASON = 200
 """Characters, in a tag."""
 
 
-def find_drift(registry: Registry, fleet: Fleet, replicas: Replicas) -> tuple[Drift, ...]:
-    """Return the differences between the aliases and what the replicas serve, as of now.
+def models(
+    instance: dg.DagsterInstance, registry: Registry, fleet: Fleet
+) -> Sequence[tuple[Registry, Fleet]]:
+    """Return registry and slots of each model that has partitions, the deployment's own first."""
+    partitions = instance.get_dynamic_partitions(str(data_versions.name))
+    others = other_models(partitions, registry.model_name)
+    return [(registry, fleet), *((registry.of_model(m), fleet.of_model(m)) for m in others)]
+
+
+def find_drift(registry: Registry, fleet: Fleet, served: Sequence[Served]) -> tuple[Drift, ...]:
+    """Return the differences between a model's aliases and what the replicas serve, as of now.
 
     What is live is what the history says, also where the alias was moved by hand.
     """
-    served = [replica.served() for replica in replicas.members]
-    meant = registry.standing().meant
-    return drifts(meant, fleet.live_slot, fleet.candidate_slot, served)
+    return drifts(registry.standing().meant, fleet.live_slot, fleet.candidate_slot, served)
 
 
 @dg.op(pool=SERVING, tags=step_pod("load-adapter"))
@@ -52,19 +62,31 @@ def repair(
     A promotion that is under way is left alone. One that was cut short is ended: live if the alias
     had moved, else aborted.
     """
-    cut_short = registry.promotion()
-    if cut_short is not None and _may_go_on(cut_short):
-        context.log.warning("A promotion is under way")
-        return
-    if cut_short is not None:
-        outcome = LIVE if registry.standing().is_reached else ABORTED
-        registry.end_promotion(cut_short, outcome, "it was cut short")
+    for of_model, slots in models(context.instance, registry, fleet):
+        cut_short = of_model.promotion()
+        if cut_short is not None and _may_go_on(cut_short):
+            context.log.warning(f"A promotion of {of_model.model_name} is under way")
+            continue
+        if cut_short is not None:
+            outcome = LIVE if of_model.standing().is_reached else ABORTED
+            of_model.end_promotion(cut_short, outcome, "it was cut short")
+        live = _repair(context, of_model, slots, work_folder)
+        if live is not None:
+            shown = {"replicas": slot_table(slots.discover(), slots.live_slot, live)}
+            partition = of_model.partition(live)
+            context.log_event(dg.AssetObservation(PROMOTION, partition=partition, metadata=shown))
+
+
+def _repair(
+    context: dg.OpExecutionContext, registry: Registry, fleet: Fleet, work_folder: WorkFolder
+) -> ModelVersion | None:
+    """Repair what differs from one model's aliases; return its live version if anything did."""
     standing = registry.standing()
     if standing.alias_drift is not None and standing.live is not None:
         registry.set_alias("live", standing.live)
         context.log.info(f"repaired: {standing.alias_drift}")
     replicas = fleet.discover()
-    drift = find_drift(registry, fleet, replicas)
+    drift = find_drift(registry, fleet, replicas.served())
     names = {difference.name for difference in drift}
     aliases = registry.aliases()
     for alias in (kept for kept in KEPT if kept in aliases):
@@ -73,16 +95,11 @@ def repair(
             ensure_loaded(registry, replicas, version, work_folder)
         if slot is not None and slot in names:
             replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
-    if left := "; ".join(map(str, find_drift(registry, fleet, replicas))):
+    if left := "; ".join(map(str, find_drift(registry, fleet, replicas.served()))):
         raise LoraAssetsError(f"Still wrong after the repair: {left}", "Restart that replica.")
     for difference in drift:
         context.log.info(f"repaired: {difference}")
-    live = aliases.get("live")
-    if drift and live is not None:
-        shown = {"replicas": slot_table(replicas, fleet.live_slot, live)}
-        context.log_event(
-            dg.AssetObservation(PROMOTION, partition=live.data_version, metadata=shown)
-        )
+    return aliases.get("live") if drift else None
 
 
 @dg.job
@@ -100,21 +117,30 @@ def replica_repair(
     context: dg.SensorEvaluationContext, registry: Registry, fleet: Fleet
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare the aliases with what each replica serves; a difference starts `repair_replicas`."""
-    promotion = registry.last_promotion()
-    cut_short = promotion is not None and not promotion.done
-    if promotion is not None and cut_short and _may_go_on(promotion):
+    # A promotion that is under way is left to itself.
+    steady = [
+        (of_model, slots, promotion)
+        for of_model, slots in models(context.instance, registry, fleet)
+        if (promotion := of_model.last_promotion()) is None
+        or promotion.done
+        or not _may_go_on(promotion)
+    ]
+    if not steady:
         return dg.SkipReason("A promotion is under way.")
-    replicas = fleet.discover()
-    for stranger in (each for replica in replicas.members for each in replica.served().strangers):
+    served = fleet.discover().served()
+    for stranger in (each for replica in served for each in replica.strangers):
         context.log.warning(f"Nobody deployed this: {stranger}")
-    drift = [str(each) for each in find_drift(registry, fleet, replicas)]
-    if (moved := registry.standing().alias_drift) is not None:
-        drift.insert(0, moved)
-    if promotion is not None and cut_short:
-        drift.insert(0, f"{promotion.action} to version {promotion.version.version} was cut short")
+    cut_short = [
+        f"{promotion.action} to version {promotion.version.version} was cut short"
+        for _, _, promotion in steady
+        if promotion is not None and not promotion.done
+    ]
+    moved = [of_model.standing().alias_drift for of_model, _, _ in steady]
+    found = [each for of, slots, _ in steady for each in find_drift(of, slots, served)]
+    drift = [*cut_short, *filter(None, moved), *map(str, found)]
     if not drift:
         return dg.SkipReason("Every replica serves what the aliases say.")
-    if registry.last_promotion() != promotion:
+    if any(of_model.last_promotion() != promotion for of_model, _, promotion in steady):
         return dg.SkipReason("A promotion came in between; the next tick looks again.")
     differences = "; ".join(drift)
     why = differences[:LONGEST_REASON]

@@ -136,6 +136,7 @@ class Replica:
             adapters=loaded,
             damaged=tuple(sorted(digest for digest in every if digests.get(digest) != digest)),
             foreign=tuple(contents["foreign"]),
+            slots=contents["slots"],
         )
 
     def limits(self) -> ServerLimits:

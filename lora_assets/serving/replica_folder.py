@@ -80,6 +80,10 @@ class ReplicaFolder:
         """Let a slot stand for nothing."""
         self._run("clear_slot", slot)
 
+    def names(self) -> Mapping[str, str]:
+        """Return the digest that each adapter's own name stands for."""
+        return cast(Mapping[str, str], self._run("names"))
+
     def slots(self) -> Mapping[str, str]:
         """Return the adapter's own name that each slot stands for."""
         return cast(Mapping[str, str], self._run("slots"))

@@ -1,20 +1,22 @@
 """The replicas of one operation: what is changed is changed on all of them, or on none."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.base_model import Base
-from lora_assets.records.served import AdapterShape
+from lora_assets.records.model_version import model_of
+from lora_assets.records.served import AdapterShape, Served
 from lora_assets.serving import base_proof
 from lora_assets.serving.base_shapes import base_modules
+from lora_assets.serving.on_each import on_each
 from lora_assets.serving.preflight import obstacles
 from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import ReplicaFolder
+from lora_assets.serving.slot_owner import require_own_slot
 
 PROBE_TOKENS = 8
 """Few, since a slot is renewed while clients wait: stale blocks are those of the prompt, and show
@@ -24,10 +26,6 @@ LOGPROB_TOLERANCE = 0.05
 """Nats per token. The same weights in another batch differ by rounding (below 0.02 in bf16);
 the answers of two adapters differ by tenths to whole nats."""
 
-_MOST_AT_ONCE = 32
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
 
 @dataclass(frozen=True)
 class Replicas:
@@ -35,6 +33,7 @@ class Replicas:
 
     An adapter's rank may be `max_lora_rank`, its modules are those of `base_model`, and
     `candidate_slot` is where a candidate is tried. `waiting` names pods that are not ready yet.
+    `others_slots` are another model's.
     """
 
     members: tuple[Replica, ...]
@@ -42,6 +41,7 @@ class Replicas:
     max_lora_rank: int
     candidate_slot: str
     waiting: tuple[str, ...] = ()
+    others_slots: tuple[str, ...] = ()
 
     @property
     def folders(self) -> Sequence[ReplicaFolder]:
@@ -106,6 +106,10 @@ class Replicas:
         digests = on_each(self.members, lambda replica: replica.digests().get(name))
         return {replica.name: digest for replica, digest in zip(self.members, digests, strict=True)}
 
+    def served(self) -> Sequence[Served]:
+        """Return what each replica serves as digests, the bytes of its folder read again."""
+        return [replica.served() for replica in self.members]
+
     def without_slots(self) -> Sequence[str]:
         """Return those that lack SlotMiddleware: renewing a slot leaves a gap there."""
         return [each.name for each in self.members if each.listing().slots_folder is None]
@@ -142,6 +146,15 @@ class Replicas:
         except LoraAssetsError as error:
             _undo(error, [partial(replica.unload, name) for replica in loaded])
 
+    def require_own_slot(self, slot: str, name: str) -> None:
+        """Refuse to give `slot` to the adapter `name` where it is another model's."""
+
+        def check(replica: Replica) -> None:
+            link = replica.folder.slots().get(slot)
+            require_own_slot(slot, name, link, replica.loaded(), self.others_slots)
+
+        on_each(self.members, check)
+
     def renew_slot(
         self,
         slot: str,
@@ -165,6 +178,9 @@ class Replicas:
             _require_same_folder(replica, str(before[replica].slots_folder))
         # Replicas may share a folder, whose link is then changed once, and put back once.
         former = {folder: folder.slots().get(slot) for folder in _folders(linking)}
+        for replica, listing in before.items():
+            link = former.get(replica.folder)
+            require_own_slot(slot, name, link, listing.adapters, self.others_slots)
         try:
             on_each(list(former), lambda folder: folder.set_slot(slot, name))
             on_each(reloading, lambda each: _reload(each, slot, f"{each.folder.path}/{digest}"))
@@ -180,39 +196,30 @@ class Replicas:
                 ],
             )
 
-    def retire(self, keep: Sequence[str]) -> None:
-        """Unload and remove adapters but for the digests in `keep` and those in a slot."""
+    def retire(self, keep: Sequence[str], model: str | None = None) -> None:
+        """Unload and remove adapters (of `model`) but for those in `keep` and those in a slot."""
+
+        def is_anothers(name: str) -> bool:
+            return model is not None and model_of(name) != model
+
         kept = {folder: set(keep) for folder in self.folders}
+        if model is not None:
+            for folder in kept:
+                links = folder.names().items()
+                kept[folder] |= {digest for name, digest in links if is_anothers(name)}
 
         def unload(replica: Replica) -> None:
             in_slots = replica.folder.slots().values()
             for name, folder in replica.loaded().items():
                 digest = Path(folder).name
-                if not name.endswith(digest[:12]) or name in in_slots:
+                own = name.endswith(digest[:12]) and not is_anothers(name)
+                if not own or name in in_slots:
                     kept[replica.folder].add(digest)
                 elif digest not in keep:
                     replica.unload(name)
 
         on_each(self.members, unload)
         on_each(list(kept), lambda folder: folder.prune(sorted(kept[folder])))
-
-
-def on_each(items: Sequence[_Item], act: Callable[[_Item], _Result]) -> Sequence[_Result]:
-    """Run `act` on all at once and return its results, in order.
-
-    When all are done, raise with the cause of each that failed.
-    """
-    with ThreadPoolExecutor(min(len(items), _MOST_AT_ONCE) or 1) as pool:
-        running = [pool.submit(act, item) for item in items]
-    results, errors = [], []
-    for done in running:
-        try:
-            results.append(done.result())
-        except LoraAssetsError as error:
-            errors.append(error)
-    if errors:
-        raise LoraAssetsError("; ".join(dict.fromkeys(e.cause for e in errors)), errors[0].remedy)
-    return results
 
 
 def same_logprobs(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -9,6 +9,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.settings import SETTINGS, read_settings
 from lora_assets.stack_resources import make_resources
 
+SLOTS = ("live_slot", "candidate_slot", "others_slots")
+
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(
@@ -26,8 +28,13 @@ def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(
         for field, value in dict(client).items()
         if value != dict(before[resource])[field]
     }
-    alone = {"fleet.deployment"} if name == "vllm_url" else set()
-    assert changed == set(SETTINGS[OPTIONS[name]].gives) | alone
+    gives = set(SETTINGS[OPTIONS[name]].gives)
+    meant = {
+        "vllm_url": gives | {"fleet.deployment"},
+        # Slots follow the model; which one is the deployment's own does not change.
+        "model_name": {"registry.model_name", *(f"fleet.{slot}" for slot in SLOTS)},
+    }
+    assert changed == meant.get(name, gives)
 
 
 def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() -> None:
@@ -36,7 +43,7 @@ def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() 
         "registry": {"tracking_uri": "http://mlflow", "model_name": "m"},
         "tracking": {"tracking_uri": "http://mlflow", "artifacts": ""},
     }
-    given = {"vllm_url": "http://b", "model_name": "m", "mlflow_tracking_uri": "http://mlflow"}
+    given = {"vllm_url": "http://b", "model_name": "n", "mlflow_tracking_uri": "http://mlflow"}
     assert resource_config(given, configured) == {
         "fleet": {"config": {**configured["fleet"], "vllm_url": "http://b", "api_key": ""}}
     }

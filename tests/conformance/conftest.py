@@ -11,6 +11,7 @@ from lora_assets.gates import smoke
 from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import shared_folder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
+from lora_assets.settings import read_settings
 from tests.support.random_adapters import save_standard_adapter
 from tests.support.replicas import (
     ADAPTERS,
@@ -26,11 +27,11 @@ from tests.support.replicas import (
 @pytest.fixture(scope="session")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Known]:
     """Six adapters that each answer in their own way."""
-    made = []
+    made, model = [], read_settings({}).model_name
     for seed in range(ADAPTERS):
         folder = save_standard_adapter(tmp_path_factory.mktemp("adapter"), seed)
         digest = digest_folder(folder)
-        made.append(Known(f"model-v{seed + 1}-{digest[:12]}", digest, folder))
+        made.append(Known(f"{model}-v{seed + 1}-{digest[:12]}", digest, folder))
     return made
 
 

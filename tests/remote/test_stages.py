@@ -8,6 +8,7 @@ import pytest
 
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.dagster_services import PATIENCE_S
@@ -58,7 +59,7 @@ def test_an_adapter_trained_elsewhere_is_registered_by_a_run_of_dagster(
     code, printed = stages.run("register", str(adapter_folders[2]), *given)
     assert code == 0, printed
     (launched,) = stages.runs()
-    assert launched.tags["dagster/partition"] == "7"
+    assert launched.tags["dagster/partition"] == "7@from-elsewhere"
     assert registry.aliases()["candidate"].data_version == "7"
     made = dagster.events(launched.run_id, "MaterializationEvent")
     assert [event.asset for event in made] == ["training_data", "adapter", "gate_result"]
@@ -86,7 +87,8 @@ def test_the_run_works_where_the_parameters_say_and_no_secret_is_shown(
     # The key is for the configured server alone.
     assert configured["fleet"]["config"]["api_key"] == ""
     assert configured["fleet"]["config"]["vllm_url"] == "http://127.0.0.1:9"
-    assert set(configured) == {"fleet", "registry"}
+    assert set(configured) == {"fleet"}
+    assert launched.tags[PARTITION_TAG] == f"1@{OTHER_MODEL}"
     webserver = dagster.webserver
     shown = webserver.configured(webserver.locate("promote"))
     assert shown["fleet"]["api_key"] == {"env": "VLLM_API_KEY"}

@@ -132,7 +132,7 @@ def test_previous_and_staged_are_brought_back_too(
     for version in (previous, staged):
         unload(watch, version)
     names = {previous.serving_name, staged.serving_name, SLOTS["staged"]}
-    drift = find_drift(watch.registry, watch.fleet, watch.replicas)
+    drift = find_drift(watch.registry, watch.fleet, watch.replicas.served())
     assert {each.name for each in drift} == names
     watch.repair()
     loaded = watch.replicas.members[0].loaded()

@@ -18,6 +18,7 @@ from lora_assets.embedded.data_set.versions import contents
 from lora_assets.gates.promotion import required_gates
 from lora_assets.records.load import PerfMetrics
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.partition import data_version_of
 from lora_assets.resources.registry import Registry
 from lora_assets.stack_resources import Resources
 from tests.support.records import passed_verdict
@@ -28,23 +29,23 @@ ROWS = 6
 
 @dg.asset(partitions_def=data_versions)
 def gate_result(context: dg.AssetExecutionContext, registry: Registry) -> ModelVersion:
-    version = registry.newest(context.partition_key)
+    version = registry.newest(data_version_of(context.partition_key))
     assert version is not None
     return version
 
 
-def take_through(resources: Resources, data_version: str) -> PerfMetrics:
+def take_through(resources: Resources, partition: str) -> PerfMetrics:
     """Deploy, evaluate, load-test and promote, naming no slot."""
     whole = contents(["s3"])
     first_rows = {name: b"".join(whole[name].splitlines(True)[:ROWS]) for name in whole}
-    resources.data_bucket.add(data_version, first_rows)
+    resources.data_bucket.add(data_version_of(partition), first_rows)
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("data_version", [data_version])
+        instance.add_dynamic_partitions("data_version", [partition])
         before = [training_data, gate_result, staged_deployment]
         result = dg.materialize(
             [*before, eval_grades, perf_metrics, live_deployment],
             instance=instance,
-            partition_key=data_version,
+            partition_key=partition,
             resources=vars(resources),
         )
         metrics: PerfMetrics = result.output_for_node("perf_metrics")

@@ -132,6 +132,11 @@ def clear_slot(root: Path, slot: str) -> None:
     (root / SLOTS / _checked(_NAME, slot)).unlink(missing_ok=True)
 
 
+def names(root: Path) -> dict[str, str]:
+    """The digest that each adapter's own name stands for."""
+    return _links(root / NAMES)
+
+
 def slots(root: Path) -> dict[str, str]:
     """The adapter's own name that each slot stands for."""
     return _links(root / SLOTS)
@@ -144,7 +149,7 @@ def contents(root: Path) -> dict[str, dict[str, str]]:
     """
     return {
         "digests": {folder.name: _digest_of(folder) for folder in _adapters(root)},
-        "names": _links(root / NAMES),
+        "names": names(root),
         "slots": slots(root),
         "foreign": {
             str(path.relative_to(root)): _target(path)
@@ -181,9 +186,9 @@ def prune(root: Path, *keep: str) -> None:
     What copies left that were killed goes with them.
     """
     with _locked(root):
-        names = _links(root / NAMES)
-        kept = {*keep, *(names.get(name, "") for name in slots(root).values())}
-        for name, digest in names.items():
+        links = names(root)
+        kept = {*keep, *(links.get(name, "") for name in slots(root).values())}
+        for name, digest in links.items():
             if digest not in kept:
                 (root / NAMES / name).unlink()
         for left in root.glob(".incoming-*"):
@@ -272,7 +277,7 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 _CHANGES = (receive, copy, set_name, set_slot, clear_slot, prune)
-_LOOKS = (intact, verify, slots, contents)
+_LOOKS = (intact, verify, names, slots, contents)
 _COMMANDS: Mapping[str, Callable[..., object]] = {
     each.__name__: each for each in (*_CHANGES, *_LOOKS)
 }
