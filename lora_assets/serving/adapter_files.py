@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from lora_assets.errors import LoraAssetsError, validation_line
@@ -56,9 +56,14 @@ class LoraFeatures(BaseModel):
 class _Config(LoraFeatures):
     """The part of peft's adapter_config.json that serving depends on."""
 
-    r: int
+    r: PositiveInt
     base_model_name_or_path: str
 
+
+MOST_BYTES: Mapping[str, int] = {CONFIG: 1 << 20, WEIGHTS: 16 << 30}
+"""Rank 512 on every linear layer of a model of 70 billion parameters takes 13 GiB in bf16."""
+MOST_HEADER_BYTES, MOST_TENSORS = 8 << 20, 20_000
+"""Of the header of safetensors, which is read whole; a large adapter has some thousand tensors."""
 
 MODULE = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _EMBEDDING = re.compile(r"\.(embed_tokens|lm_head)\.")
@@ -79,6 +84,7 @@ def inspect(folder: Path) -> AdapterShape:
                 f"Keep only {CONFIG} and {WEIGHTS}; pickled weights are never loaded.",
             )
     try:
+        refuse_oversized(folder)
         config = _Config.model_validate_json((folder / CONFIG).read_bytes())
         shapes = tensor_shapes(folder / WEIGHTS)
     except FileNotFoundError as error:
@@ -92,6 +98,12 @@ def inspect(folder: Path) -> AdapterShape:
         raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None
     if not shapes:
         raise LoraAssetsError(f"Adapter {folder} has no weights", "Train it again.")
+    for name, shape in shapes.items():
+        if MODULE.fullmatch(name) and (len(shape) != 2 or not all(shape)):
+            raise LoraAssetsError(
+                f"Adapter {folder} has {name} of shape {list(shape)}, which is no matrix",
+                "Train it again.",
+            )
     ranks = [shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")]
     return AdapterShape(
         rank=max((config.r, *ranks)),
@@ -100,10 +112,33 @@ def inspect(folder: Path) -> AdapterShape:
     )
 
 
+def refuse_oversized(folder: Path) -> None:
+    """Refuse, by name and before it is read, an adapter with more than any has that can be served.
+
+    Raise FileNotFoundError where a file is missing.
+    """
+    found = {f"{name} of": ((folder / name).stat().st_size, MOST_BYTES[name]) for name in FILES}
+    with (folder / WEIGHTS).open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    # A header that is longer than its file is for safetensors to name.
+    if header <= found[f"{WEIGHTS} of"][0]:
+        found["a header of"] = header, MOST_HEADER_BYTES
+    for what, (size, most) in found.items():
+        if size > most:
+            raise LoraAssetsError(
+                f"Adapter {folder} has {what} {size} bytes, more than {most}", "Train a LoRA."
+            )
+
+
 def tensor_shapes(weights: Path) -> Mapping[str, Sequence[int]]:
     """Return the shape of each tensor in a safetensors file, by name."""
     with safe_open(str(weights), framework="numpy") as tensors:
-        return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118  (no mapping)
+        names = list(tensors.keys())
+        if len(names) > MOST_TENSORS:
+            raise LoraAssetsError(
+                f"{weights} has {len(names)} tensors, more than {MOST_TENSORS}", "Train a LoRA."
+            )
+        return {name: tensors.get_slice(name).get_shape() for name in names}
 
 
 def refuse_unservable(folder: Path, max_rank: int) -> None:

@@ -25,6 +25,7 @@ from lora_assets.serving.adapter_files import (
     WEIGHTS,
     lora_modules,
     refuse_features,
+    refuse_oversized,
     tensor_shapes,
 )
 from lora_assets.serving.peft_config import PeftConfig, PeftKind
@@ -99,6 +100,7 @@ def _read(source: Path) -> tuple[PeftConfig, Mapping[str, Sequence[int]]]:
             raise LoraAssetsError(
                 f"The adapter has no {name}", "Give the folder into which peft saved it."
             )
+    refuse_oversized(source)
     try:
         content = (source / CONFIG).read_bytes()
         if (kind := PeftKind.model_validate_json(content).peft_type) != "LORA":

@@ -1,7 +1,10 @@
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.serving import adapter_files
@@ -31,3 +34,42 @@ def test_a_file_that_is_missing_or_cut_off_is_refused(adapter: Path, name: str) 
     (adapter / name).unlink()
     with pytest.raises(LoraAssetsError, match="lacks a file"):
         adapter_files.inspect(adapter)
+
+
+def refused(adapter: Path) -> str:
+    with pytest.raises(LoraAssetsError) as raised:
+        adapter_files.inspect(adapter)
+    return raised.value.cause
+
+
+def test_an_adapter_that_is_larger_than_any_is_refused_before_it_is_read(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, config = adapter / adapter_files.WEIGHTS, adapter / adapter_files.CONFIG
+    content = weights.read_bytes()
+    with weights.open("r+b") as file:
+        file.truncate(100 << 30)  # Sparse: it takes no room.
+    assert "adapter_model.safetensors of 107374182400 bytes, more than" in refused(adapter)
+    header = 9 << 20
+    weights.write_bytes(header.to_bytes(8, "little") + b" " * header)
+    assert f"a header of {header} bytes, more than" in refused(adapter)
+    weights.write_bytes(content)
+    monkeypatch.setattr(adapter_files, "MOST_TENSORS", 3)
+    assert "tensors, more than 3" in refused(adapter)
+    config.write_bytes(b" " * (2 << 20))
+    assert "adapter_config.json of 2097152 bytes, more than" in refused(adapter)
+
+
+@pytest.mark.parametrize("rank", [0, -5])
+def test_a_rank_below_one_is_refused(adapter: Path, rank: int) -> None:
+    config = adapter / adapter_files.CONFIG
+    config.write_text(json.dumps({**json.loads(config.read_text()), "r": rank}))
+    assert "r: Input should be greater than 0" in refused(adapter)
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (0, 8), (2, 2, 2)])
+def test_a_lora_that_is_no_matrix_is_refused_by_name(adapter: Path, shape: tuple[int, ...]) -> None:
+    tensors = load_file(adapter / adapter_files.WEIGHTS)
+    name = next(iter(tensors))
+    save_file({**tensors, name: np.zeros(shape, np.float32)}, adapter / adapter_files.WEIGHTS)
+    assert f"{name} of shape {list(shape)}, which is no matrix" in refused(adapter)
