@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
 from lora_assets.records import AdapterRecord, Record
@@ -143,3 +143,26 @@ class Verdict(AdapterRecord):
     def failures(self) -> tuple[str, ...]:
         """Return each reason why it did not pass as one line; nothing when it did."""
         return (*self.faults, *(str(check) for check in self.checks if not check.passed))
+
+
+_NOTE = "| gate | outcome | check | measured | must be |"
+
+
+def gate_note(verdicts: Iterable[Verdict], before: str | None) -> str:
+    """Return gates as a Markdown table, as MLflow shows it on a run or a model version.
+
+    A description `before` that a person wrote stays as it is.
+    """
+    if before and not before.startswith(_NOTE):
+        return before
+    lines = [_NOTE, "|---|---|---|---|---|"]
+    for verdict in verdicts:
+        for fault in verdict.faults:
+            lines.append(f"| {verdict.gate} | {verdict.outcome} | {fault} | | |")
+        for check in verdict.checks:
+            measured = "missing" if check.measured is None else f"{check.measured:.4g}"
+            limit = f"{check.comparison} {check.limit:.4g}"
+            lines.append(
+                f"| {verdict.gate} | {verdict.outcome} | {check.name} | {measured} | {limit} |"
+            )
+    return "\n".join(lines)

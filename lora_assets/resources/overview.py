@@ -7,6 +7,7 @@ from lora_assets.records import Record
 from lora_assets.records.verdict import Verdict
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.registry import Registry
+from lora_assets.resources.signature import read_verdicts
 
 _VERDICT = "verdict."
 
@@ -47,14 +48,10 @@ def stopped_versions(registry: Registry, at_most: int) -> Sequence[StoppedVersio
         if data_version is None or data_version in registered:
             continue
         registered.add(data_version)
-        verdicts = [
-            Verdict.model_validate_json(value)
-            for name, value in version.tags.items()
-            if name.startswith(_VERDICT)
-        ]
+        number = int(version.version)
+        verdicts = read_verdicts(registry.verdict_key, registry.model_name, number, version.tags)
         for verdict in verdicts:
             if not verdict.passed:
-                number = int(version.version)
                 found.append(
                     StoppedVersion(data_version=data_version, version=number, verdict=verdict)
                 )

@@ -13,7 +13,7 @@ from lora_assets.lifecycle import GATES
 from lora_assets.records.base_model import Base
 from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.training import Adapter
-from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.records.verdict import GateName, Verdict, gate_note
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.promotion_log import PromotionLog
@@ -200,12 +200,18 @@ class Registry(PromotionLog):
         self._client.delete_registered_model_alias(self.model_name, alias)
 
     def store_verdict(self, version: ModelVersion, verdict: Verdict) -> None:
-        """Keep a gate's verdict with its evidence, replacing that gate's earlier one."""
+        """Keep a gate's verdict with its evidence, in the place of that gate's earlier one.
+
+        The description of the version shows all of them.
+        """
         self.require_own(version)
         number = str(version.version)
         tags = verdict_tags(self.verdict_key, self.model_name, version.version, verdict)
         for tag, value in tags.items():
             self._client.set_model_version_tag(self.model_name, number, tag, value)
+        before = self._client.get_model_version(self.model_name, number).description
+        note = gate_note(self.verdicts(version).values(), before)
+        self._client.update_model_version(self.model_name, number, note)
 
     def conclude(self, version: ModelVersion, verdict: Verdict) -> None:
         """Store a gate's verdict, and point the alias that it earns at the version.

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
-from lora_assets.records.verdict import GateName, Verdict
+from lora_assets.records.verdict import GateName, Verdict, gate_note
 from lora_assets.resources.mlflow_client import NAME, NotInMlflow, mlflow_client
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
@@ -104,6 +104,9 @@ class TrackedRun:
         self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
 
 
+_DESCRIPTION = "mlflow.note.content"
+"""MLflow's tag for the description of a run."""
+
 ML_VIEW = "?workflowType=machine_learning"
 """Of a page's URL: without it MLflow 3 shows a run as one of a generative application."""
 
@@ -155,7 +158,13 @@ class Tracking(dg.ConfigurableResource[Any]):
     def store_verdict(self, run_id: str, verdict: Verdict) -> None:
         """Keep a gate's verdict, with its evidence, on the run that it judges."""
         run = self.reopen(run_id)
-        run.tags({f"verdict.{verdict.gate}": verdict.model_dump_json()})
+        before = self._client.get_run(run_id).data.tags.get(_DESCRIPTION)
+        run.tags(
+            {
+                f"verdict.{verdict.gate}": verdict.model_dump_json(),
+                _DESCRIPTION: gate_note([verdict], before),
+            }
+        )
         run.metrics({f"{verdict.gate}.passed": float(verdict.passed)})
 
     def verdict(self, run_id: str, gate: GateName) -> Verdict | None:

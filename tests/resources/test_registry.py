@@ -73,6 +73,28 @@ def test_a_gate_that_could_not_decide_gives_no_alias_and_takes_away_the_earlier_
     assert given == [["eval-failed"], [], ["eval-passed"], []]
 
 
+def test_mlflow_describes_a_version_and_a_run_by_their_gates(
+    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    resources = make_resources(read_settings({"LORA_ASSETS_HOME": str(tmp_path)}))
+    registry = resources.registry
+    version = registry.register(trained(resources, adapter_folders[0], "1"))
+    for gate in ("quality_gate", "eval_gate"):
+        registry.store_verdict(version, passed_verdict(gate, version, None))
+    registry.tracking.store_verdict(version.run_id, passed_verdict("quality_gate", version, None))
+    client = MlflowClient(registry.tracking_uri)
+    row = "| {} | passed | number | 1 | >= 1 |"
+    described = client.get_model_version(registry.model_name, "1").description
+    assert described is not None
+    assert described.splitlines()[2:] == [row.format("quality_gate"), row.format("eval_gate")]
+    note = client.get_run(version.run_id).data.tags["mlflow.note.content"]
+    assert note.splitlines()[2:] == [row.format("quality_gate")]
+    client.update_model_version(registry.model_name, "1", "Mine.")
+    registry.store_verdict(version, passed_verdict("eval_gate", version, None))
+    assert client.get_model_version(registry.model_name, "1").description == "Mine."
+
+
 def test_a_run_and_a_model_version_have_pages_in_mlflows_ui() -> None:
     tracking = Tracking(tracking_uri="sqlite:///x", ui_url="http://mlflow.example/")
     assert tracking.page("r1") == f"http://mlflow.example/#/runs/r1{ML_VIEW}"
