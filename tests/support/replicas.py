@@ -71,13 +71,18 @@ class RunningServer:
     def kill(self) -> None:
         if self.process is None or self.process.poll() is not None:
             return
-        # vLLM's engine and workers outlive an API server that is killed.
-        family = psutil.Process(self.process.pid).children(recursive=True)
-        for member in (self.process, *family):
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+        kill_family(self.process.pid)
         self.process.wait()
-        psutil.wait_procs(family)
+
+
+def kill_family(pid: int) -> None:
+    """Kill a process and its children: vLLM's engine and workers outlive its API server."""
+    parent = psutil.Process(pid)
+    family = parent.children(recursive=True)
+    for member in (parent, *family):
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family)
 
 
 Answers = dict[str, list[Completion]]

@@ -1,0 +1,68 @@
+"""Every step of an operation, with every fault, left to repair itself.
+
+FAULTS says how many injections, by default a few of each operation. `pytest -s` prints the table.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from random import Random
+
+import dagster as dg
+import pytest
+
+from tests.support.fault_rounds import AT_MLFLOW, AT_VLLM, OPERATIONS, Outcome, Rounds
+from tests.support.faulty_operations import Fault, Meant, Operation
+from tests.support.replicas import Stack
+
+INJECTIONS = int(os.environ.get("FAULTS", "12"))
+
+
+@pytest.fixture
+def rounds(stack: Stack) -> Iterator[Rounds]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = Rounds(stack, instance)
+        made.begin()
+        yield made
+
+
+def chosen(calls: Sequence[str], injections: int) -> Sequence[tuple[int, Fault]]:
+    """Return this many of all pairs of a call and a fault, drawn once, and the clock."""
+    pairs = [
+        (at, fault)
+        for at, call in enumerate(calls)
+        for fault in (AT_VLLM if call.startswith("vLLM") else AT_MLFLOW)
+    ]
+    drawn = Random(len(pairs)).sample(pairs, min(injections, len(pairs)))
+    return [(-1, "clock"), *drawn]
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return a row for each operation and fault: what was injected, and what became of it."""
+    ordered = sorted(outcomes, key=lambda each: (each.operation, each.fault))
+    lines = ["operation   fault          injected right wrong stuck  seconds to right, at most"]
+    for (operation, fault), group in groupby(ordered, lambda each: (each.operation, each.fault)):
+        of_kind = list(group)
+        wrong = sum(bool(each.wrong) for each in of_kind)
+        stuck = sum(each.is_stuck for each in of_kind)
+        right = sum(not each.wrong and not each.is_stuck for each in of_kind)
+        seconds = max(each.seconds for each in of_kind)
+        lines.append(
+            f"{operation:<12}{fault:<15}{len(of_kind):8}{right:6}{wrong:6}{stuck:6}{seconds:9.1f}"
+        )
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_with_a_fault_at_any_call_ends_in_one_state(
+    rounds: Rounds, operation: Operation
+) -> None:
+    calls = rounds.calls(operation)
+    for at, fault in chosen(calls, max(1, INJECTIONS // len(OPERATIONS))):
+        victim = rounds.stack.servers[-1].process
+        assert victim is not None
+        call = calls[at] if at >= 0 else "none"
+        rounds.inject(operation, Meant(fault, at, victim.pid), call)
+        print(rounds.outcomes[-1], flush=True)
+    print(table(rounds.outcomes))
+    assert [each for each in rounds.outcomes if each.wrong or each.is_stuck] == []

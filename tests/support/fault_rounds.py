@@ -1,0 +1,161 @@
+"""Operations with a fault each, left to repair themselves, and what became of them."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from time import perf_counter
+
+import dagster as dg
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.resources.fleet import LIVE_SLOT
+from tests.support.faulty_operations import CALLS, GO, Fault, Meant, Operation, start
+from tests.support.repairs import Watch
+from tests.support.replicas import Stack
+
+OPERATIONS: Sequence[Operation] = ("promotion", "rollback", "deployment", "repair")
+AT_VLLM: Sequence[Fault] = (
+    "killed before",
+    "killed after",
+    "error",
+    "away",
+    "empty reply",
+    "reply lost",
+    "replica lost",
+    "second writer",
+)
+AT_MLFLOW: Sequence[Fault] = (
+    "killed before",
+    "killed after",
+    "error",
+    "away",
+    "reply lost",
+    "second writer",
+)
+REPAIRS = 4
+"""Ticks of the sensor after which what is still wrong counts as stuck: two minutes' worth."""
+
+KILLED = -9
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one injection; `wrong` is empty where all ended right."""
+
+    operation: Operation
+    call: str
+    fault: Fault
+    wrong: str
+    is_stuck: bool
+    seconds: float
+
+
+@dataclass
+class Rounds:
+    """Injections on one stack, one after the other; each begins where everything is right."""
+
+    stack: Stack
+    instance: dg.DagsterInstance
+    outcomes: list[Outcome] = field(default_factory=list)
+    number: int = 0
+
+    @property
+    def home(self) -> Path:
+        return self.stack.home
+
+    def begin(self) -> None:
+        """Make two data versions live, one after the other."""
+        for _ in range(2):
+            self.number += 1
+            self.stack.stage(self.number)
+            self.stack.promote(self.number)
+
+    def calls(self, operation: Operation) -> Sequence[str]:
+        """Return the calls of an operation to which nothing happens, in order."""
+        outcome = self.inject(operation, Meant(), "none")
+        assert not outcome.wrong, outcome
+        return (self.home / CALLS).read_text().splitlines()
+
+    def inject(self, operation: Operation, meant: Meant, call: str) -> Outcome:
+        """Do an operation with a fault; repair; look at what became of it."""
+        number = self._prepare(operation)
+        registry = self.stack.resources.registry
+        allowed = {version.version for version in registry.aliases().values()}
+        for left in (CALLS, GO):
+            (self.home / left).unlink(missing_ok=True)
+        given = self.stack.environment, self.home
+        process = start(operation, number, *given, meant)
+        other = self._second(operation) if meant.fault == "second writer" else None
+        process.join()
+        # Where the call never came, the other one comes now.
+        (self.home / GO).touch()
+        if other is not None:
+            other.join()
+        began = perf_counter()
+        for server in self.stack.servers:
+            if server.process is not None and server.process.poll() is not None:
+                server.start()
+                server.await_health()
+        if process.exitcode == KILLED and operation != "repair":
+            # As run monitoring takes up a run whose worker was lost.
+            start(operation, number, *given, Meant()).join()
+        is_stuck = not self._repaired()
+        wrong = self._wrong(allowed)
+        outcome = Outcome(operation, call, meant.fault, wrong, is_stuck, perf_counter() - began)
+        self.outcomes.append(outcome)
+        return outcome
+
+    def _prepare(self, operation: Operation) -> int:
+        if operation == "rollback":
+            # What was rolled back is not made live again, so there must be something newer.
+            self.begin()
+            self.number += 1
+            self.stack.stage(self.number)
+            return self.number
+        if operation == "repair":
+            first = self.stack.servers[0]
+            first.kill()
+            first.start()
+            first.await_health()
+            return self.number
+        self.number += 1
+        self.stack.stage(self.number)
+        return self.number
+
+    def _second(self, operation: Operation) -> ForkServerProcess:
+        """Start a rollback, or for a rollback a promotion, that waits for the fault's call."""
+        second: Operation = "promotion" if operation == "rollback" else "rollback"
+        return start(second, self.number, self.stack.environment, self.home, Meant(), waits=True)
+
+    def _repaired(self) -> bool:
+        watch = Watch(self.stack.resources, self.instance)
+        for _ in range(REPAIRS):
+            tick = watch.tick()
+            if isinstance(tick, dg.SkipReason):
+                return "Every replica serves" in str(tick.skip_message)
+            with suppress(LoraAssetsError):
+                watch.repair()
+        return False
+
+    def _wrong(self, allowed: set[int]) -> str:
+        registry = self.stack.resources.registry
+        standing, found = registry.standing(), []
+        live = standing.live
+        if live is None or live.version not in allowed:
+            found.append(f"live is {live and live.version}, not one of {sorted(allowed)}")
+        if standing.unfinished is not None:
+            found.append(f"unfinished: {standing.unfinished.action}")
+        if standing.alias_drift:
+            found.append(standing.alias_drift)
+        numbers = [entry.number for entry in standing.history]
+        if numbers != sorted(set(numbers)):
+            found.append(f"the history's numbers are {numbers}")
+        if live is not None:
+            served = set(self.stack.replicas().serving(LIVE_SLOT).values())
+            if served != {live.digest}:
+                found.append(f"replicas serve {served}, live is {live.digest}")
+            (known,) = (each for each in self.stack.adapters if each.digest == live.digest)
+            self.stack.assert_answers(known, 0)
+        return "; ".join(found)

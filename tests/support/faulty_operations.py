@@ -1,0 +1,196 @@
+"""An operation on the fleet, in a process of its own, with a fault at one of its calls.
+
+Its calls are those to a model server and to MLflow, counted in order. A process is forked from a
+server that has nothing open, so that it can be killed like any other.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+import dagster as dg
+import httpx
+from mlflow.exceptions import MlflowException
+
+from lora_assets.assets.rollback import rollback
+from lora_assets.assets.staged_deployment import staged_deployment
+from lora_assets.resources.mlflow_client import _Reported, mlflow_errors
+from lora_assets.sensors.replica_repair import repair_replicas
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import Resources, make_resources
+from tests.support.dagster_services import until
+from tests.support.promotions import gate_result, run_promotion
+from tests.support.replicas import kill_family
+
+Operation = Literal["deployment", "promotion", "rollback", "repair"]
+Fault = Literal[
+    "none",
+    "killed before",
+    "killed after",
+    "error",
+    "away",
+    "empty reply",
+    "reply lost",
+    "replica lost",
+    "second writer",
+    "clock",
+]
+Act = Callable[[], Any]
+CALLS, GO = "calls", "go"
+CLOCK_S = -60
+PATIENCE_S = 600
+
+_PROCESSES = get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["tests.support.faulty_operations"])
+
+
+@dataclass(frozen=True)
+class Meant:
+    """A fault at call `at`, counted from 0; `victim` is the process of the replica that is lost."""
+
+    fault: Fault = "none"
+    at: int = -1
+    victim: int = 0
+
+
+def start(
+    operation: Operation,
+    number: int,
+    environment: Mapping[str, str],
+    home: Path,
+    meant: Meant,
+    *,
+    waits: bool = False,
+) -> ForkServerProcess:
+    """Start an operation on data version `number`; with `waits`, once `home`/go is there.
+
+    Each of its calls has a line in `home`/calls.
+    """
+    given = (operation, number, dict(environment), home, meant, waits)
+    process = _PROCESSES.Process(target=_operate, args=given)
+    process.start()
+    return process
+
+
+def _operate(
+    operation: Operation,
+    number: int,
+    environment: Mapping[str, str],
+    home: Path,
+    meant: Meant,
+    waits: bool,
+) -> None:
+    os.environ.update(environment)
+    log = (home / "operation.log").open("ab", buffering=0)
+    for stream in (1, 2):
+        os.dup2(log.fileno(), stream)
+    if waits:
+        until((home / GO).exists, "the other operation", PATIENCE_S)
+    else:
+        _arm(_Calls(home, meant))
+    if meant.fault == "clock":
+        for name in ("live_deployment", "rollback"):
+            module: Any = sys.modules[f"lora_assets.assets.{name}"]
+            module.now = _wrong_time
+    run(make_resources(read_settings(environment)), operation, number)
+
+
+def run(resources: Resources, operation: Operation, number: int) -> None:
+    """Do it as Dagster does; an error ends the process with a trace and 1."""
+    given = {name: getattr(resources, name) for name in ("registry", "fleet", "work_folder")}
+    if operation == "promotion":
+        run_promotion(resources, str(number), run_id=f"{number:08d}-0000-4000-8000-000000000000")
+        return
+    with dg.DagsterInstance.ephemeral() as instance:
+        if operation == "rollback":
+            rollback.execute_in_process(instance=instance, resources=given)
+        elif operation == "repair":
+            repair_replicas.execute_in_process(instance=instance, resources=given)
+        else:
+            instance.add_dynamic_partitions("data_version", [str(number)])
+            dg.materialize(
+                [gate_result, staged_deployment],
+                instance=instance,
+                partition_key=str(number),
+                resources=vars(resources),
+            )
+
+
+class _Calls:
+    """Count calls, and have the fault happen at one of them."""
+
+    def __init__(self, home: Path, meant: Meant) -> None:
+        self._home, self._meant = home, meant
+        self._number, self._lock = -1, Lock()
+
+    def through(self, name: str, call: Act, errors: Mapping[Fault, Act]) -> Any:
+        with self._lock:
+            self._number += 1
+            is_meant = self._number == self._meant.at
+            with (self._home / CALLS).open("a") as file:
+                file.write(f"{name}\n")
+        match self._meant.fault if is_meant else "none":
+            case "killed before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "killed after":
+                call()
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "replica lost":
+                kill_family(self._meant.victim)
+            case "second writer":
+                (self._home / GO).touch()
+            case "reply lost":
+                call()
+                return errors["reply lost"]()
+            case "error" | "away" | "empty reply" as fault:
+                return errors[fault]()
+        return call()
+
+
+def _arm(calls: _Calls) -> None:
+    send = httpx.Client.send
+
+    def sent(client: httpx.Client, request: httpx.Request, **options: Any) -> Any:
+        def fail(kind: type[httpx.RequestError]) -> Any:
+            raise kind("the fault that was asked for", request=request)
+
+        errors: Mapping[Fault, Act] = {
+            "error": lambda: httpx.Response(500, text="a fault", request=request),
+            "away": lambda: fail(httpx.ConnectError),
+            "empty reply": lambda: httpx.Response(200, text="", request=request),
+            "reply lost": lambda: fail(httpx.ReadError),
+        }
+        name = f"vLLM {request.method} {request.url.path}"
+        return calls.through(name, lambda: send(client, request, **options), errors)
+
+    httpx.Client.send = sent  # type: ignore[method-assign]
+
+    def reported(client: Any, name: str) -> Any:
+        inner = getattr(client._client, name)
+
+        def fail(text: str) -> Any:
+            raise MlflowException(text)
+
+        def called(*arguments: Any, **named: Any) -> Any:
+            errors: Mapping[Fault, Act] = {
+                "error": lambda: fail("API request failed with error code 500"),
+                "away": lambda: fail("Connection refused"),
+                "reply lost": lambda: fail("Connection aborted: no reply"),
+            }
+            return calls.through(f"MLflow {name}", lambda: inner(*arguments, **named), errors)
+
+        return mlflow_errors(client._tracking_uri)(called)
+
+    _Reported.__getattr__ = reported  # type: ignore[method-assign]
+
+
+def _wrong_time() -> str:
+    return (datetime.now(UTC) + timedelta(seconds=CLOCK_S)).isoformat(timespec="seconds")
