@@ -169,7 +169,7 @@ def _arm(calls: _Calls) -> None:
         name = f"vLLM {request.method} {request.url.path}"
         return calls.through(name, lambda: send(client, request, **options), errors)
 
-    httpx.Client.send = sent  # type: ignore[method-assign]
+    httpx.Client.send = sent  # type: ignore[method-assign, assignment]
 
     def reported(client: Any, name: str) -> Any:
         inner = getattr(client._client, name)
