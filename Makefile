@@ -16,7 +16,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: help demo ui check check-style check-types check-workflows size test-fast test test-package
 .PHONY: test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
-.PHONY: test-migrate test-vllm images pictures argo-templates bench trial trial-down test-trial
+.PHONY: test-migrate test-vllm test-faults images pictures argo-templates bench trial trial-down test-trial
 
 help: ## print the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -121,6 +121,9 @@ test-trial: $(VENV)/installed ## faults on the trial cluster, done by kubectl un
 
 test-automation: $(VENV)/installed ## daemon and sensors through a backfill and kills (nightly: VERSIONS=20 ROUNDS=30)
 	$(VENV)/bin/pytest -s -m e2e tests/automation
+
+test-faults: $(VENV)/installed ## a fault at each call of an operation, and its repair (nightly: FAULTS=300)
+	$(VENV)/bin/pytest -s tests/conformance/test_fault_table.py
 
 check: check-style check-types check-workflows ## ruff, mypy and the GitHub workflows
 
