@@ -149,7 +149,7 @@ def _configured(
     stack: Stack, job: str, step: Step | None, work: Work
 ) -> Mapping[str, Mapping[str, Any]]:
     """Return the configuration of the ops: the policy of LORA_ASSETS_POLICY, where no option is."""
-    demanded = stack.resources.policy.read().ops(JOBS[job])
+    demanded = stack.resources.policy.read().ops(JOBS.get(job, ()))
     ops = {op: {**demanded.get(op, {}), **work.ops.get(op, {})} for op in {*demanded, *work.ops}}
     return step.ops(ops) if step is not None else ops
 
