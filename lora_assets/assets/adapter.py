@@ -163,7 +163,7 @@ def adapter(
     finished = tracking.finished(config.mlflow_experiment, key, version)
     if finished is not None and (before := _kept(context, tracking, finished)) is not None:
         # Its key says which base it is of, also where an earlier release made the record.
-        before = before.model_copy(update={"base": base})
+        before = before.model_copy(update={"base": base, "data_arrived": training_data.arrived})
         _show(context, before, logged, tracking)
         return before
     _require_fit(context, splits, parameters, config.max_left_out, trainer, fleet)
@@ -202,6 +202,7 @@ def adapter(
             lora_config=parameters.lora_config,
             mlflow_run_id=run.run_id,
             metrics=metrics,
+            data_arrived=training_data.arrived,
         )
         run.record(trained, RECORD)
     context.log.info(f"trained adapter {digest[:12]} in {metrics.steps} steps")

@@ -110,6 +110,7 @@ def register(source: str, data_version: str, trained_on: str | None, **options: 
             lora_config=None,
             mlflow_run_id="",
             metrics=losses,
+            data_arrived=data.arrived,
         )
         run_id = _upload(stack, source, adapter, given, data.source, training.mlflow_experiment)
         ops["adapter"]["registered"] = run_id

@@ -187,10 +187,12 @@ class TrainingData(Record):
     """A validated data version: what the `training_data` asset stands for.
 
     `digest` is a sha256 over the names and bytes of the splits (hexadecimal, 64
-    characters); `source` is the URI of the folder.
+    characters); `source` is the URI of the folder. `arrived` is when its last split came to the
+    bucket, as ISO 8601 in UTC; empty where an earlier release made the record.
     """
 
     data_version: str
     digest: str
     source: str
     splits: Mapping[SplitName, SplitSummary]
+    arrived: str = ""

@@ -16,6 +16,7 @@ class ModelVersion(AdapterRecord):
     model: str
     version: int
     run_id: str
+    data_arrived: str = ""
 
     @property
     def serving_name(self) -> str:
@@ -25,10 +26,16 @@ class ModelVersion(AdapterRecord):
     def is_older_than(self, other: "ModelVersion") -> bool:
         """Return whether its data are the older ones.
 
-        Where their names don't say, the one that was registered first is older.
+        Where their names don't say, those are older that came to the bucket first; where that is
+        not known or the same, those whose adapter was registered first.
         """
         by_name = older_by_name(self.data_version, other.data_version)
-        return self.version < other.version if by_name is None else by_name
+        if by_name is not None:
+            return by_name
+        arrived, before = self.data_arrived, other.data_arrived
+        if arrived and before and arrived != before:
+            return arrived < before
+        return self.version < other.version
 
 
 def model_of(name: str) -> str | None:

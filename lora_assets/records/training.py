@@ -107,13 +107,15 @@ class TrainingMetrics(Losses):
 class Adapter(AdapterRecord):
     """A trained adapter: what the `adapter` asset stands for, identified by its digest.
 
-    One that was trained elsewhere has no profile, and losses alone.
+    One that was trained elsewhere has no profile, and losses alone. `data_arrived` is when its
+    data version came to the bucket.
     """
 
     base_model: str
     lora_config: Profile | None
     mlflow_run_id: str
     metrics: TrainingMetrics | Losses
+    data_arrived: str = ""
 
 
 def perplexity(loss: float) -> float:

@@ -88,8 +88,14 @@ class DataBucket(dg.ConfigurableResource[Any]):
             name: SplitSummary(rows=len(rows), negatives=sum(r.is_negative for r in rows))
             for name, rows in splits.items()
         }
-        digest = _digest(contents)
-        data = TrainingData(data_version=data_version, digest=digest, source=source, splits=counts)
+        arrived = max(self.store.changed_at(_key(data_version, split)) for split in SPLITS)
+        data = TrainingData(
+            data_version=data_version,
+            digest=_digest(contents),
+            source=source,
+            splits=counts,
+            arrived=arrived.isoformat(timespec="seconds"),
+        )
         return data, splits
 
     def read_unchanged(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,15 @@ class ObjectStore:
             raise LoraAssetsError(
                 f"Can't write {path}: {error.strerror}", "Free space or correct the permissions."
             ) from None
+
+    def changed_at(self, key: str) -> datetime:
+        """Return when the file under `key` came here, in UTC; raise where there is none."""
+        if (folder := self._folder()) is not None:
+            return datetime.fromtimestamp((folder / key).stat().st_mtime, UTC)
+        with self._s3() as (client, bucket, prefix):
+            head = client.head_object(Bucket=bucket, Key=prefix + key)
+            changed: datetime = head["LastModified"]
+            return changed.astimezone(UTC)
 
     def keys(self, under: str) -> Iterator[str]:
         """Return the keys in the folder `under`, relative to it, in any order.

@@ -19,6 +19,7 @@ DIGEST = "adapter.digest"
 
 BASE = "adapter.base"
 _ANSWERS = "adapter.base_answers"
+_ARRIVED = "data.arrived"
 _Answers = TypeAdapter(tuple[NextToken, ...])
 
 
@@ -26,9 +27,11 @@ def tags_of(adapter: Adapter) -> Mapping[str, str]:
     """Return the tags that the model version of a trained adapter gets."""
     answers = adapter.metrics.base_answers
     base = {BASE: adapter.base, _ANSWERS: _Answers.dump_json(answers).decode() if answers else ""}
+    arrived = {_ARRIVED: adapter.data_arrived} if adapter.data_arrived else {}
     return {
         "data.version": adapter.data_version,
         "data.digest": adapter.data_digest,
+        **arrived,
         "adapter.base_model": adapter.base_model,
         **{name: kept for name, kept in base.items() if kept},
         DIGEST: adapter.digest,
@@ -65,6 +68,7 @@ def version_record(version: "MlflowModelVersion") -> ModelVersion:
         digest=version.tags[DIGEST],
         data_version=version.tags["data.version"],
         data_digest=version.tags.get("data.digest", ""),
+        data_arrived=version.tags.get(_ARRIVED, ""),
         base=version.tags.get(BASE, ""),
         run_id=version.run_id or "",
     )

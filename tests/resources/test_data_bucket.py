@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -106,6 +107,14 @@ def test_a_listing_of_more_than_one_page_is_whole(
         for split in SPLITS:
             (version / f"{split}.jsonl").touch()
     assert len(bucket.versions()) == VERSIONS
+
+
+def test_a_data_version_arrives_with_its_last_split(bucket: DataBucket, tmp_path: Path) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    for file in build("7", ["logs"], tmp_path / "built").iterdir():
+        put(bucket, f"7/{file.name}", file.read_bytes())
+    arrived = datetime.fromisoformat(bucket.read("7")[0].arrived)
+    assert before <= arrived <= datetime.now(UTC)
 
 
 def test_a_new_version_starts_and_becomes_a_sound_asset(bucket: DataBucket, tmp_path: Path) -> None:
