@@ -82,8 +82,11 @@ class LiveSwitch:
                 self.registry.begin_promotion(planned)
             previous = next_previous(found, planned)
             self._do(planned, previous, contended=before is not None and not before.done)
+            self._require_held(planned)
         except _Overtaken:
+            # The record under way is the other one's: this one leaves it as it is.
             self._end_overtaken(planned)
+            return planned
         except LoraAssetsError as error:
             self._end_failed(planned, error)
             raise
@@ -208,9 +211,9 @@ class LiveSwitch:
                 break
             time.sleep(1)
         reached = self.registry.aliases().get("live") == planned.version
-        if not entries:
+        if not entries and not (reached and self._is_told(planned)):
             self.registry.record(planned, LIVE if reached else ABORTED, "" if reached else _CUT)
-        elif entries[0].outcome == LIVE:
+        elif entries and entries[0].outcome == LIVE:
             reached = True
         if not reached:
             raise LoraAssetsError(
@@ -219,6 +222,11 @@ class LiveSwitch:
                 "See 'lora-assets history', and run it again if it is still wanted.",
             )
         self.log(f"version {planned.version.version} was live when another one came")
+
+    def _is_told(self, planned: Promotion) -> bool:
+        """Return whether another one for the same version was the last to go live."""
+        live = [entry.version for entry in self.registry.history() if entry.outcome == LIVE]
+        return live[-1:] == [planned.version.version]
 
 
 _CUT = "another promotion or rollback was begun before its version was live"

@@ -98,6 +98,21 @@ def test_a_promotion_that_was_live_when_a_rollback_came_ends_well(
     found = aliases(resources)
     assert (found["live"], found["previous"]) == (2, 3)
     assert serves(resources, 2)
+    last = resources.registry.last_promotion()
+    assert last is not None
+    assert last.version.version == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "outcomes"), [("in the slot", ["aborted", "live"]), ("live", ["live"])]
+)
+def test_two_promotions_of_one_version_make_it_live_once(
+    resources: Resources, third: ModelVersion, where: str, outcomes: list[str]
+) -> None:
+    assert promote(met(resources, where, lambda: promote(resources, "3")), "3") == third
+    assert told(resources) == [("promotion", 3, outcome) for outcome in outcomes]
+    assert resources.registry.promotion() is None
+    assert serves(resources, 3)
 
 
 def test_a_rollback_that_a_promotion_overtakes_leaves_the_promotion(
