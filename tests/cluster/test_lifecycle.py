@@ -6,8 +6,8 @@ import psycopg2
 import pytest
 from mlflow import MlflowClient
 
-from lora_assets.assets.perf_metrics import STORED_METRICS
-from lora_assets.records.load import LoadMetrics
+from lora_assets.assets.perf_metrics import STORED_METRICS, STORED_SAMPLES
+from lora_assets.records.load import LoadMetrics, LoadSamples
 from lora_assets.resources.fleet import LIVE_SLOT
 from tests.support.cluster import BUCKET, Cluster
 from tests.support.cluster_stages import Run, build, gate_and_promote, status, succeed, train
@@ -69,7 +69,11 @@ def _evidence_is_in_mlflow(cluster: Cluster) -> None:
     live = registry.verdicts(registry.aliases()["live"])["perf_gate"].evidence_run_id
     assert live is not None
     baseline = tracking.record(live, STORED_METRICS, LoadMetrics)
-    assert run.data.metrics["baseline.throughput"] == baseline.throughput
+    # Its prompts were those of data version 1, so live was measured anew beside the candidate.
+    assert run.data.metrics["baseline.throughput"] != baseline.throughput
+    samples = tracking.record(verdict.evidence_run_id, STORED_SAMPLES, LoadSamples)
+    assert samples.live is not None
+    assert len(samples.live) == len(samples.candidate)
 
 
 def _events_are_in_postgresql(cluster: Cluster) -> None:
