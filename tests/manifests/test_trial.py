@@ -119,9 +119,9 @@ def test_every_secret_and_claim_that_a_container_reads_is_made() -> None:
     for namespace, container in (*containers(), ("dagster", train)):
         for variable in variables(container).values():
             source = variable.get("valueFrom") or variable.get("value_from") or {}
-            if ref := source.get("secretKeyRef") or source.get("secret_key_ref"):
-                if not ref.get("optional") or (namespace, ref["name"]) in keys:
-                    assert ref["key"] in keys[namespace, ref["name"]]
+            ref = source.get("secretKeyRef") or source.get("secret_key_ref")
+            if ref and (not ref.get("optional") or (namespace, ref["name"]) in keys):
+                assert ref["key"] in keys[namespace, ref["name"]]
         for source in container.get("envFrom", ()):
             if not source["secretRef"].get("optional"):
                 assert (namespace, source["secretRef"]["name"]) in keys
