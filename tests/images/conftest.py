@@ -37,7 +37,7 @@ def trial() -> Image:
 @pytest.fixture(scope="session")
 def options(cluster: Cluster) -> Mapping[str, Mapping[str, str]]:
     """What a container is given of the cluster; its folders of its own are the image's."""
-    own = ("LORA_ASSETS_HOME", "DAGSTER_HOME")
+    own = ("LORA_ASSETS_HOME", "DAGSTER_HOME", "LORA_ASSETS_POLICY")
     given = {name: value for name, value in cluster.environment.items() if name not in own}
     base_model = PACKAGED_BASE_MODEL.relative_to(lora_assets.__path__[0])
     adapters = cluster.environment["ADAPTERS_DIR"]

@@ -17,6 +17,7 @@ from lora_assets.stack_resources import make_resources
 from tests.support.cluster_parts import mlflow_server
 from tests.support.cluster_stages import EVALUATE, PERFORMANCE, training
 from tests.support.commands import run
+from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 from tests.support.random_adapters import ATTENTION, save_adapter
 from tests.support.scripts_registry import register_by_script
 from tests.support.stack import free_port, serving, stack_environment
@@ -34,7 +35,8 @@ def environment(tmp_path: Path) -> Iterator[Mapping[str, str]]:
     mlflow = mlflow_server(tmp_path)
     with mlflow.running():
         theirs = {"MLFLOW_TRACKING_URI": mlflow.url, "MLFLOW_ARTIFACTS": ""}
-        yield {**stack_environment(tmp_path, free_port()), **theirs}
+        policy = write_policy(tmp_path, ANY_TRAINING, ANY_ANSWER, ANY_SPEED)
+        yield {**stack_environment(tmp_path, free_port()), **theirs, **policy}
 
 
 @pytest.fixture

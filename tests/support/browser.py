@@ -66,7 +66,7 @@ def gate(page: Page, asset: str, check: str, data_version: str) -> Locator:
     # The asset's own tab comes first.
     page.get_by_role("tab", name="Partitions").nth(1).click()
     page.get_by_text(data_version, exact=True).filter(visible=True).last.click()
-    return page.locator("table").filter(has_text="margin").last
+    return page.locator("table").filter(has_text="must be").last
 
 
 def picture(page: Page, entry: str) -> Locator:
