@@ -127,7 +127,7 @@ def test_each_step_of_the_specification_runs_by_itself(
         (("deploy", "--adapter-source", "version:99"), "mistral-7b-lora has no version 99."),
         (("deploy", "--adapter-source", f"version:{10**20}"), "names no adapter"),
         (("promote", "--source-alias", "eval-passed"), "'eval-passed' of mistral-7b-lora"),
-        (("rollback",), "'previous' of mistral-7b-lora"),
+        (("rollback", "--to", "99"), "mistral-7b-lora has no version 99."),
         (("data", "build", "--data-version", "1", "--services", "ec2"), "exists"),
         (("data", "build", "--data-version", "9", "--services", "s4"), "no AWS service 's4'"),
         (("evaluate", "--min-a-rate", "2"), "--min-a-rate 2.0"),

@@ -12,6 +12,7 @@ from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
 from lora_assets.assets.live_deployment import PromoteConfig
 from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.staged_deployment import DeployConfig
+from lora_assets.assets.training_data import DataConfig
 from lora_assets.cli import stages
 from lora_assets.cli.check import check
 from lora_assets.cli.stack import OPTIONS
@@ -31,9 +32,11 @@ SPECIFIED["lora-pipeline"] = {
     if parameter not in SET_BY_THE_PIPELINE
 }
 MARGINS = {"a-margin": "0.03", "c-margin": "0.02", "refusal-margin": "0.05", "confidence": "0.95"}
+DATA = {"max-leak": "", "allow-no-negatives": ""}
 ADDED = {
-    "train-validate-lora": {"fresh": ""},
-    "evaluate-lora-adapter": {"decision-rule": "specification", **MARGINS},
+    "train-validate-lora": {"fresh": "", **DATA, "max-left-out": ""},
+    "evaluate-lora-adapter": {"decision-rule": "specification", **MARGINS, **DATA},
+    "performance-test-lora": DATA,
     "promote-lora-adapter": {"allow-older": ""},
 }
 """What the specification has not."""
@@ -45,8 +48,8 @@ CLUSTER = read_settings({"LORA_ASSETS_STACK": "cluster"})
 COMMANDS: dict[str, tuple[click.Command, tuple[type[BaseModel], ...]]] = {
     "train-validate-lora": (stages.train, (TrainingConfig, QualityConfig)),
     "deploy-lora-adapter": (stages.deploy, (DeployConfig,)),
-    "evaluate-lora-adapter": (stages.evaluate, (EvalConfig, EvalGateConfig)),
-    "performance-test-lora": (stages.performance, (PerfConfig, PerfGateConfig)),
+    "evaluate-lora-adapter": (stages.evaluate, (EvalConfig, EvalGateConfig, DataConfig)),
+    "performance-test-lora": (stages.performance, (PerfConfig, PerfGateConfig, DataConfig)),
     "promote-lora-adapter": (stages.promote, (PromoteConfig,)),
 }
 COMMANDS["lora-pipeline"] = (check, tuple(c for _, configs in COMMANDS.values() for c in configs))
