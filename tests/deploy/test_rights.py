@@ -99,6 +99,7 @@ def test_argos_executor_may_report_results_and_nothing_else() -> None:
 def test_the_bucket_may_be_used_as_the_code_uses_it() -> None:
     actions = {
         "get_object": "s3:GetObject",
+        "head_object": "s3:GetObject",
         "put_object": "s3:PutObject",
         "list_objects_v2": "s3:ListBucket",
     }
