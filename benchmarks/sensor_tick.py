@@ -178,13 +178,13 @@ def main() -> None:
             memory: list[int] = []
             for _ in range(options.ticks):
                 began = time.perf_counter()
-                context = dg.build_sensor_context(
+                with dg.build_sensor_context(
                     instance=instance,
                     cursor="switched on",
                     definitions=definitions,
                     resources=vars(resources),
-                )
-                definitions.resolve_sensor_def("new_data_versions")(context)
+                ) as context:
+                    definitions.resolve_sensor_def("new_data_versions")(context)
                 seconds.append(time.perf_counter() - began)
                 memory.append(process.memory_info().rss)
     warm = int(options.ticks * WARM_UP)

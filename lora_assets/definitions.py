@@ -31,12 +31,14 @@ def make_definitions(settings: Settings) -> dg.Definitions:
     steps = [
         op.name for op in (*(definition.op for definition in (*ASSETS, *CHECKS)), repair, roll_back)
     ]
+    resources = make_resources(secrets_by_name(settings))
+    s3 = resources.data_bucket.s3
     return dg.Definitions(
         assets=[retry_lost_pods(asset) for asset in ASSETS] if in_pods else ASSETS,
         asset_checks=[retry_lost_pods(check) for check in CHECKS] if in_pods else CHECKS,
         jobs=[*jobs, rollback, repair_replicas],
         sensors=[new_data_versions, notices, replica_repair],
-        resources=vars(make_resources(secrets_by_name(settings))),
+        resources=vars(resources) | ({"s3": s3} if s3 else {}),
         loggers={"console": progress_logger},
         executor=make_executor(settings.executor, settings.step_pods, steps),
     )

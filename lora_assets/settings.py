@@ -71,13 +71,10 @@ class Settings(BaseModel):
     """Bucket for training and eval data"""
     records_bucket: str = setting("{s3_data_bucket}", "io_manager.uri")
     """Bucket for what the assets of one run leave to the next"""
-    s3_endpoint_url: str = setting(
-        "",
-        "data_bucket.s3_endpoint_url",
-        "io_manager.s3_endpoint_url",
-        variable="AWS_ENDPOINT_URL_S3",
-    )
+    s3_endpoint_url: str = setting("", "s3.endpoint_url", variable="AWS_ENDPOINT_URL_S3")
     """URL of an S3 server; empty: AWS"""
+    s3_region: str = setting("", "s3.region_name", variable="AWS_DEFAULT_REGION")
+    """Region of the S3 server; empty: that of the AWS profile"""
     base_model: str = setting(
         str(PACKAGED_BASE_MODEL),
         "trainer.base_model",

@@ -13,6 +13,7 @@ from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.judge import Judge
+from lora_assets.resources.object_store import s3_resource
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.record_io import RecordIOManager
 from lora_assets.resources.registry import Registry
@@ -69,6 +70,9 @@ def make_resources(settings: Settings) -> Resources:
     fields["trainer"]["embedded"] = fields["fleet"]["shares_machine"] = settings.embedded
     fields["work_folder"]["path"] = str(settings.home / "work")
     fields["automation"]["automatic_promotion"] = settings.promotion == "automatic"
+    if any(uri.startswith("s3://") for uri in (settings.s3_data_bucket, settings.records_bucket)):
+        given = {name: value or None for name, value in fields["s3"].items()}
+        fields["data_bucket"]["s3"] = fields["io_manager"]["s3"] = s3_resource(**given)
     kinds = get_type_hints(Resources)
     made = {name: _made(name, kind, fields[name]) for name, kind in kinds.items()}
     # What it can't be is known before anything is measured.

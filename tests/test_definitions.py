@@ -1,10 +1,13 @@
 from typing import Any
 
+from dagster_aws.s3 import S3Resource
+
 from lora_assets.assets.graph import OWNERS
 from lora_assets.assets.partitions import data_versions
-from lora_assets.definitions import ASSETS, CHECKS, defs
+from lora_assets.definitions import ASSETS, CHECKS, defs, make_definitions
 from lora_assets.lifecycle import JOBS, STAGES
 from lora_assets.sensors.history import gate_keys
+from lora_assets.settings import read_settings
 
 
 def test_the_graph_is_the_lifecycle_in_its_order() -> None:
@@ -40,3 +43,31 @@ def test_every_job_and_sensor_says_what_it_does() -> None:
     jobs = [defs.resolve_job_def(job) for job in (*JOBS, "repair_replicas")]
     described: list[Any] = [*jobs, *(defs.sensors or ())]
     assert [each.name for each in described if not each.description] == []
+
+
+def test_a_bucket_in_s3_is_dagsters_own_resource_that_shows_endpoint_and_region_but_no_key() -> (
+    None
+):
+    settings = read_settings(
+        {
+            "LORA_ASSETS_STACK": "cluster",
+            "AWS_ENDPOINT_URL_S3": "http://minio:9000",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+        }
+    )
+    resources = make_definitions(settings).resources or {}
+    s3 = resources["s3"]
+    assert isinstance(s3, S3Resource)
+    given = {name: value for name, value in dict(s3).items() if value != S3Resource().dict()[name]}
+    assert given == {
+        "endpoint_url": "http://minio:9000",
+        "region_name": "eu-central-1",
+        "max_attempts": 3,
+    }
+    assert resources["data_bucket"].s3 is resources["io_manager"].s3 is s3
+
+
+def test_a_bucket_in_a_folder_has_no_s3_resource() -> None:
+    assert "s3" not in (defs.resources or {})

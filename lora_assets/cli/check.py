@@ -24,6 +24,7 @@ from lora_assets.records.served import AdapterShape
 from lora_assets.records.training import LORA_PROFILES
 from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.resources.judge import Judge
+from lora_assets.resources.object_store import s3_resource
 from lora_assets.resources.registry import Registry
 from lora_assets.serving import http_client
 from lora_assets.settings import SETTINGS
@@ -103,6 +104,7 @@ def _resources(stack: Stack) -> Resources:
     configured = dagster.configured(dagster.locate("lifecycle"))
     changed = resource_config(stack.given, configured)
     values = {SETTINGS[name].variable: value for name, value in stack.settings}
+    s3 = s3_resource(**configured["s3"]) if "s3" in configured else None
     made: dict[str, Any] = {}
     for name, client in vars(stack.resources).items():
         config = changed[name]["config"] if name in changed else configured[name]
@@ -111,7 +113,8 @@ def _resources(stack: Stack) -> Resources:
             **{
                 field: values[value["env"]] if isinstance(value, dict) else value
                 for field, value in config.items()
-            }
+            },
+            **({"s3": s3} if hasattr(client, "s3") else {}),
         )
     return Resources(**made).of_model(stack.model)
 

@@ -21,7 +21,7 @@ from lora_assets.records.dataset import (
 )
 from lora_assets.records.grades import Label
 from lora_assets.records.split_file import parse_split, summary
-from lora_assets.resources.object_store import ObjectStore
+from lora_assets.resources.object_store import NO_S3, ObjectStore
 
 PROCESSED = "data/processed"
 _NO_FOLDER = "/"
@@ -32,11 +32,12 @@ class DataBucket(dg.ConfigurableResource[Any]):
     """Reads and adds data versions. Every method raises LoraAssetsError naming what is wrong."""
 
     uri: str
-    s3_endpoint_url: str = ""
+    # Dagster's S3Resource. Its type would cost a folder's users the import.
+    s3: dg.ResourceDependency[Any] = NO_S3
 
     @property
     def store(self) -> ObjectStore:
-        return ObjectStore(self.uri, self.s3_endpoint_url)
+        return ObjectStore(self.uri, self.s3)
 
     def versions(self) -> tuple[str, ...]:
         """Return the data versions that have all three splits, in their own order."""
@@ -109,7 +110,7 @@ class DataBucket(dg.ConfigurableResource[Any]):
         before, folder, rest = source.rpartition(f"/{PROCESSED}/{data_version}")
         here, faults = self.uri.rstrip("/"), []
         for uri in dict.fromkeys((before, here) if folder and not rest else (here,)):
-            bucket = DataBucket(uri=uri, s3_endpoint_url=self.s3_endpoint_url)
+            bucket = DataBucket(uri=uri, s3=self.s3)
             try:
                 return bucket._same(data_version, digest)
             except LoraAssetsError as error:

@@ -13,27 +13,38 @@ from uuid import uuid4
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 
+NO_S3: Any = None
+"""In the place of an S3Resource, for a bucket that is a folder."""
 
-@cache
-def s3_client(endpoint_url: str) -> Any:
-    """Return this process's client of an endpoint (empty: AWS itself).
 
-    Making one takes longer than most requests, and keeps memory; so does importing its library.
+def s3_resource(**fields: Any) -> Any:
+    """Return Dagster's S3Resource; importing it takes half a second of CPU.
+
+    Keys, and what no field says, are found as AWS's own tools find them.
     """
     with heavy_imports():
         from dagster_aws.s3 import S3Resource
-    return S3Resource(endpoint_url=endpoint_url or None, max_attempts=3).get_client()
+    return S3Resource(**{"max_attempts": 3, **fields})
+
+
+@cache
+def s3_client(s3: Any) -> Any:
+    """Return this process's client of an S3Resource (None: of one without a field).
+
+    Making one takes longer than most requests, and keeps memory.
+    """
+    return (s3 or s3_resource()).get_client()
 
 
 @dataclass(frozen=True)
 class ObjectStore:
     """A bucket: `file:///folder` or `s3://bucket[/prefix]` (any S3-compatible endpoint).
 
-    `s3_endpoint_url` is empty for AWS itself. Keys are relative, with forward slashes.
+    `s3` is Dagster's S3Resource. Keys are relative, with forward slashes.
     """
 
     uri: str
-    s3_endpoint_url: str = ""
+    s3: Any = NO_S3
 
     def get(self, key: str) -> bytes | None:
         """Return the bytes under `key`; None where there are none. Raise when the store fails."""
@@ -120,7 +131,7 @@ class ObjectStore:
         prefix = parts.path.strip("/")
         try:
             # A ValueError is an endpoint that is not a URL.
-            yield s3_client(self.s3_endpoint_url), parts.netloc, f"{prefix}/" if prefix else ""
+            yield s3_client(self.s3), parts.netloc, f"{prefix}/" if prefix else ""
         except (BotoCoreError, ClientError, ValueError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise LoraAssetsError(

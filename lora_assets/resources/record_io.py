@@ -7,18 +7,18 @@ from pydantic import TypeAdapter
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
-from lora_assets.resources.object_store import ObjectStore
+from lora_assets.resources.object_store import NO_S3, ObjectStore
 
 
 class RecordIOManager(dg.ConfigurableIOManager):
     """Stores an asset's record in the bucket, so that steps can run on different machines."""
 
     uri: str
-    s3_endpoint_url: str = ""
+    s3: dg.ResourceDependency[Any] = NO_S3
 
     @property
     def store(self) -> ObjectStore:
-        return ObjectStore(self.uri, self.s3_endpoint_url)
+        return ObjectStore(self.uri, self.s3)
 
     def handle_output(self, context: dg.OutputContext, obj: Record | None) -> None:
         if obj is not None:

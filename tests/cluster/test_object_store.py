@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 def store(cluster: Cluster, request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return ObjectStore(tmp_path.as_uri())
-    return ObjectStore(f"s3://{BUCKET}/tests/{tmp_path.name}", cluster.s3.url)
+    return ObjectStore(f"s3://{BUCKET}/tests/{tmp_path.name}", cluster.resources.data_bucket.s3)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\n", b"a" * (6 << 20)])
@@ -39,7 +39,7 @@ def test_the_keys_below_a_folder_are_named(store: ObjectStore) -> None:
 
 
 def test_a_bucket_that_is_not_there_is_one_line(cluster: Cluster) -> None:
-    store = ObjectStore(f"s3://{BUCKET}-other", cluster.s3.url)
+    store = ObjectStore(f"s3://{BUCKET}-other", cluster.resources.data_bucket.s3)
     for act in (
         lambda: store.get("a"),
         lambda: store.put("a", b""),

@@ -14,6 +14,7 @@ from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import SPLITS
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
+from lora_assets.resources.object_store import s3_resource
 from tests.support.automated import Automated
 from tests.support.dagster_services import is_listening, until
 from tests.support.stack import free_port
@@ -56,7 +57,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> DataBucket:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    return DataBucket(uri=f"s3://{BUCKET}/inside", s3_endpoint_url=url)
+    return DataBucket(uri=f"s3://{BUCKET}/inside", s3=s3_resource(endpoint_url=url))
 
 
 def put(bucket: DataBucket, key: str, content: bytes = b"{}\n") -> None:
@@ -90,7 +91,7 @@ def test_what_is_passed_over_has_a_reason_and_a_link_is_a_folder(
         "notes.txt": "is not a folder",
     }
     assert bucket.survey() == (("1",), expected)
-    if not bucket.s3_endpoint_url:
+    if bucket.s3 is None:
         (tmp_path / PROCESSED / "2").symlink_to(tmp_path / PROCESSED / "1")
         assert bucket.versions() == ("1", "2")
 
@@ -99,7 +100,7 @@ def test_a_listing_of_more_than_one_page_is_whole(
     bucket: DataBucket, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     top = tmp_path
-    if bucket.s3_endpoint_url:
+    if bucket.s3:
         top = request.getfixturevalue("s3")[1] / "inside"
     for number in range(VERSIONS):
         version = top / PROCESSED / str(number)
@@ -118,7 +119,8 @@ def test_a_data_version_arrives_with_its_last_split(bucket: DataBucket, tmp_path
 
 
 def test_a_new_version_starts_and_becomes_a_sound_asset(bucket: DataBucket, tmp_path: Path) -> None:
-    environment = {"S3_DATA_BUCKET": bucket.uri, "AWS_ENDPOINT_URL_S3": bucket.s3_endpoint_url}
+    endpoint = bucket.s3.endpoint_url if bucket.s3 else ""
+    environment = {"S3_DATA_BUCKET": bucket.uri, "AWS_ENDPOINT_URL_S3": endpoint}
     with dg.DagsterInstance.ephemeral() as instance:
         automated = Automated(tmp_path / "home", instance, **environment)
         assert automated.wanted() == {}
@@ -145,8 +147,9 @@ def test_a_new_version_starts_and_becomes_a_sound_asset(bucket: DataBucket, tmp_
 
 
 def test_a_store_that_fails_is_named_and_never_an_empty_bucket(bucket: DataBucket) -> None:
-    if bucket.s3_endpoint_url:
-        broken = DataBucket(uri="s3://nowhere", s3_endpoint_url=f"http://127.0.0.1:{free_port()}")
+    if bucket.s3:
+        nobody = s3_resource(endpoint_url=f"http://127.0.0.1:{free_port()}")
+        broken = DataBucket(uri="s3://nowhere", s3=nobody)
         with pytest.raises(LoraAssetsError, match="s3://nowhere failed"):
             broken.versions()
     with pytest.raises(LoraAssetsError, match="does not name a bucket"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.resources.object_store import ObjectStore
+from lora_assets.resources.object_store import ObjectStore, s3_resource
 
 
 def test_a_folder_that_can_t_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
@@ -18,4 +18,4 @@ def test_a_folder_that_can_t_be_written_is_one_line_and_leaves_nothing(tmp_path:
 @pytest.mark.parametrize("endpoint", ["minio:9000", "http://", "nonsense"])
 def test_an_endpoint_that_is_none_is_one_line(endpoint: str) -> None:
     with pytest.raises(LoraAssetsError, match="s3://my-vllm-data failed: Invalid endpoint"):
-        ObjectStore("s3://my-vllm-data", endpoint).get("key")
+        ObjectStore("s3://my-vllm-data", s3_resource(endpoint_url=endpoint)).get("key")

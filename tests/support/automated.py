@@ -71,13 +71,13 @@ class Automated:
 
     def tick(self, crashes: bool = False) -> dg.SensorResult:
         """One tick as the daemon runs it; one that crashes has added its partitions only."""
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(
             instance=self.instance,
             cursor=self.cursor,
             definitions=self.definitions,
             resources={**vars(self.resources), "registry": self.registry},
-        )
-        result = self.definitions.resolve_sensor_def("new_data_versions")(context)
+        ) as context:
+            result = self.definitions.resolve_sensor_def("new_data_versions")(context)
         assert isinstance(result, dg.SensorResult)
         for request in result.dynamic_partitions_requests or ():
             self.instance.add_dynamic_partitions(
