@@ -5,20 +5,25 @@
 Every draw is an evaluation, decided by the gate itself under both rules. Live is at A 88 %, C 5 %
 on the answerable rows and declines 97 % of the negatives, which get an A for it and else a C. A
 share of the candidate's answers is that of live, with its grade; the others are drawn anew, such
-that the candidate's rates over all rows are as much worse or better as the case says.
+that the candidate's rates over all rows are as much worse or better as the case says. The rule
+`paired` decides once on all rows and once sequentially, on as many as it wants; then the judge's
+calls are counted, with live's grades kept from before (warm) and without (cold).
 """
 
 import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_assets.gates.evaluation import EvalThresholds, eval_gate
+from lora_assets.gates.sequential import ended, looks_at
 from lora_assets.records import Record
-from lora_assets.records.grades import Differing, EvalGrades, Letter, Scores, Slice
+from lora_assets.records.grades import Differing, EvalGrades, Letter, Looks, Scores, Slice
 from lora_assets.records.verdict import Rule, Verdict
 
 RULES: tuple[Rule, ...] = ("specification", "paired")
@@ -49,42 +54,86 @@ CASES = (
     Case(name="A 8 pp worse", a=-0.08),
 )
 ALIKE = (0.5, 0.8)
+MOST_CALLS: Mapping[str, int] = {
+    "equal": 700,
+    "better (A +2 pp, C -1 pp)": 700,
+    "A 8 pp worse": 250,
+}
+"""The judge's calls that half of the evaluations may take, of 2,400, where live is warm."""
 SIZES = ((200, 40), (400, 80), (700, 140), (1000, 200), (2000, 400))
 """Answerable rows and negatives."""
 
 
-def evaluation(
+@dataclass(frozen=True)
+class Draw:
+    """One evaluation: both sides' letters by row, the negatives last, and who declines those.
+
+    Of `same` rows the candidate's answer is that of live. Rows are judged in their `order`.
+    """
+
+    ours: Letters
+    theirs: Letters
+    refuses: Flags
+    refused: Flags
+    same: Flags
+    order: Letters
+
+    def slice(self, judged: Letters) -> Slice:
+        ours, theirs = self.ours[judged], self.theirs[judged]
+        return Slice(
+            name="all rows",
+            a=differing(ours == 0, theirs == 0),
+            c=differing(ours == 2, theirs == 2),
+            refusals=differing(self.refuses, self.refused),
+        )
+
+    def grades(self, looks: Looks | None) -> EvalGrades:
+        """Return what the gate gets: of all rows, or of those judged by the last look."""
+        judged = self.order[: looks.at[-1] if looks else None]
+        return EvalGrades(
+            model_version=2,
+            digest="c" * 64,
+            live_digest="l" * 64,
+            data_version="2",
+            data_digest="e" * 64,
+            mlflow_run_id="run",
+            judge_model="simulated",
+            looks=looks,
+            candidate=scores(self.ours[judged], self.refuses),
+            live=scores(self.theirs[judged], self.refused),
+            slices=(self.slice(judged),),
+        )
+
+    def looks(self, rule: EvalThresholds) -> Looks:
+        looks = Looks(rows=len(self.order))
+        for end in looks_at(looks.rows):
+            looks = looks.model_copy(update={"at": (*looks.at, end)})
+            every = self.slice(self.order[:end])
+            if why := ended(looks, every, rule.a_margin, rule.c_margin, rule.confidence):
+                return looks.model_copy(update={"ended": why if end < looks.rows else ""})
+        return looks
+
+
+def draw(
     rng: np.random.Generator, case: Case, alike: float, answerable: int, negatives: int
-) -> EvalGrades:
-    """Draw one evaluation."""
+) -> Draw:
     spread = (answerable + negatives) / answerable / (1 - alike)
     live = rng.choice(3, answerable, p=(A_RATE, 1 - A_RATE - C_RATE, C_RATE))
     c_rate = max(C_RATE + case.c * spread, 0.0)
     b_rate = max(1 - A_RATE - case.a * spread - c_rate, 0.0)
     own = rng.choice(3, answerable, p=(1 - b_rate - c_rate, b_rate, c_rate))
-    candidate = np.where(rng.random(answerable) < alike, live, own)
+    same = rng.random(answerable + negatives) < alike
+    candidate = np.where(same[:answerable], live, own)
     refused = rng.random(negatives) < REFUSALS
     anew = rng.random(negatives) < REFUSALS + case.refusals / (1 - alike)
-    refuses = np.where(rng.random(negatives) < alike, refused, anew)
-    ours = np.concatenate([candidate, np.where(refuses, 0, 2)])
-    theirs = np.concatenate([live, np.where(refused, 0, 2)])
-    every = Slice(
-        name="all rows",
-        a=differing(ours == 0, theirs == 0),
-        c=differing(ours == 2, theirs == 2),
-        refusals=differing(refuses, refused),
-    )
-    return EvalGrades(
-        model_version=2,
-        digest="c" * 64,
-        live_digest="l" * 64,
-        data_version="2",
-        data_digest="e" * 64,
-        mlflow_run_id="run",
-        judge_model="simulated",
-        candidate=scores(ours, refuses),
-        live=scores(theirs, refused),
-        slices=(every,),
+    refuses = np.where(same[answerable:], refused, anew)
+    return Draw(
+        ours=np.concatenate([candidate, np.where(refuses, 0, 2)]),
+        theirs=np.concatenate([live, np.where(refused, 0, 2)]),
+        refuses=refuses,
+        refused=refused,
+        same=same,
+        order=rng.permutation(answerable + negatives),
     )
 
 
@@ -108,20 +157,33 @@ def scores(letters: Letters, refused: Flags) -> Scores:
 def outcomes(
     case: Case, alike: float, draws: int, size: tuple[int, int]
 ) -> Mapping[str, Mapping[str, float]]:
-    """Return the share of draws with each outcome by rule, and that each measure passes paired."""
+    """Return the share of draws with each outcome by rule, and the judge's calls if sequential."""
     rng = np.random.default_rng(SEED)
-    counted: dict[str, Counter[str]] = {name: Counter() for name in (*RULES, "measures")}
+    names = (*RULES, "sequential", "measures", "ended")
+    counted: dict[str, Counter[str]] = {name: Counter() for name in names}
+    calls: dict[str, list[int]] = {"warm": [], "cold": []}
     for _ in range(draws):
-        grades = evaluation(rng, case, alike, *size)
+        drawn = draw(rng, case, alike, *size)
+        grades = drawn.grades(None)
         for rule in RULES:
             verdict: Verdict = eval_gate(grades, EvalThresholds(decision_rule=rule), "")
             counted[rule][verdict.outcome] += 1
         counted["measures"].update(
             each.measure for each in verdict.paired if each.state == "non-inferior"
         )
+        paired = EvalThresholds(decision_rule="paired")
+        looks = drawn.looks(paired)
+        counted["sequential"][eval_gate(drawn.grades(looks), paired, "").outcome] += 1
+        counted["ended"][looks.ended or "all rows"] += 1
+        judged = drawn.order[: looks.at[-1]]
+        calls["warm"].append(int((~drawn.same[judged]).sum()))
+        calls["cold"].append(len(judged) + calls["warm"][-1])
     return {
-        name: {key: count / draws for key, count in sorted(counts.items())}
-        for name, counts in counted.items()
+        **{
+            name: {key: count / draws for key, count in sorted(counts.items())}
+            for name, counts in counted.items()
+        },
+        "judge calls, median": {name: median(of) for name, of in calls.items()},
     }
 
 
@@ -155,12 +217,17 @@ def main() -> None:
         print(name)
         for row in rows:
             print("  " + "; ".join(f"{key} {_shown(value)}" for key, value in row.items()))
+    goals = ", ".join(f"{name} {calls}" for name, calls in MOST_CALLS.items())
+    print(f"judge calls wanted, warm: {goals}")
 
 
 def _shown(value: object) -> str:
     if not isinstance(value, Mapping):
         return str(value)
-    return ", ".join(f"{key} {share:.1%}" for key, share in value.items())
+    return ", ".join(
+        f"{key} {share:.1%}" if share <= 1 else f"{key} {share:,.0f}"
+        for key, share in value.items()
+    )
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ class EvalConfig(DecisionRule, ComparisonConfig):
         description="Requests that measure the judge: a third each right answers, wrong ones, and "
         "answers that are graded twice; 0: it is not measured",
     )
+    sequential: bool = Field(
+        True,
+        description="Rule paired: judge in a random order, and no longer than the rule needs to "
+        "decide; false: every row",
+    )
     slices: str = Field(
         "question_type", description="Metadata keys to compare by, separated by commas"
     )
@@ -113,6 +118,7 @@ def eval_grades(
             fresh=config.fresh,
             controls=config.judge_controls,
             labels=data_bucket.labels(training_data),
+            sequential=rule if config.sequential and rule.decision_rule == "paired" else None,
             max_concurrent=config.max_concurrent,
             max_tokens=MAX_TOKENS,
         )
@@ -121,9 +127,10 @@ def eval_grades(
         judge_model, found = asyncio.run(_gather(evaluation, fleet, judge))
         answers, grades = found.answers, found.grades
         measured = str(found.measured or "the judge was not measured")
-        for said in (measured, *found.kept):
+        looks = () if found.looks is None else (str(found.looks),)
+        for said in (measured, *looks, *found.kept):
             context.log.info(said)
-        counted = {side: scores(rows, answers[side], grades, side) for side in sides}
+        counted = {side: scores(rows, answers[side], grades, side, found.judged) for side in sides}
         versions = {f"{side}_version": version.version for side, version in sides.items()}
         run.parameters(
             {"judge_model": judge_model, **config.model_dump(), **comparison.slots, **versions}
@@ -137,6 +144,7 @@ def eval_grades(
         "judge": judge_model,
         "judge measured": measured,
         **({"kept": "; ".join(found.kept)} if found.kept else {}),
+        **({"judged": looks[0]} if looks else {}),
         "scores": scores_table(counted),
         "what the eval split can show": "; ".join(resolution),
         **({"by slice": slices_table(compared)} if compared else {}),
@@ -150,6 +158,7 @@ def eval_grades(
         unread=next((grade.reason for grade in grades if grade.letter is None), ""),
         measured=found.measured,
         kept=found.kept,
+        looks=found.looks,
         candidate=counted["candidate"],
         live=counted.get("live"),
         slices=compared,

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.paired import check, most_differing, paired_evidence, rows_needed
+from lora_assets.gates.sequential import nominal_confidence
 from lora_assets.records import Record, Share
 from lora_assets.records.grades import Differing, EvalGrades, Scores, Slice
 from lora_assets.records.verdict import Check, PairedEvidence, Rule, Verdict
@@ -87,12 +88,16 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
     unjudged = thresholds.allow_no_negatives and grades.candidate.negatives == 0
     measured = () if grades.measured is None else (str(grades.measured),)
     unjudged_note = ("no negatives: refusals are not judged",) if unjudged else ()
-    notes = (*unjudged_note, *measured, *grades.kept)
+    looks = () if grades.looks is None else (str(grades.looks),)
+    notes = (*unjudged_note, *looks, *measured, *grades.kept)
     evidence = tuple(_evidence(grades, thresholds))
 
     def decide(rule: Rule) -> Verdict:
         checks, more = _checks(grades, thresholds, rule, evidence, unjudged)
         own = faults + more
+        early = grades.looks is not None and grades.looks.ended
+        if early and rule == thresholds.decision_rule == "specification":
+            own += (f"the specification wants every grade, but {grades.looks}",)
         if own and grades.unread:
             own += (f"the judge {grades.judge_model} can't be read: {grades.unread}",)
         return Verdict(
@@ -163,15 +168,15 @@ def _evidence(grades: EvalGrades, rule: DecisionRule) -> Sequence[PairedEvidence
     """Return the paired evidence of each measure that both sides have rows for."""
     if not grades.slices:
         return ()
-    every = grades.slices[0]
+    every, judged = grades.slices[0], nominal_confidence(grades.looks, rule.confidence)
     measures = (
-        ("a_rate", every.a, rule.a_margin, False),
-        ("c_rate", every.c, rule.c_margin, True),
-        ("refusal_rate", every.refusals, rule.refusal_margin, False),
+        ("a_rate", every.a, rule.a_margin, judged, False),
+        ("c_rate", every.c, rule.c_margin, judged, True),
+        ("refusal_rate", every.refusals, rule.refusal_margin, rule.confidence, False),
     )
     return [
-        paired_evidence(measure, differing, margin, rule.confidence, more_is_worse)
-        for measure, differing, margin, more_is_worse in measures
+        paired_evidence(measure, differing, margin, confidence, more_is_worse)
+        for measure, differing, margin, confidence, more_is_worse in measures
         if differing.rows
     ]
 

@@ -30,7 +30,7 @@ def score_interval(
         def accepted(difference: float) -> bool:
             return _score(better, worse, rows, difference) <= z
 
-        return _first(accepted, -1.0, (better - worse) / rows)
+        return first(accepted, -1.0, (better - worse) / rows)
 
     return lower(better, worse), -lower(worse, better)
 
@@ -48,7 +48,7 @@ def _score(better: float, worse: float, rows: float, difference: float) -> float
     return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance)
 
 
-def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
+def first(holds: Callable[[float], bool], low: float, high: float) -> float:
     """Return the smallest number at which `holds`, which stays true up to `high`."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -92,7 +92,7 @@ def _more_rows(evidence: PairedEvidence) -> int | None:
 
     if not decided(_MOST):
         return None
-    return math.ceil((_first(decided, 1.0, _MOST) - 1) * evidence.rows)
+    return math.ceil((first(decided, 1.0, _MOST) - 1) * evidence.rows)
 
 
 def check(evidence: PairedEvidence) -> Check:

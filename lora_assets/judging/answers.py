@@ -35,13 +35,15 @@ async def answer_all(
     max_tokens: int = 256,
     reuse: Reuse[Answer] | None = None,
     each: Callable[[Answer], None] = lambda _: None,
+    order: Sequence[int] = (),
 ) -> tuple[Answer, ...]:
     """Return the model's greedy answer to each row's `prompt_inference`, in the rows' order.
 
     Answers are kept in the journal as they come; those there for the same model, prompt and
     length are not asked for again, unless `reuse` says so. `each` gets every answer as soon as
-    it is known, and `progress` how many are done, of how many. An empty
-    answer is an answer. Raise LoraAssetsError when a request fails for good.
+    it is known, and `progress` how many are done, of how many. Rows are asked in the given
+    `order`, else in theirs. An empty answer is an answer. Raise LoraAssetsError when a request
+    fails for good.
     """
     same: dict[str, JsonValue] = {"model": model, "max_tokens": max_tokens, "temperature": 0}
     bodies = [{**same, "prompt": row.prompt_inference} for row in rows]
@@ -53,4 +55,4 @@ async def answer_all(
         return Answer(row=row, text=completion.choices[0].text, latency=latency)
 
     keys = [key_of(row, body) for row, body in enumerate(bodies)]
-    return await ask_all(journal, Answer, keys, ask, max_concurrent, progress, reuse, each)
+    return await ask_all(journal, Answer, keys, ask, max_concurrent, progress, reuse, each, order)

@@ -1,4 +1,4 @@
-"""Answers and grades of one evaluation: a row is judged as soon as it is answered."""
+"""Answers and grades of one evaluation: a row is judged when it is answered, if it has to be."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +8,16 @@ from pathlib import Path
 
 import httpx
 
+from lora_assets.gates.evaluation import DecisionRule
+from lora_assets.gates.sequential import ended, looks_at
 from lora_assets.judging.answers import answer_all
 from lora_assets.judging.controls import controls, measure, repeats
 from lora_assets.judging.grading import Grader
-from lora_assets.judging.journal import Journal, Reuse
+from lora_assets.judging.journal import Journal, Reuse, key_of
+from lora_assets.judging.slices import ALL, compare_slices
 from lora_assets.records.dataset import Row
-from lora_assets.records.grades import Answer, Grade, JudgeMeasure, Label, Letter, Side
+from lora_assets.records.grades import Answer, Grade, JudgeMeasure, Label, Letter, Looks, Side
+from lora_assets.serving.workers import work_through
 
 PROOFS = 5
 """Kept answers and kept grades that are asked for again before the others are taken."""
@@ -23,10 +27,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation found; `kept` says what of it was taken from before."""
+    """What an evaluation found; `kept` says what of it was taken from before.
+
+    There are grades of the rows that were `judged`: all of them, unless judging ended early.
+    """
 
     answers: Mapping[Side, Sequence[Answer]]
     grades: Sequence[Grade]
+    judged: Sequence[int]
+    looks: Looks | None
     measured: JudgeMeasure | None
     kept: tuple[str, ...]
 
@@ -38,7 +47,8 @@ class Evaluation:
     `models` has the serving names, `answers` the journals of each; `builds` names the server and
     the judge as they are noted. Of the judge's measure there are `controls` parts: a third each
     of answers that are right, that are wrong, and that are graded twice; `labels` are people's
-    grades. `answered` gets a side whose answers are complete.
+    grades. `answered` gets a side whose answers are complete. With a `sequential` rule judging ends
+    when the rule can decide against live, or never will; without, all rows are judged.
     """
 
     rows: Sequence[Row]
@@ -52,6 +62,7 @@ class Evaluation:
     fresh: bool = False
     controls: int = 30
     labels: Sequence[Label] = ()
+    sequential: DecisionRule | None = None
     max_concurrent: int = 15
     max_tokens: int = 256
     _reuse: dict[str, Reuse[Answer]] = field(default_factory=dict)
@@ -64,17 +75,15 @@ class Evaluation:
         with Journal(self.grades, Grade, self.builds[1]) as journal:
             reuse: Reuse[Grade] = Reuse(self.fresh, PROOFS, self.builds[1])
             grader = Grader(judge, self.judge_model, self.rows, journal, self.max_concurrent, reuse)
-            grading: list[asyncio.Task[None]] = []
-            total = len(self.models) * len(self.rows)
-            progress, done = self.progress(f"{self.judge_model}: graded"), count(1)
+            arriving: Mapping[Side, Sequence[asyncio.Future[Answer]]] = {
+                side: [asyncio.get_running_loop().create_future() for _ in self.rows]
+                for side in self.models
+            }
 
-            async def graded(side: Side, answer: Answer) -> None:
-                await grader.grade(side, answer)
-                progress(next(done), total)
+            def arrived(side: Side, answer: Answer) -> None:
+                arriving[side][answer.row].set_result(answer)
 
-            def grade(side: Side, answer: Answer) -> None:
-                grading.append(asyncio.create_task(graded(side, answer)))
-
+            judging = asyncio.create_task(self._judge(grader, arriving))
             known = controls(self.rows, self.controls // 3)
             cases = [(letter, each) for letter, every in known.items() for each in every]
             controlled = [
@@ -85,20 +94,20 @@ class Evaluation:
                 asyncio.create_task(grader.grade("candidate", answer)) for answer in by_people
             ]
             try:
-                answers = await self._answer(server, grade)
-                await asyncio.gather(*grading)
-                await grader.settle()
+                answers = await self._answer(server, arrived)
+                judged, looks = await judging
                 grades = [
-                    await grader.grade(side, answer)
-                    for side, own in answers.items()
-                    for answer in own
+                    await grader.grade(side, given[row])
+                    for side, given in answers.items()
+                    for row in judged
                 ]
-                own = repeats(answers["candidate"], self.controls // 3)
+                candidates = [answers["candidate"][row] for row in judged]
+                own = repeats(candidates, self.controls // 3)
                 again = await asyncio.gather(*(grader.again("candidate", each) for each in own))
                 letters = [each.letter for each in await asyncio.gather(*controlled)]
                 people = [each.letter for each in await asyncio.gather(*labelled)]
             finally:
-                tasks = (*grading, *controlled, *labelled)
+                tasks = (judging, *controlled, *labelled)
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -112,12 +121,49 @@ class Evaluation:
         kept = [
             said for name, used in self._reuse.items() for said in used.said(name, len(self.rows))
         ]
-        kept += reuse.said("grades", total)
+        kept += reuse.said("grades", len(grades))
         agreed = [(label.letter, own) for label, own in zip(self.labels, people, strict=True)]
-        return Evaluated(answers, grades, measure(due, twice, agreed), tuple(kept))
+        measured = measure(due, twice, agreed)
+        return Evaluated(answers, grades, judged, looks, measured, tuple(kept))
+
+    async def _judge(
+        self, grader: Grader, arriving: Mapping[Side, Sequence[asyncio.Future[Answer]]]
+    ) -> tuple[Sequence[int], Looks | None]:
+        """Return the rows that were judged, and the looks that ended it."""
+        rule, rows = self.sequential if "live" in self.models else None, len(self.rows)
+        progress, done = self.progress(f"{self.judge_model}: graded"), count(1)
+
+        async def grade(case: tuple[Side, int]) -> None:
+            side, row = case
+            await grader.grade(side, await arriving[side][row])
+            progress(next(done), len(self.models) * rows)
+
+        order, looks = self._order(), Looks(rows=rows)
+        for end in looks_at(rows) if rule else [rows]:
+            group = order[max((0, *looks.at)) : end]
+            looks = looks.model_copy(update={"at": (*looks.at, end)})
+            cases = [(side, row) for row in group for side in self.models]
+            await work_through(cases, len(cases), grade)
+            await grader.settle()
+            if rule is None or end == rows:
+                break
+            grades = [
+                await grader.grade(side, await arriving[side][row])
+                for side in self.models
+                for row in order[:end]
+            ]
+            (every,) = compare_slices(self.rows, {}, grades, {ALL: order[:end]})
+            if why := ended(looks, every, rule.a_margin, rule.c_margin, rule.confidence):
+                looks = looks.model_copy(update={"ended": why})
+                break
+        return sorted(order[: looks.at[-1]]), looks if rule else None
+
+    def _order(self) -> Sequence[int]:
+        """Return the rows in an order that is random and always the same."""
+        return sorted(range(len(self.rows)), key=lambda row: key_of(self.rows[row].model_dump()))
 
     async def _answer(
-        self, server: httpx.AsyncClient, grade: Callable[[Side, Answer], None]
+        self, server: httpx.AsyncClient, arrived: Callable[[Side, Answer], None]
     ) -> Mapping[Side, Sequence[Answer]]:
         async def side(own: Sequence[Side]) -> Sequence[Answer]:
             first = own[0]
@@ -129,7 +175,7 @@ class Evaluation:
 
             def answered(answer: Answer) -> None:
                 for each in own:
-                    grade(each, answer)
+                    arrived(each, answer)
 
             progress = self.progress(f"{first}: answered")
             progress(0, len(self.rows))
@@ -143,6 +189,7 @@ class Evaluation:
                 max_tokens=self.max_tokens,
                 reuse=reuse,
                 each=answered,
+                order=self._order(),
             )
             for each in own:
                 self.answered(each, len(given))

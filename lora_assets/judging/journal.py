@@ -36,12 +36,14 @@ async def ask_all(
     progress: Callable[[int, int], None],
     reuse: "Reuse[Kept] | None" = None,
     each: Callable[[Kept], None] = lambda _: None,
+    order: Sequence[int] = (),
 ) -> tuple[Kept, ...]:
     """Return a record for each key, from the journal at `path` or else from `ask(position)`.
 
-    What is asked for is kept as it comes. `progress` gets how many are done, of how many, and
-    `each` every record as soon as it is known. What a killed run left is gone on from; where a
-    whole one left every record, `reuse` says what is done with them.
+    They are asked for in the given `order` of positions, else in theirs. What is asked for is kept
+    as it comes. `progress` gets how many are done, of how many, and `each` every record as soon as
+    it is known. What a killed run left is gone on from; where a whole one left every record,
+    `reuse` says what is done with them.
     """
     reuse = reuse or Reuse()
     results: dict[int, Kept] = {}
@@ -60,7 +62,7 @@ async def ask_all(
             each(given)
             progress(len(results), len(keys))
 
-        await work_through(range(len(keys)), max_concurrent, result)
+        await work_through(order or range(len(keys)), max_concurrent, result)
     return tuple(results[position] for position in range(len(keys)))
 
 

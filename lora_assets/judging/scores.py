@@ -11,22 +11,28 @@ from lora_assets.records.grades import Answer, Grade, Letter, Scores, Side
 
 
 def scores(
-    rows: Sequence[Row], answers: Sequence[Answer], grades: Sequence[Grade], side: Side
+    rows: Sequence[Row],
+    answers: Sequence[Answer],
+    grades: Sequence[Grade],
+    side: Side,
+    judged: Sequence[int] | None = None,
 ) -> Scores:
     """Count one side's letters, and how many of the negatives were declined.
 
     `answers` are that side's; `grades` may hold both sides'. Raise LoraAssetsError unless
-    every row has exactly one answer and one grade (an ungraded one counts as a grade).
+    every row has exactly one answer, and each of those `judged` (None: all) one grade (an ungraded
+    one counts as a grade).
     """
     if not rows:
         raise LoraAssetsError("The eval split has no rows", "Build the data version again.")
     own = [grade for grade in grades if grade.side == side]
-    expected = Counter(range(len(rows)))
-    for what, given in (("answer", answers), ("grade", own)):
-        if Counter(record.row for record in given) != expected:
+    every = range(len(rows))
+    due = every if judged is None else judged
+    for what, given, wanted in (("answer", answers, every), ("grade", own, due)):
+        if Counter(record.row for record in given) != Counter(wanted):
             raise LoraAssetsError(
                 f"The {side}'s {what}s don't match the eval split:"
-                f" {len(given)} for {len(rows)} rows, one {what} per row is needed",
+                f" {len(given)} for {len(wanted)} rows, one {what} per row is needed",
                 "Run the evaluation again.",
             )
     counted = Counter(grade.letter for grade in own)

@@ -42,10 +42,9 @@ def compare_slices(
     for grade in grades:
         if grade.letter is not None:
             letters[grade.side][grade.row] = grade.letter
-    declined = {
-        side: {a.row for a in given if rows[a.row].is_negative and declines(a.text)}
-        for side, given in answers.items()
-    }
+    declined: dict[Side, set[int]] = {"candidate": set(), "live": set()}
+    for side, given in answers.items():
+        declined[side] = {a.row for a in given if rows[a.row].is_negative and declines(a.text)}
     graded = letters["candidate"].keys() & letters["live"].keys()
 
     def compare(numbers: Iterable[int], has: Callable[[Side, int], bool]) -> Differing:

@@ -135,9 +135,33 @@ class Slice(Record):
     refusals: Differing
 
 
+class Looks(Record):
+    """After how many rows, in their random order, the grades were looked at, and of how many.
+
+    The last of `at` is how many were judged; `ended` says why there were no more.
+    """
+
+    rows: int
+    at: tuple[int, ...] = ()
+    ended: Literal["", "passed", "failed", "futile"] = ""
+
+    def __str__(self) -> str:
+        why = {
+            "": "",
+            "passed": ": the candidate is non-inferior",
+            "failed": ": the candidate is inferior",
+            "futile": ": the others would hardly decide it",
+        }
+        return (
+            f"{self.at[-1]} of {self.rows} rows were judged, in {len(self.at)} looks"
+            + (why[self.ended])
+        )
+
+
 class EvalGrades(Measurement):
     """What the `eval_grades` asset stands for: both sides' scores, and the judge of both.
 
+    `looks` are those of sequential judging, None where all rows were judged at once.
     `slices` compare the sides row by row, all rows first; there are none without live.
     `unread` is what the judge said of an answer to which it gave no readable grade. `measured`
     is None where the judge was not; `kept` says what was taken from before.
@@ -147,6 +171,7 @@ class EvalGrades(Measurement):
     unread: str = ""
     measured: JudgeMeasure | None = None
     kept: tuple[str, ...] = ()
+    looks: Looks | None = None
     candidate: Scores
     live: Scores | None
     slices: tuple[Slice, ...] = ()

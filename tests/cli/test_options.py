@@ -35,7 +35,10 @@ MARGINS = {"a-margin": "0.03", "c-margin": "0.02", "refusal-margin": "0.05", "co
 DATA = {"max-leak": "", "allow-no-negatives": ""}
 ADDED = {
     "train-validate-lora": {"fresh": "", **DATA, "max-left-out": ""},
-    "evaluate-lora-adapter": {"decision-rule": "specification", **MARGINS, **DATA},
+    "evaluate-lora-adapter": {
+        **{"decision-rule": "specification", **MARGINS, **DATA, "fresh": "", "sequential": "true"},
+        **{"slices": "question_type", "judge-controls": "30"},
+    },
     "performance-test-lora": DATA,
     "promote-lora-adapter": {"allow-older": ""},
 }

@@ -10,9 +10,10 @@ import pytest
 from fastapi.responses import JSONResponse
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.evaluation import DecisionRule
 from lora_assets.judging.evaluation import PROOFS, Evaluated, Evaluation
 from lora_assets.judging.prompt import read_case
-from lora_assets.records.grades import JudgeMeasure, Label, Side
+from lora_assets.records.grades import JudgeMeasure, Label, Looks, Side
 from tests.support.doubles.model_server import ModelServer
 from tests.support.rows import make_row
 
@@ -227,3 +228,44 @@ def test_a_candidate_that_is_live_is_asked_once_for_both(tmp_path: Path) -> None
     assert len(servers.answered()) == len(servers.graded()) == len(ROWS)
     assert len(found.grades) == 2 * len(ROWS)
     assert counted == [("candidate", 12), ("live", 12)]
+
+
+MANY = [make_row(number, reference_answer=f"{number}") for number in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("letter", "margin", "looks"),
+    [
+        (None, 0.3, Looks(rows=100, at=(50,), ended="passed")),
+        ("C", 0.3, Looks(rows=100, at=(50,), ended="passed")),
+        (None, 0.03, Looks(rows=100, at=(50, 100))),
+    ],
+)
+def test_judging_ends_with_the_group_of_rows_that_decides(
+    tmp_path: Path, letter: str | None, margin: float, looks: Looks
+) -> None:
+    servers = Servers()
+    servers.letter = letter
+    rule = DecisionRule(decision_rule="paired", a_margin=margin, c_margin=margin)
+    found = servers.evaluate(tmp_path, both=True, rows=MANY, sequential=rule, controls=6)
+    assert found.looks == looks
+    assert [len(found.answers[side]) for side in ("candidate", "live")] == [100, 100]
+    assert len(found.judged) == looks.at[-1]
+    assert [*found.judged] != [*range(50)]
+    assert [(each.side, each.row) for each in found.grades] == [
+        (side, row) for side in ("candidate", "live") for row in found.judged
+    ]
+    assert found.measured is not None
+    assert found.measured.twice == 2
+    asked = {answer.rpartition("Q")[2] for answer in servers.graded()}
+    assert asked == {str(row) for row in found.judged}
+    again = servers.evaluate(tmp_path, both=True, rows=MANY, sequential=rule)
+    assert (again.judged, len(servers.graded())) == (found.judged, PROOFS)
+
+
+def test_every_row_is_judged_without_live_or_a_sequential_rule(tmp_path: Path) -> None:
+    rule = DecisionRule(decision_rule="paired", a_margin=0.3, c_margin=0.3)
+    for options in ({"both": False, "sequential": rule}, {"both": True}):
+        found = Servers().evaluate(tmp_path, rows=MANY, **options)
+        assert found.looks is None
+        assert [*found.judged] == [*range(100)]

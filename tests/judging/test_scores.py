@@ -51,3 +51,10 @@ def test_a_row_without_exactly_one_answer_and_grade_is_an_error(
 def test_an_empty_split_is_an_error() -> None:
     with pytest.raises(LoraAssetsError, match="no rows"):
         scores([], [], [], "candidate")
+
+
+def test_rates_are_of_the_rows_that_were_judged_and_refusals_of_all_negatives() -> None:
+    counted = scores(ROWS, ANSWERS, GRADES[:2], "candidate", [0, 1])
+    assert (counted.graded, counted.negatives, counted.refusals) == (2, 2, 1)
+    with pytest.raises(LoraAssetsError, match="2 for 3 rows"):
+        scores(ROWS, ANSWERS, GRADES[:2], "candidate", [0, 1, 2])
