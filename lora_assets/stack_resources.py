@@ -67,6 +67,8 @@ def make_resources(settings: Settings) -> Resources:
         for resource, _, field in (given.partition(".") for given in setting.gives):
             fields[resource][field] = getattr(settings, name)
     fields["tracking"]["ui_url"] = fields["registry"]["ui_url"] = settings.mlflow_ui
+    # The embedded training takes seconds.
+    fields["tracking"]["sampling_s"] = 1 if settings.embedded else 10
     fields["trainer"]["embedded"] = fields["fleet"]["shares_machine"] = settings.embedded
     fields["work_folder"]["path"] = str(settings.home / "work")
     fields["automation"]["automatic_promotion"] = settings.promotion == "automatic"

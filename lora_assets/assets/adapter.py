@@ -169,7 +169,7 @@ def adapter(
     _require_fit(context, splits, parameters, config.max_left_out, trainer, fleet)
     tags = {**version, DATA_SOURCE: training_data.source}
     name = f"data-v{training_data.data_version}-{parameters.lora_config}"
-    with tracking.run(config.mlflow_experiment, name, work.name, tags) as run:
+    with tracking.run(config.mlflow_experiment, name, work.name, tags, context) as run:
         run.parameters(logged)
         run.dataset(training_data, "train", "training")
         run.dataset(training_data, "val", "validation")
@@ -283,6 +283,8 @@ def _show(
         "digest": trained.digest,
         "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
     }
+    if machine := tracking.system_metrics(trained.mlflow_run_id):
+        shown["system metrics"] = table(machine)
     final = _final(metrics)
     facts = [f"{name.replace('_', ' ')} {final[name]:.4g}" for name in HEADLINE if name in final]
     show(context, facts, {**shown, **final})

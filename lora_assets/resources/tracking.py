@@ -2,10 +2,11 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from time import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
 from lora_assets.records.verdict import GateName, Verdict, gate_note
+from lora_assets.resources.fluent_run import fluent_run
 from lora_assets.resources.mlflow_client import NAME, NotInMlflow, mlflow_client
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
@@ -30,6 +32,9 @@ DATA_SOURCE = "data.source"
 """The tag of a training: the folder of its data."""
 
 _DATASET_DIGEST_LENGTH = 36
+
+_CUT_SHORT = "attributes.status != 'FINISHED' and attributes.status != 'FAILED'"
+"""Of a run that was killed with or without a word: MLflow calls the latter RUNNING for ever."""
 
 
 def experiment_field(default: str) -> Any:
@@ -115,12 +120,14 @@ class Tracking(dg.ConfigurableResource[Any]):
     """An MLflow tracking server (http://…) or database (sqlite:///…).
 
     `artifacts` is where the runs of a database keep their files (file:///…); with a server
-    it is empty: the server decides.
+    it is empty: the server decides. `sampling_s` is the time in seconds between two looks at the
+    machine during a training.
     """
 
     tracking_uri: str
     artifacts: str = ""
     ui_url: str = ""
+    sampling_s: float = 10
 
     def page(self, run_id: str) -> str:
         """Return the URL of a run's page in MLflow's UI, which is at `ui_url`."""
@@ -128,28 +135,43 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     @contextmanager
     def run(
-        self, experiment: str, name: str, key: str, tags: Mapping[str, str]
+        self,
+        experiment: str,
+        name: str,
+        key: str,
+        tags: Mapping[str, str],
+        training: dg.AssetExecutionContext | None = None,
     ) -> Iterator[TrackedRun]:
         """Open a run, taking up the one that a killed process left under the same `key`.
 
-        The run ends FINISHED with the block, or FAILED with its exception.
+        The run ends FINISHED with the block, KILLED with an interrupt or FAILED with another
+        exception. The step of a `training` has the machine's use logged beside it.
         """
-        run_id = self._newest(experiment, "RUNNING", {KEY_TAG: key})
+        run_id = self._newest(experiment, _CUT_SHORT, {KEY_TAG: key})
         if run_id is None:
             created = self._client.create_run(self._experiment(experiment), run_name=name)
             run_id = str(created.info.run_id)
         tracked = self.reopen(run_id)
-        tracked.tags({KEY_TAG: key, **tags})
+        every = {KEY_TAG: key, **tags}
+        tracked.tags(every)
         status = "FAILED"
         try:
-            yield tracked
+            with ExitStack() as carried:
+                if training is not None:
+                    own = {**every, "mlflow.runName": name}
+                    where = (self.tracking_uri, experiment, run_id)
+                    carried.enter_context(fluent_run(training, *where, own, self.sampling_s))
+                yield tracked
             status = "FINISHED"
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            status = "KILLED"
+            raise
         finally:
             self._client.set_terminated(run_id, status)
 
     def finished(self, experiment: str, key: str, tags: Mapping[str, str]) -> str | None:
         """Return the newest run that ended well under `key` with these tags, or None."""
-        return self._newest(experiment, "FINISHED", {KEY_TAG: key, **tags})
+        return self._newest(experiment, "attributes.status = 'FINISHED'", {KEY_TAG: key, **tags})
 
     def reopen(self, run_id: str) -> TrackedRun:
         """Return a run that exists, to add to."""
@@ -185,6 +207,16 @@ class Tracking(dg.ConfigurableResource[Any]):
         """Return a run's parameters and its newest metrics."""
         data = self._client.get_run(run_id).data
         return data.params, data.metrics
+
+    def system_metrics(self, run_id: str) -> Sequence[Mapping[str, Any]]:
+        """Return mean and highest of what MLflow saw of the machine during a training, as rows."""
+        prefix, rows = "system/", []
+        for name in sorted(self.logged(run_id)[1]):
+            if name.startswith(prefix):
+                seen = [each.value for each in self._client.get_metric_history(run_id, name)]
+                label = name.removeprefix(prefix).replace("_", " ")
+                rows.append({"metric": label, "mean": fmean(seen), "highest": max(seen)})
+        return rows
 
     def data_source(self, run_id: str) -> str:
         """Return the folder of the data that a run was trained on; empty where it has none."""
@@ -227,10 +259,11 @@ class Tracking(dg.ConfigurableResource[Any]):
             return False
 
     def _newest(self, experiment: str, status: str, tags: Mapping[str, str]) -> str | None:
+        """Return the newest run with these tags of which `status` is true, or None."""
         conditions = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
         runs = self._client.search_runs(
             [self._experiment(experiment)],
-            " and ".join([*conditions, f"attributes.status = '{status}'"]),
+            " and ".join([*conditions, status]),
             max_results=1,
         )
         return str(runs[0].info.run_id) if runs else None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 import pytest
-from mlflow import MlflowClient
+from mlflow import MlflowClient, active_run
 from pydantic import ValidationError
 
 from lora_assets.assets.adapter import adapter
@@ -24,6 +25,7 @@ from lora_assets.records.base_model import PROMPTS, Base
 from lora_assets.records.dataset import Row, RowMetadata, SplitName
 from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.fluent_run import SAMPLING
 from lora_assets.resources.trainer import Trainer
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import read_settings
@@ -112,7 +114,7 @@ def test_mlflow_has_everything_of_a_training_run(
 ) -> None:
     made = train()
     run = client.get_run(made.mlflow_run_id)
-    assert run.info.status == "FINISHED"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "data-v1-minimal")
     assert run.data.params == {
         "base_model": tiny_model.name,
         "lora_config": "minimal",
@@ -160,6 +162,59 @@ def test_mlflow_has_everything_of_a_training_run(
 
     assert digest_folder(artifacts(client, made) / "adapter") == made.digest
     assert (artifacts(client, made) / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_machine_is_looked_at_during_a_training_and_its_page_tells_of_it(
+    train: Train,
+    client: MlflowClient,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(SAMPLING, "0.01")
+    before = dict(os.environ)
+    run = client.get_run(train().mlflow_run_id)
+    assert {name: os.environ.get(name) for name in before} == before
+    assert not {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"} & os.environ.keys() - before.keys()
+    assert active_run() is None
+    (ours, *_) = instance.get_runs(limit=1)
+    assert run.data.tags["dagster_run_id"] == ours.run_id
+    made = instance.get_latest_materialization_event(adapter.key)
+    shown = made.asset_materialization.metadata["system metrics"].value.records
+    rows = {str(row.data["metric"]): row.data for row in shown}
+    assert {"cpu utilization percentage", "system memory usage megabytes"} <= rows.keys()
+    name = "system/system_memory_usage_megabytes"
+    seen = [metric.value for metric in client.get_metric_history(run.info.run_id, name)]
+    assert rows["system memory usage megabytes"]["highest"] == max(seen) > 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        (dg.DagsterExecutionInterruptedError, "KILLED"),
+        (KeyboardInterrupt, "KILLED"),
+        (ArithmeticError, "FAILED"),
+    ],
+)
+def test_a_training_that_is_killed_goes_on_in_its_mlflow_run_and_one_that_fails_in_another(
+    train: Train,
+    client: MlflowClient,
+    resources: Resources,
+    raised: type[BaseException],
+    status: str,
+) -> None:
+    class Ending(Trainer):
+        def train(self, *_: object, **__: object) -> TrainingMetrics:
+            raise raised
+
+    with pytest.raises(raised):
+        train(replace(resources, trainer=Ending(**dict(resources.trainer))))
+    experiment = client.get_experiment_by_name("vllm-lora-training").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == status
+    assert active_run() is None
+    assert (train().mlflow_run_id == run.info.run_id) == (status == "KILLED")
+    statuses = [each.info.status for each in client.search_runs([experiment])]
+    assert statuses == (["FINISHED"] if status == "KILLED" else ["FINISHED", "FAILED"])
 
 
 def test_rows_too_long_are_warned_of_by_line_and_what_was_trained_is_found_again(

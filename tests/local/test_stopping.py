@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from dagster import DagsterRunStatus
+from mlflow import MlflowClient
 
 from lora_assets.local.instance import open_instance
 from lora_assets.sensors.history import cancelled
@@ -31,6 +32,12 @@ def stop(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
     return process.returncode, printed
 
 
+def mlflow_statuses(environment: Mapping[str, str]) -> list[str]:
+    client = MlflowClient(read_settings(environment).mlflow_tracking_uri)
+    experiment = client.get_experiment_by_name("vllm-lora-training").experiment_id
+    return [run.info.status for run in client.search_runs([experiment])]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_training_that_is_stopped_is_cancelled_and_left_alone_by_the_sensor(
     environment: Mapping[str, str], number: int, code: int
@@ -42,6 +49,7 @@ def test_a_training_that_is_stopped_is_cancelled_and_left_alone_by_the_sensor(
         (run,) = instance.get_runs()
         assert run.status == DagsterRunStatus.CANCELED
         assert cancelled(instance, ["1"]) == {"1"}
+    assert mlflow_statuses(environment) == ["KILLED"]
     said = f"error: stopped; run {run.run_id} is cancelled, and the same command begins it again\n"
     assert ended == (code, said)
 
