@@ -1,16 +1,12 @@
-"""The settings: their defaults by stack, their variables, and the README's table of them."""
+"""The settings: their defaults by stack, and their variables."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError
-from lora_assets.setting import Setting
 from lora_assets.settings import EMBEDDED_MLFLOW_UI, SETTINGS, Settings, read_settings
 
-README = Path(__file__).parent.parent / "README.md"
 CLUSTER = {"LORA_ASSETS_STACK": "cluster"}
 
 
@@ -71,23 +67,5 @@ def test_an_impossible_value_is_refused_by_its_variable(
         read_settings({"DAGSTER_HOME": "/d", "DAGSTER_UI_URL": "http://u", variable: value})
 
 
-def test_every_setting_stands_in_the_readme_with_its_defaults() -> None:
+def test_every_field_of_the_settings_is_declared_as_a_setting() -> None:
     assert SETTINGS.keys() == Settings.model_fields.keys()
-    _, _, after = README.read_text().partition("| variable | ")
-    table, _, _ = after.partition("\n\n")
-    rows = table.splitlines()[2:]
-    assert rows == [row(setting) for setting in SETTINGS.values()]
-
-
-def row(setting: Setting) -> str:
-    defaults = [shown(setting.embedded), shown(setting.cluster)]
-    return f"| `{setting.variable}` | {setting.help} | {defaults[0]} | {defaults[1]} |"
-
-
-def shown(default: str) -> str:
-    """A default as the README has it, which names no folder of this machine."""
-    text = default.replace(str(PACKAGED_BASE_MODEL), "<the package>/embedded/base_model")
-    text = text.replace("{home_sqlite}", "sqlite:///<home>")
-    text = re.sub(r"\{home(_uri)?\}", "<home>", text)
-    text = text.format(judge_port=8000, s3_data_bucket="<S3_DATA_BUCKET>")
-    return f"`{text}`" if text else ""

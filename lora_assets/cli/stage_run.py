@@ -30,6 +30,15 @@ SECONDS_FOR_THE_FIRST_SIDE = 20.0
 """How long inference-live waits for inference-candidate, which starts beside it, to launch the
 run that they share. On a busy machine its imports and its reading of the data take seconds."""
 
+NEXT: Mapping[str, str] = {
+    "train": "deploy",
+    "deploy": "evaluate",
+    "evaluate": "performance",
+    "performance": "promote --source-alias perf-passed",
+    "promote": "status",
+}
+"""What a person types after a stage."""
+
 REQUEST_TAG = "lora_assets/request"
 SELECTION_TAG = "lora_assets/selection"
 _OUTPUT_TAGS: Mapping[str, Name] = {
@@ -86,6 +95,9 @@ def run_stage(
         raise
     outputs.write("result", "passed")
     click.echo(f"{stage}{f' {step_name}' if step_name else ''}: done", err=True)
+    if step_name is None and stage in NEXT:
+        model = f" --model-name {stack.model}" if "model_name" in stack.given else ""
+        click.echo(f"next: lora-assets {NEXT[stage]}{model}", err=True)
 
 
 def write_outputs(stack: Stack, work: Work) -> None:

@@ -61,7 +61,7 @@ def of_pages() -> Iterator[tuple[str, Sequence[str]]]:
     """Yield every command of a console block, and every quoted one that has options."""
     for page in PAGES:
         text = page.read_text()
-        blocks = "".join(re.findall(r"^```console\n(.*?)^```", text, re.S | re.M))
+        blocks = "".join(re.findall(r"^```console[^\n]*\n(.*?)^```", text, re.S | re.M))
         typed = re.findall(r"^\$ ((?:.*\\\n)*.*)$", blocks, re.M)
         for line in (*typed, *re.findall(r"`([a-z][a-z-]* [^`]* -[^`]*)`", text)):
             yield page.name, _words(line)

@@ -12,10 +12,16 @@ from lora_assets.settings import EMBEDDED_BASE_NAME
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
-def save_adapter(folder: Path, config: LoraConfig, seed: int, std: float = 0.08) -> Path:
-    """Save a safetensors adapter on the embedded base model as `folder`, and return that."""
+def save_adapter(
+    folder: Path,
+    config: LoraConfig,
+    seed: int,
+    std: float = 0.08,
+    base_model: Path = PACKAGED_BASE_MODEL,
+) -> Path:
+    """Save a safetensors adapter on a base model as `folder`, and return that."""
     torch.manual_seed(seed)
-    base = AutoModelForCausalLM.from_pretrained(PACKAGED_BASE_MODEL, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
     model = get_peft_model(base, config)
     for name, weight in model.named_parameters():
         if "lora_" in name:
