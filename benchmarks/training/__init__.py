@@ -1,0 +1,1 @@
+"""Tokens per second of QLoRA training: this engine, the specification's settings, TRL, Unsloth."""
