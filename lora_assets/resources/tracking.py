@@ -151,6 +151,8 @@ class Tracking(dg.ConfigurableResource[Any]):
         if run_id is None:
             created = self._client.create_run(self._experiment(experiment), run_name=name)
             run_id = str(created.info.run_id)
+        else:
+            self._client.update_run(run_id, "RUNNING")
         tracked = self.reopen(run_id)
         every = {KEY_TAG: key, **tags}
         tracked.tags(every)
