@@ -29,7 +29,8 @@ from lora_assets.setting import Setting, setting
 
 EMBEDDED_BASE_NAME = "embedded-base"
 EMBEDDED_MLFLOW_UI = "http://127.0.0.1:5000"
-"""Where 'make ui' serves MLflow's database (see Procfile)."""
+EMBEDDED_DAGSTER_UI = "http://127.0.0.1:3000"
+"""Where 'make ui' serves MLflow's database, and Dagster (see Procfile)."""
 CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
 
 
@@ -190,6 +191,11 @@ class Settings(BaseModel):
     def manages_dagster_home(self) -> bool:
         """Return whether Dagster's folder, with its dagster.yaml, is kept under `home`."""
         return self.dagster_home == self.home / "dagster"
+
+    @property
+    def dagster_ui(self) -> str:
+        """Return where a browser finds Dagster's pages; empty where nothing says it."""
+        return self.dagster_ui_url or (EMBEDDED_DAGSTER_UI if self.embedded else "")
 
     @property
     def mlflow_ui(self) -> str:

@@ -66,7 +66,9 @@ def make_resources(settings: Settings) -> Resources:
     for name, setting in SETTINGS.items():
         for resource, _, field in (given.partition(".") for given in setting.gives):
             fields[resource][field] = getattr(settings, name)
-    fields["tracking"]["ui_url"] = fields["registry"]["ui_url"] = settings.mlflow_ui
+    links = {"ui_url": settings.mlflow_ui, "dagster_ui": settings.dagster_ui}
+    fields["tracking"].update(links)
+    fields["registry"].update(links)
     # The embedded training takes seconds.
     fields["tracking"]["sampling_s"] = 1 if settings.embedded else 10
     fields["trainer"]["embedded"] = fields["fleet"]["shares_machine"] = settings.embedded

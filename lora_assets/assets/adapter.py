@@ -11,6 +11,7 @@ from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import progress_log, show, table
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.registered import registered_adapter
+from lora_assets.assets.run_tags import in_mlflow
 from lora_assets.assets.verdicts import check_result, now, require_passed, under
 from lora_assets.gates.data import DataThresholds, Splits, data_is_sound
 from lora_assets.gates.quality import QualityThresholds
@@ -167,7 +168,7 @@ def adapter(
         _show(context, before, logged, tracking)
         return before
     _require_fit(context, splits, parameters, config.max_left_out, trainer, fleet)
-    tags = {**version, DATA_SOURCE: training_data.source}
+    tags = {**version, DATA_SOURCE: training_data.source, **in_mlflow(context.run)}
     name = f"data-v{training_data.data_version}-{parameters.lora_config}"
     with tracking.run(config.mlflow_experiment, name, work.name, tags, context) as run:
         run.parameters(logged)

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from lora_assets.assets.run_tags import in_mlflow
 from lora_assets.assets.served import ensure_candidate_slot, live_served
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.errors import LoraAssetsError
@@ -56,7 +57,11 @@ class Comparison:
     ) -> Iterator[TrackedRun]:
         """Open an MLflow run on the candidate, with its tags and its data set."""
         candidate = self.candidate
-        tags = {"data.version": candidate.data_version, "adapter.digest": candidate.digest}
+        tags = {
+            "data.version": candidate.data_version,
+            "adapter.digest": candidate.digest,
+            **in_mlflow(dg.AssetExecutionContext.get().run),
+        }
         with tracking.run(experiment, f"{kind}-v{candidate.version}", key, tags) as run:
             run.dataset(self.data, "eval", purpose)
             yield run

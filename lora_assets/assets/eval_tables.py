@@ -1,6 +1,7 @@
 """An evaluation as tables, in MLflow and in Dagster's UI."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -22,23 +23,18 @@ def log_grades(
     grades: Sequence[Grade],
     counted: Mapping[Side, Scores],
 ) -> None:
-    """Log each side's rates and every grade in the MLflow run."""
+    """Log each side's rates, and a line per row with what each side answered and got for it."""
     run.metrics(rates(counted))
-    run.table(
-        [
-            {
-                "row": grade.row,
-                "side": grade.side,
-                "question": rows[grade.row].question,
-                "reference_answer": rows[grade.row].reference_answer,
-                "answer": answers[grade.side][grade.row].text,
-                "grade": grade.letter or _UNGRADED,
-                "reason": grade.reason,
-            }
-            for grade in grades
-        ],
-        "grades",
-    )
+    lines: dict[int, dict[str, Any]] = {}
+    for grade in sorted(grades, key=lambda grade: (grade.row, grade.side)):
+        row = rows[grade.row]
+        known = {"question": row.question, "reference_answer": row.reference_answer}
+        empty = {f"{s}_{name}": "" for s in answers for name in ("grade", "answer", "reason")}
+        line = lines.setdefault(grade.row, {"row": grade.row, **known, **empty})
+        line[f"{grade.side}_grade"] = grade.letter or _UNGRADED
+        line[f"{grade.side}_answer"] = answers[grade.side][grade.row].text
+        line[f"{grade.side}_reason"] = grade.reason
+    run.table([*lines.values()], "grades")
 
 
 def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:

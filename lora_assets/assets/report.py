@@ -89,19 +89,27 @@ def _examples(registry: Registry, verdict: Verdict | None) -> Sequence[Mapping[s
     with TemporaryDirectory() as folder:
         path = registry.tracking.download(verdict.evidence_run_id, "grades.json", Path(folder))
         stored = json.loads(path.read_text())
-    rows: dict[int, dict[str, Any]] = {}
-    for values in stored["data"]:
-        grade = dict(zip(stored["columns"], values, strict=True))
-        row = rows.setdefault(
-            grade["row"],
-            {"question": grade["question"], "reference": grade["reference_answer"], "sides": {}},
-        )
-        row["sides"][grade["side"]] = {"grade": grade["grade"], "answer": grade["answer"]}
+    if "side" in stored["columns"]:
+        # The form of 0.1.0, a line per row and side.
+        return []
+    lines = (dict(zip(stored["columns"], values, strict=True)) for values in stored["data"])
+    rows = [
+        {
+            "question": line["question"],
+            "reference": line["reference_answer"],
+            "sides": {
+                side: {"grade": line[f"{side}_grade"], "answer": line[f"{side}_answer"]}
+                for side in ("candidate", "live")
+                if line.get(f"{side}_grade")
+            },
+        }
+        for line in lines
+    ]
 
     def differs(row: Mapping[str, Any]) -> int:
         return len({side["grade"] for side in row["sides"].values()})
 
-    return sorted(rows.values(), key=differs, reverse=True)[:SHOWN_EXAMPLES]
+    return sorted(rows, key=differs, reverse=True)[:SHOWN_EXAMPLES]
 
 
 def _load(registry: Registry, verdict: Verdict | None) -> Mapping[str, Any] | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from lora_assets.records.progress import BACKFILL_TAG
+from lora_assets.resources.tracking import DAGSTER_RUN
 
 BY = "lora_assets/by"
 """Who typed the command that launched the run."""
@@ -25,6 +26,9 @@ _ENDED = "Ended: Argo workflow "
 
 PASSED_OVER: Mapping[str, str] = {"lora_assets/not_promoted": "overtaken"}
 """Of a run that did not promote its version, since live had overtaken it."""
+
+STOPPED_BY = "lora_assets/stopped_by"
+"""The gate that said no in a run; one that crashed has no such tag."""
 
 AHEAD_OF_TRAINING: Mapping[str, str] = {"dagster/priority": "1"}
 """Of a run that is not to wait in the queue behind all those that are to be trained."""
@@ -46,6 +50,16 @@ def requested_by(tags: Mapping[str, str]) -> str:
     if BACKFILL_TAG in tags:
         return f"backfill {tags[BACKFILL_TAG]}"
     return "Dagster's UI"
+
+
+def in_mlflow(run: dg.DagsterRun) -> Mapping[str, str]:
+    """Return what an MLflow run says of the Dagster run that makes it: which, whose, by what."""
+    return {
+        DAGSTER_RUN: run.run_id,
+        "mlflow.user": requested_by(run.tags),
+        "mlflow.source.name": "lora-assets",
+        "mlflow.source.type": "JOB",
+    }
 
 
 def user() -> str:

@@ -4,7 +4,7 @@ import dagster as dg
 
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import show, table
-from lora_assets.assets.verdicts import check_result, now
+from lora_assets.assets.verdicts import check_result, now, tag_stopped
 from lora_assets.gates.data import DataThresholds
 from lora_assets.gates.data import data_is_sound as decide
 from lora_assets.kubernetes.step_pods import step_pod
@@ -38,4 +38,6 @@ def data_is_sound(
     splits = data_bucket.read_unchanged(
         training_data.data_version, training_data.digest, training_data.source
     )
-    return check_result(decide(training_data, splits, config, now()))
+    verdict = decide(training_data, splits, config, now())
+    tag_stopped(verdict)
+    return check_result(verdict)

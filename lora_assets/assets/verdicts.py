@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from lora_assets.assets.pages import number, table
+from lora_assets.assets.run_tags import STOPPED_BY
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES, STAGES, next_step
 from lora_assets.records.verdict import GateName, PairedEvidence, Verdict
@@ -23,8 +24,18 @@ def now() -> str:
 
 
 def under(policy: PolicyFile, verdict: Verdict) -> Verdict:
-    """Return the verdict with the digest of the policy that it was made under."""
-    return verdict.model_copy(update={"policy": policy.read().digest})
+    """Return the verdict with the policy's digest and with the run that the gate decides in."""
+    update = {"policy": policy.read().digest, "dagster_run": tag_stopped(verdict)}
+    return verdict.model_copy(update=update)
+
+
+def tag_stopped(verdict: Verdict) -> str:
+    """Return the id of the run that a gate decides in; tag the run if the gate says no."""
+    context = dg.AssetCheckExecutionContext.get()
+    if not verdict.passed:
+        # Before the run ends: one that has ended takes no more tags.
+        context.instance.add_run_tags(context.run.run_id, {STOPPED_BY: verdict.gate})
+    return context.run.run_id
 
 
 def check_result(

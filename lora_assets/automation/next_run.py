@@ -52,6 +52,12 @@ def stopped_by(progress: Progress) -> str | None:
     return next((gate for gate, passed in progress.verdicts.items() if not passed), None)
 
 
+def is_untouched(progress: Progress) -> bool:
+    """Return whether a version was there before the sensor, and nobody has worked on it since."""
+    baseline = progress.baseline_event_id
+    return baseline is not None and not any(made > baseline for made in progress.made.values())
+
+
 def next_run(progress: Progress, live: str | None, automatic: bool) -> NextRun | None:
     """Return the run that a data version needs next; None if none is due or a gate stopped it.
 
@@ -60,9 +66,9 @@ def next_run(progress: Progress, live: str | None, automatic: bool) -> NextRun |
     data version, only if `automatic`, and never to replace a newer data version.
     A version that was there before the sensor waits until somebody works on it.
     """
-    made, baseline = progress.made, progress.baseline_event_id
-    if baseline is not None and not any(event_id > baseline for event_id in made.values()):
+    if is_untouched(progress):
         return None
+    made = progress.made
     is_older = live is not None and bool(older_by_name(progress.data_version, live))
     due: list[Stage] = []
     before = 0

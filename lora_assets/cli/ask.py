@@ -1,14 +1,18 @@
 """ask: a question to live, and to the candidate, in the prompt that training uses."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lora_assets.cli.result import json_option
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import prompt_like
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.serving.replica import Completion
 
 MAX_TOKENS = 256
 """Of an answer; as many as an evaluation takes."""
@@ -23,12 +27,15 @@ MAX_TOKENS = 256
     type=click.Path(dir_okay=False, path_type=Path),
     help="Text file that the answer is to come from  [default: none]",
 )
+@json_option
 @click.option("--compare", is_flag=True, help="Ask the staged candidate too")
 @stack_options(
     *("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace"),
     "s3_data_bucket",
 )
-def ask(question: str, context_file: Path | None, compare: bool, **options: Any) -> None:
+def ask(
+    question: str, context_file: Path | None, compare: bool, as_json: bool, **options: Any
+) -> None:
     """Ask live a QUESTION, and print its answer.
 
     The prompt has the form of those that live was trained on.
@@ -43,12 +50,28 @@ def ask(question: str, context_file: Path | None, compare: bool, **options: Any)
         slot = stack.resources.fleet.candidate_slot
         asked[slot] = stack.resources.registry.resolve("alias:staged")
     replica = stack.resources.fleet.discover().members[0]
+    answers = []
     for slot, version in asked.items():
         prompt = _prompt(stack, version, context, question)
         answer = replica.complete(slot, prompt, MAX_TOKENS)
+        if as_json:
+            answers.append(_of(slot, version, answer))
+            continue
         about = f"{slot} (version {version.version}, data version {version.data_version})"
         click.echo(f"{about}, {answer.latency:.1f} s:", err=not compare)
         click.echo(answer.text.strip())
+    if as_json:
+        click.echo(json.dumps(answers))
+
+
+def _of(slot: str, version: ModelVersion, answer: Completion) -> Mapping[str, Any]:
+    return {
+        "slot": slot,
+        "version": version.version,
+        "data_version": version.data_version,
+        "seconds": answer.latency,
+        "answer": answer.text.strip(),
+    }
 
 
 def _text(file: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import click
 from pydantic import BaseModel, ValidationError
 
+from lora_assets.cli.completions import OF_FIELDS
 from lora_assets.errors import LoraAssetsError, validation_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -28,6 +29,7 @@ def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
                 type=kind,
                 default=None,
                 help=f"{field.description or ''}{default}",
+                shell_complete=OF_FIELDS.get(name),
                 **flag,
             )(command)
         return command

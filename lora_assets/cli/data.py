@@ -11,6 +11,7 @@ from pydantic import create_model
 
 from lora_assets.assets.adapter import TrainingConfig
 from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.result import json_option
 from lora_assets.cli.stack import Stack
 from lora_assets.cli.suggestions import Suggesting
 from lora_assets.embedded.data_set.versions import build as build_version
@@ -160,9 +161,13 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 @data.command("list")
-def list_versions() -> None:
+@json_option
+def list_versions(as_json: bool) -> None:
     """Print the complete data versions in the bucket, and what is passed over, with the reason."""
     versions, passed_over = Stack({}).resources.data_bucket.survey()
+    if as_json:
+        click.echo(json.dumps({"data_versions": versions, "passed_over": passed_over}))
+        return
     click.echo(f"data versions: {', '.join(versions) or 'none yet'}")
     for name, reason in passed_over.items():
         click.echo(f"passed over: {name} {reason}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -19,6 +20,7 @@ from lora_assets.definitions import make_definitions
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
+from lora_assets.lifecycle import STAGES, WHOLE_GRAPH, Phase
 from lora_assets.local.run import run_in_process
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
@@ -126,23 +128,26 @@ def _run_what_is_left(
     if left.stopped_by is not None or not (left.assets or left.checks):
         click.echo(f"  {left.stopped_by or 'all'} done in an earlier run")
         return left.stopped_by
-    job = (
-        make_definitions(stack.settings)
-        .resolve_job_def("lifecycle")
-        .get_subset(asset_selection=left.assets, asset_check_selection=left.checks)
-    )
+    whole = make_definitions(stack.settings).resolve_job_def(WHOLE_GRAPH)
     # Long enough that a busy second of the machine decides nothing.
     ops = {"perf_metrics": {"passes": PASSES}}
-    compares = AssetKey("perf_metrics") in left.assets and live is not None
-    try:
-        run_in_process(
-            instance, job, version.name, ops if compares else {}, why=typed_command(job.name)
-        )
-    except RunFailed as failed:
-        if failed.gate is None:
-            raise
-        click.echo(f"  Stopped: {failed}")
-        return failed.gate
+    # As the sensor does: what a gate stops in training was not planned to be served.
+    for phase in get_args(Phase):
+        stages = {AssetKey(stage.asset) for stage in STAGES.values() if stage.phase == phase}
+        assets = left.assets & stages
+        checks = {check for check in left.checks if check.asset_key in stages}
+        if not (assets or checks):
+            continue
+        job = whole.get_subset(asset_selection=assets, asset_check_selection=checks)
+        compares = AssetKey("perf_metrics") in assets and live is not None
+        given = ops if compares else {}
+        try:
+            run_in_process(instance, job, version.name, given, why=typed_command(job.name))
+        except RunFailed as failed:
+            if failed.gate is None:
+                raise
+            click.echo(f"  Stopped: {failed}")
+            return failed.gate
     return None
 
 

@@ -2,10 +2,14 @@
 
 import click
 
+from lora_assets.cli.completions import data_versions
 from lora_assets.resources.data_bucket import DataBucket
 
 data_version_option = click.option(
-    "--data-version", default=None, help="Training data version  [default: the newest]"
+    "--data-version",
+    default=None,
+    help="Training data version  [default: the newest]",
+    shell_complete=data_versions,
 )
 
 

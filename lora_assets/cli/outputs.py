@@ -12,10 +12,14 @@ LABELS: Mapping[str, Name] = {"digest": "digest", "model version": "model-versio
 
 
 class Outputs:
-    """One small file per name in `folder`, written when it is known; none without a folder."""
+    """One small file per name in `folder`, written when it is known; none without a folder.
+
+    `values` has them all.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self.values: dict[Name, str] = {}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             for name in NAMES:
@@ -23,6 +27,7 @@ class Outputs:
 
     def write(self, name: Name, value: str) -> None:
         """Leave a value, in the place of an earlier one."""
+        self.values[name] = value
         if self.folder is not None:
             (self.folder / name).write_text(value)
 

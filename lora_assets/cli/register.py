@@ -10,9 +10,11 @@ from pydantic import BaseModel, Field, create_model
 from lora_assets.assets.adapter import QualityConfig, TrainingConfig
 from lora_assets.assets.registered import REGISTERED
 from lora_assets.assets.training_data import DataConfig
+from lora_assets.cli.completions import data_versions
 from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.result import json_option, wants_json
 from lora_assets.cli.stack import Stack, stack_options
-from lora_assets.cli.stage_run import Work, run_stage
+from lora_assets.cli.stage_run import Work, run_stage, write_outputs
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.training import Adapter, Losses, perplexity
 from lora_assets.resources.adapter_source import fetch_source
@@ -73,7 +75,13 @@ Measuring = create_model(
 
 @click.command()
 @click.argument("source", metavar="FOLDER|runs:/…|models:/…")
-@click.option("--data-version", required=True, help="What it was trained on, as it is here")
+@click.option(
+    "--data-version",
+    required=True,
+    help="What it was trained on, as it is here",
+    shell_complete=data_versions,
+)
+@json_option
 @click.option("--trained-on", help="What the adapter calls the base model, if by another name")
 @stack_options("model_name", "mlflow_tracking_uri", "s3_data_bucket")
 @config_options(Given, Measuring, QualityConfig)
@@ -100,7 +108,8 @@ def register(source: str, data_version: str, trained_on: str | None, **options: 
         digest = digest_folder(adapter)
         known = registry.known(digest, data_version, _base(stack))
         if known is not None and known in registry.aliases().values():
-            click.echo(f"register: nothing to do: it is version {known.version}")
+            click.echo(f"register: nothing to do: it is version {known.version}", err=wants_json())
+            write_outputs(stack, Work(data_version=data_version, ops={}, version=known))
             return
         given = Adapter(
             digest=digest,
@@ -135,7 +144,7 @@ def _fetch(stack: Stack, source: str, to: Path, trained_on: str | None) -> None:
         trained_on,
     )
     if left:
-        click.echo(f"left behind: {', '.join(left)}")
+        click.echo(f"left behind: {', '.join(left)}", err=wants_json())
 
 
 def _upload(

@@ -6,11 +6,17 @@ from typing import Any
 import click
 
 from lora_assets.assets.report import ARTIFACT, make_report
+from lora_assets.cli.completions import data_versions
 from lora_assets.cli.stack import Stack, stack_options
 
 
 @click.command()
-@click.option("--data-version", required=True, help="Data version that the page is about")
+@click.option(
+    "--data-version",
+    required=True,
+    help="Data version that the page is about",
+    shell_complete=data_versions,
+)
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lora_assets.assets.rollback import Rollback, RollbackConfig, sentence
 from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.result import json_option, wants_json
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, write_outputs
 from lora_assets.gates.rollback import rejected
@@ -18,6 +19,7 @@ from lora_assets.records.history import Change
 
 
 @click.command()
+@json_option
 @click.option("--dry-run", is_flag=True, help="Only say what it would do")
 @stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
 @config_options(RollbackConfig)
@@ -37,12 +39,12 @@ def roll_back(stack: Stack, config: Mapping[str, Any], *, dry_run: bool = False)
     wanted = Rollback(registry, RollbackConfig(**config))
     planned = wanted.plan(standing)
     if planned is None:
-        click.echo(f"nothing to do: {wanted.nothing_to_do(standing)}")
+        click.echo(f"nothing to do: {wanted.nothing_to_do(standing)}", err=wants_json())
         if standing.live is not None:
             data_version = standing.live.data_version
             write_outputs(stack, Work(data_version=data_version, ops={}, version=standing.live))
         return
-    click.echo(f"{'would be a ' if dry_run else ''}{sentence(planned)}")
+    click.echo(f"{'would be a ' if dry_run else ''}{sentence(planned)}", err=wants_json())
     if not dry_run:
         version = planned.version
         ops = {"roll_back": config}
@@ -51,7 +53,7 @@ def roll_back(stack: Stack, config: Mapping[str, Any], *, dry_run: bool = False)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs")
+@json_option
 @stack_options("model_name", "mlflow_tracking_uri")
 def history(as_json: bool, **options: Any) -> None:
     """Show what was live when, by whom and on which evidence, the oldest first."""

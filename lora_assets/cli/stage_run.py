@@ -11,6 +11,7 @@ from lora_assets.assets.eval_grades import ANSWERED
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.run_tags import launch_tags
 from lora_assets.cli.outputs import Name, Outputs
+from lora_assets.cli.result import json_option, print_result, wants_json
 from lora_assets.cli.stack import Stack, resource_config, typed_command
 from lora_assets.definitions import make_definitions
 from lora_assets.lifecycle import JOBS, STEPS, Step
@@ -68,9 +69,10 @@ class Work(Record):
 
 
 def step_option(stage: str) -> Callable[[Command], Command]:
-    """Add --step, with the steps of a stage."""
+    """Add --step, with the steps of a stage, and --json."""
     steps = click.Choice(list(STEPS[stage]))
-    return click.option("--step", type=steps, default=None, help="Run only this step of the stage")
+    step = click.option("--step", type=steps, default=None, help="Run only this step of the stage")
+    return lambda command: step(json_option(command))
 
 
 def run_stage(
@@ -92,8 +94,12 @@ def run_stage(
     except RunFailed as failed:
         if failed.gate is not None:
             outputs.write("result", "failed")
+            if wants_json():
+                print_result(stack.resources.registry, stage, outputs)
         raise
     outputs.write("result", "passed")
+    if wants_json():
+        print_result(stack.resources.registry, stage, outputs)
     click.echo(f"{stage}{f' {step_name}' if step_name else ''}: done", err=True)
     if step_name is None and stage in NEXT:
         model = f" --model-name {stack.model}" if "model_name" in stack.given else ""
@@ -105,6 +111,8 @@ def write_outputs(stack: Stack, work: Work) -> None:
     outputs = Outputs(stack.settings.outputs)
     _write(outputs, work.tags(work.data_version))
     outputs.write("result", "passed")
+    if wants_json():
+        print_result(stack.resources.registry, click.get_current_context().info_name or "", outputs)
 
 
 def _run_here(stack: Stack, job: str, step: Step | None, work: Work, outputs: Outputs) -> None:

@@ -10,11 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lora_assets.cli.result import json_option, of_verdict
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
 from lora_assets.records import short
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.verdict import Check
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.overview import StoppedVersion, require_model, stopped_versions
 from lora_assets.resources.registry import Registry
@@ -26,7 +28,7 @@ STOPPED_SHOWN = 10
 
 @click.command()
 @stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs")
+@json_option
 def status(as_json: bool, **options: Any) -> None:
     """Show one model's aliases, verdicts, what a gate stopped, and what each replica serves.
 
@@ -80,15 +82,7 @@ def read_status(stack: Stack) -> dict[str, Any]:
 
 
 def _verdicts(registry: Registry, version: ModelVersion) -> dict[str, Any]:
-    return {
-        gate: {
-            "passed": verdict.passed,
-            "compared_with": verdict.compared_with,
-            "checks": [str(check) for check in verdict.checks],
-            "failures": list(verdict.failures),
-        }
-        for gate, verdict in registry.verdicts(version).items()
-    }
+    return {gate: of_verdict(verdict) for gate, verdict in registry.verdicts(version).items()}
 
 
 def _stopped(each: StoppedVersion) -> dict[str, Any]:
@@ -135,8 +129,12 @@ def print_status(report: dict[str, Any]) -> None:
     gates = Table("version", "gate", "verdict", "numbers", title="verdicts")
     for number, verdicts in report["verdicts"].items():
         for gate, verdict in verdicts.items():
-            outcome = "passed" if verdict["passed"] else "FAILED"
-            gates.add_row(number, gate, outcome, "\n".join(verdict["checks"]))
+            outcome = "FAILED" if verdict["outcome"] == "failed" else verdict["outcome"]
+            fields = [
+                {name: each[name] for name in Check.model_fields} for each in verdict["checks"]
+            ]
+            numbers = [str(Check(**given)) for given in fields]
+            gates.add_row(number, gate, outcome, "\n".join(numbers))
     console.print(gates)
     if report["stopped"]:
         stopped = Table("data version", "version", "gate", "why", "what to do", title="stopped")

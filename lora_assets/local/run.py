@@ -17,6 +17,9 @@ from lora_assets.local.stopping import mark_cancelled, noted_signals
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 
+CODE_LOCATION_TAG, CODE_LOCATION = ".dagster/repository", "__repository__@lora_assets.definitions"
+"""By this the UI knows the runs of its code location; Dagster sets it for what it launches."""
+
 
 def run_in_process(
     instance: DagsterInstance,
@@ -54,6 +57,7 @@ def run_in_process(
                     WHY: why or job.name,
                     BY: user(),
                     PARTITION_TAG: data_version,
+                    CODE_LOCATION_TAG: CODE_LOCATION,
                 },
                 raise_on_error=False,
                 run_id=run_id,

@@ -106,7 +106,7 @@ class Verdict(AdapterRecord):
     the live adapter that it was compared with, None where nothing was live. `faults` name what
     kept the gate from deciding; `notes` decide nothing. `paired` is evidence whatever the `rule`.
     `policy` is the digest of the deployment's policy, None for the specification's. `decided_at`
-    is ISO 8601 in UTC.
+    is ISO 8601 in UTC; `dagster_run` is the id of the run that decided.
     """
 
     gate: GateName
@@ -121,6 +121,7 @@ class Verdict(AdapterRecord):
     evidence_run_id: str | None = None
     policy: str | None = None
     decided_at: str
+    dagster_run: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -146,23 +147,33 @@ class Verdict(AdapterRecord):
 
 
 _NOTE = "| gate | outcome | check | measured | must be |"
+_MADE_BY = "[Dagster run]("
 
 
-def gate_note(verdicts: Iterable[Verdict], before: str | None) -> str:
+def run_link(ui: str, run_id: str | None, text: str = "Dagster run") -> str:
+    """Return a link to a Dagster run in Markdown; empty where there is no UI or run."""
+    return f"[{text}]({ui.rstrip('/')}/runs/{run_id})" if ui and run_id else ""
+
+
+def gate_note(verdicts: Iterable[Verdict], before: str | None, dagster_ui: str = "") -> str:
     """Return gates as a Markdown table, as MLflow shows it on a run or a model version.
 
-    A description `before` that a person wrote stays as it is.
+    Each gate is a link to the Dagster run that decided. A first line that says which run made it
+    stays; so does all of a description `before` that a person wrote.
     """
-    if before and not before.startswith(_NOTE):
-        return before
-    lines = [_NOTE, "|---|---|---|---|---|"]
+    made_by, _, rest = before.partition("\n") if before else ("", "", "")
+    if not made_by.startswith(_MADE_BY):
+        made_by, rest = "", before or ""
+    if rest.strip() and not rest.strip().startswith(_NOTE):
+        return before or ""
+    lines = [made_by, ""] if made_by else []
+    lines += [_NOTE, "|---|---|---|---|---|"]
     for verdict in verdicts:
+        gate = run_link(dagster_ui, verdict.dagster_run, verdict.gate) or verdict.gate
         for fault in verdict.faults:
-            lines.append(f"| {verdict.gate} | {verdict.outcome} | {fault} | | |")
+            lines.append(f"| {gate} | {verdict.outcome} | {fault} | | |")
         for check in verdict.checks:
             measured = "missing" if check.measured is None else f"{check.measured:.4g}"
             limit = f"{check.comparison} {check.limit:.4g}"
-            lines.append(
-                f"| {verdict.gate} | {verdict.outcome} | {check.name} | {measured} | {limit} |"
-            )
+            lines.append(f"| {gate} | {verdict.outcome} | {check.name} | {measured} | {limit} |")
     return "\n".join(lines)

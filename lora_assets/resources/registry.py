@@ -36,12 +36,14 @@ class Registry(PromotionLog):
 
     tracking_uri: str
     ui_url: str = ""
+    dagster_ui: str = ""
     verdict_key: str = Field("", repr=False)
 
     @property
     def tracking(self) -> Tracking:
         """Return the runs that the versions come from and are judged by."""
-        return Tracking(tracking_uri=self.tracking_uri, ui_url=self.ui_url)
+        uri, ui = self.tracking_uri, self.ui_url
+        return Tracking(tracking_uri=uri, ui_url=ui, dagster_ui=self.dagster_ui)
 
     def page(self, version: ModelVersion) -> str:
         """Return the URL of a model version's page in MLflow's UI, which is at `ui_url`."""
@@ -71,6 +73,10 @@ class Registry(PromotionLog):
         ours, model = self.aliases(), self._model()
         numbers = model.aliases if model else {}
         return {alias: int(numbers[alias]) for alias in numbers if alias not in ours}
+
+    def numbers(self) -> Sequence[int]:
+        """Return the numbers of our versions, the oldest first."""
+        return sorted(version.version for version in self._ours())
 
     def is_ours(self, number: int) -> bool:
         """Return whether a version was registered or adopted by lora-assets."""
@@ -210,7 +216,7 @@ class Registry(PromotionLog):
         for tag, value in tags.items():
             self._client.set_model_version_tag(self.model_name, number, tag, value)
         before = self._client.get_model_version(self.model_name, number).description
-        note = gate_note(self.verdicts(version).values(), before)
+        note = gate_note(self.verdicts(version).values(), before, self.dagster_ui)
         self._client.update_model_version(self.model_name, number, note)
 
     def conclude(self, version: ModelVersion, verdict: Verdict) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
-from lora_assets.records.verdict import GateName, Verdict, gate_note
+from lora_assets.records.verdict import GateName, Verdict, gate_note, run_link
 from lora_assets.resources.fluent_run import fluent_run
 from lora_assets.resources.mlflow_client import NAME, NotInMlflow, mlflow_client
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Kept = TypeVar("Kept", bound=Record)
 
 KEY_TAG = "lora_assets.key"
+DAGSTER_RUN = "dagster.run"
+"""The tag of an MLflow run: the Dagster run that made it."""
+
 DATA_SOURCE = "data.source"
 """The tag of a training: the folder of its data."""
 
@@ -127,6 +130,7 @@ class Tracking(dg.ConfigurableResource[Any]):
     tracking_uri: str
     artifacts: str = ""
     ui_url: str = ""
+    dagster_ui: str = ""
     sampling_s: float = 10
 
     def page(self, run_id: str) -> str:
@@ -155,7 +159,8 @@ class Tracking(dg.ConfigurableResource[Any]):
             self._client.update_run(run_id, "RUNNING")
         tracked = self.reopen(run_id)
         every = {KEY_TAG: key, **tags}
-        tracked.tags(every)
+        made_by = run_link(self.dagster_ui, tags.get(DAGSTER_RUN))
+        tracked.tags({**every, _DESCRIPTION: made_by} if made_by else every)
         status = "FAILED"
         try:
             with ExitStack() as carried:
@@ -186,7 +191,7 @@ class Tracking(dg.ConfigurableResource[Any]):
         run.tags(
             {
                 f"verdict.{verdict.gate}": verdict.model_dump_json(),
-                _DESCRIPTION: gate_note([verdict], before),
+                _DESCRIPTION: gate_note([verdict], before, self.dagster_ui),
             }
         )
         run.metrics({f"{verdict.gate}.passed": float(verdict.passed)})

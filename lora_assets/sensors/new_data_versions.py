@@ -26,7 +26,10 @@ LAUNCHES_PER_TICK = 20
 
 PROMOTED = {PROMOTION: {"config": {"source_alias": "perf-passed"}}}
 
-NOTE = "There before the sensor was switched on: start it yourself, by hand or in a backfill."
+NOTE = (
+    "Nothing happens to this version by itself: it was there before the sensor new_data_versions "
+    "was switched on. 'Materialize selected…' on this page starts it, and the sensor goes on."
+)
 SHOWN_WAITING = 5
 
 
@@ -168,5 +171,8 @@ def _summary(
     stopped = sum(next_run.stopped_by(each) is not None for each in progress)
     waits = [f"{version} is left to {workflow}" for version, workflow in of_workflows.items()]
     waits += [f"{version} {reason}" for version, reason in held.items() if reason is not None]
+    untouched = sum(next_run.is_untouched(each) for each in progress)
     counts = f"{len(progress)} data versions: {running} under way, {stopped} stopped by a gate"
+    if untouched:
+        counts += f", {untouched} there before the sensor (materialise one to start it)"
     return "; ".join([counts, *waits[:SHOWN_WAITING]])

@@ -1,7 +1,17 @@
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from lora_assets.assets.eval_tables import SHOWN_EXAMPLES, examples_table, rates, scores_table
+from mlflow import MlflowClient
+
+from lora_assets.assets.eval_tables import (
+    SHOWN_EXAMPLES,
+    examples_table,
+    log_grades,
+    rates,
+    scores_table,
+)
 from lora_assets.records.grades import Answer, Grade, Letter, Scores, Side
+from lora_assets.resources.tracking import TrackedRun
 from tests.support.rows import make_row
 
 LETTERS: Mapping[str, Letter | None] = {"A": "A", "B": "B", "C": "C", "-": None}
@@ -61,3 +71,36 @@ def test_scores_stand_side_by_side_and_a_missing_rate_is_named() -> None:
     ]
     assert "candidate_refusal_rate" not in rates(counted)
     assert rates(counted)["live_a_rate"] == 0.25
+
+
+class Kept(TrackedRun):
+    """A run that keeps its tables here."""
+
+    tables: ClassVar[dict[str, list[Mapping[str, Any]]]] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        pass
+
+    def table(self, rows: list[Mapping[str, Any]], name: str) -> None:
+        self.tables[name] = rows
+
+
+def test_in_mlflow_candidate_and_live_stand_side_by_side_in_a_row() -> None:
+    answers: Mapping[Side, list[Answer]] = {
+        side: [Answer(row=0, text=f"{side} says", latency=0.1)] for side in ("candidate", "live")
+    }
+    grades = [
+        Grade(row=0, side="live", letter=None, reason="unread"),
+        Grade(row=0, side="candidate", letter="B", reason="partly"),
+    ]
+    log_grades(Kept("run", MlflowClient()), [make_row(7)], answers, grades, {})
+    assert Kept.tables["grades"] == [
+        {
+            "row": 0,
+            "question": "question 7",
+            "reference_answer": "Does a.",
+            **{"candidate_grade": "B", "candidate_answer": "candidate says"},
+            "candidate_reason": "partly",
+            **{"live_grade": "ungraded", "live_answer": "live says", "live_reason": "unread"},
+        }
+    ]

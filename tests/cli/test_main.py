@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from lora_assets.assets.run_tags import STOPPED_BY
 from lora_assets.lifecycle import GATES
+from lora_assets.local.instance import open_instance
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support.commands import Run
 from tests.support.policies import ANY_ANSWER, ANY_SPEED, write_policy
 from tests.support.stack import free_port, serving, stack_environment
@@ -47,7 +52,10 @@ def test_from_a_data_version_to_live_and_a_spoiled_one_is_stopped(
     output: Output, environment: Mapping[str, str]
 ) -> None:
     output(environment, "data", "build", "--data-version", "1", "--services", "s3")
-    output(environment, "train", "--data-version", "1")
+    trained = json.loads(output(environment, "train", "--data-version", "1", "--json"))
+    assert (trained["result"], trained["model_version"]) == ("passed", "1")
+    loss = trained["verdicts"]["quality_gate"]["checks"][0]
+    assert (loss["name"], loss["comparison"], loss["limit"]) == ("eval_loss", "<=", 1)
     assert status(output, environment)["aliases"]["candidate"]["version"] == 1
     output(environment, "deploy")
     lax = ("--min-a-rate", "0", "--max-c-rate", "1", "--min-refusal-rate", "0")
@@ -55,6 +63,12 @@ def test_from_a_data_version_to_live_and_a_spoiled_one_is_stopped(
     assert "eval_gate stopped it" in refused
     assert "a_rate" in refused
     assert "eval-failed" in status(output, environment)["aliases"]
+    settings = read_settings(environment)
+    instance = open_instance(settings.dagster_home, managed=True)
+    (run,) = instance.get_runs(dg.RunsFilter(tags={STOPPED_BY: "eval_gate"}))
+    registry = make_resources(settings).registry
+    verdicts = registry.verdicts(registry.resolve("version:1"))
+    assert verdicts["eval_gate"].dagster_run == run.run_id
     output(environment, "evaluate", *lax)
     found = status(output, environment)["aliases"]
     assert "eval-passed" in found

@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 from lora_assets.assets.adapter import RECORD
+from lora_assets.assets.eval_tables import log_grades
 from lora_assets.assets.perf_metrics import STORED_SAMPLES
 from lora_assets.lifecycle import GATES
+from lora_assets.records.grades import Answer, Grade, Letter, Side
 from lora_assets.records.load import LoadSamples, RequestSample
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import Check
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run
 from tests.support.records import model_version, passed_verdict
+from tests.support.rows import make_row
 from tests.support.stack import trained
 
 SAMPLE = RequestSample(started=0, latency=0.5, ttft=0.1, output_tokens=3, error=None)
@@ -49,12 +52,12 @@ def test_the_page_has_gates_examples_latencies_and_lineage_and_is_kept_in_mlflow
     version = registry.register(adapter)
     registry.set_alias("perf-passed", version)
     with resources.tracking.run("evaluation", "eval", "eval", {}) as evaluation:
-        graded = {"row": 0, "question": "What does <b> do?", "reference_answer": "Does b."}
-        sides = (("candidate", "A", "It does b."), ("live", "C", "It sleeps."))
-        evaluation.table(
-            [{**graded, "side": s, "grade": g, "answer": a, "reason": ""} for s, g, a in sides],
-            "grades",
-        )
+        row = make_row(question="What does <b> do?", reference_answer="Does b.")
+        said: Mapping[Side, str] = {"candidate": "It does b.", "live": "It sleeps."}
+        letters: Mapping[Side, Letter] = {"candidate": "A", "live": "C"}
+        answers = {side: [Answer(row=0, text=said[side], latency=0.1)] for side in said}
+        grades = [Grade(row=0, side=s, letter=letters[s], reason="") for s in said]
+        log_grades(evaluation, [row], answers, grades, {})
     with resources.tracking.run("performance", "perf", "perf", {}) as load:
         load.metrics({"candidate.latency_p95": 0.5, "baseline.latency_p95": 0.75})
         load.record(LoadSamples(candidate=(SAMPLE,), live=(SAMPLE,)), STORED_SAMPLES)

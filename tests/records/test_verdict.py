@@ -1,6 +1,7 @@
 import pytest
 
-from lora_assets.records.verdict import Check, Comparison
+from lora_assets.records.verdict import Check, Comparison, gate_note, run_link
+from tests.support.records import model_version, passed_verdict
 
 
 @pytest.mark.parametrize(
@@ -17,3 +18,16 @@ def test_a_margin_is_positive_inside_the_limit_and_negative_outside(
 
 def test_a_missing_number_has_no_margin() -> None:
     assert Check(name="number", measured=None, comparison="<=", limit=1.0).margin is None
+
+
+def test_a_description_leads_to_the_run_that_decided_and_keeps_who_made_it() -> None:
+    passed = passed_verdict("eval_gate", model_version(), None)
+    decided = passed.model_copy(update={"dagster_run": "r2"})
+    made_by = run_link("http://ui/", "r1")
+    note = gate_note([decided], made_by, "http://ui/")
+    first, blank, *table = note.splitlines()
+    assert (first, blank) == ("[Dagster run](http://ui/runs/r1)", "")
+    assert table[2].startswith(f"| [{decided.gate}](http://ui/runs/r2) | ")
+    assert gate_note([decided], note, "http://ui") == note
+    assert "http" not in gate_note([decided], None)
+    assert gate_note([decided], "Mine.", "http://ui") == "Mine."

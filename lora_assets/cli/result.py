@@ -1,0 +1,74 @@
+"""The result of a command for programs: --json."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from lora_assets.cli.outputs import Outputs
+from lora_assets.lifecycle import STAGES
+from lora_assets.records.verdict import Verdict
+from lora_assets.resources.registry import Registry
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def json_option(command: Command) -> Command:
+    """Add --json."""
+    option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs")
+    return option(command)
+
+
+def wants_json() -> bool:
+    """Return whether the command was called with --json: then stdout is for its result alone."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.params.get("as_json"))
+
+
+def print_result(registry: Registry, stage: str, outputs: Outputs) -> None:
+    """Print what a stage came to: its run, its adapter, and the verdicts of its gates."""
+    known = {name.replace("-", "_"): value for name, value in outputs.values.items()}
+    click.echo(json.dumps({"stage": stage, **known, "verdicts": _of_gates(registry, stage, known)}))
+
+
+def _of_gates(registry: Registry, stage: str, known: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the verdicts on this adapter of the gates that the stage has in the registry."""
+    gates = [each.gate.name for each in STAGES.values() if each.job == stage and each.gate]
+    version, data_version = known.get("model_version"), known.get("data_version", "")
+    found = dict(registry.verdicts(registry.resolve(f"version:{version}"))) if version else {}
+    trained = registry.tracking.newest_trained(data_version) if stage == "train" else None
+    if trained and (quality := registry.tracking.verdict(trained, "quality_gate")):
+        found["quality_gate"] = quality
+    return {
+        gate: of_verdict(found[gate])
+        for gate in gates
+        if gate in found and found[gate].digest == known.get("digest")
+    }
+
+
+def of_verdict(verdict: Verdict) -> Mapping[str, Any]:
+    """Return a verdict with its checks by name, number and limit.
+
+    A check that compares with live has the interval of the difference, candidate minus live.
+    """
+    intervals = {each.measure: [each.lower, each.upper] for each in verdict.paired}
+    return {
+        "outcome": verdict.outcome,
+        "passed": verdict.passed,
+        "compared_with": verdict.compared_with,
+        "rule": verdict.rule,
+        "decided_at": verdict.decided_at,
+        "checks": [
+            {
+                **check.model_dump(),
+                "margin": check.margin,
+                "passed": check.passed,
+                "interval": intervals.get(measure) if versus else None,
+            }
+            for check in verdict.checks
+            for measure, versus, _ in [check.name.partition(" vs live")]
+        ],
+        "failures": list(verdict.failures),
+        "notes": list(verdict.notes),
+    }
