@@ -27,6 +27,7 @@ from lora_assets.resources.judge import Judge
 from lora_assets.resources.object_store import s3_resource
 from lora_assets.resources.registry import Registry
 from lora_assets.serving import http_client
+from lora_assets.serving.slot_owner import require_slot_name
 from lora_assets.settings import SETTINGS
 from lora_assets.stack_resources import Resources
 from lora_assets.training import has_torch
@@ -55,7 +56,9 @@ def check(data_version: str | None, **options: Any) -> None:
     slots = EvalConfig(**chosen(EvalConfig, options))
     resources = _resources(stack)
     fleet, trainer = resources.fleet, resources.trainer
-    refuse_live_slot(fleet, slots.candidate_adapter or fleet.candidate_slot)
+    candidate_slot = slots.candidate_adapter or fleet.candidate_slot
+    live_slot = slots.live_adapter or fleet.live_slot
+    refuse_live_slot(fleet, candidate_slot)
     data_version = data_version or newest_data_version(resources.data_bucket)
     data, splits = resources.data_bucket.read(data_version)
     thresholds = DataConfig(**chosen(DataConfig, options))
@@ -79,8 +82,11 @@ def check(data_version: str | None, **options: Any) -> None:
     rank = LORA_PROFILES[trainer.parameters(training).lora_config].rank
     replicas = fleet.discover()
     replicas.preflight(AdapterShape(rank=rank, base_model=trainer.base_model_name, modules={}))
+    for replica in replicas.members:
+        for slot in (live_slot, candidate_slot):
+            require_slot_name(slot, replica.listing().base_names)
     if live is not None:
-        require_in_slot(replicas, slots.live_adapter or fleet.live_slot, live)
+        require_in_slot(replicas, live_slot, live)
     asyncio.run(_ask(resources.judge))
     resources.server_metrics.begin(fleet)
     if note:

@@ -9,7 +9,7 @@ from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.serving.drift import KEPT
 from lora_assets.serving.plugin_files import place_plugin
 from lora_assets.serving.replica_folder import ReplicaFolder, shared_folder
-from lora_assets.serving.slot_owner import require_own_slot
+from lora_assets.serving.slot_owner import require_own_slot, require_slot_name
 
 
 @click.command()
@@ -55,6 +55,7 @@ def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
                 folder.place(stack.resources.registry.download(version, work), version.digest)
         folder.set_name(version.serving_name, version.digest)
         if (slot := slots.get(alias)) is not None:
+            require_slot_name(slot)
             require_own_slot(slot, version.serving_name, folder.slots().get(slot), {})
             folder.set_slot(slot, version.serving_name)
         restored[version.serving_name] = version.digest

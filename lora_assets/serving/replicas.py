@@ -16,7 +16,7 @@ from lora_assets.serving.on_each import on_each
 from lora_assets.serving.preflight import obstacles
 from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import ReplicaFolder
-from lora_assets.serving.slot_owner import require_own_slot
+from lora_assets.serving.slot_owner import require_own_slot, require_slot_name
 
 PROBE_TOKENS = 8
 """Few, since a slot is renewed while clients wait: stale blocks are those of the prompt, and show
@@ -150,8 +150,9 @@ class Replicas:
         """Refuse to give `slot` to the adapter `name` where it is another model's."""
 
         def check(replica: Replica) -> None:
-            link = replica.folder.slots().get(slot)
-            require_own_slot(slot, name, link, replica.loaded(), self.others_slots)
+            link, listing = replica.folder.slots().get(slot), replica.listing()
+            require_slot_name(slot, listing.base_names)
+            require_own_slot(slot, name, link, listing.adapters, self.others_slots)
 
         on_each(self.members, check)
 
@@ -180,6 +181,7 @@ class Replicas:
         former = {folder: folder.slots().get(slot) for folder in _folders(linking)}
         for replica, listing in before.items():
             link = former.get(replica.folder)
+            require_slot_name(slot, listing.base_names)
             require_own_slot(slot, name, link, listing.adapters, self.others_slots)
         try:
             on_each(list(former), lambda folder: folder.set_slot(slot, name))

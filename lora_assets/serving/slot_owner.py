@@ -6,6 +6,16 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import model_of
 
 
+def require_slot_name(slot: str, base_names: Collection[str] = ()) -> None:
+    """Refuse a slot that is called as a model version is, or as the base model of a server."""
+    whose = "the base model" if slot in base_names else "a model version"
+    if slot in base_names or model_of(slot) is not None:
+        raise LoraAssetsError(
+            f"{slot} can't be a slot: it is the name of {whose}",
+            "Name the slot otherwise: --slot-name, or LIVE_SLOT and CANDIDATE_SLOT.",
+        )
+
+
 def require_own_slot(
     slot: str,
     name: str,

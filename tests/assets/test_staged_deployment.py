@@ -8,22 +8,32 @@ import pytest
 from lora_assets.assets.staged_deployment import DeployConfig, staged_deployment
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.fleet import LIVE_SLOT
+from lora_assets.settings import EMBEDDED_BASE_NAME
 from lora_assets.stack_resources import Resources
 from tests.support.stack import trained
 
 
-def test_the_live_slot_is_refused_before_anything_is_loaded(
-    resources: Resources, adapter_folders: tuple[Path, ...]
+@pytest.mark.parametrize(
+    ("slot", "cause"),
+    [
+        (LIVE_SLOT, "only a promotion gives"),
+        (f"a-model-v3-{'0' * 12}", "can't be a slot: it is the name of a model version"),
+        (EMBEDDED_BASE_NAME, "can't be a slot: it is the name of the base model"),
+    ],
+)
+def test_a_slot_that_no_candidate_may_have_is_refused_before_anything_is_loaded(
+    resources: Resources, adapter_folders: tuple[Path, ...], slot: str, cause: str
 ) -> None:
     version = resources.registry.register(trained(resources, adapter_folders[0], "1"))
-    before = resources.fleet.discover().members[0].loaded()
-    with pytest.raises(LoraAssetsError, match="only a promotion gives"):
+    (replica,) = resources.fleet.discover().members
+    before = replica.loaded(), replica.folder.slots()
+    with pytest.raises(LoraAssetsError, match=cause):
         staged_deployment(
             context=dg.build_asset_context(partition_key="1"),
-            config=DeployConfig(slot_name=LIVE_SLOT),
+            config=DeployConfig(slot_name=slot),
             gate_result=version,
             registry=resources.registry,
             fleet=resources.fleet,
             work_folder=resources.work_folder,
         )
-    assert resources.fleet.discover().members[0].loaded() == before
+    assert (replica.loaded(), replica.folder.slots()) == before

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_assets.settings import EMBEDDED_BASE_NAME
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register
 from tests.support.remote_dagster import small_data
@@ -13,6 +14,7 @@ NOWHERE = "http://127.0.0.1:9"
 """The port of discard, which nothing serves; a free one would be in the tests' names."""
 
 PATHS = ("a/b", "../../x")
+TAKEN = (f"a-model-v3-{'0' * 12}", EMBEDDED_BASE_NAME)
 
 
 @pytest.fixture
@@ -40,6 +42,8 @@ def test_what_a_pipeline_can_succeed_with_passes(run: Run, environment: Mapping[
         (("--max-eval-loss", "nan"), "--max-eval-loss nan is not possible"),
         (("--candidate-adapter", "../a"), "--candidate-adapter ../a is not possible"),
         (("--candidate-adapter", "aws-rag-qa-live"), "aws-rag-qa-live is the live slot"),
+        *((("--candidate-adapter", name), f"{name} can't be a slot") for name in TAKEN),
+        *((("--live-adapter", name), f"{name} can't be a slot") for name in TAKEN),
         (("--min-a-rate", "70"), "--min-a-rate 70.0 is not possible"),
         (("--max-concurrent", "0"), "--max-concurrent 0 is not possible"),
         (("--max-tokens", "0"), "--max-tokens 0 is not possible"),
