@@ -149,7 +149,8 @@ def _run_remotely(
     with stop_signals() as stop:
         if _find(remote, stop, step, bool(stack.settings.request)) is None:
             location = dagster.locate(job)
-            work = find_work()
+            with stop.before_launch():
+                work = find_work()
             origin = launch_tags(typed_command(job), stack.settings.argo_workflow)
             ops = _configured(stack, job, step, work)
             configured = dagster.configured(location)

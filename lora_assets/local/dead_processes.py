@@ -1,41 +1,49 @@
 """Runs of the command line whose process is gone: nothing else ends them."""
 
-import os
-import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from filelock import FileLock, Timeout
 
 PROCESS_TAG = "lora_assets/process"
 
 
-def this_process() -> str:
-    """Return the value of PROCESS_TAG for the runs of this process."""
-    return _process(os.getpid())
+@contextmanager
+def living(instance: DagsterInstance) -> Iterator[str]:
+    """Yield the value of PROCESS_TAG for a run of the block: a lock's name.
 
-
-def _process(pid: int) -> str:
-    """Return a process's host, number and start, which no later one shares; empty if it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return ""
-    state, *fields = stat.rpartition(")")[2].split()
-    # A killed process stays listed until its parent has read its exit status.
-    return "" if state == "Z" else f"{socket.gethostname()}:{pid}:{fields[18]}"
+    The system takes the lock from a process that is killed. Every container that has the folder
+    sees that, whereas another PID namespace doesn't show which processes live.
+    """
+    name = uuid4().hex
+    lock = _lock(instance, name)
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        yield name
+    lock.unlink()
 
 
 def fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
     """Fail the runs that killed processes left as started, and free their pool slots.
 
-    Only this machine's processes are judged: the storage may be shared with others.
+    Those whose lock lies elsewhere are not judged: the storage may be shared with other machines.
     """
     unfinished = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
     for run in instance.get_runs(unfinished):
-        if run.parent_run_id is not None:
-            continue  # Launched again from Dagster's UI, with the tags of the first.
-        process = run.tags.get(PROCESS_TAG, "")
-        host, _, rest = process.partition(":")
-        if host == socket.gethostname() and _process(int(rest.partition(":")[0])) != process:
-            instance.report_run_failed(run, "Its process is gone; run it again.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        lock = _lock(instance, run.tags.get(PROCESS_TAG, ""))
+        # One with a parent was launched again from Dagster's UI, with the tags of the first.
+        if run.parent_run_id is not None or not lock.is_file():
+            continue
+        try:
+            with FileLock(lock, timeout=0):
+                instance.report_run_failed(run, "Its process is gone; run it again.")
+                instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        except Timeout:
+            continue
+
+
+def _lock(instance: DagsterInstance, name: str) -> Path:
+    return Path(instance.root_directory, "processes", name)

@@ -10,7 +10,7 @@ from dagster import DagsterInstance
 from lora_assets.assets.run_tags import BY, WHY, user
 from lora_assets.errors import Stopped
 from lora_assets.lifecycle import run_failed
-from lora_assets.local.dead_processes import PROCESS_TAG, this_process
+from lora_assets.local.dead_processes import PROCESS_TAG, living
 from lora_assets.local.instance import add_partitions
 from lora_assets.local.pool_wait import report_waiting
 from lora_assets.local.stopping import mark_cancelled, noted_signals
@@ -41,7 +41,11 @@ def run_in_process(
     run_id = str(uuid4())
     if on_run is not None:
         on_run(run_id)
-    with noted_signals() as noted, report_waiting(instance, run_id, noted):
+    with (
+        living(instance) as process,
+        noted_signals() as noted,
+        report_waiting(instance, run_id, noted),
+    ):
         try:
             result = job.execute_in_process(
                 instance=instance,
@@ -53,7 +57,7 @@ def run_in_process(
                 },
                 # A job without partitions is about the model of this one.
                 tags={
-                    PROCESS_TAG: this_process(),
+                    PROCESS_TAG: process,
                     WHY: why or job.name,
                     BY: user(),
                     PARTITION_TAG: data_version,

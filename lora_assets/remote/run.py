@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from threading import Event
 from types import FrameType
 
-from lora_assets.errors import ConnectionLost, Stopped
+from lora_assets.errors import ConnectionLost, LoraAssetsError, Stopped
 from lora_assets.lifecycle import run_failed
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 from lora_assets.remote.attempts import current, surplus
@@ -15,12 +15,23 @@ from lora_assets.remote.log import RunEvent
 from lora_assets.remote.webserver import PAUSES, DagsterWebserver, Run
 
 POLL_SECONDS = 1.0
+NOTHING_LAUNCHED = "nothing was launched"
 
 
 class Stop(Event):
     """A flag that a signal sets; `number` is that of the signal."""
 
     number: int = signal.SIGTERM
+
+    @contextmanager
+    def before_launch(self) -> Iterator[None]:
+        """Raise Stopped for an error of the block once this is set: that is not why it ends."""
+        try:
+            yield
+        except LoraAssetsError:
+            if self.is_set():
+                raise Stopped(self.number, NOTHING_LAUNCHED) from None
+            raise
 
 
 @contextmanager
@@ -76,7 +87,7 @@ class RemoteRun:
             if stop.is_set():
                 if self._reply_lost:
                     return
-                raise Stopped(stop.number, "nothing was launched")
+                raise Stopped(stop.number, NOTHING_LAUNCHED)
             try:
                 return launch()
             except ConnectionLost:

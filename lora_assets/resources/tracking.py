@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -161,7 +161,6 @@ class Tracking(dg.ConfigurableResource[Any]):
         every = {KEY_TAG: key, **tags}
         made_by = run_link(self.dagster_ui, tags.get(DAGSTER_RUN))
         tracked.tags({**every, _DESCRIPTION: made_by} if made_by else every)
-        status = "FAILED"
         try:
             with ExitStack() as carried:
                 if training is not None:
@@ -169,12 +168,15 @@ class Tracking(dg.ConfigurableResource[Any]):
                     where = (self.tracking_uri, experiment, run_id)
                     carried.enter_context(fluent_run(training, *where, own, self.sampling_s))
                 yield tracked
-            status = "FINISHED"
-        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            status = "KILLED"
+        except BaseException as error:
+            interrupted = isinstance(
+                error, (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
+            )
+            # An interrupt stays one where MLflow is away: Dagster tries an interrupted step again.
+            with suppress(LoraAssetsError):
+                self._client.set_terminated(run_id, "KILLED" if interrupted else "FAILED")
             raise
-        finally:
-            self._client.set_terminated(run_id, status)
+        self._client.set_terminated(run_id, "FINISHED")
 
     def finished(self, experiment: str, key: str, tags: Mapping[str, str]) -> str | None:
         """Return the newest run that ended well under `key` with these tags, or None."""

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from lora_assets.errors import Stopped
+from lora_assets.errors import LoraAssetsError, Stopped
 from lora_assets.remote.run import RemoteRun, stop_signals
 from lora_assets.remote.webserver import DagsterWebserver
 from tests.support.dagster_services import PATIENCE_S, until
@@ -26,6 +26,15 @@ def test_a_step_that_is_stopped_before_its_launch_launches_nothing() -> None:
         with pytest.raises(Stopped, match="stopped; nothing was launched"):
             remote.launch(lambda: launched.append("a run"), stop)
     assert not launched
+
+
+def test_an_error_after_the_signal_is_not_told_as_why_the_command_ends() -> None:
+    with stop_signals() as stop:
+        for number, raised in ((None, LoraAssetsError), (signal.SIGTERM, Stopped)):
+            if number is not None:
+                os.kill(os.getpid(), number)
+            with pytest.raises(raised), stop.before_launch():
+                raise LoraAssetsError("MLflow is away", "Check that it runs.")
 
 
 def test_a_step_follows_its_run_to_its_end_and_a_retry_finds_the_same_run(

@@ -2,11 +2,25 @@
 
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from mlflow import MlflowClient
 
+from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.tracking import Tracking
+from tests.support.stack import free_port
+
+
+class _Leaving(Tracking):
+    """An MLflow that goes away when `there` is emptied."""
+
+    there: ClassVar[list[str]] = []
+
+    @property
+    def _client(self) -> MlflowClient:
+        uri = self.tracking_uri if self.there else f"http://127.0.0.1:{free_port()}"
+        return mlflow_client(uri)
 
 
 def test_a_run_that_was_interrupted_is_taken_up_and_runs_again(
@@ -28,3 +42,27 @@ def test_a_run_that_was_interrupted_is_taken_up_and_runs_again(
     assert status(again.run_id) == "FINISHED"
     with tracking.run("evaluation", "run", "key", {}) as other:
         assert other.run_id != again.run_id
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_interrupt_is_raised_as_one_whether_or_not_mlflow_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(_Leaving, "there", ["it is"])
+    tracking = _Leaving(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    opened = []
+
+    def interrupted() -> None:
+        with tracking.run("tests", "interrupted", "key", {}) as run:
+            opened.append(run)
+            if not is_there:
+                tracking.there.clear()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (run,) = opened
+    status = run.client.get_run(run.run_id).info.status
+    assert status == ("KILLED" if is_there else "RUNNING")

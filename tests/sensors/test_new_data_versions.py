@@ -17,7 +17,7 @@ from lora_assets.assets.run_tags import (
 from lora_assets.automation.argo_workflows import SECONDS_WITHOUT_A_RUN
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.lifecycle import STAGES
-from lora_assets.local.dead_processes import PROCESS_TAG, this_process
+from lora_assets.local.dead_processes import PROCESS_TAG, living
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.sensors import history
 from tests.support.automated import Automated
@@ -144,15 +144,18 @@ def test_what_a_person_stopped_is_left_alone_until_somebody_works_on_it_again(
 
 def test_a_command_whose_process_is_gone_holds_no_version(on: Automated) -> None:
     on.put("1")
-    gone = this_process().rpartition(":")[0] + ":0"
-    for process, parent, wanted in (
-        (this_process(), None, {}),
-        (gone, "launched-again-in-the-ui", {}),
-        (gone, None, {"1": TRAIN}),
-    ):
-        run = on.run("1", tags={PROCESS_TAG: process}, parent_run_id=parent, root_run_id=parent)
-        assert on.wanted() == wanted
-        on.instance.delete_run(run.run_id)
+    gone = "gone"
+    with living(on.instance) as alive:
+        Path(on.instance.root_directory, "processes", gone).touch()
+        for process, parent, wanted in (
+            (alive, None, {}),
+            (gone, "launched-again-in-the-ui", {}),
+            (gone, None, {"1": TRAIN}),
+        ):
+            tags = {PROCESS_TAG: process}
+            run = on.run("1", tags=tags, parent_run_id=parent, root_run_id=parent)
+            assert on.wanted() == wanted
+            on.instance.delete_run(run.run_id)
 
 
 def test_a_run_that_was_made_and_never_launched_holds_its_version_for_ten_minutes(

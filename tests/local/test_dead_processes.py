@@ -1,0 +1,34 @@
+"""Whose process is gone, and whose only can't be seen."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dagster import DagsterRun, DagsterRunStatus
+
+from lora_assets.local.dead_processes import PROCESS_TAG, living
+from lora_assets.local.instance import open_instance
+
+pytestmark = pytest.mark.integration
+
+_LOOK = """
+import os, sys
+from pathlib import Path
+from lora_assets.local.instance import open_instance
+
+assert os.getpid() == 1
+open_instance(Path(sys.argv[1]), managed=True)
+"""
+
+
+def test_a_living_process_is_not_judged_dead_from_another_pid_namespace(tmp_path: Path) -> None:
+    apart = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
+    look = (*apart, sys.executable, "-c", _LOOK, str(tmp_path))
+    with open_instance(tmp_path, managed=True) as instance, living(instance) as process:
+        run = DagsterRun("train", status=DagsterRunStatus.STARTED, tags={PROCESS_TAG: process})
+        instance.add_run(run)
+        subprocess.run(look, check=True)
+        (found,) = instance.get_runs()
+    assert found.status == DagsterRunStatus.STARTED
+    assert not list((tmp_path / "processes").iterdir())
