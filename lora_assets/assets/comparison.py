@@ -82,7 +82,7 @@ def prepare(
     registry.require_own(candidate)
     verdict = registry.verdicts(candidate).get(after)
     require_passed(verdict, after, candidate.digest, candidate.data_version)
-    rows = data_bucket.read_unchanged(data.data_version, data.digest, data.source)["eval"]
+    rows = data_bucket.read_unchanged(data.data_version, data.digest, data.source, ["eval"])["eval"]
     slot = config.candidate_adapter or fleet.candidate_slot
     live_slot = config.live_adapter or fleet.live_slot
     replicas = fleet.discover()

@@ -16,7 +16,7 @@ from lora_assets.resources.data_bucket import DataBucket
 @stage_asset("data", {"s3"}, "download-data")
 def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) -> TrainingData:
     """The validated, digested splits of one immutable data version."""
-    data, _ = data_bucket.read(data_version_of(context.partition_key))
+    data, _ = data_bucket.read(data_version_of(context.partition_key), keep=())
     counts = ", ".join(f"{name} {split.rows}" for name, split in data.splits.items())
     context.log.info(f"read {counts} rows, digest {data.digest[:12]}")
     splits = ({"split": name} | split.model_dump() for name, split in data.splits.items())
@@ -36,7 +36,7 @@ def data_is_sound(
 ) -> dg.AssetCheckResult:
     """Answerable rows and negatives in every split, and no row in two of them."""
     splits = data_bucket.read_unchanged(
-        training_data.data_version, training_data.digest, training_data.source
+        training_data.data_version, training_data.digest, training_data.source, keep=()
     )
     verdict = decide(training_data, splits, config, now())
     tag_stopped(verdict)

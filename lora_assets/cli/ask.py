@@ -86,9 +86,9 @@ def _prompt(stack: Stack, version: ModelVersion, context: str, question: str) ->
     bucket, tracking = stack.resources.data_bucket, stack.resources.registry.tracking
     if version.data_digest:
         source = tracking.data_source(version.run_id)
-        splits = bucket.read_unchanged(version.data_version, version.data_digest, source)
+        splits = bucket.read_unchanged(version.data_version, version.data_digest, source, ["eval"])
     else:
-        _, splits = bucket.read(version.data_version)
+        _, splits = bucket.read(version.data_version, ["eval"])
     prompt = prompt_like(splits["eval"][0], context, question)
     if prompt is None:
         raise LoraAssetsError(

@@ -18,7 +18,7 @@ from lora_assets.cli.newest_data import data_version_option, newest_data_version
 from lora_assets.cli.stack import OPTIONS, Stack, resource_config, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import data_is_sound
-from lora_assets.records.dataset import older_by_name
+from lora_assets.records.dataset import SPLITS, older_by_name
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.served import AdapterShape
 from lora_assets.records.training import LORA_PROFILES
@@ -60,13 +60,14 @@ def check(data_version: str | None, **options: Any) -> None:
     live_slot = slots.live_adapter or fleet.live_slot
     refuse_live_slot(fleet, candidate_slot)
     data_version = data_version or newest_data_version(resources.data_bucket)
-    data, splits = resources.data_bucket.read(data_version)
+    # On a Dagster elsewhere rows are measured there: the base model need not be here.
+    measures = not stack.settings.dagster_url and has_torch()
+    data, splits = resources.data_bucket.read(data_version, SPLITS if measures else ())
     thresholds = DataConfig(**chosen(DataConfig, options))
     sound = data_is_sound(data, splits, thresholds, now())
     require_passed(sound, "data_is_sound", data.digest, data_version)
-    # On a Dagster elsewhere it is measured there: the base model need not be here.
     note = "rows are measured where the training takes place"
-    if not stack.settings.dagster_url and has_torch():
+    if measures:
         length, note = fleet.longest()
         share = TrainingConfig(**chosen(TrainingConfig, options)).max_left_out
         trainer.require_fit(splits, trainer.parameters(training).max_seq_length, length, share)

@@ -67,7 +67,7 @@ def gate_rows(
 def print_answers(stack: Stack) -> None:
     """Ask the live slot two questions whose context has the answer, and one whose has not."""
     live = stack.resources.registry.resolve("alias:live")
-    _, splits = stack.resources.data_bucket.read(live.data_version)
+    _, splits = stack.resources.data_bucket.read(live.data_version, ["eval"])
     answerable = [row for row in splits["eval"] if not row.is_negative]
     negative = next(row for row in splits["eval"] if row.is_negative)
     slot = stack.settings.live_slot

@@ -100,7 +100,7 @@ def register(source: str, data_version: str, trained_on: str | None, **options: 
     training = TrainingConfig(**ops["adapter"])
     stack.resources.trainer.parameters(training.overrides())
     losses = Given(**chosen(Given, options)).losses
-    data, _ = stack.resources.data_bucket.read(data_version)
+    data, _ = stack.resources.data_bucket.read(data_version, keep=())
     registry = stack.resources.registry
     with stack.resources.work_folder.temporary() as work:
         adapter = work / ARTIFACT

@@ -46,7 +46,7 @@ def train(data_version: str | None, step: str | None, **options: Any) -> None:
 
     def work() -> Work:
         wanted = data_version or newest_data_version(stack.resources.data_bucket)
-        stack.resources.data_bucket.read(wanted)
+        stack.resources.data_bucket.read(wanted, keep=())
         # Without a registry a training ends where it began, but with a GPU taken.
         stack.resources.registry.aliases()
         return Work(data_version=wanted, ops=ops)
@@ -180,7 +180,7 @@ def _on_its_data(stack: Stack, source: str, ops: Mapping[str, Mapping[str, Any]]
     bucket, trained_on = stack.resources.data_bucket, ""
     if not stack.names_another("s3_data_bucket"):
         trained_on = stack.resources.registry.tracking.data_source(version.run_id)
-    bucket.read_unchanged(version.data_version, version.data_digest, trained_on)
+    bucket.read_unchanged(version.data_version, version.data_digest, trained_on, keep=())
     return Work(data_version=version.data_version, ops=ops, version=version)
 
 

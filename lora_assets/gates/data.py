@@ -2,18 +2,16 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from hashlib import blake2b
 
 from pydantic import Field
 
 from lora_assets.records import Record
-from lora_assets.records.dataset import SPLITS, Row, SplitName, TrainingData
+from lora_assets.records.dataset import SPLITS, Row, SplitName, SplitSummary, TrainingData
 from lora_assets.records.split_file import Fault, parse_split, summary
 from lora_assets.records.verdict import Check, Verdict
-
-Splits = Mapping[SplitName, Sequence[Row]]
-Numbered = Mapping[SplitName, Mapping[int, Row]]
-"""The rows of each split by their lines."""
 
 
 class DataThresholds(Record):
@@ -25,6 +23,56 @@ class DataThresholds(Record):
     )
 
 
+class Splits(dict[SplitName, list[Row]]):
+    """The rows of those splits that are kept; of every split, what the gate decides on.
+
+    A row leaves its line and two digests of what a reader sees of it, 24 bytes, so that a split
+    is judged in little memory.
+    """
+
+    def __init__(self, kept: Collection[SplitName] = SPLITS) -> None:
+        super().__init__({name: [] for name in kept})
+        self._seen = {name: array("Q") for name in SPLITS}
+        self._negatives = dict.fromkeys(SPLITS, 0)
+
+    def add(self, split: SplitName, line: int, row: Row) -> None:
+        """Take a row, in the order of a split's lines; the splits may come in any order."""
+        if split in self:
+            self[split].append(row)
+        context, question = _seen(row.context), _seen(row.question)
+        pair = f"{len(context)} {context}{question}"
+        self._seen[split].extend((line, _digest(_seen(row.prompt_inference)), _digest(pair)))
+        self._negatives[split] += row.is_negative
+
+    def summary(self, split: SplitName) -> SplitSummary:
+        """Return how many rows a split has."""
+        return SplitSummary(rows=len(self._seen[split]) // 3, negatives=self._negatives[split])
+
+    def repeats(self) -> tuple[Sequence[Fault], Sequence[Fault]]:
+        """Return the rows that an earlier split has too, and those that their own split has twice.
+
+        Rows are the same when a reader or a model could not tell them apart: white space,
+        invisible characters, upper case and Unicode's forms don't count, nor does the answer.
+        """
+        first: dict[int, tuple[SplitName, int]] = {}
+        leaks: list[Fault] = []
+        repeated: list[Fault] = []
+        for name, seen in self._seen.items():
+            for line, *keys in zip(seen[::3], seen[1::3], seen[2::3], strict=True):
+                before = next((first[key] for key in keys if key in first), None)
+                if before is not None:
+                    split, its_line = before
+                    cause = (
+                        f"the same question on the same context as {split}.jsonl line {its_line}"
+                    )
+                    fault = Fault(split=name, line=line, field="prompt_inference", cause=cause)
+                    (repeated if split == name else leaks).append(fault)
+                place = (name, line)
+                for key in keys:
+                    first.setdefault(key, place)
+        return leaks, repeated
+
+
 def data_is_sound(
     data: TrainingData, splits: Splits, thresholds: DataThresholds, decided_at: str
 ) -> Verdict:
@@ -32,11 +80,11 @@ def data_is_sound(
 
     "duplicate rows" are those in two splits; one that a split has twice is only noted.
     """
-    leaks, repeated = repeats({name: dict(enumerate(splits[name], 1)) for name in SPLITS})
-    unjudged = thresholds.allow_no_negatives and not any(row.is_negative for row in splits["eval"])
+    leaks, repeated = splits.repeats()
+    unjudged = thresholds.allow_no_negatives and not splits.summary("eval").negatives
     notes = ["no negatives in eval: refusals are not judged"] if unjudged else []
     notes += [summary(faults) for faults in (leaks, repeated) if faults]
-    checks = [check for name in SPLITS for check in _counts(name, splits[name], thresholds)]
+    checks = [check for name in SPLITS for check in _counts(name, splits, thresholds)]
     return Verdict(
         gate="data_is_sound",
         digest=data.digest,
@@ -56,38 +104,20 @@ def examine(
 
     A file with faults is not counted: rows that can't be read are not missing.
     """
-    parsed = {name: parse_split(name, contents[name]) for name in SPLITS if name in contents}
-    leaks, repeated = repeats({name: rows for name, (rows, _) in parsed.items()})
+    splits = Splits(())
+    wrong: dict[SplitName, Sequence[Fault]] = {}
+    for name in (name for name in SPLITS if name in contents):
+        rows, wrong[name] = parse_split(name, contents[name])
+        for line, row in rows.items():
+            splits.add(name, line, row)
+    leaks, repeated = splits.repeats()
     leaked = not _at_most_leaked(leaks, thresholds).passed
     faults = [f"{name}.jsonl is missing" for name in SPLITS if name not in contents]
-    for name, (rows, wrong) in parsed.items():
-        counts = () if wrong else _counts(name, list(rows.values()), thresholds)
-        faults += [*map(str, wrong), *(str(check) for check in counts if not check.passed)]
+    for name, found in wrong.items():
+        counts = () if found else _counts(name, splits, thresholds)
+        faults += [*map(str, found), *(str(check) for check in counts if not check.passed)]
     faults += map(str, leaks if leaked else ())
     return faults, [str(fault) for fault in (*(() if leaked else leaks), *repeated)]
-
-
-def repeats(splits: Numbered) -> tuple[Sequence[Fault], Sequence[Fault]]:
-    """Return the rows that an earlier split has too, and those that their own split has twice.
-
-    Rows are the same when a reader or a model could not tell them apart: white space, invisible
-    characters, upper case and Unicode's forms don't count, nor does the answer.
-    """
-    first: dict[tuple[str, ...], tuple[SplitName, int]] = {}
-    leaks: list[Fault] = []
-    repeated: list[Fault] = []
-    for name, rows in splits.items():
-        for line, row in rows.items():
-            keys = ((_seen(row.prompt_inference),), (_seen(row.context), _seen(row.question)))
-            before = next((first[key] for key in keys if key in first), None)
-            if before is not None:
-                split, its_line = before
-                cause = f"the same question on the same context as {split}.jsonl line {its_line}"
-                fault = Fault(split=name, line=line, field="prompt_inference", cause=cause)
-                (repeated if split == name else leaks).append(fault)
-            for key in keys:
-                first.setdefault(key, (name, line))
-    return leaks, repeated
 
 
 def _seen(text: str) -> str:
@@ -97,10 +127,14 @@ def _seen(text: str) -> str:
     return re.sub(r"\s+", " ", visible).strip()
 
 
-def _counts(name: SplitName, rows: Sequence[Row], thresholds: DataThresholds) -> Iterator[Check]:
-    negatives = sum(row.is_negative for row in rows)
-    yield Check.at_least(f"rows in {name}", len(rows), 1)
-    yield Check.at_least(f"answerable rows in {name}", len(rows) - negatives, 1)
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
+
+
+def _counts(name: SplitName, splits: Splits, thresholds: DataThresholds) -> Iterator[Check]:
+    rows, negatives = splits.summary(name).rows, splits.summary(name).negatives
+    yield Check.at_least(f"rows in {name}", rows, 1)
+    yield Check.at_least(f"answerable rows in {name}", rows - negatives, 1)
     if not thresholds.allow_no_negatives:
         yield Check.at_least(f"negatives in {name}", negatives, 1)
 

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from itertools import groupby
 from typing import Any
 
@@ -12,6 +13,7 @@ from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName
 
 SHOWN_FAULTS = 20
+MOST_LINE_BYTES = 16 << 20
 
 _SEQUENCE = (
     r"</?s>|<unk>|<pad>|<bos>|<eos>|\[(?:PAD|UNK|BOS|EOS)\]"
@@ -66,42 +68,65 @@ def summary(faults: Sequence[Fault]) -> str:
 
 
 def parse_split(name: SplitName, content: bytes) -> tuple[Mapping[int, Row], Sequence[Fault]]:
-    """Return the rows of a split by line, and every fault of the file.
+    """Return the rows of a split by line, and every fault of the file."""
+    found = list(parse_lines(name, BytesIO(content)))
+    faults = [each for each in found if isinstance(each, Fault)]
+    return dict(each for each in found if not isinstance(each, Fault)), faults
+
+
+def parse_lines(name: SplitName, file: Iterable[bytes]) -> Iterator[tuple[int, Row] | Fault]:
+    """Yield each row of a split with its line, and every fault, from the lines of its file.
 
     A byte order mark, line ends of any system, blank lines at the end and a missing last
     newline are taken as they come.
     """
-    encoding = next((kind for start, kind in _ENCODINGS.items() if content.startswith(start)), None)
-    if encoding is not None:
-        return {}, [Fault(split=name, cause=f"is {encoding}, not JSON Lines in UTF-8")]
-    lines = re.split(rb"\r\n|\n|\r", content.removeprefix(b"\xef\xbb\xbf"))
-    ended = not lines[-1].strip(_BLANK)
-    while lines and not lines[-1].strip(_BLANK):
-        lines.pop()
-    if not lines:
-        return {}, [Fault(split=name, cause="is empty")]
-    if lines[0].lstrip(_BLANK).startswith(b"[") or lines[0].strip(_BLANK) == b"{":
-        return {}, [Fault(split=name, cause="is one JSON document: write one object a line")]
-    rows: dict[int, Row] = {}
-    faults: list[Fault] = []
-    for number, line in enumerate(lines, start=1):
+    number = blank = 0
+    for line, has_end in _lines(file):
+        number += 1
+        if number == 1:
+            starts = (kind for start, kind in _ENCODINGS.items() if line.startswith(start))
+            if (encoding := next(starts, None)) is not None:
+                yield Fault(split=name, cause=f"is {encoding}, not JSON Lines in UTF-8")
+                return
+            line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.lstrip(_BLANK).startswith(b"[") or line.strip(_BLANK) == b"{":
+                yield Fault(split=name, cause="is one JSON document: write one object a line")
+                return
+        if not line.strip(_BLANK):
+            blank += 1
+            continue
+        for passed in range(number - blank, number):
+            yield Fault(split=name, line=passed, cause="is blank")
+        blank = 0
+        if len(line) > MOST_LINE_BYTES:
+            cause = f"has more than {MOST_LINE_BYTES >> 20} MiB"
+            yield Fault(split=name, line=number, cause=cause)
+            return
         row, wrong = _parse_line(line)
         if row is not None:
-            rows[number] = row
-        elif number == len(lines) and not ended and _CUT.match(wrong[0][1]):
+            yield number, row
+        elif not has_end and _CUT.match(wrong[0][1]):
             wrong = [("", f"is truncated: {wrong[0][1]}")]
-        faults += [
-            Fault(split=name, line=number, field=field, cause=cause) for field, cause in wrong
-        ]
-    return rows, faults
+        for field, cause in wrong:
+            yield Fault(split=name, line=number, field=field, cause=cause)
+    if number == blank:
+        yield Fault(split=name, cause="is empty")
+
+
+def _lines(file: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield each line, and whether a line end follows it."""
+    for part in file:
+        lines = re.split(rb"\r\n|\n|\r", part)
+        for line in lines[:-1]:
+            yield line, True
+        if lines[-1]:
+            yield lines[-1], False
 
 
 def _parse_line(line: bytes) -> tuple[Row | None, Sequence[tuple[str, str]]]:
     """Return the row, where it could be read, with each of its faults as field and cause."""
     if b"\0" in line:
         return None, [("", "holds NUL bytes: the file was cut off while it was written")]
-    if not line.strip(_BLANK):
-        return None, [("", "is blank")]
     repeated: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

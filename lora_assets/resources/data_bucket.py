@@ -1,26 +1,25 @@
 """The data versions: immutable folders `data/processed/<version>/` with three splits."""
 
 import hashlib
-from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from typing import IO, Any
 
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.data import repeats
+from lora_assets.gates.data import Splits
 from lora_assets.judging.labels import LABELS, parse_labels
 from lora_assets.records.dataset import (
     SPLITS,
-    Row,
     SplitName,
-    SplitSummary,
     TrainingData,
     is_version_name,
     require_version_name,
     version_order,
 )
 from lora_assets.records.grades import Label
-from lora_assets.records.split_file import parse_split, summary
+from lora_assets.records.split_file import MOST_LINE_BYTES, Fault, parse_lines, summary
 from lora_assets.resources.object_store import NO_S3, ObjectStore
 
 PROCESSED = "data/processed"
@@ -72,36 +71,43 @@ class DataBucket(dg.ConfigurableResource[Any]):
         """Return the URI of a data version's folder."""
         return self.store.address(f"{PROCESSED}/{data_version}")
 
-    def read(self, data_version: str) -> tuple[TrainingData, Mapping[SplitName, Sequence[Row]]]:
-        """Return all rows of a data version, and what identifies them."""
-        contents = {split: self._content(data_version, split) for split in SPLITS}
-        source = self.source(data_version)
-        parsed = {name: parse_split(name, content) for name, content in contents.items()}
-        faults = [fault for _, wrong in parsed.values() for fault in wrong]
+    def read(
+        self, data_version: str, keep: Collection[SplitName] = SPLITS
+    ) -> tuple[TrainingData, Splits]:
+        """Return what identifies a data version, and the rows of the splits to `keep`.
+
+        It is read line by line, so that what is not kept takes no memory.
+        """
+        total, splits, source = hashlib.sha256(), Splits(keep), self.source(data_version)
+        faults: list[Fault] = []
+        for split in sorted(SPLITS):
+            with self._open(data_version, split) as (file, length):
+                total.update(f"{split}.jsonl\0{length}\0".encode())
+                for found in parse_lines(split, _noted(file, total)):
+                    if isinstance(found, Fault):
+                        faults.append(found)
+                    else:
+                        splits.add(split, *found)
         if faults:
-            leaks, _ = repeats({name: rows for name, (rows, _) in parsed.items()})
+            faults.sort(key=lambda fault: SPLITS.index(fault.split))
+            leaks, _ = splits.repeats()
             raise LoraAssetsError(
                 f"{source}/{summary([*faults, *leaks])}",
                 "Correct the data and add it as a new data version; one never changes.",
             )
-        splits = {name: tuple(rows.values()) for name, (rows, _) in parsed.items()}
-        counts = {
-            name: SplitSummary(rows=len(rows), negatives=sum(r.is_negative for r in rows))
-            for name, rows in splits.items()
-        }
         arrived = max(self.store.changed_at(_key(data_version, split)) for split in SPLITS)
         data = TrainingData(
             data_version=data_version,
-            digest=_digest(contents),
+            digest=total.hexdigest(),
             source=source,
-            splits=counts,
+            splits={name: splits.summary(name) for name in SPLITS},
             arrived=arrived.isoformat(timespec="seconds"),
         )
         return data, splits
 
     def read_unchanged(
-        self, data_version: str, digest: str, source: str
-    ) -> Mapping[SplitName, Sequence[Row]]:
+        self, data_version: str, digest: str, source: str, keep: Collection[SplitName] = SPLITS
+    ) -> Splits:
         """Return the rows of a data version that was read before; refuse changed bytes.
 
         They are read where they were then, in the folder `source`, whichever bucket a run is
@@ -112,13 +118,13 @@ class DataBucket(dg.ConfigurableResource[Any]):
         for uri in dict.fromkeys((before, here) if folder and not rest else (here,)):
             bucket = DataBucket(uri=uri, s3=self.s3)
             try:
-                return bucket._same(data_version, digest)
+                return bucket._same(data_version, digest, keep)
             except LoraAssetsError as error:
                 faults.append(error)
         raise faults[0]
 
-    def _same(self, data_version: str, digest: str) -> Mapping[SplitName, Sequence[Row]]:
-        now, splits = self.read(data_version)
+    def _same(self, data_version: str, digest: str, keep: Collection[SplitName]) -> Splits:
+        now, splits = self.read(data_version, keep)
         if now.digest != digest:
             raise LoraAssetsError(
                 f"Data version {data_version} has changed in {self.uri}: "
@@ -154,16 +160,24 @@ class DataBucket(dg.ConfigurableResource[Any]):
                 self.store.put(_key(data_version, split), content)
         return self.source(data_version)
 
-    def _content(self, data_version: str, split: SplitName) -> bytes:
+    @contextmanager
+    def _open(self, data_version: str, split: SplitName) -> Iterator[tuple[IO[bytes], int]]:
         require_version_name(data_version)
-        content = self.store.get(_key(data_version, split))
-        if content is None:
-            raise LoraAssetsError(
-                f"Data version {data_version} has no {self.source(data_version)}/{split}.jsonl",
-                "Put train.jsonl, val.jsonl and eval.jsonl there, or build them with "
-                "'lora-assets data build'.",
-            )
-        return content
+        with self.store.open(_key(data_version, split)) as found:
+            if found is None:
+                raise LoraAssetsError(
+                    f"Data version {data_version} has no {self.source(data_version)}/{split}.jsonl",
+                    "Put train.jsonl, val.jsonl and eval.jsonl there, or build them with "
+                    "'lora-assets data build'.",
+                )
+            yield found
+
+
+def _noted(file: IO[bytes], total: "hashlib._Hash") -> Iterator[bytes]:
+    """Yield the lines of a file, each taken into its digest; of one that is too long, a part."""
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        total.update(line)
+        yield line
 
 
 def _key(data_version: str, split: SplitName) -> str:
@@ -178,11 +192,3 @@ def _passed_over(name: str, files: Set[str]) -> str | None:
         return "can't be the name of a data version"
     missing = [f"{split}.jsonl" for split in SPLITS if f"{split}.jsonl" not in files]
     return f"lacks {', '.join(missing)}" if missing else None
-
-
-def _digest(contents: Mapping[SplitName, bytes]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(contents):
-        total.update(f"{name}.jsonl\0{len(contents[name])}\0".encode())
-        total.update(contents[name])
-    return total.hexdigest()

@@ -1,18 +1,21 @@
 """Files by key, in a local folder or in S3: the same three verbs for both."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 
+_BUFFER_BYTES = 1 << 20
 NO_S3: Any = None
 """In the place of an S3Resource, for a bucket that is a folder."""
 
@@ -48,19 +51,35 @@ class ObjectStore:
 
     def get(self, key: str) -> bytes | None:
         """Return the bytes under `key`; None where there are none. Raise when the store fails."""
+        with self.open(key) as found:
+            return found[0].read() if found else None
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[tuple[IO[bytes], int] | None]:
+        """Yield the file under `key`, to be read once, and its length; None where there is none."""
         if (folder := self._folder()) is not None:
             path = folder / key
             try:
-                return path.read_bytes() if path.is_file() else None
+                if not path.is_file():
+                    yield None
+                    return
+                with path.open("rb") as file:
+                    yield file, os.fstat(file.fileno()).st_size
             except OSError as error:
                 raise LoraAssetsError(
                     f"Can't read {path}: {error.strerror}", "Check its permissions and the disk."
                 ) from None
+            return
         with self._s3() as (client, bucket, prefix):
             try:
-                return bytes(client.get_object(Bucket=bucket, Key=prefix + key)["Body"].read())
+                reply = client.get_object(Bucket=bucket, Key=prefix + key)
             except client.exceptions.NoSuchKey:
-                return None
+                reply = None
+            if reply is None:
+                yield None
+                return
+            with closing(reply["Body"]) as body:
+                yield BufferedReader(body, _BUFFER_BYTES), reply["ContentLength"]
 
     def put(self, key: str, content: bytes) -> None:
         """Store `content` under `key`, whole or not at all."""

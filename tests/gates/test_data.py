@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lora_assets.gates.data import DataThresholds, data_is_sound, examine
+from lora_assets.gates.data import DataThresholds, Splits, data_is_sound, examine
 from lora_assets.records.dataset import SPLITS, SplitName, TrainingData
 from lora_assets.records.split_file import parse_split
 from lora_assets.records.verdict import Verdict
@@ -14,8 +14,11 @@ Change = Callable[[SplitName, list[str]], None]
 
 def decide(change: Change | None = None, **thresholds: int) -> Verdict:
     contents = make_contents(change)
-    rows = {name: tuple(parse_split(name, contents[name])[0].values()) for name in SPLITS}
-    return data_is_sound(DATA, rows, DataThresholds.model_validate(thresholds), "now")
+    splits = Splits(())
+    for name in SPLITS:
+        for line, row in parse_split(name, contents[name])[0].items():
+            splits.add(name, line, row)
+    return data_is_sound(DATA, splits, DataThresholds.model_validate(thresholds), "now")
 
 
 def repeat(source: str, into: str) -> Change:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lora_assets.records.split_file import parse_split, summary
+from lora_assets.records.split_file import MOST_LINE_BYTES, parse_split, summary
 from tests.support.rows import make_line
 
 ONE, TWO = make_line(1).encode(), make_line(2, "negative").encode()
@@ -32,6 +32,11 @@ def test_what_editors_and_exporters_leave_is_taken(content: bytes) -> None:
     assert wrong == []
     assert {line: row.question for line, row in rows.items()} == {1: "question 1", 2: "question 2"}
     assert [row.is_negative for row in rows.values()] == [False, True]
+
+
+def test_a_line_of_many_mebibytes_is_refused_and_what_follows_not_read() -> None:
+    lines = ONE + b"\n" + b"x" * (MOST_LINE_BYTES + 1) + b"\n" + TWO
+    assert faults(lines) == ["val.jsonl line 2: has more than 16 MiB"]
 
 
 def test_further_keys_are_kept() -> None:

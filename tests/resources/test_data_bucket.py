@@ -1,6 +1,7 @@
 """The data bucket as a folder and on a real S3 server, with the sensor and the asset over it."""
 
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from lora_assets.resources.data_bucket import PROCESSED, DataBucket
 from lora_assets.resources.object_store import s3_resource
 from tests.support.automated import Automated
 from tests.support.dagster_services import is_listening, until
+from tests.support.rows import make_line
 from tests.support.stack import free_port
 
 pytestmark = pytest.mark.integration
@@ -116,6 +118,25 @@ def test_a_data_version_arrives_with_its_last_split(bucket: DataBucket, tmp_path
         put(bucket, f"7/{file.name}", file.read_bytes())
     arrived = datetime.fromisoformat(bucket.read("7")[0].arrived)
     assert before <= arrived <= datetime.now(UTC)
+
+
+def test_a_split_is_read_in_less_memory_than_its_own_bytes(tmp_path: Path) -> None:
+    bucket = DataBucket(uri=tmp_path.as_uri())
+    for number, split in enumerate(SPLITS):
+        lines = (make_line(1000 * number + n, context=f"{n}" * 200) for n in range(400))
+        put(bucket, f"7/{split}.jsonl", "\n".join(lines).encode())
+    length = (tmp_path / PROCESSED / "7/train.jsonl").stat().st_size
+    bucket.read("7", keep=())
+    tracemalloc.start()
+    try:
+        data, kept = bucket.read("7", keep=())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert data.splits["train"].rows == 400
+    assert kept == {}
+    assert peak < length, f"{peak} bytes for a split of {length}"
+    assert [len(rows) for rows in bucket.read("7", keep=["eval"])[1].values()] == [400]
 
 
 def test_a_new_version_starts_and_becomes_a_sound_asset(bucket: DataBucket, tmp_path: Path) -> None:
