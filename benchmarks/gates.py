@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from lora_assets.gates.evaluation import EvalThresholds, eval_gate
 from lora_assets.gates.sequential import ended, looks_at
 from lora_assets.records import Record
-from lora_assets.records.grades import Differing, EvalGrades, Letter, Looks, Scores, Slice
+from lora_assets.records.grades import Differing, EvalGrades, Letter, Scores, Slice
+from lora_assets.records.looks import Looks
 from lora_assets.records.verdict import Rule, Verdict
 
 RULES: tuple[Rule, ...] = ("specification", "paired")
@@ -105,12 +106,12 @@ class Draw:
         )
 
     def looks(self, rule: EvalThresholds) -> Looks:
-        looks = Looks(rows=len(self.order))
-        for end in looks_at(looks.rows):
+        looks = Looks(of=len(self.order))
+        for end in looks_at(looks.of):
             looks = looks.model_copy(update={"at": (*looks.at, end)})
             every = self.slice(self.order[:end])
             if why := ended(looks, every, rule.a_margin, rule.c_margin, rule.confidence):
-                return looks.model_copy(update={"ended": why if end < looks.rows else ""})
+                return looks.model_copy(update={"ended": why if end < looks.of else ""})
         return looks
 
 

@@ -6,10 +6,11 @@ from functools import cache, partial
 from statistics import NormalDist
 
 from lora_assets.gates.paired import first, paired_evidence
-from lora_assets.records.grades import Looks, Slice
+from lora_assets.records.grades import Slice
+from lora_assets.records.looks import Looks
 from lora_assets.records.verdict import PairedEvidence
 
-MOST_LOOKS, FEWEST_ROWS = 20, 50
+MOST_LOOKS, FEWEST_ROWS = 24, 50
 """How often the rows are looked at, and how many of them are new at a look."""
 
 LITTLE_CHANCE = 0.1
@@ -71,7 +72,7 @@ def nominal_confidence(looks: Looks | None, confidence: float) -> float:
     """Return the confidence of an interval at the last look that keeps `confidence` overall."""
     if looks is None:
         return confidence
-    fractions = tuple(each / looks.rows for each in looks.at)
+    fractions = tuple(each / looks.of for each in looks.at)
     return _NORMAL.cdf(boundaries(fractions, 1 - confidence)[-1])
 
 
@@ -94,9 +95,9 @@ def ended(
         return "passed"
     if "inferior" in states:
         return "failed"
-    planned = tuple(each / looks.rows for each in looks_at(looks.rows))
+    planned = tuple(each / looks.of for each in looks_at(looks.of))
     last = boundaries(planned, 1 - confidence)[-1]
-    chances = [_chances(each, looks.rows, last) for each in measures]
+    chances = [_chances(each, looks.of, last) for each in measures]
     hopeless = any(passing < LITTLE_CHANCE for passing, _ in chances)
     return "futile" if hopeless and all(failing < 0.5 for _, failing in chances) else None
 

@@ -16,7 +16,8 @@ from lora_assets.judging.grading import Grader
 from lora_assets.judging.journal import Journal, Reuse, key_of
 from lora_assets.judging.slices import ALL, compare_slices
 from lora_assets.records.dataset import Row
-from lora_assets.records.grades import Answer, Grade, JudgeMeasure, Label, Letter, Looks, Side
+from lora_assets.records.grades import Answer, Grade, JudgeMeasure, Label, Letter, Side
+from lora_assets.records.looks import Looks
 from lora_assets.serving.workers import work_through
 
 PROOFS = 5
@@ -138,7 +139,7 @@ class Evaluation:
             await grader.grade(side, await arriving[side][row])
             progress(next(done), len(self.models) * rows)
 
-        order, looks = self._order(), Looks(rows=rows)
+        order, looks = self._order(), Looks(of=rows)
         for end in looks_at(rows) if rule else [rows]:
             group = order[max((0, *looks.at)) : end]
             looks = looks.model_copy(update={"at": (*looks.at, end)})

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from lora_assets.records import Measurement, Record
+from lora_assets.records.looks import Looks
 
 Side = Literal["candidate", "live"]
 Letter = Literal["A", "B", "C"]
@@ -133,29 +134,6 @@ class Slice(Record):
     a: Differing
     c: Differing
     refusals: Differing
-
-
-class Looks(Record):
-    """After how many rows, in their random order, the grades were looked at, and of how many.
-
-    The last of `at` is how many were judged; `ended` says why there were no more.
-    """
-
-    rows: int
-    at: tuple[int, ...] = ()
-    ended: Literal["", "passed", "failed", "futile"] = ""
-
-    def __str__(self) -> str:
-        why = {
-            "": "",
-            "passed": ": the candidate is non-inferior",
-            "failed": ": the candidate is inferior",
-            "futile": ": the others would hardly decide it",
-        }
-        return (
-            f"{self.at[-1]} of {self.rows} rows were judged, in {len(self.at)} looks"
-            + (why[self.ended])
-        )
 
 
 class EvalGrades(Measurement):

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, eval_gate, what_it_shows
-from lora_assets.records.grades import Differing, EvalGrades, JudgeMeasure, Looks, Scores, Slice
+from lora_assets.records.grades import Differing, EvalGrades, JudgeMeasure, Scores, Slice
+from lora_assets.records.looks import Looks
 from lora_assets.records.verdict import Verdict
 from tests.support.records import NOW
 
@@ -209,8 +210,8 @@ def test_the_slice_in_which_most_is_lost_is_named_with_its_rows() -> None:
 
 
 def test_rows_that_ended_judging_early_are_held_against_the_boundary_of_their_look() -> None:
-    early = Looks(rows=2000, at=tuple(range(100, 1001, 100)), ended="passed")
-    every = Looks(rows=1000, at=tuple(range(50, 1001, 50)))
+    early = Looks(of=2000, at=tuple(range(100, 1001, 100)), ended="passed")
+    every = Looks(of=1000, at=tuple(range(50, 1001, 50)))
     slices = compared(a=(30, 40))
     assert paired(slices).outcome == "passed"
     for looks, confidence in ((early, 0.9957), (every, 0.967)):
@@ -225,11 +226,11 @@ def test_rows_that_ended_judging_early_are_held_against_the_boundary_of_their_lo
 
 
 def test_the_specification_does_not_decide_on_a_part_of_the_rows() -> None:
-    early = Looks(rows=2000, at=(1000,), ended="passed")
+    early = Looks(of=2000, at=(1000,), ended="passed")
     verdict = decide(SAME, SAME, slices=compared(), looks=early)
     assert verdict.outcome == "inconclusive"
     assert verdict.faults[0].startswith("the specification wants every grade, but 1000 of 2000")
-    assert decide(SAME, SAME, slices=compared(), looks=Looks(rows=1000, at=(1000,))).passed
+    assert decide(SAME, SAME, slices=compared(), looks=Looks(of=1000, at=(1000,))).passed
 
 
 def test_without_a_row_in_common_the_rule_paired_can_not_decide() -> None:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 import pytest
 
 from lora_assets.gates.sequential import boundaries, ended, looks_at, nominal_confidence
-from lora_assets.records.grades import Differing, Looks, Slice
+from lora_assets.records.grades import Differing, Slice
+from lora_assets.records.looks import Looks
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_the_boundaries_are_the_published_ones(alpha: float, published: Sequence
 def test_a_single_look_is_the_test_without_looks() -> None:
     assert boundaries((1.0,), 0.05)[0] == pytest.approx(1.6449, abs=1e-4)
     assert nominal_confidence(None, 0.95) == 0.95
-    assert nominal_confidence(Looks(rows=90, at=(90,)), 0.95) == pytest.approx(0.95, abs=1e-6)
+    assert nominal_confidence(Looks(of=90, at=(90,)), 0.95) == pytest.approx(0.95, abs=1e-6)
 
 
 def test_the_boundary_is_crossed_in_as_many_cases_as_stated() -> None:
@@ -43,9 +44,9 @@ def test_the_boundary_is_crossed_in_as_many_cases_as_stated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "looks"), [(30, [30]), (100, [50, 100]), (1200, list(range(60, 1201, 60)))]
+    ("rows", "looks"), [(30, [30]), (100, [50, 100]), (2400, list(range(100, 2401, 100)))]
 )
-def test_a_look_has_fifty_new_rows_and_there_are_twenty_at_most(
+def test_a_look_has_fifty_new_rows_and_there_are_two_dozen_at_most(
     rows: int, looks: Sequence[int]
 ) -> None:
     assert looks_at(rows) == looks
@@ -77,5 +78,5 @@ def judged(rows: int, a: tuple[int, int], c: tuple[int, int] = (0, 0)) -> Slice:
 def test_judging_ends_when_it_is_decided_or_would_not_be(
     rows: int, a: tuple[int, int], c: tuple[int, int], why: str | None
 ) -> None:
-    looks = Looks(rows=1200, at=tuple(range(60, rows + 1, 60)))
+    looks = Looks(of=1200, at=tuple(range(60, rows + 1, 60)))
     assert ended(looks, judged(rows, a, c), 0.03, 0.02, 0.95) == why

@@ -13,7 +13,8 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.evaluation import DecisionRule
 from lora_assets.judging.evaluation import PROOFS, Evaluated, Evaluation
 from lora_assets.judging.prompt import read_case
-from lora_assets.records.grades import JudgeMeasure, Label, Looks, Side
+from lora_assets.records.grades import JudgeMeasure, Label, Side
+from lora_assets.records.looks import Looks
 from tests.support.doubles.model_server import ModelServer
 from tests.support.rows import make_row
 
@@ -236,9 +237,9 @@ MANY = [make_row(number, reference_answer=f"{number}") for number in range(100)]
 @pytest.mark.parametrize(
     ("letter", "margin", "looks"),
     [
-        (None, 0.3, Looks(rows=100, at=(50,), ended="passed")),
-        ("C", 0.3, Looks(rows=100, at=(50,), ended="passed")),
-        (None, 0.03, Looks(rows=100, at=(50, 100))),
+        (None, 0.3, Looks(of=100, at=(50,), ended="passed")),
+        ("C", 0.3, Looks(of=100, at=(50,), ended="passed")),
+        (None, 0.03, Looks(of=100, at=(50, 100))),
     ],
 )
 def test_judging_ends_with_the_group_of_rows_that_decides(
