@@ -169,3 +169,4 @@ bench: $(VENV)/installed ## the benchmarks
 	$(VENV)/bin/python -m benchmarks.automation
 	$(VENV)/bin/python -m benchmarks.argo_steps
 	$(VENV)/bin/python -m benchmarks.start_up
+	$(VENV)/bin/python -m benchmarks.perf_gate

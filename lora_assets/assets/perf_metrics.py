@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from lora_assets.assets.comparison import ComparisonConfig, conclude, prepare
 from lora_assets.assets.eval_grades import eval_grades
@@ -16,13 +16,14 @@ from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.perf_tables import headline, limit_lines, numbers, shown_of
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now, under
-from lora_assets.gates.performance import PerfThresholds
+from lora_assets.gates.performance import PerfRule, PerfThresholds, drift
 from lora_assets.gates.performance import perf_gate as decide
 from lora_assets.gates.policy import reasons_of_policy
 from lora_assets.gates.promotion import outlook, reasons_against
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.load_test.generator import LoadTest, ModelLoad
 from lora_assets.load_test.lag import lateness
+from lora_assets.load_test.ratios import Alternation, change
 from lora_assets.load_test.summary import contradictions, summarise
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.load import (
@@ -49,8 +50,11 @@ STORED_METRICS = "load_metrics"
 STORED_SAMPLES = "load_samples"
 
 
-class PerfConfig(ComparisonConfig):
-    """How the load test is run, and what it is compared with."""
+class PerfConfig(PerfRule, ComparisonConfig):
+    """How the load test is run, and what it is compared with.
+
+    The decision rule is here once more: what it leaves undecided is measured again.
+    """
 
     concurrency: int = Field(10, ge=1, description="Concurrent requests")
     max_tokens: int = Field(256, ge=1, description="Max tokens per request")
@@ -61,13 +65,27 @@ class PerfConfig(ComparisonConfig):
         description="How often each prompt is sent to each adapter; more of them steady the "
         "percentiles on a noisy machine, but prefix caches know the prompts by then",
     )
+    max_blocks: int = Field(
+        60,
+        ge=2,
+        description="Rule paired: most blocks of requests, half of them in the other order; the "
+        "prompts are sent again until it can decide",
+    )
     measure_baseline: bool | None = Field(
         None,
         description="Load-test live in the same run, alternately, instead of taking the stored "
         "metrics of its own last test; default: if the fleet shares its machine with "
-        "trainings (the embedded stack); done anyway where live did not pass that test",
+        "trainings (the embedded stack) or the rule is paired; done anyway where live did not "
+        "pass that test",
     )
     mlflow_experiment: str = experiment_field("vllm-lora-performance")
+
+    @field_validator("measure_baseline")
+    @classmethod
+    def _is_measured_if_paired(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+        if value is False and info.data.get("decision_rule") == "paired":
+            raise ValueError("the rule paired takes no stored baseline")
+        return value
 
 
 class PerfGateConfig(PerfThresholds, dg.Config):
@@ -88,15 +106,18 @@ def perf_metrics(
     work_folder: WorkFolder,
 ) -> PerfMetrics:
     """Latency, TTFT, throughput and success of the candidate under concurrent streaming clients."""
+    paired = config.decision_rule == "paired"
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "eval_gate", staged_deployment, training_data, *clients)
     candidate, live = comparison.candidate, comparison.live
     rows = comparison.rows[: config.max_samples or None]
     prompts = [row.prompt_inference for row in rows] * config.passes
     alone = LoadTest([candidate.serving_name], prompts, config.concurrency, config.max_tokens)
-    conditions = alone.conditions(len(fleet.discover().members), asyncio.run(_server(fleet)))
+    servers = len(fleet.discover().members), asyncio.run(_server(fleet))
     measure = fleet.shares_machine if config.measure_baseline is None else config.measure_baseline
-    baseline = None if measure else _stored_baseline(context, live, registry, conditions)
+    conditions = alone.conditions(*servers)
+    stored = None if measure else _stored_baseline(context, live, registry, conditions)
+    baseline = None if paired else stored
     measured_live = live if baseline is None else None
     source: Literal["none", "measured", "stored"] = (
         "stored" if baseline else "measured" if measured_live else "none"
@@ -109,7 +130,13 @@ def perf_metrics(
         names = [version.serving_name for version in (candidate, measured_live) if version]
         models = [*dict.fromkeys(names)]
         test = replace(alone, models=models)
-        loads, server = asyncio.run(_measure(context, test, fleet, server_metrics))
+        turns = (
+            Alternation(names[0], names[1], config, config.max_blocks) if measured_live else None
+        )
+        loads, server = asyncio.run(_measure(context, test, turns, fleet, server_metrics))
+        if turns is not None:
+            repeated = replace(alone, prompts=prompts * len(turns.looks.at))
+            conditions = repeated.conditions(*servers)
         measured = {
             name: summarise(load.samples, load.duration).model_copy(
                 update={"conditions": conditions}
@@ -126,6 +153,9 @@ def perf_metrics(
             context.log.warning(late[0])
             late = ()
         every = [sample for load in loads.values() for sample in load.samples]
+        ours = loads[candidate.serving_name].samples
+        theirs = loads[measured_live.serving_name].samples if measured_live else None
+        both = baseline and baseline.latency and measured[candidate.serving_name].latency
         metrics = PerfMetrics(
             **comparison.identity,
             candidate=measured[candidate.serving_name],
@@ -133,12 +163,13 @@ def perf_metrics(
             baseline_source=source,
             server=server,
             contradictions=(*late, *contradictions(every, server)),
+            ratios=turns.ratios if turns else (),
+            looks=turns.looks if turns else None,
+            change=change(ours, theirs) if theirs and both else None,
+            drift=drift(baseline, stored, config) if paired and baseline and stored else (),
             mlflow_run_id=run.run_id,
         )
-        samples = LoadSamples(
-            candidate=loads[candidate.serving_name].samples,
-            live=loads[measured_live.serving_name].samples if measured_live else None,
-        )
+        samples = LoadSamples(candidate=ours, live=theirs)
         figure = latency_distribution(samples, {})
         _keep(run, metrics, samples, figure)
     shown = shown_of(metrics, figure) | pages_of(registry, candidate, run.run_id)
@@ -165,7 +196,11 @@ def perf_gate(
 
 
 async def _measure(
-    context: dg.AssetExecutionContext, test: LoadTest, fleet: Fleet, server_metrics: ServerMetrics
+    context: dg.AssetExecutionContext,
+    test: LoadTest,
+    turns: Alternation | None,
+    fleet: Fleet,
+    server_metrics: ServerMetrics,
 ) -> tuple[Mapping[str, ModelLoad], tuple[ServerHistogram, ...]]:
     """Return what the clients saw of each model, and the servers' histograms over that window."""
     # No load for a test that can't be measured.
@@ -175,8 +210,13 @@ async def _measure(
     async with fleet.client() as client:
         await test.warm_up(client)
     window = server_metrics.begin(fleet)
+    progress = progress_log(context, "load test:", " requests", parts=4)
     async with fleet.client() as client:
-        loads = await test.run(client, progress_log(context, "load test:", " requests", parts=4))
+        loads = await test.run(client, progress)
+        while turns is not None and not turns.enough(loads):
+            context.log.info(f"undecided after {turns.looks.at[-1]} blocks: sent again")
+            more = await test.run(client, progress)
+            loads = {name: load + more[name] for name, load in loads.items()}
     return loads, server_metrics.end(fleet, window)
 
 

@@ -5,34 +5,32 @@ from collections.abc import Callable, Sequence
 from pydantic import Field
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.paired import check, most_differing, paired_evidence, rows_needed
+from lora_assets.gates.paired import (
+    ComparisonRule,
+    check,
+    most_differing,
+    paired_evidence,
+    rows_needed,
+)
 from lora_assets.gates.sequential import nominal_confidence
-from lora_assets.records import Record, Share
+from lora_assets.records import Share
 from lora_assets.records.grades import Differing, EvalGrades, Scores, Slice
 from lora_assets.records.verdict import Check, PairedEvidence, Rule, Verdict
 
 _SHOWN_ROWS = 10
 
 
-class DecisionRule(Record):
+class DecisionRule(ComparisonRule):
     """How candidate and live are compared. Rates are shares of 1.
 
     `specification` asks each rate to be as good as that of live. `paired` asks for confidence,
     row by row, that it is worse by less than a margin (docs/gates.md).
     """
 
-    decision_rule: str = Field(
-        "specification",
-        pattern="^(specification|paired)$",
-        description="How candidate and live are compared: specification or paired",
-    )
     a_margin: float = Field(0.03, gt=0, lt=1, description="How much lower the A-rate may be")
     c_margin: float = Field(0.02, gt=0, lt=1, description="How much higher the C-rate may be")
     refusal_margin: float = Field(
         0.05, gt=0, lt=1, description="How much lower the refusal rate may be"
-    )
-    confidence: float = Field(
-        0.95, ge=0.5, lt=1, description="One-sided confidence that a margin is kept"
     )
 
 

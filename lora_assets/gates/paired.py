@@ -4,6 +4,9 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 
+from pydantic import Field
+
+from lora_assets.records import Record
 from lora_assets.records.grades import Differing
 from lora_assets.records.verdict import Check, PairedEvidence
 
@@ -13,6 +16,19 @@ POWER = 0.8
 _HALVINGS = 40
 _MOST = 1000
 """Times the rows there are: beyond that, more rows are no advice."""
+
+
+class ComparisonRule(Record):
+    """How candidate and live are compared, by the evaluation and by the load test."""
+
+    decision_rule: str = Field(
+        "specification",
+        pattern="^(specification|paired)$",
+        description="How candidate and live are compared: specification or paired",
+    )
+    confidence: float = Field(
+        0.95, ge=0.5, lt=1, description="One-sided confidence that a margin is kept"
+    )
 
 
 def score_interval(

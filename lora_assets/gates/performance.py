@@ -1,25 +1,41 @@
 """Perf gate: does the candidate hold up under load, and no worse than live does?"""
 
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
 from pydantic import Field, FiniteFloat
 
-from lora_assets.records import Record, Share
-from lora_assets.records.load import LoadMetrics, PerfMetrics
-from lora_assets.records.verdict import Check, Verdict
+from lora_assets.gates.paired import ComparisonRule
+from lora_assets.gates.sequential import nominal_confidence
+from lora_assets.records import Share
+from lora_assets.records.load import LoadMetrics, PerfMetrics, Ratio
+from lora_assets.records.looks import Looks
+from lora_assets.records.verdict import Check, Rule, Verdict
 
 
-class PerfThresholds(Record):
-    """The specification's floors and regression factors ("Performance Workflow")."""
+class PerfRule(ComparisonRule):
+    """How much slower than live a candidate may be (specification, "Performance Workflow").
 
-    max_p95_latency: FiniteFloat = Field(8.0, gt=0, description="P95 latency ceiling (seconds)")
-    max_p95_ttft: FiniteFloat = Field(2.0, gt=0, description="P95 TTFT ceiling (seconds)")
-    min_throughput: FiniteFloat = Field(2.0, ge=0, description="Minimum throughput (req/s)")
-    min_success_rate: Share = Field(0.99, description="Minimum success rate")
+    `specification` holds one number of each against the other. `paired` asks for confidence, by
+    blocks of requests in alternation with live, that their ratio keeps the factor (docs/gates.md).
+    """
+
     latency_regression_factor: FiniteFloat = Field(
         1.15, gt=0, description="Max latency regression vs baseline"
     )
     throughput_regression_factor: FiniteFloat = Field(
         0.85, ge=0, description="Min throughput retention vs baseline"
     )
+
+
+class PerfThresholds(PerfRule):
+    """The specification's floors, beside its regression factors."""
+
+    max_p95_latency: FiniteFloat = Field(8.0, gt=0, description="P95 latency ceiling (seconds)")
+    max_p95_ttft: FiniteFloat = Field(2.0, gt=0, description="P95 TTFT ceiling (seconds)")
+    min_throughput: FiniteFloat = Field(2.0, ge=0, description="Minimum throughput (req/s)")
+    min_success_rate: Share = Field(0.99, description="Minimum success rate")
 
 
 def _p95(metrics: LoadMetrics) -> tuple[float | None, float | None]:
@@ -29,42 +45,127 @@ def _p95(metrics: LoadMetrics) -> tuple[float | None, float | None]:
 
 
 def perf_gate(metrics: PerfMetrics, thresholds: PerfThresholds, decided_at: str) -> Verdict:
-    """Decide on a load test: absolute floors always, relative limits where there is a baseline."""
+    """Decide on a load test: absolute floors always, relative limits where there is a baseline.
+
+    Where live was measured in the same test the verdict says what the other rule would say.
+    """
     candidate, baseline, t = metrics.candidate, metrics.baseline, thresholds
     latency, ttft = _p95(candidate)
-    throughput, success_rate = candidate.throughput, candidate.success_rate
     faults = metrics.contradictions
-    checks: tuple[Check, ...] = (
+    floors = (
         Check(name="p95_latency", measured=latency, comparison="<", limit=t.max_p95_latency),
         Check(name="p95_ttft", measured=ttft, comparison="<", limit=t.max_p95_ttft),
-        Check(name="throughput", measured=throughput, comparison=">", limit=t.min_throughput),
-        Check.at_least("success_rate", success_rate, t.min_success_rate),
+        Check(
+            name="throughput",
+            measured=candidate.throughput,
+            comparison=">",
+            limit=t.min_throughput,
+        ),
+        Check.at_least("success_rate", candidate.success_rate, t.min_success_rate),
     )
     if baseline is not None:
-        base_latency, base_ttft = _p95(baseline)
         if 0 < baseline.success_rate < t.min_success_rate:
             share = f"{baseline.success_rate:.1%}, at least {t.min_success_rate:.1%}"
             faults += (f"baseline: live itself got errors (success {share})",)
-        if base_latency is None or base_ttft is None:
+        if None in _p95(baseline):
             faults += ("baseline: live answered no request, so there is nothing to compare with",)
-        else:
-            slower, lower = t.latency_regression_factor, t.throughput_regression_factor
-            checks += (
-                Check.at_most("p95_latency vs baseline", latency, base_latency * slower),
-                Check.at_most("p95_ttft vs baseline", ttft, base_ttft * slower),
-                Check.at_least("throughput vs baseline", throughput, baseline.throughput * lower),
-                Check.at_least("success_rate vs baseline", success_rate, baseline.success_rate),
-            )
-    return Verdict(
-        gate="perf_gate",
-        digest=metrics.digest,
-        compared_with=metrics.live_digest,
-        data_version=metrics.data_version,
-        data_digest=metrics.data_digest,
-        base=metrics.base,
-        thresholds=thresholds.model_dump(),
-        checks=checks,
-        faults=faults,
-        evidence_run_id=metrics.mlflow_run_id,
-        decided_at=decided_at,
+    unmeasured = ("live was not load-tested beside the candidate: test again by the rule paired",)
+    measured = metrics.looks is not None
+    notes = (*((str(metrics.change),) if metrics.change else ()), *metrics.drift)
+
+    def decide(rule: Rule) -> Verdict:
+        compared: Sequence[Check] = ()
+        own = faults
+        if rule == "paired" and metrics.looks is not None:
+            compared = regressions(metrics.ratios, metrics.looks, t)
+        elif rule == "paired" and metrics.live_digest is not None:
+            own += unmeasured
+        elif rule == "specification" and baseline is not None:
+            compared = _against(candidate, baseline, t)
+        return Verdict(
+            gate="perf_gate",
+            digest=metrics.digest,
+            compared_with=metrics.live_digest,
+            data_version=metrics.data_version,
+            data_digest=metrics.data_digest,
+            base=metrics.base,
+            rule=rule,
+            thresholds=thresholds.model_dump(exclude={"decision_rule"}),
+            checks=(*floors, *compared),
+            faults=own,
+            notes=notes,
+            evidence_run_id=metrics.mlflow_run_id,
+            decided_at=decided_at,
+        )
+
+    verdicts = {"specification": decide("specification"), "paired": decide("paired")}
+    verdict = verdicts.pop(thresholds.decision_rule)
+    if not measured:
+        return verdict
+    (other,) = verdicts.values()
+    said = f"by the rule {other.rule}: {'; '.join((other.outcome, *other.failures))}"
+    return verdict.model_copy(update={"notes": (*verdict.notes, said)})
+
+
+def drift(now: LoadMetrics, then: LoadMetrics, rule: PerfRule) -> tuple[str, ...]:
+    """Return where live is no longer as fast as in a load test of its own, as lines."""
+    slower = (str(each) for each in _against(now, then, rule) if not each.passed)
+    return tuple(f"live itself has changed since its own load test: {each}" for each in slower)
+
+
+def _against(
+    candidate: LoadMetrics, baseline: LoadMetrics, thresholds: PerfRule
+) -> Sequence[Check]:
+    """Return the specification's comparisons; none with a baseline that answered nothing."""
+    base_latency, base_ttft = _p95(baseline)
+    if base_latency is None or base_ttft is None:
+        return ()
+    latency, ttft = _p95(candidate)
+    slower, lower = thresholds.latency_regression_factor, thresholds.throughput_regression_factor
+    throughput, rate = candidate.throughput, candidate.success_rate
+    return (
+        Check.at_most("p95_latency vs baseline", latency, base_latency * slower),
+        Check.at_most("p95_ttft vs baseline", ttft, base_ttft * slower),
+        Check.at_least("throughput vs baseline", throughput, baseline.throughput * lower),
+        Check.at_least("success_rate vs baseline", rate, baseline.success_rate),
     )
+
+
+def regressions(ratios: Sequence[Ratio], looks: Looks, rule: PerfRule) -> Sequence[Check]:
+    """Return the checks that the candidate's ratios to live keep the factors, with confidence.
+
+    Each holds the limit of the interval on the worse side, at the boundary of the last look, and
+    is undecided if the other limit keeps the factor. A ratio that is missing fails.
+    """
+    known = {each.measure: each for each in ratios}
+    confidence, blocks = nominal_confidence(looks, rule.confidence), looks.at[-1]
+    checks: list[Check] = []
+    slower, lower = rule.latency_regression_factor, rule.throughput_regression_factor
+    for measure, factor in (("p95_latency", slower), ("p95_ttft", slower), ("throughput", lower)):
+        least, most = (
+            ratio_interval(known[measure], blocks, confidence) if measure in known else (None, None)
+        )
+        name = f"ratio of {measure} to live"
+        if measure == "throughput":
+            held = Check(name=f"{name}, lower limit", measured=least, comparison=">", limit=factor)
+            undecided = not held.passed and most is not None and most >= factor
+        else:
+            held = Check(name=f"{name}, upper limit", measured=most, comparison="<", limit=factor)
+            undecided = not held.passed and least is not None and least <= factor
+        checks.append(held.model_copy(update={"undecided": undecided}))
+    return checks
+
+
+_LARGEST_LOGARITHM = 700.0
+
+
+def ratio_interval(ratio: Ratio, blocks: int, confidence: float) -> tuple[float, float]:
+    """Return the limits of a ratio, each one-sided at `confidence`, from so many blocks.
+
+    The error of few blocks is itself uncertain, so the quantile is that of Student's t, by its
+    expansion at the normal's (Abramowitz and Stegun 1964, 26.7.5).
+    """
+    z, degrees = NormalDist().inv_cdf(confidence), max(blocks - 1, 1)
+    t = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    times = math.exp(min(t * ratio.error, _LARGEST_LOGARITHM))
+    return ratio.value / times, ratio.value * times

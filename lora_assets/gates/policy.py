@@ -11,7 +11,7 @@ from pydantic import Field, FiniteFloat, ValidationError
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.gates.data import DataThresholds
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds
-from lora_assets.gates.performance import PerfThresholds
+from lora_assets.gates.performance import PerfRule, PerfThresholds
 from lora_assets.gates.promotion import required_gates
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.smoke import SmokeThresholds
@@ -33,6 +33,7 @@ _CONFIGURED: Mapping[str, frozenset[str]] = {
     "staged_deployment_smoke_test": frozenset(SmokeThresholds.model_fields),
     "eval_grades": frozenset(DecisionRule.model_fields),
     "eval_grades_eval_gate": frozenset(EvalThresholds.model_fields),
+    "perf_metrics": frozenset(PerfRule.model_fields),
     "perf_metrics_perf_gate": frozenset(PerfThresholds.model_fields),
 }
 """The ops of the graph that take thresholds, and which."""
@@ -41,6 +42,9 @@ _MEASURED_ON_THE_FLEET = {
     stage.gate.name for stage in STAGES.values() if stage.gate and stage.phase == "serve"
 }
 """The gates whose verdicts age: what was trained stays as it is."""
+
+_COMPARED = ("eval_gate", "perf_gate")
+"""The gates that have a decision rule."""
 
 _HIGHER_IS_STRICTER = ("confidence", "throughput_regression_factor")
 """Beside those whose name begins with min_; of all others a lower one is stricter."""
@@ -121,7 +125,7 @@ def reasons_of_policy(
 
 def _short_of(verdict: Verdict, policy: Policy, at: str) -> Sequence[str]:
     gate, reasons = verdict.gate, []
-    if gate == "eval_gate" and verdict.rule != policy.decision_rule:
+    if gate in _COMPARED and verdict.rule != policy.decision_rule:
         reasons.append(
             f"{gate} decided by the rule {verdict.rule}, the policy asks for {policy.decision_rule}"
         )

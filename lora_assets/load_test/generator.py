@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 
 import httpx
 
@@ -23,15 +24,33 @@ its start, and after it has loaded an adapter, a server is slow for its first ba
 _ROUNDS_PER_BLOCK = 4
 
 
+class Block(Record):
+    """The requests for which one model had all the clients, and the seconds that it took."""
+
+    samples: tuple[RequestSample, ...]
+    duration: float
+
+
 class ModelLoad(Record):
-    """One model's part of a load test; `duration` is the seconds that it alone was under load.
+    """One model's part of a load test, block by block: of every model with the same prompts.
 
     `lag` is by how many seconds the clients themselves were late (P95 over the test's time).
     """
 
-    samples: tuple[RequestSample, ...]
-    duration: float
+    blocks: tuple[Block, ...]
     lag: float = 0.0
+
+    @property
+    def samples(self) -> tuple[RequestSample, ...]:
+        return tuple(sample for block in self.blocks for sample in block.samples)
+
+    @property
+    def duration(self) -> float:
+        """Return the seconds that this model alone was under load."""
+        return sum(block.duration for block in self.blocks)
+
+    def __add__(self, more: "ModelLoad") -> "ModelLoad":
+        return ModelLoad(blocks=self.blocks + more.blocks, lag=max(self.lag, more.lag))
 
 
 @dataclass(frozen=True)
@@ -108,24 +127,23 @@ class LoadTest:
         """
         requests = len(self.models) * len(self.prompts)
         progress(0, requests)
-        samples: dict[str, list[RequestSample]] = {model: [] for model in self.models}
-        durations = dict.fromkeys(self.models, 0.0)
+        blocks: dict[str, list[Block]] = {model: [] for model in self.models}
+        done = count(1)
 
-        def ended(model: str, sample: RequestSample) -> None:
-            samples[model].append(sample)
-            progress(sum(map(len, samples.values())), requests)
+        def ended(samples: list[RequestSample], sample: RequestSample) -> None:
+            samples.append(sample)
+            progress(next(done), requests)
 
         at_once = min(self.concurrency, len(self.prompts))
         async with Clients(client, self.max_tokens, at_once) as clients, Lag() as lag:
             began = time.perf_counter()
-            for model, block in self._schedule():
+            for model, prompts in self._schedule():
+                samples: list[RequestSample] = []
                 started = time.perf_counter()
-                await self._send(clients, model, block, began, partial(ended, model))
-                durations[model] += time.perf_counter() - started
-        return {
-            model: ModelLoad(samples=tuple(own), duration=durations[model], lag=lag.p95)
-            for model, own in samples.items()
-        }
+                await self._send(clients, model, prompts, began, partial(ended, samples))
+                lasted = time.perf_counter() - started
+                blocks[model].append(Block(samples=tuple(samples), duration=lasted))
+        return {model: ModelLoad(blocks=tuple(own), lag=lag.p95) for model, own in blocks.items()}
 
     def _schedule(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Yield which model gets which prompts next.

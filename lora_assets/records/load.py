@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from lora_assets.records import Measurement, Record
+from lora_assets.records.looks import Looks
 
 
 class RequestSample(Record):
@@ -79,13 +80,47 @@ class ServerHistogram(Record):
     p95_high: float
 
 
+Measure = Literal["p95_latency", "p95_ttft", "throughput"]
+
+
+class Ratio(Record):
+    """One measure of the candidate over that of live: the geometric mean over pairs of blocks.
+
+    `error` is the standard error of its logarithm.
+    """
+
+    measure: Measure
+    value: float
+    error: float
+
+
+class LatencyChange(Record):
+    """Why the candidate's mean latency differs from that of live, in seconds that add up to it.
+
+    `first_token` is how much later the first token comes, `tokens` what the tokens cost that there
+    are more of (at live's speed), `speed` how much longer the candidate's take.
+    """
+
+    first_token: float
+    tokens: float
+    speed: float
+
+    def __str__(self) -> str:
+        total = self.first_token + self.tokens + self.speed
+        return (
+            f"mean latency {total:+.3f} s against live: first token {self.first_token:+.3f}, "
+            f"more tokens {self.tokens:+.3f}, slower tokens {self.speed:+.3f}"
+        )
+
+
 class PerfMetrics(Measurement):
     """What the `perf_metrics` asset stands for.
 
     `baseline` is None on a first deployment. It was `measured` in the same run, alternately
     with the candidate, or `stored` by the live adapter's own last passed test.
     `contradictions` say where the server's histograms contradict what the clients measured, or
-    that the clients were too late to measure.
+    that the clients were too late to measure. `ratios`, `looks` (at blocks) and `change` compare
+    with a live that was measured; `drift` says where it is not what its own last test was.
     """
 
     candidate: LoadMetrics
@@ -93,3 +128,7 @@ class PerfMetrics(Measurement):
     baseline_source: Literal["none", "measured", "stored"]
     server: tuple[ServerHistogram, ...]
     contradictions: tuple[str, ...]
+    ratios: tuple[Ratio, ...] = ()
+    looks: Looks | None = None
+    change: LatencyChange | None = None
+    drift: tuple[str, ...] = ()

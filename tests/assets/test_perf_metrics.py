@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from mlflow import MlflowClient
 
-from lora_assets.assets.perf_metrics import STORED_METRICS
+from lora_assets.assets.perf_metrics import STORED_METRICS, PerfConfig
+from lora_assets.cli.config_options import chosen
+from lora_assets.errors import LoraAssetsError
 from lora_assets.records.load import PerfMetrics
 from lora_assets.resources.fleet import Fleet
 from lora_assets.stack_resources import Resources
@@ -13,10 +17,10 @@ from tests.support.promotions import stage, take_through
 from tests.support.records import passed_verdict
 
 
-def take(resources: Resources, folder: Path, data_version: str) -> PerfMetrics:
+def take(resources: Resources, folder: Path, data_version: str, **load_test: Any) -> PerfMetrics:
     """Stage a version, and take it through to live."""
     stage(resources, folder, data_version)
-    return take_through(resources, data_version)
+    return take_through(resources, data_version, **load_test)
 
 
 def passed_on(resources: Resources, metrics: PerfMetrics) -> None:
@@ -25,6 +29,14 @@ def passed_on(resources: Resources, metrics: PerfMetrics) -> None:
     evidence = {"evidence_run_id": metrics.mlflow_run_id}
     verdict = passed_verdict("perf_gate", live, None).model_copy(update=evidence)
     resources.registry.store_verdict(live, verdict)
+
+
+def test_the_rule_paired_takes_no_stored_baseline() -> None:
+    options = {"decision_rule": "paired", "measure_baseline": False}
+    with pytest.raises(LoraAssetsError, match=r"measure-baseline False .* no stored baseline"):
+        chosen(PerfConfig, options)
+    for accepted in ({"decision_rule": "paired"}, {"measure_baseline": False}):
+        assert chosen(PerfConfig, accepted) == accepted
 
 
 def test_live_is_measured_where_its_own_load_test_says_nothing_of_now(
@@ -39,8 +51,12 @@ def test_live_is_measured_where_its_own_load_test_says_nothing_of_now(
     )
     assert take(alone, adapter_folders[0], "1").baseline_source == "none"
     # Live never passed a load test of its own.
-    second = take(alone, adapter_folders[1], "2")
+    second = take(alone, adapter_folders[1], "2", decision_rule="paired", max_blocks=4)
     assert second.baseline_source == "measured"
+    assert second.looks is not None
+    assert (second.looks.of, second.looks.at[0], len(second.ratios)) == (4, 2, 3)
+    assert second.change is not None
+    assert second.candidate.requests == 3 * second.looks.at[-1]
     passed_on(alone, second)
     # The embedded stack: it did, but trainings share the machine.
     third = take(resources, adapter_folders[2], "3")

@@ -39,7 +39,10 @@ ADDED = {
         **{"decision-rule": "specification", **MARGINS, **DATA, "fresh": "", "sequential": "true"},
         **{"slices": "question_type", "judge-controls": "30"},
     },
-    "performance-test-lora": DATA,
+    "performance-test-lora": {
+        **{"decision-rule": "specification", "confidence": "0.95", "max-blocks": "60"},
+        **DATA,
+    },
     "promote-lora-adapter": {"allow-older": ""},
 }
 """What the specification has not."""

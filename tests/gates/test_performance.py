@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 
-from lora_assets.gates.performance import PerfThresholds, perf_gate
-from lora_assets.records.load import LoadMetrics
+from lora_assets.gates.performance import PerfRule, PerfThresholds, drift, perf_gate, ratio_interval
+from lora_assets.records.load import LatencyChange, LoadMetrics, Ratio
+from lora_assets.records.looks import Looks
 from lora_assets.records.verdict import Verdict
 from tests.support.records import NOW, perf_metrics
 from tests.support.records import load_metrics as load
@@ -11,7 +14,7 @@ def decide(
     candidate: LoadMetrics,
     baseline: LoadMetrics | None = None,
     contradictions: tuple[str, ...] = (),
-    **thresholds: float,
+    **thresholds: Any,
 ) -> Verdict:
     metrics = perf_metrics(candidate, baseline, contradictions=contradictions)
     return perf_gate(metrics, PerfThresholds(**thresholds), NOW)
@@ -66,3 +69,92 @@ def test_a_test_in_which_live_itself_got_errors_blames_no_candidate() -> None:
 
 def test_factors_are_parameters_of_the_run() -> None:
     assert decide(load(latency=5.9), load(), latency_regression_factor=1.5).passed
+
+
+def by_blocks(
+    latency: float = 1.0, ttft: float = 1.0, throughput: float = 1.0, error: float = 0.02
+) -> dict[str, Any]:
+    """Ratios to live from 60 blocks, all of which were looked at once."""
+    values = {"p95_latency": latency, "p95_ttft": ttft, "throughput": throughput}
+    ratios = [
+        Ratio.model_validate({"measure": measure, "value": value, "error": error})
+        for measure, value in values.items()
+    ]
+    return {"ratios": ratios, "looks": Looks(of=60, at=(60,))}
+
+
+def paired(measured: dict[str, Any], rule: str = "paired") -> Verdict:
+    sides = {"candidate": load(), "baseline": load(), **measured}
+    metrics = perf_metrics(**sides)
+    return perf_gate(metrics, PerfThresholds(decision_rule=rule), NOW)
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome", "missed"),
+    [
+        (by_blocks(), "passed", ()),
+        (by_blocks(latency=1.1), "passed", ()),
+        (by_blocks(latency=1.13), "inconclusive", ("ratio of p95_latency to live, upper limit",)),
+        (by_blocks(latency=1.2), "failed", ("ratio of p95_latency to live, upper limit",)),
+        (by_blocks(ttft=1.13), "inconclusive", ("ratio of p95_ttft to live, upper limit",)),
+        (by_blocks(ttft=1.2), "failed", ("ratio of p95_ttft to live, upper limit",)),
+        (by_blocks(throughput=0.86), "inconclusive", ("ratio of throughput to live, lower limit",)),
+        (by_blocks(throughput=0.8), "failed", ("ratio of throughput to live, lower limit",)),
+        (by_blocks(latency=1.13, error=0.001), "passed", ()),
+    ],
+)
+def test_by_the_rule_paired_a_factor_must_be_kept_with_confidence(
+    measured: dict[str, Any], outcome: str, missed: tuple[str, ...]
+) -> None:
+    verdict = paired(measured)
+    assert (verdict.outcome, verdict.rule) == (outcome, "paired")
+    assert tuple(each.name for each in verdict.checks if not each.passed) == missed
+
+
+def test_a_look_before_the_last_asks_for_more() -> None:
+    early = {**by_blocks(latency=1.1), "looks": Looks(of=60, at=(30,))}
+    assert paired(early).outcome == "inconclusive"
+    assert paired({**early, "looks": Looks(of=60, at=(30, 60))}).outcome == "passed"
+
+
+def test_the_other_rule_is_said_whichever_decides() -> None:
+    slow = {**by_blocks(latency=1.2), "candidate": load(latency=4.8)}
+    failure = "p95_latency vs baseline 4.8 (must be <= 4.6)"
+    assert paired(slow).notes[-1] == f"by the rule specification: failed; {failure}"
+    verdict = paired(slow, "specification")
+    assert verdict.failures == (failure,)
+    assert verdict.notes[-1].startswith("by the rule paired: failed; ratio of p95_latency to live")
+
+
+def test_a_live_that_was_not_measured_in_the_same_test_leaves_the_rule_paired_undecided() -> None:
+    verdict = paired({})
+    assert (verdict.outcome, len(verdict.faults)) == ("inconclusive", 1)
+    assert paired({"live_digest": None, "baseline": None}).passed
+
+
+def test_a_candidate_that_answered_no_request_of_a_block_fails() -> None:
+    verdict = paired({"ratios": [], "looks": Looks(of=60, at=(60,)), "candidate": load(None, None)})
+    assert verdict.outcome == "failed"
+    assert "ratio of p95_ttft to live, upper limit missing (must be < 1.15)" in verdict.failures
+
+
+@pytest.mark.parametrize(("blocks", "quantile"), [(5, 2.132), (10, 1.833), (60, 1.671)])
+def test_few_blocks_have_the_wider_interval_of_students_t(blocks: int, quantile: float) -> None:
+    ratio = Ratio(measure="throughput", value=1.0, error=0.01)
+    lower, upper = ratio_interval(ratio, blocks, 0.95)
+    assert upper == pytest.approx(1 + quantile / 100, abs=3e-4)
+    assert lower * upper == pytest.approx(1.0)
+
+
+def test_why_it_is_slower_and_where_live_itself_is_stand_in_the_notes() -> None:
+    change = LatencyChange(first_token=0.02, tokens=0.5, speed=-0.01)
+    lines = drift(load(latency=5.0), load(), PerfRule())
+    assert lines == (
+        "live itself has changed since its own load test: "
+        "p95_latency vs baseline 5 (must be <= 4.6)",
+    )
+    assert paired({**by_blocks(), "change": change, "drift": lines}).notes[:2] == (
+        "mean latency +0.510 s against live: first token +0.020, more tokens +0.500, "
+        "slower tokens -0.010",
+        *lines,
+    )

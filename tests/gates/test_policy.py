@@ -37,7 +37,8 @@ def verdicts(
         limits = given.get(kind, kind()).model_dump(exclude={"decision_rule"})
         changes = {"thresholds": limits, "decided_at": at}
         made[gate] = passed_verdict(gate, model_version(), None).model_copy(update=changes)
-    made["eval_gate"] = made["eval_gate"].model_copy(update={"rule": rule})
+    for gate in ("eval_gate", "perf_gate"):
+        made[gate] = made[gate].model_copy(update={"rule": rule})
     return made
 
 
@@ -82,6 +83,10 @@ def test_a_run_is_configured_with_what_the_file_sets_and_nothing_else() -> None:
         "eval_grades": {"a_margin": 0.05, "decision_rule": "paired"},
         "eval_grades_eval_gate": {"a_margin": 0.05, "decision_rule": "paired", "min_a_rate": 0.6},
     }
+    assert policy.ops(["perf_metrics"]) == {
+        "perf_metrics": {"decision_rule": "paired"},
+        "perf_metrics_perf_gate": {"decision_rule": "paired"},
+    }
     assert policy.ops(["live_deployment"]) == {}
     assert SPECIFICATION.ops(["adapter", "eval_grades", "perf_metrics"]) == {}
 
@@ -117,14 +122,15 @@ def test_a_looser_limit_is_named(lax: Record, reason: str) -> None:
 
 def test_another_rule_or_a_wider_margin_than_the_policys_is_named() -> None:
     other = verdicts(rule="paired")
-    said = "eval_gate decided by the rule paired, the policy asks for specification"
-    assert reasons(other, "staged", SPECIFICATION, NOW) == (said,)
+    said = "decided by the rule paired, the policy asks for specification"
+    both = (f"eval_gate {said}", f"perf_gate {said}")
+    assert reasons(other, "staged", SPECIFICATION, NOW) == both
     paired = Policy(decision_rule="paired")
     assert reasons(other, "staged", paired, NOW) == ()
     wide = verdicts(EvalThresholds(a_margin=0.1, confidence=0.8), rule="paired")
     assert reasons(wide, "staged", paired, NOW) == (
-        "eval_gate was made with a-margin 0.1, the policy asks for 0.03",
         "eval_gate was made with confidence 0.8, the policy asks for 0.95",
+        "eval_gate was made with a-margin 0.1, the policy asks for 0.03",
     )
     # By the specification's rule margins decide nothing.
     loose = verdicts(EvalThresholds(a_margin=0.1))

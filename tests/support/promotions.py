@@ -34,8 +34,8 @@ def gate_result(context: dg.AssetExecutionContext, registry: Registry) -> ModelV
     return version
 
 
-def take_through(resources: Resources, partition: str) -> PerfMetrics:
-    """Deploy, evaluate, load-test and promote, naming no slot."""
+def take_through(resources: Resources, partition: str, **load_test: Any) -> PerfMetrics:
+    """Deploy, evaluate, load-test (so configured) and promote, naming no slot."""
     whole = contents(["s3"])
     first_rows = {name: b"".join(whole[name].splitlines(True)[:ROWS]) for name in whole}
     resources.data_bucket.add(data_version_of(partition), first_rows)
@@ -47,6 +47,7 @@ def take_through(resources: Resources, partition: str) -> PerfMetrics:
             instance=instance,
             partition_key=partition,
             resources=vars(resources),
+            run_config={"ops": {"perf_metrics": {"config": load_test}}},
         )
         metrics: PerfMetrics = result.output_for_node("perf_metrics")
     return metrics
