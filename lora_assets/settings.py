@@ -34,6 +34,13 @@ EMBEDDED_DAGSTER_UI = "http://127.0.0.1:3000"
 CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
 
 
+def _given(folder: str) -> str:
+    """Refuse the empty text, which would be the working directory."""
+    if not folder:
+        raise ValueError("it is empty")
+    return folder
+
+
 class Settings(BaseModel):
     """The settings. A default may depend on the settings declared before it."""
 
@@ -45,7 +52,7 @@ class Settings(BaseModel):
         "embedded", cluster="cluster", variable="LORA_ASSETS_STACK"
     )
     """Whose defaults to take: `embedded` or `cluster`"""
-    home: Annotated[Path, AfterValidator(Path.absolute)] = setting(
+    home: Annotated[Path, BeforeValidator(_given), AfterValidator(Path.absolute)] = setting(
         ".lora-assets", variable="LORA_ASSETS_HOME"
     )
     """Folder of everything that is kept on this machine"""

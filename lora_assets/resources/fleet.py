@@ -44,7 +44,7 @@ class Fleet(dg.ConfigurableResource[Any]):
     """
 
     vllm_url: str
-    adapters_dir: str
+    adapters_dir: str = Field(min_length=1)
     replica_urls: list[str] = Field(default_factory=list)
     service: str = ""
     pod_selector: str = ""

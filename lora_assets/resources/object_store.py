@@ -132,10 +132,11 @@ class ObjectStore:
 
     def _folder(self) -> Path | None:
         parts = urlsplit(self.uri)
-        if parts.scheme == "file":
-            return Path(unquote(parts.path))
-        if parts.scheme == "s3":
-            return None
+        if not {"?", "#"} & set(self.uri):
+            if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+                return Path(unquote(parts.path))
+            if parts.scheme == "s3" and parts.netloc:
+                return None
         raise LoraAssetsError(
             f"{self.uri!r} does not name a bucket",
             "Give file:///folder or s3://bucket as the data bucket.",

@@ -34,7 +34,7 @@ ARTIFACT = "adapter"
 class Registry(PromotionLog):
     """One registered model. Every method raises LoraAssetsError when MLflow fails."""
 
-    tracking_uri: str
+    tracking_uri: str = Field(min_length=1)
     ui_url: str = ""
     dagster_ui: str = ""
     verdict_key: str = Field("", repr=False)

@@ -127,7 +127,7 @@ class Tracking(dg.ConfigurableResource[Any]):
     machine during a training.
     """
 
-    tracking_uri: str
+    tracking_uri: str = Field(min_length=1)
     artifacts: str = ""
     ui_url: str = ""
     dagster_ui: str = ""

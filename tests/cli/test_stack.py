@@ -37,6 +37,12 @@ def test_a_parameter_gives_exactly_the_fields_that_a_run_is_told(
     assert changed == meant.get(name, gives)
 
 
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "ADAPTERS_DIR"])
+def test_an_empty_place_is_refused_and_is_not_the_working_directory(variable: str) -> None:
+    with pytest.raises(LoraAssetsError, match=f"^{variable} is not possible"):
+        make_resources(read_settings({variable: ""}))
+
+
 def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() -> None:
     configured: dict[str, dict[str, Any]] = {
         "fleet": {"vllm_url": "http://a", "adapters_dir": "/a", "api_key": {"env": "VLLM_API_KEY"}},

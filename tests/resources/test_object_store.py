@@ -15,6 +15,18 @@ def test_a_folder_that_can_t_be_written_is_one_line_and_leaves_nothing(tmp_path:
     assert [path.name for path in (tmp_path / "records").iterdir()] == ["1.json"]
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("", "bucket", "/folder", "s3://", "s3:///folder", "gs://bucket"),
+        *("file://relative/folder", "file:///folder#1", "s3://bucket/what?"),
+    ],
+)
+def test_what_would_be_another_place_than_it_says_names_no_bucket(uri: str) -> None:
+    with pytest.raises(LoraAssetsError, match=r"does not name a bucket.*Give file:///folder"):
+        ObjectStore(uri).get("key")
+
+
 @pytest.mark.parametrize("endpoint", ["minio:9000", "http://", "nonsense"])
 def test_an_endpoint_that_is_none_is_one_line(endpoint: str) -> None:
     with pytest.raises(LoraAssetsError, match="s3://my-vllm-data failed: Invalid endpoint"):
