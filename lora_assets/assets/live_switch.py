@@ -65,8 +65,8 @@ class LiveSwitch:
         ensure_loaded(self.registry, replicas, planned.version, self.work_folder)
         before = self.registry.last_promotion()
         planned = self._numbered(planned, standing, before)
-        self.registry.begin_promotion(planned)
         try:
+            self.registry.begin_promotion(planned)
             found = self._settle(before)
             is_same = (found.live, found.unfinished) == (standing.live, standing.unfinished)
             is_there = planned.action == "nothing changed" and found.live == planned.version
@@ -74,7 +74,7 @@ class LiveSwitch:
                 again = plan(found)
                 if again is None:
                     unchanged = planned.model_copy(update={"action": "nothing changed"})
-                    self.registry.end_promotion(unchanged, ABORTED)
+                    self._end(unchanged, ABORTED)
                     return None
                 kept = planned.model_dump(include={"number", "token", "at"})
                 planned = again.model_copy(update=kept)
@@ -90,7 +90,7 @@ class LiveSwitch:
         except LoraAssetsError as error:
             self._end_failed(planned, error)
             raise
-        self.registry.end_promotion(planned, LIVE)
+        self._end(planned, LIVE)
         return planned
 
     def _numbered(
@@ -196,11 +196,18 @@ class LiveSwitch:
         if not self.registry.holds(planned):
             raise _Overtaken
 
+    def _end(self, planned: Promotion, outcome: str, why: str = "") -> None:
+        """Keep how it ended, twice where MLflow fails: else it is taken for one under way."""
+        try:
+            self.registry.end_promotion(planned, outcome, why)
+        except LoraAssetsError:
+            self.registry.end_promotion(planned, outcome, why)
+
     def _end_failed(self, planned: Promotion, error: LoraAssetsError) -> None:
         """Keep how far it came: what was put back on all replicas is aborted."""
         if self.registry.holds(planned):
             reached = self.registry.aliases().get("live") == planned.version
-            self.registry.end_promotion(planned, LIVE if reached else ABORTED, error.cause)
+            self._end(planned, LIVE if reached else ABORTED, error.cause)
 
     def _end_overtaken(self, planned: Promotion) -> None:
         """End well if the version was live before the other one came; else say who came."""

@@ -30,7 +30,10 @@ SECONDS_AFTER_A_FAILED_REPAIR = 600
 notice at each tick, all night."""
 
 SECONDS_OF_A_PROMOTION = 600
-"""After its first step, by which time its process must be gone: its steps take seconds."""
+"""After its first step, by which time its process must be gone: its steps take seconds. For one
+whose run this Dagster knows, its end is enough."""
+
+ROOT_RUN = "dagster/root_run_id"
 
 LONGEST_REASON = 200
 """Characters, in a tag."""
@@ -64,7 +67,7 @@ def repair(
     """
     for of_model, slots in models(context.instance, registry, fleet):
         cut_short = of_model.promotion()
-        if cut_short is not None and _may_go_on(cut_short):
+        if cut_short is not None and _may_go_on(context.instance, cut_short):
             context.log.warning(f"A promotion of {of_model.model_name} is under way")
             continue
         if cut_short is not None:
@@ -123,7 +126,7 @@ def replica_repair(
         for of_model, slots in models(context.instance, registry, fleet)
         if (promotion := of_model.last_promotion()) is None
         or promotion.done
-        or not _may_go_on(promotion)
+        or not _may_go_on(context.instance, promotion)
     ]
     if not steady:
         return dg.SkipReason("A promotion is under way.")
@@ -151,8 +154,12 @@ def replica_repair(
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={WHY: why, **AHEAD_OF_TRAINING})])
 
 
-def _may_go_on(promotion: Promotion) -> bool:
+def _may_go_on(instance: dg.DagsterInstance, promotion: Promotion) -> bool:
     """Return whether a promotion's process may still be at work on it."""
+    retries = instance.get_runs(dg.RunsFilter(tags={ROOT_RUN: promotion.run_id}))
+    runs = [*retries, *instance.get_runs(dg.RunsFilter(run_ids=[promotion.run_id]))]
+    if runs and all(run.is_finished for run in runs):
+        return False
     # Earlier releases leave no time.
     began = datetime.fromisoformat(promotion.at).timestamp() if promotion.at else time()
     return time() - began < SECONDS_OF_A_PROMOTION

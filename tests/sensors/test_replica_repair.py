@@ -17,7 +17,7 @@ from lora_assets.records import short
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
 from lora_assets.resources.registry import Registry
-from lora_assets.sensors.replica_repair import find_drift, repair_replicas
+from lora_assets.sensors.replica_repair import ROOT_RUN, find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
 from tests.support.doubles.kubernetes_api import KubernetesApi, Pod
@@ -147,6 +147,20 @@ def test_a_promotion_under_way_is_left_to_itself(watch: Watch, live: ModelVersio
     assert "promotion is under way" in watch.skipped()
     watch.repair()
     assert watch.replicas.serving(SLOTS["live"]) == {watch.fleet.vllm_url: None}
+
+
+def test_a_promotion_is_cut_short_once_its_run_and_the_retries_of_it_have_ended(
+    watch: Watch, live: ModelVersion
+) -> None:
+    make, ended = watch.instance.create_run_for_job, dg.DagsterRunStatus.FAILURE
+    run = make(repair_replicas, status=ended)
+    watch.registry.begin_promotion(promotion(live).model_copy(update={"run_id": run.run_id}))
+    retry = make(repair_replicas, status=dg.DagsterRunStatus.STARTED, tags={ROOT_RUN: run.run_id})
+    assert "promotion is under way" in watch.skipped()
+    watch.instance.report_run_failed(retry)
+    assert "was cut short" in watch.requested()
+    watch.repair()
+    assert watch.registry.promotion() is None
 
 
 def test_a_repair_under_way_is_not_started_again(watch: Watch, live: ModelVersion) -> None:
