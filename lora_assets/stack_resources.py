@@ -70,7 +70,7 @@ def make_resources(settings: Settings) -> Resources:
     fields["tracking"].update(links)
     fields["registry"].update(links)
     # The embedded training takes seconds.
-    fields["tracking"]["sampling_s"] = 1 if settings.embedded else 10
+    fields["tracking"]["sampling_s"] = 2 if settings.embedded else 10
     fields["trainer"]["embedded"] = fields["fleet"]["shares_machine"] = settings.embedded
     fields["work_folder"]["path"] = str(settings.home / "work")
     fields["automation"]["automatic_promotion"] = settings.promotion == "automatic"
