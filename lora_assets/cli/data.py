@@ -96,12 +96,11 @@ def check(folder: Path, **options: Any) -> None:
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    default="specification",
-    show_default=True,
-    help="Format of the files",
+    default=None,
+    help="Format of the files; default: told by the fields of each row",
 )
 @config_options(DataThresholds, Fit)
-def add(source: Path, data_version: str, form: Format, **options: Any) -> None:
+def add(source: Path, data_version: str, form: Format | None, **options: Any) -> None:
     """Make the files in DIR, or one file, a data version, if they are sound.
 
     One file is dealt out to the three splits, 8 : 1 : 1, the same way every time.

@@ -11,33 +11,50 @@ from lora_assets.records.split_file import SHOWN_FAULTS
 
 Format = Literal["specification", "messages", "prompt-completion", "alpaca"]
 FORMATS: Sequence[Format] = get_args(Format)
+_TOLD_BY: Mapping[str, Format] = {
+    "prompt_inference": "specification",
+    "messages": "messages",
+    "prompt": "prompt-completion",
+    "instruction": "alpaca",
+}
+"""The field by which an object's format is told; the first that it has counts."""
 _SHARES: Mapping[SplitName, float] = {"val": 0.1, "eval": 0.2}
 """Up to where in the range of a hash a row goes there; all others go to train."""
 
 
 def convert(
-    source: str, content: bytes, form: Format, declines: Callable[[str], bool]
+    source: str, content: bytes, form: Format | None, declines: Callable[[str], bool]
 ) -> Sequence[dict[str, Any]]:
     """Return the rows of a file: JSON Lines, or one JSON array.
 
-    An answer that declines makes a negative, unless the row has a question type. Raise
-    LoraAssetsError with every object that is not in the format.
+    Without `form` an object's fields tell its format. An answer that declines makes a negative,
+    unless the row has a question type. Raise LoraAssetsError with every object that is not in
+    the format.
     """
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     for number, text in _objects(source, content):
         try:
             given = json.loads(text, object_pairs_hook=_unique)
-            rows.append(given if form == "specification" else _row(given, form, declines))
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            own = form or _told(given)
+            rows.append(given if own == "specification" else _row(given, own, declines))
+        except KeyError as error:
+            faults.append(f"line {number}: has no field {error}")
+        except (ValueError, TypeError, AttributeError) as error:
             faults.append(f"line {number}: {type(error).__name__}: {error}")
     if faults:
         shown = "; ".join(faults[:SHOWN_FAULTS])
         raise LoraAssetsError(
-            f"{source} is not in the format {form}: {len(faults)} faults: {shown}",
-            "Correct these lines, or give another --format.",
+            f"{source} is not in the format {form or 'that its fields tell'}: "
+            f"{len(faults)} faults: {shown}",
+            "Correct these lines, or say what they are with --format.",
         )
     return rows
+
+
+def _told(given: Mapping[str, Any]) -> Format:
+    forms = (form for field, form in _TOLD_BY.items() if field in given)
+    return next(forms, "specification")
 
 
 def deal_out(rows: Sequence[dict[str, Any]]) -> Mapping[SplitName, Sequence[dict[str, Any]]]:

@@ -30,11 +30,12 @@ def chat(*said: tuple[str, str]) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("said", [False, True])
 def test_each_format_becomes_the_row_that_inference_will_ask(
-    form: Format, given: dict[str, Any], array: bool
+    form: Format, given: dict[str, Any], array: bool, said: bool
 ) -> None:
     content = json.dumps([given] if array else given).encode()
-    row = Row.model_validate(convert("my.json", content, form, declines)[0])
+    row = Row.model_validate(convert("my.json", content, form if said else None, declines)[0])
     assert (row.context, row.question, row.reference_answer) == (CONTEXT, QUESTION, ANSWER)
     assert row.prompt_inference == prompt_of(CONTEXT, QUESTION)
     assert row.answer == f" {ANSWER}"
@@ -51,7 +52,7 @@ def test_an_answer_that_declines_is_a_negative_unless_the_row_says_otherwise() -
 @pytest.mark.parametrize(
     ("form", "line", "fault"),
     [
-        ("alpaca", {"instruction": "q"}, "line 2: KeyError: 'output'"),
+        ("alpaca", {"instruction": "q"}, "line 2: has no field 'output'"),
         ("messages", chat(("user", "q")), "line 2: ValueError: not enough values"),
         ("messages", chat(("assistant", "a"), ("user", "q")), "line 2: TypeError: does not end"),
         (
@@ -68,6 +69,11 @@ def test_what_is_not_in_the_format_is_named_by_line(form: Format, line: Any, fau
     text = line if isinstance(line, str) else json.dumps(line)
     with pytest.raises(LoraAssetsError, match=fault):
         convert("my.jsonl", f"\n{text}\n".encode(), form, declines)
+
+
+def test_a_row_of_the_specification_keeps_its_further_fields_whatever_they_are_called() -> None:
+    row = {"prompt_inference": "[INST] q [/INST]", "messages": [], "prompt": "p", "instruction": 1}
+    assert convert("f", json.dumps(row).encode(), None, declines) == [row]
 
 
 def test_rows_are_dealt_out_by_what_they_ask_alone() -> None:
