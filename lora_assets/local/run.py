@@ -10,15 +10,13 @@ from dagster import DagsterInstance
 from lora_assets.assets.run_tags import BY, WHY, user
 from lora_assets.errors import Stopped
 from lora_assets.lifecycle import run_failed
+from lora_assets.local.code_location import LABEL, TAG, show_in_location
 from lora_assets.local.dead_processes import PROCESS_TAG, living
 from lora_assets.local.instance import add_partitions
 from lora_assets.local.pool_wait import report_waiting
 from lora_assets.local.stopping import mark_cancelled, noted_signals
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
-
-CODE_LOCATION_TAG, CODE_LOCATION = ".dagster/repository", "__repository__@lora_assets.definitions"
-"""By this the UI knows the runs of its code location; Dagster sets it for what it launches."""
 
 
 def run_in_process(
@@ -61,7 +59,7 @@ def run_in_process(
                     WHY: why or job.name,
                     BY: user(),
                     PARTITION_TAG: data_version,
-                    CODE_LOCATION_TAG: CODE_LOCATION,
+                    TAG: LABEL,
                 },
                 raise_on_error=False,
                 run_id=run_id,
@@ -69,8 +67,10 @@ def run_in_process(
         except (Stopped, KeyboardInterrupt):
             if noted() is None:
                 raise
+        outcome = mark_cancelled(instance, run_id) if noted() is not None else ""
+        show_in_location(instance, run_id)
         if (number := noted()) is not None:
-            raise Stopped(number, mark_cancelled(instance, run_id))
+            raise Stopped(number, outcome)
     if on_metadata is not None:
         for asset, metadata in _metadata(result):
             on_metadata(asset, {name: str(value.value) for name, value in metadata.items()})

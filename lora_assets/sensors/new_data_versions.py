@@ -61,7 +61,7 @@ def new_data_versions(
                 [f"Switched on. {len(versions)} data versions are there already.", *passed_over]
             ),
             asset_events=[
-                dg.AssetObservation("training_data", partition=version, metadata={"note": NOTE})
+                dg.AssetObservation("training_data", NOTE, {"note": NOTE}, partition=version)
                 for version in versions
             ],
             dynamic_partitions_requests=partitions,

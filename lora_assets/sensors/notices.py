@@ -9,6 +9,7 @@ from lora_assets.assets.run_tags import WHY
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS, needs_manual_relaunch
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES, PROMOTION
+from lora_assets.local.code_location import LOCATION
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.resources.webhook import Webhook
 from lora_assets.sensors import history
@@ -60,11 +61,12 @@ def notices(context: dg.SensorEvaluationContext, webhook: Webhook) -> dg.SensorR
 
 
 def _is_ours(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
-    """Return False for a run of another code location; a command's run has no location."""
+    """Return False for a run of another code location; a command's may have no location."""
     origin, here = run.remote_job_origin, context.code_location_origin
     if origin is None or here is None:
         return True
-    return origin.repository_origin.code_location_origin.location_name == here.location_name
+    name = origin.repository_origin.code_location_origin.location_name
+    return name in (here.location_name, LOCATION)
 
 
 def _newest(instance: dg.DagsterInstance) -> dict[str, int]:

@@ -19,7 +19,7 @@ import lora_assets.local
 from tests.support.stack import free_port
 
 NAMESPACE = "dagster"
-LOCATION = "lora_assets"
+LOCATION = "lora_assets.definitions"
 PATIENCE_S = 600
 """For one thing to happen, also on a machine that is busy with others."""
 
