@@ -8,6 +8,7 @@ import dagster as dg
 
 from lora_assets.assets.run_tags import origin
 from lora_assets.lifecycle import next_step
+from lora_assets.records.markdown import as_it_is
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.registry import Registry
 
@@ -30,7 +31,7 @@ def sides_table(columns: Mapping[str, Mapping[str, str]]) -> dg.TableMetadataVal
 def show(context: dg.AssetExecutionContext, facts: Iterable[str], shown: Mapping[str, Any]) -> None:
     """Put on the asset's page the `facts` that matter in one line, `shown`, and why it was made."""
     asset = context.asset_key.to_user_string()
-    summary = f"**Data version {context.partition_key}**: {'; '.join(facts)}."
+    summary = f"**Data version {context.partition_key}**: {as_it_is('; '.join(facts))}."
     context.add_output_metadata(
         {
             "summary": dg.MetadataValue.md(f"{summary} Next: {next_step(asset)}"),

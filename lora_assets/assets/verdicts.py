@@ -11,6 +11,7 @@ from lora_assets.assets.pages import number, table
 from lora_assets.assets.run_tags import STOPPED_BY
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES, STAGES, next_step
+from lora_assets.records.markdown import as_it_is
 from lora_assets.records.verdict import GateName, PairedEvidence, Verdict
 from lora_assets.resources.policy import PolicyFile
 
@@ -100,7 +101,7 @@ def _summary(verdict: Verdict) -> str:
     (asset,) = (s.asset for s in STAGES.values() if s.gate and s.gate.name == verdict.gate)
     return (
         f"**{verdict.gate} {outcome} for data version {verdict.data_version}**: "
-        f"{'; '.join(decisive[:SHOWN_NUMBERS])}. Next: {next_step(asset, verdict.passed)}"
+        f"{as_it_is('; '.join(decisive[:SHOWN_NUMBERS]))}. Next: {next_step(asset, verdict.passed)}"
     )
 
 

@@ -32,7 +32,7 @@ def print_table(stack: Stack, instance: DagsterInstance, data_versions: Sequence
     for name in data_versions:
         for row in gate_rows(name, registry.newest(name), aliases, evaluations(instance, name)):
             table.add_row(*row)
-    Console(width=120).print(table)
+    Console(width=120, markup=False, emoji=False).print(table)
 
 
 def gate_rows(

@@ -69,7 +69,7 @@ def history(as_json: bool, **options: Any) -> None:
     table = Table("", *columns, title=registry.model_name)
     for entry in entries:
         table.add_row(str(entry.number), *_row(entry))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     for number, mark in rejected(entries).items():
         click.echo(f"version {number} is live again only with --to {number}: {mark.asked}")
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -115,7 +114,8 @@ def _replica(
 
 def print_status(report: dict[str, Any]) -> None:
     """Print the status as tables."""
-    console = Console()
+    # Names and messages from elsewhere print as they are: "[fe80::1]" is no markup.
+    console = Console(markup=False, emoji=False)
     aliases = Table("alias", "version", "data version", "digest", title=report["model"])
     for alias, version in report["aliases"].items():
         aliases.add_row(
@@ -125,7 +125,7 @@ def print_status(report: dict[str, Any]) -> None:
         aliases.add_row(alias, str(other["version"]), "not ours", "not known")
     console.print(aliases)
     for problem in report["drift"]:
-        console.print(f"[red]{problem}")
+        console.print(Text(problem, "red"))
     gates = Table("version", "gate", "verdict", "numbers", title="verdicts")
     for number, verdicts in report["verdicts"].items():
         for gate, verdict in verdicts.items():
@@ -139,14 +139,14 @@ def print_status(report: dict[str, Any]) -> None:
     if report["stopped"]:
         stopped = Table("data version", "version", "gate", "why", "what to do", title="stopped")
         for each in report["stopped"]:
-            version, why = str(each["version"] or "none"), escape("\n".join(each["failures"]))
-            name, remedy = escape(each["data_version"]), GATES[each["gate"]].remedy
+            version, why = str(each["version"] or "none"), "\n".join(each["failures"])
+            name, remedy = each["data_version"], GATES[each["gate"]].remedy
             stopped.add_row(name, version, each["gate"], why, remedy)
         console.print(stopped)
     for replica in report["replicas"]:
         serves = Table("name", "digest", title=replica["name"])
         for name, digest in replica["adapters"].items():
-            serves.add_row(escape(name), escape(short(digest)))
+            serves.add_row(name, short(digest))
         console.print(serves)
         for problem in [*replica.get("drift", ()), *filter(None, [replica.get("error")])]:
             console.print(Text(problem, "red"))

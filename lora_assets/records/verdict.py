@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
 from lora_assets.records import AdapterRecord, Record
+from lora_assets.records.markdown import as_it_is
 
 GateName = Literal["data_is_sound", "quality_gate", "smoke_test", "eval_gate", "perf_gate"]
 Comparison = Literal["<=", "<", ">=", ">"]
@@ -171,9 +172,11 @@ def gate_note(verdicts: Iterable[Verdict], before: str | None, dagster_ui: str =
     for verdict in verdicts:
         gate = run_link(dagster_ui, verdict.dagster_run, verdict.gate) or verdict.gate
         for fault in verdict.faults:
-            lines.append(f"| {gate} | {verdict.outcome} | {fault} | | |")
+            lines.append(f"| {gate} | {verdict.outcome} | {as_it_is(fault)} | | |")
         for check in verdict.checks:
             measured = "missing" if check.measured is None else f"{check.measured:.4g}"
             limit = f"{check.comparison} {check.limit:.4g}"
-            lines.append(f"| {gate} | {verdict.outcome} | {check.name} | {measured} | {limit} |")
+            lines.append(
+                f"| {gate} | {verdict.outcome} | {as_it_is(check.name)} | {measured} | {limit} |"
+            )
     return "\n".join(lines)

@@ -47,6 +47,16 @@ def test_a_gates_page_opens_with_the_outcome_and_its_numbers_can_be_plotted() ->
     assert str(one).endswith("Next: perf_metrics, by this run or by 'lora-assets performance'.")
 
 
+def test_what_a_server_said_is_no_markup_on_a_gates_page() -> None:
+    said = "The judge at http://[fe80::1]:80 answered ![x](http://evil)"
+    faulty = verdict("eval_gate", Check.at_least("a_rate", None, 0.7)).model_copy(
+        update={"faults": (said,)}
+    )
+    (shown,) = [check_result(faulty).metadata["summary"].value]
+    assert r"http://\[fe80::1\]:80 answered !\[x\](http://evil)" in str(shown)
+    assert str(check_result(faulty).description).startswith(f"inconclusive; {said}; ")
+
+
 def test_only_a_gate_that_compares_says_with_what() -> None:
     check = Check.at_least("a_rate", 0.8, 0.7)
     assert "compared with" not in check_result(verdict("quality_gate", check)).metadata

@@ -51,6 +51,16 @@ def live(resources: Resources, adapter_folders: tuple[Path, ...]) -> ModelVersio
     return version
 
 
+def test_brackets_and_addresses_print_as_they_are(
+    run: Run, environment: Mapping[str, str], live: ModelVersion
+) -> None:
+    url = f"http://[fe80::1]:{free_port()}"
+    _, printed = run({**environment, "VLLM_REPLICAS": url}, "status")
+    assert f"vLLM at {url} is unreachable" in printed
+    # In the title of the replica's table, in the error and in the last line.
+    assert printed.count("http://[fe80::1") == 3
+
+
 def test_where_nothing_is_live_everything_agrees(status: Status) -> None:
     ended, found = status()
     assert (ended, found["agrees"], found["aliases"], found["verdicts"]) == (0, True, {}, {})
