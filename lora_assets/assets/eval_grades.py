@@ -1,8 +1,9 @@
 """Stage 5: candidate and live answer side by side, a judge grades, the gate compares."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
@@ -17,6 +18,7 @@ from lora_assets.assets.eval_tables import (
     slices_table,
 )
 from lora_assets.assets.graph import GATE, stage_asset
+from lora_assets.assets.other_splits import LIVE, compared, other_splits
 from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now, under
@@ -27,7 +29,7 @@ from lora_assets.judging.journal import key_of
 from lora_assets.judging.scores import scores
 from lora_assets.judging.slices import compare_slices, slice_rows
 from lora_assets.kubernetes.step_pods import step_pod
-from lora_assets.records.dataset import TrainingData
+from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.grades import EvalGrades, Side
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.data_bucket import DataBucket
@@ -67,6 +69,11 @@ class EvalConfig(DecisionRule, ComparisonConfig):
     slices: str = Field(
         "question_type", description="Metadata keys to compare by, separated by commas"
     )
+    also_evaluate: str = Field(
+        LIVE,
+        description="Data versions, separated by commas, whose eval splits the candidate must "
+        "answer no worse than live, too; live: that of the live adapter; none: no other",
+    )
     mlflow_experiment: str = experiment_field("vllm-lora-evaluation")
 
 
@@ -98,21 +105,28 @@ def eval_grades(
     context.log.info("; ".join(resolution))
     both: Mapping[Side, ModelVersion | None] = {"candidate": candidate, "live": live}
     sides = {side: version for side, version in both.items() if version is not None}
-    # By the rows alone: whatever they are compared with, answers and grades stand.
-    data = key_of([row.model_dump() for row in rows])
-    work = {
-        side: work_folder.keyed(
-            "evaluation", rows=data, model=version.model, adapter=version.digest
-        )
-        for side, version in sides.items()
-    }
-    key = f"{work['candidate'].name}-{live.digest if live else None}"
+    others, lacking = other_splits(config.also_evaluate, comparison, rule, data_bucket)
+
+    def kept(rows: Sequence[Row]) -> tuple[Mapping[Side, Path], Path]:
+        # By the rows alone: whatever they are compared with, answers and grades stand.
+        data = key_of([row.model_dump() for row in rows])
+        folders = {
+            side: work_folder.keyed(
+                "evaluation", rows=data, model=version.model, adapter=version.digest
+            )
+            for side, version in sides.items()
+        }
+        grades = work_folder.keyed("evaluation", rows=data) / "grades.jsonl"
+        return {side: each / "answers-candidate.jsonl" for side, each in folders.items()}, grades
+
+    kept_answers, kept_grades = kept(rows)
+    key = f"{kept_answers['candidate'].parent.name}-{live.digest if live else None}"
     with comparison.tracked(tracking, config.mlflow_experiment, "eval", key, "evaluation") as run:
         evaluation = Evaluation(
             rows,
             {side: version.serving_name for side, version in sides.items()},
-            {side: folder / "answers-candidate.jsonl" for side, folder in work.items()},
-            work_folder.keyed("evaluation", rows=data) / "grades.jsonl",
+            kept_answers,
+            kept_grades,
             progress=lambda what: progress_log(context, what, parts=2),
             answered=lambda side, count: _observe(context, side, count),
             fresh=config.fresh,
@@ -124,11 +138,26 @@ def eval_grades(
         )
         if live is None:
             _observe(context, "live", 0)
-        judge_model, found = asyncio.run(_gather(evaluation, fleet, judge))
+        besides = {
+            version: replace(
+                evaluation,
+                rows=split,
+                answers=kept(split)[0],
+                grades=kept(split)[1],
+                answered=lambda side, count: None,
+                controls=0,
+                labels=(),
+            )
+            for version, split in others.items()
+        }
+        judge_model, found, more = asyncio.run(_gather(evaluation, besides, fleet, judge))
+        forgotten = tuple(
+            compared(version, others[version], each) for version, each in more.items()
+        )
         answers, grades = found.answers, found.grades
         measured = str(found.measured or "the judge was not measured")
         looks = () if found.looks is None else (str(found.looks),)
-        for said in (measured, *looks, *found.kept):
+        for said in (measured, *looks, *found.kept, *lacking):
             context.log.info(said)
         counted = {side: scores(rows, answers[side], grades, side, found.judged) for side in sides}
         versions = {f"{side}_version": version.version for side, version in sides.items()}
@@ -138,7 +167,7 @@ def eval_grades(
         log_grades(run, rows, answers, grades, counted)
         if found.measured is not None:
             run.record(found.measured, "judge_measure")
-    compared = compare_slices(rows, answers, grades, slices) if live else ()
+    by_slice = compare_slices(rows, answers, grades, slices) if live else ()
     shown = {
         "compared with": f"version {live.version}" if live else "nothing live",
         "judge": judge_model,
@@ -147,7 +176,8 @@ def eval_grades(
         **({"judged": looks[0]} if looks else {}),
         "scores": scores_table(counted),
         "what the eval split can show": "; ".join(resolution),
-        **({"by slice": slices_table(compared)} if compared else {}),
+        **({"by slice": slices_table(by_slice)} if by_slice else {}),
+        **({"other data": slices_table(each.every for each in forgotten)} if forgotten else {}),
         "examples": examples_table(rows, answers, grades),
         **rates(counted),
     }
@@ -161,7 +191,9 @@ def eval_grades(
         looks=found.looks,
         candidate=counted["candidate"],
         live=counted.get("live"),
-        slices=compared,
+        slices=by_slice,
+        others=forgotten,
+        lacking=lacking,
         mlflow_run_id=run.run_id,
     )
 
@@ -176,13 +208,22 @@ def eval_gate(
     return check_result(verdict)
 
 
-async def _gather(evaluation: Evaluation, fleet: Fleet, judge: Judge) -> tuple[str, Evaluated]:
+async def _gather(
+    evaluation: Evaluation, besides: Mapping[str, Evaluation], fleet: Fleet, judge: Judge
+) -> tuple[str, Evaluated, Mapping[str, Evaluated]]:
+    """Return the judge's model, what it found, and what it found besides if there is need."""
     async with judge.client() as grading, fleet.client() as answering:
         # Asked first: without a judge the answers would be gathered in vain.
         model = await judge.model(grading)
         builds = (await http_client.build(answering), await http_client.build(grading))
-        named = replace(evaluation, judge_model=model, builds=builds)
-        return model, await named.run(answering, grading)
+
+        async def found(each: Evaluation) -> Evaluated:
+            return await replace(each, judge_model=model, builds=builds).run(answering, grading)
+
+        own = await found(evaluation)
+        failed = own.looks is not None and own.looks.ended == "failed"
+        more = {} if failed else {name: await found(each) for name, each in besides.items()}
+        return model, own, more
 
 
 def _observe(context: dg.AssetExecutionContext, side: Side, answers: int) -> None:

@@ -1,6 +1,6 @@
 """An evaluation as tables, in MLflow and in Dagster's UI."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -61,7 +61,7 @@ def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
     return sides_table({side: _measures(score) for side, score in counted.items()})
 
 
-def slices_table(slices: Sequence[Slice]) -> dg.TableMetadataValue:
+def slices_table(slices: Iterable[Slice]) -> dg.TableMetadataValue:
     """Return a row per slice: how many rows it has, and on how many one side alone has a letter."""
 
     def gained_and_lost(gained: Sequence[int], lost: Sequence[int]) -> str:

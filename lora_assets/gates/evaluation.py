@@ -87,12 +87,12 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
     measured = () if grades.measured is None else (str(grades.measured),)
     unjudged_note = ("no negatives: refusals are not judged",) if unjudged else ()
     looks = () if grades.looks is None else (str(grades.looks),)
-    notes = (*unjudged_note, *looks, *measured, *grades.kept)
+    notes = (*unjudged_note, *looks, *measured, *grades.kept, *grades.lacking)
     evidence = tuple(_evidence(grades, thresholds))
 
     def decide(rule: Rule) -> Verdict:
         checks, more = _checks(grades, thresholds, rule, evidence, unjudged)
-        own = faults + more
+        own = faults + more + (grades.lacking if rule == "paired" else ())
         early = grades.looks is not None and grades.looks.ended
         if early and rule == thresholds.decision_rule == "specification":
             own += (f"the specification wants every grade, but {grades.looks}",)
@@ -163,20 +163,25 @@ def _checks(
 
 
 def _evidence(grades: EvalGrades, rule: DecisionRule) -> Sequence[PairedEvidence]:
-    """Return the paired evidence of each measure that both sides have rows for."""
-    if not grades.slices:
-        return ()
-    every, judged = grades.slices[0], nominal_confidence(grades.looks, rule.confidence)
-    measures = (
-        ("a_rate", every.a, rule.a_margin, judged, False),
-        ("c_rate", every.c, rule.c_margin, judged, True),
-        ("refusal_rate", every.refusals, rule.refusal_margin, rule.confidence, False),
-    )
-    return [
-        paired_evidence(measure, differing, margin, confidence, more_is_worse)
-        for measure, differing, margin, confidence, more_is_worse in measures
-        if differing.rows
-    ]
+    """Return the paired evidence of each measure that both sides have rows for.
+
+    So it does on the splits of other data versions, whose measures have their names.
+    """
+    splits = [(each.every, each.looks, f" of {each.every.name}") for each in grades.others]
+    found = []
+    for every, looks, of in [*((own, grades.looks, "") for own in grades.slices[:1]), *splits]:
+        judged = nominal_confidence(looks, rule.confidence)
+        measures = (
+            ("a_rate", every.a, rule.a_margin, judged, False),
+            ("c_rate", every.c, rule.c_margin, judged, True),
+            ("refusal_rate", every.refusals, rule.refusal_margin, rule.confidence, False),
+        )
+        found += [
+            paired_evidence(f"{measure}{of}", differing, margin, confidence, more_is_worse)
+            for measure, differing, margin, confidence, more_is_worse in measures
+            if differing.rows
+        ]
+    return found
 
 
 def _drivers(slices: Sequence[Slice], verdict: Verdict) -> Sequence[str]:
@@ -186,7 +191,7 @@ def _drivers(slices: Sequence[Slice], verdict: Verdict) -> Sequence[str]:
         "c_rate": lambda each: each.c,
         "refusal_rate": lambda each: each.refusals,
     }
-    missed = {each.name.split()[0] for each in verdict.checks if not each.passed}
+    missed = {each.name.partition(" vs ")[0] for each in verdict.checks if not each.passed}
 
     def lost(differing: Differing, measure: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the rows that got worse, and those that got better."""
@@ -207,15 +212,15 @@ def _drivers(slices: Sequence[Slice], verdict: Verdict) -> Sequence[str]:
     return found
 
 
-def what_it_shows(rows: int, negatives: int, rule: DecisionRule) -> Sequence[str]:
-    """Return what an eval split can show, a line per measure, before any row is answered.
+def what_it_shows(rows: int, negatives: int, rule: DecisionRule, of: str = "") -> Sequence[str]:
+    """Return what an eval split (`of` what) can show, a line per measure, before it is answered.
 
     Raise LoraAssetsError where no row is answerable, or where the rule is `paired` and even equal
     answers would leave it undecided.
     """
     if rows <= negatives:
         raise LoraAssetsError(
-            "The eval split has no answerable row: an adapter that always declines would pass",
+            f"The eval split{of} has no answerable row: an adapter that always declines would pass",
             "Add answerable rows to a new data version.",
         )
     measures = [("a_rate", rows, rule.a_margin), ("c_rate", rows, rule.c_margin)]
@@ -230,8 +235,9 @@ def what_it_shows(rows: int, negatives: int, rule: DecisionRule) -> Sequence[str
         too_few = f"{measure}: {count} rows can't show a margin of {margin:g}, {needed} are needed"
         if rule.decision_rule == "paired":
             raise LoraAssetsError(
-                f"The eval split is too small for the rule paired ({too_few})",
-                "Add rows, allow a wider margin, or take --decision-rule specification.",
+                f"The eval split{of} is too small for the rule paired ({too_few})",
+                f"{'Leave it out of --also-evaluate' if of else 'Add rows'}, allow a wider margin, "
+                "or take --decision-rule specification.",
             )
         shown.append(too_few)
     return shown

@@ -136,13 +136,21 @@ class Slice(Record):
     refusals: Differing
 
 
+class OtherSplit(Record):
+    """What both sides did on the eval split of another data version, which names `every`."""
+
+    every: Slice
+    looks: Looks | None = None
+
+
 class EvalGrades(Measurement):
     """What the `eval_grades` asset stands for: both sides' scores, and the judge of both.
 
     `looks` are those of sequential judging, None where all rows were judged at once.
     `slices` compare the sides row by row, all rows first; there are none without live.
     `unread` is what the judge said of an answer to which it gave no readable grade. `measured`
-    is None where the judge was not; `kept` says what was taken from before.
+    is None where the judge was not; `kept` says what was taken from before. `others` are splits
+    that tell what the candidate forgot, `lacking` says why live's own is not among them.
     """
 
     judge_model: str
@@ -153,3 +161,5 @@ class EvalGrades(Measurement):
     candidate: Scores
     live: Scores | None
     slices: tuple[Slice, ...] = ()
+    others: tuple[OtherSplit, ...] = ()
+    lacking: tuple[str, ...] = ()

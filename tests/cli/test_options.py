@@ -37,7 +37,7 @@ ADDED = {
     "train-validate-lora": {"fresh": "", **DATA, "max-left-out": ""},
     "evaluate-lora-adapter": {
         **{"decision-rule": "specification", **MARGINS, **DATA, "fresh": "", "sequential": "true"},
-        **{"slices": "question_type", "judge-controls": "30"},
+        **{"slices": "question_type", "judge-controls": "30", "also-evaluate": "live"},
     },
     "performance-test-lora": {
         **{"decision-rule": "specification", "confidence": "0.95", "max-blocks": "60"},

@@ -7,7 +7,14 @@ from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, eval_gate, what_it_shows
-from lora_assets.records.grades import Differing, EvalGrades, JudgeMeasure, Scores, Slice
+from lora_assets.records.grades import (
+    Differing,
+    EvalGrades,
+    JudgeMeasure,
+    OtherSplit,
+    Scores,
+    Slice,
+)
 from lora_assets.records.looks import Looks
 from lora_assets.records.verdict import Verdict
 from tests.support.records import NOW
@@ -33,6 +40,8 @@ def decide(
     slices: tuple[Slice, ...] = (),
     measured: JudgeMeasure | None = None,
     looks: Looks | None = None,
+    others: tuple[OtherSplit, ...] = (),
+    lacking: tuple[str, ...] = (),
     **thresholds: Any,
 ) -> Verdict:
     grades = EvalGrades(
@@ -45,6 +54,8 @@ def decide(
         unread=unread,
         measured=measured,
         looks=looks,
+        others=others,
+        lacking=lacking,
         candidate=candidate,
         live=live,
         mlflow_run_id="run",
@@ -233,6 +244,43 @@ def test_the_specification_does_not_decide_on_a_part_of_the_rows() -> None:
     assert decide(SAME, SAME, slices=compared(), looks=Looks(of=1000, at=(1000,))).passed
 
 
+def other_split(**ways: tuple[int, int]) -> OtherSplit:
+    every = compared(**ways)[0].model_copy(update={"name": "data version 1"})
+    return OtherSplit(every=every, looks=Looks(of=1000, at=(1000,)))
+
+
+@pytest.mark.parametrize(
+    ("ways", "outcome", "missed"),
+    [
+        ({}, "passed", None),
+        ({"a": (0, 80)}, "failed", "a_rate of data version 1 vs live, lower limit"),
+        ({"c": (0, 60)}, "failed", "c_rate of data version 1 vs live, upper limit"),
+        ({"refusals": (0, 30)}, "failed", "refusal_rate of data version 1 vs live, lower limit"),
+        ({"a": (30, 50)}, "inconclusive", "a_rate of data version 1 vs live, lower limit"),
+    ],
+)
+def test_what_live_knew_of_other_data_is_a_check_of_the_rule_paired_and_a_note_of_the_other(
+    ways: dict[str, tuple[int, int]], outcome: str, missed: str | None
+) -> None:
+    given: dict[str, Any] = {"slices": compared(), "others": (other_split(**ways),)}
+    verdict = decide(SAME, SAME, decision_rule="paired", **given)
+    assert (verdict.outcome, len(verdict.checks)) == (outcome, 7)
+    assert [each.name for each in verdict.checks if not each.passed] == ([missed] if missed else [])
+    reported = decide(SAME, SAME, **given)
+    assert (reported.outcome, len(reported.paired)) == ("passed", 6)
+    assert any(note.startswith("a_rate of data version 1 ") for note in reported.notes)
+    assert not any("most is lost" in note for note in verdict.notes)
+
+
+def test_data_of_live_that_are_gone_leave_the_rule_paired_undecided() -> None:
+    given: dict[str, Any] = {"slices": compared(), "lacking": ("data version 1 is gone",)}
+    verdict = decide(SAME, SAME, decision_rule="paired", **given)
+    assert (verdict.outcome, verdict.faults) == ("inconclusive", ("data version 1 is gone",))
+    reported = decide(SAME, SAME, **given)
+    assert reported.passed
+    assert "data version 1 is gone" in reported.notes
+
+
 def test_without_a_row_in_common_the_rule_paired_can_not_decide() -> None:
     nothing = Differing(rows=0)
     slices = (Slice(name="all rows", a=nothing, c=nothing, refusals=nothing),)
@@ -263,5 +311,7 @@ def test_a_split_that_can_not_decide_is_refused_before_it_is_measured() -> None:
     assert what_it_shows(240, 40, DecisionRule())[2] == small
     with pytest.raises(LoraAssetsError, match=re.escape(small)):
         what_it_shows(240, 40, by_pairs)
+    with pytest.raises(LoraAssetsError, match="split of data version 1 is too small"):
+        what_it_shows(240, 40, by_pairs, " of data version 1")
     with pytest.raises(LoraAssetsError, match="no answerable row"):
         what_it_shows(93, 93, DecisionRule())
