@@ -12,11 +12,15 @@ from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.lifecycle import Step
 from lora_assets.records import Record
 from lora_assets.remote.log import RunEvent, event
+from lora_assets.serving.bounded_client import request
 from lora_assets.serving.http_client import is_unknown_host
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts at a request, before the connection counts as lost."""
 
+DEADLINE_S = 60.0
+"""For a whole reply."""
+_TIMEOUT = httpx.Timeout(30, connect=5)
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 _QUERIES = files(__package__).joinpath("queries.graphql").read_text()
 
@@ -61,7 +65,6 @@ class DagsterWebserver:
     def __init__(self, url: str, ui_url: str) -> None:
         self.url = url.rstrip("/")
         self._ui_url = ui_url.rstrip("/")
-        self._client = httpx.Client(timeout=httpx.Timeout(30, connect=5))
         self._has_answered = False
 
     def link(self, run_id: str) -> str:
@@ -216,7 +219,8 @@ class DagsterWebserver:
     def _post(self, body: Mapping[str, Any], pauses: Sequence[float]) -> httpx.Response:
         for pause in (*pauses, None):
             try:
-                reply = self._client.post(f"{self.url}/graphql", json=body)
+                url = f"{self.url}/graphql"
+                reply = request("POST", url, DEADLINE_S, json=body, timeout=_TIMEOUT)
                 lost = f"it answered {reply.status_code}"
             except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
                 raise LoraAssetsError(

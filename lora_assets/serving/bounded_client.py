@@ -5,8 +5,10 @@ a request for ever.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, TypeVar
 
 import httpx
@@ -16,6 +18,12 @@ WHOLE_REPLY = 5
 """How many times the timeout of a read a whole reply may take: one that streams takes longer."""
 
 _Result = TypeVar("_Result")
+
+
+@cache
+def tls() -> ssl.SSLContext:
+    """Return the context of all clients: reading the certificates takes longer than a request."""
+    return httpx.create_ssl_context()
 
 
 class BoundedClient(httpx.AsyncClient):
@@ -93,11 +101,11 @@ def run_apart(work: Coroutine[Any, Any, _Result]) -> _Result:
     return running.result()
 
 
-def request(method: str, url: str, timeout: float, **options: Any) -> httpx.Response:
-    """Return the reply to one request of httpx's, all of it within `timeout` seconds."""
+def request(method: str, url: str, deadline: float, **options: Any) -> httpx.Response:
+    """Return the reply to one request of httpx's, all of it within `deadline` seconds."""
 
     async def ask() -> httpx.Response:
-        async with BoundedClient(timeout, timeout=timeout) as client:
+        async with BoundedClient(deadline, timeout=deadline, verify=tls()) as client:
             return await client.request(method, url, **options)
 
     return run_apart(ask())

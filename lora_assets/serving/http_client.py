@@ -3,17 +3,15 @@
 import asyncio
 import re
 import socket
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, JsonValue, ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
-from lora_assets.serving.bounded_client import WHOLE_REPLY, BoundedClient, run_apart
+from lora_assets.serving.bounded_client import WHOLE_REPLY, BoundedClient, run_apart, tls
 
 RETRY_PAUSES = (0.5, 2.0)
 """Seconds before the second and the third try, after a transport error, a 429 or a 5xx."""
@@ -35,12 +33,6 @@ class Server:
 
 
 VLLM = Server("vLLM", "--vllm-url", "VLLM_API_KEY")
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    # Reading the certificates takes longer than most requests.
-    return httpx.create_ssl_context()
 
 
 def open_client(
@@ -118,7 +110,7 @@ def _options(
         "timeout": timeout,
         "headers": {"Authorization": f"Bearer {api_key}"} if api_key else None,
         "trust_env": url.host not in _LOOPBACK,
-        "verify": _tls(),
+        "verify": tls(),
         # The caller's concurrency is the only limit: a pool would add its queue to latencies.
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
     }
