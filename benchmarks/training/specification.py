@@ -10,7 +10,7 @@ from benchmarks.training.measured import Measured
 from benchmarks.training.meter import Meter
 from benchmarks.training.task import PARAMETERS, Task
 from lora_assets.records.training import LORA_PROFILES, Profile
-from lora_assets.training.rows import IGNORED, EncodedRow
+from lora_assets.training.rows import EncodedRow
 
 CUDA = torch.cuda.is_available()
 # Paged 8-bit AdamW is CUDA's.
@@ -50,7 +50,7 @@ def labelled(row: EncodedRow) -> dict[str, list[int]]:
     prompt = row.prompt_length
     return {
         "input_ids": list(row.tokens),
-        "labels": [IGNORED] * prompt + list(row.tokens[prompt:]),
+        "labels": [-100] * prompt + list(row.tokens[prompt:]),
     }
 
 
@@ -64,7 +64,7 @@ def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {
         "input_ids": batch([row["input_ids"] for row in rows], 0),
         "attention_mask": batch([[1] * len(row["input_ids"]) for row in rows], 0),
-        "labels": batch([row["labels"] for row in rows], IGNORED),
+        "labels": batch([row["labels"] for row in rows], -100),
     }
 
 

@@ -6,9 +6,14 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.figures import plot
+from lora_assets.assets.adapter_page import (
+    engine_tags,
+    final_numbers,
+    report_loss,
+    show_adapter,
+    training_log,
+)
 from lora_assets.assets.graph import GATE, stage_asset
-from lora_assets.assets.pages import progress_log, show, table
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.registered import registered_adapter
 from lora_assets.assets.run_tags import in_mlflow
@@ -23,9 +28,6 @@ from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
     LORA_PROFILES,
     Adapter,
-    Losses,
-    LossPoint,
-    TrainingMetrics,
     TrainingParameters,
 )
 from lora_assets.resources.data_bucket import DataBucket
@@ -35,7 +37,6 @@ from lora_assets.resources.registry import ARTIFACT, Registry
 from lora_assets.resources.tracking import (
     DATA_SOURCE,
     KEY_TAG,
-    TrackedRun,
     Tracking,
     experiment_field,
 )
@@ -44,13 +45,10 @@ from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.training.curve import learning_curve
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Of the training; a new one trains again what an older one has trained."""
 
 RECORD = "trained"
-
-HEADLINE = ("final_eval_loss", "final_perplexity", "tokens_per_second")
-"""What matters of a training: nats per answer token, its exponential, speed."""
 
 FRESH = "lora_assets.fresh"
 """The tag of a training that was asked for anew: the Dagster run that asked first."""
@@ -165,7 +163,7 @@ def adapter(
     if finished is not None and (before := _kept(context, tracking, finished)) is not None:
         # Its key says which base it is of, also where an earlier release made the record.
         before = before.model_copy(update={"base": base, "data_arrived": training_data.arrived})
-        _show(context, before, logged, tracking)
+        show_adapter(context, before, logged, tracking)
         return before
     _require_fit(context, splits, parameters, config.max_left_out, trainer, fleet)
     tags = {**version, DATA_SOURCE: training_data.source, **in_mlflow(context.run)}
@@ -180,8 +178,9 @@ def adapter(
             parameters,
             work / "checkpoints",
             work / ARTIFACT,
-            on_loss=lambda point: _log_loss(context, run, point),
-            on_progress=progress_log(context, "trained", " steps", parts=10),
+            on_loss=lambda point: report_loss(context, run, point),
+            on_progress=training_log(context),
+            on_note=context.log.info,
         )
         for split, rows in metrics.rows_left_out.items():
             if rows:
@@ -192,7 +191,8 @@ def adapter(
         digest = digest_folder(work / ARTIFACT)
         run.folder(work / ARTIFACT, ARTIFACT)
         run.figure(learning_curve(metrics.curve), "learning_curve")
-        run.metrics(_final(metrics))
+        run.metrics(final_numbers(metrics))
+        run.tags(engine_tags(metrics))
         run.tags({"adapter.digest": digest, "adapter.base": base, KEY_TAG: key})
         trained = Adapter(
             digest=digest,
@@ -207,7 +207,7 @@ def adapter(
         )
         run.record(trained, RECORD)
     context.log.info(f"trained adapter {digest[:12]} in {metrics.steps} steps")
-    _show(context, trained, logged, tracking)
+    show_adapter(context, trained, logged, tracking)
     return trained
 
 
@@ -260,39 +260,3 @@ def _logged(base_model: str, parameters: TrainingParameters) -> Mapping[str, Any
         "lora_dropout": profile.dropout,
         "lora_target_modules": ",".join(profile.target_modules),
     }
-
-
-def _log_loss(context: dg.AssetExecutionContext, run: TrackedRun, point: LossPoint) -> None:
-    run.metrics({point.name: point.value}, step=point.step)
-    if point.name == "eval_loss":
-        context.log.info(f"step {point.step}: eval loss {point.value:.4f}")
-
-
-def _show(
-    context: dg.AssetExecutionContext,
-    trained: Adapter,
-    logged: Mapping[str, Any],
-    tracking: Tracking,
-) -> None:
-    parameters = ({"parameter": name, "value": str(value)} for name, value in logged.items())
-    metrics = trained.metrics
-    curve = metrics.curve if isinstance(metrics, TrainingMetrics) else ()
-    shown = {
-        "learning curve": plot(learning_curve(curve)),
-        "parameters": table(parameters),
-        "mlflow run": dg.MetadataValue.url(tracking.page(trained.mlflow_run_id)),
-        "digest": trained.digest,
-        "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
-    }
-    if machine := tracking.system_metrics(trained.mlflow_run_id):
-        shown["system metrics"] = table(machine)
-    final = _final(metrics)
-    facts = [f"{name.replace('_', ' ')} {final[name]:.4g}" for name in HEADLINE if name in final]
-    show(context, facts, {**shown, **final})
-
-
-def _final(metrics: Losses) -> Mapping[str, float]:
-    """Return the numbers that the run ends with; one that is missing stays missing."""
-    names = ("final_eval_loss", "final_perplexity", "tokens_per_second", "steps", "best_step")
-    final = {name: getattr(metrics, name, None) for name in names}
-    return {name: float(value) for name, value in final.items() if value is not None}

@@ -64,25 +64,25 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def progress_log(
     context: dg.AssetExecutionContext, what: str, unit: str = "", *, parts: int
-) -> Callable[[int, int], None]:
+) -> Callable[..., None]:
     """Return what logs how many are done of how many, with the rate and the time to go.
 
     It does so `parts` times on the way, and every SECONDS_BETWEEN_LINES in between.
     """
     started = last = monotonic()
     before: int | None = None
+    part = 0
 
-    def log(done: int, total: int) -> None:
-        nonlocal last, before
+    def log(done: int, total: int, so_far: str = "") -> None:
+        nonlocal last, before, part
         now = monotonic()
         if before is None:
             # What an attempt that was killed left done says nothing of the rate.
             before = max(done - 1, 0)
-        is_part = done * parts // total != (done - 1) * parts // total
-        if is_part or now - last >= SECONDS_BETWEEN_LINES:
-            last = now
+        if (reached := done * parts // total) != part or now - last >= SECONDS_BETWEEN_LINES:
+            last, part = now, reached
             rate = pace(done - before, total - before, now - started)
-            context.log.info(f"{what} {done} of {total}{unit}{rate}")
+            context.log.info(f"{what} {done} of {total}{unit}{rate}{so_far}")
 
     return log
 
@@ -92,4 +92,5 @@ def pace(done: int, total: int, seconds: float) -> str:
     if not 0 < done < total or seconds <= 0:
         return ""
     rate = done / seconds
-    return f", {rate:.3g}/s, {(total - done) / rate:.0f} s to go"
+    shown = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
+    return f", {shown}/s, {(total - done) / rate:.0f} s to go"

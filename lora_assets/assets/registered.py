@@ -44,7 +44,7 @@ def registered_adapter(
     run = tracking.reopen(run_id)
     if not adapter.metrics.given:
         context.log.info(f"measuring adapter {adapter.digest[:12]} on the val split")
-        losses = trainer.measure(splits["val"], stored, parameters)
+        losses = trainer.measure(splits["val"], stored, parameters, context.log.info)
         measured = {"metrics": losses, "base": trainer.base_identity()}
         adapter = adapter.model_copy(update=measured)
     losses = adapter.metrics

@@ -35,7 +35,9 @@ def _is_shown(record: logging.LogRecord) -> bool:
     return event.event_type_value in ("STEP_SUCCESS", "ASSET_CHECK_EVALUATION")
 
 
-_PROGRESS = re.compile(r"(  \S+ +.*?)(\d+) of (\d+)( \w+)?((?:, \S+/s, \d+ s to go)?)")
+_PROGRESS = re.compile(
+    r"(  \S+ +.*?)(\d+) of (\d+)( \w+)?((?:, \S+/s, \d+ s to go)?(?:, loss \S+)?)"
+)
 _CELLS = 20
 
 

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, FiniteFloat
 
@@ -78,6 +78,31 @@ class LossPoint(Record):
     value: float
 
 
+class TrainingProgress(NamedTuple):
+    """How much of a run is done: updates, tokens that are no padding, the newest training loss."""
+
+    step: int
+    steps: int
+    tokens: int
+    total_tokens: int
+    loss: float | None
+
+
+class Engine(Record):
+    """How a machine was used to train: what it had, and what its memory decided.
+
+    `kernels` is the library of fused kernels, `tokens_per_pass` the most that a forward and
+    backward pass took. `peak_memory_gib` is what PyTorch held on a GPU at most.
+    """
+
+    device: str
+    attention: str
+    kernels: str
+    tokens_per_pass: int
+    activations_recomputed: bool
+    peak_memory_gib: float | None
+
+
 class Losses(Record):
     """What the quality gate reads: measured here, or given with an adapter trained elsewhere.
 
@@ -99,6 +124,7 @@ class TrainingMetrics(Losses):
     """What a training run measured."""
 
     tokens_per_second: float
+    engine: Engine | None = None
     steps: int
     best_step: int
     curve: tuple[LossPoint, ...]

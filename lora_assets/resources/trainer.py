@@ -19,6 +19,7 @@ from lora_assets.records.training import (
     LossPoint,
     TrainingMetrics,
     TrainingParameters,
+    TrainingProgress,
 )
 from lora_assets.training import require_torch
 from lora_assets.training.base_identity import base_identity
@@ -98,7 +99,8 @@ class Trainer(dg.ConfigurableResource[Any]):
         work: Path,
         output: Path,
         on_loss: Callable[[LossPoint], None],
-        on_progress: Callable[[int, int], None],
+        on_progress: Callable[[TrainingProgress], None],
+        on_note: Callable[[str], None],
     ) -> TrainingMetrics:
         """Train an adapter into the folder `output`, going on from what `work` holds."""
         require_torch()
@@ -116,12 +118,19 @@ class Trainer(dg.ConfigurableResource[Any]):
             output,
             on_loss,
             on_progress,
+            on_note,
         )
 
-    def measure(self, rows: Sequence[Row], adapter: Path, parameters: TrainingParameters) -> Losses:
+    def measure(
+        self,
+        rows: Sequence[Row],
+        adapter: Path,
+        parameters: TrainingParameters,
+        on_note: Callable[[str], None],
+    ) -> Losses:
         """Return the loss on the val split of an adapter that was trained elsewhere."""
         require_torch()
         with heavy_imports():
             from lora_assets.training.measure import measure
 
-        return measure(rows, self.base_model, adapter, parameters)
+        return measure(rows, self.base_model, adapter, parameters, on_note)

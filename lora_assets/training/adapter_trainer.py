@@ -3,30 +3,35 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import is_liger_kernel_available
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.training import LossPoint, TrainingParameters
+from lora_assets.records.training import LossPoint, TrainingParameters, TrainingProgress
 from lora_assets.training import checkpoints
-from lora_assets.training.rows import EncodedRow, collate, eval_batches, plan_batches
+from lora_assets.training.packing import model_inputs, pack
+from lora_assets.training.rows import EncodedRow, plan_updates
+from lora_assets.training.token_budget import TokenBudget
 
 CURVE_POINTS = 50
 """About how many values of the training loss a run reports."""
 
 
 class AdapterTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer whose batches are planned beforehand and whose eval loss is exact.
+    """A Trainer whose updates are planned beforehand, and passes over packed rows.
 
-    To the Trainer the whole run is one pass over the planned batches, so that a resumed run
-    sees the batches that it would have seen: the Trainer's own samplers draw each epoch from
-    the global random state, which a resumed process doesn't have. The Trainer's own
-    evaluation averages over batches; this one is a mean over all answer tokens.
+    To the Trainer the whole run is one pass over the planned updates, so that a resumed run
+    sees the rows that it would have seen: the Trainer's own samplers draw each epoch from
+    the global random state, which a resumed process doesn't have. How the rows of an update
+    are laid into passes is `budget`'s affair and does not change its loss: the mean over all
+    its answer tokens, in nats.
     """
 
     def __init__(
@@ -36,20 +41,25 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         work: Path,
         rows_train: Sequence[EncodedRow],
         rows_val: Sequence[EncodedRow],
+        budget: TokenBudget,
         on_loss: Callable[[LossPoint], None],
-        on_progress: Callable[[int, int], None],
+        on_progress: Callable[[TrainingProgress], None],
     ) -> None:
-        plan = plan_batches(
-            rows_train, parameters.batch_size, parameters.num_epochs, parameters.seed
+        plan = plan_updates(
+            rows_train,
+            parameters.batch_size,
+            parameters.gradient_accumulation_steps,
+            parameters.num_epochs,
+            parameters.seed,
         )
-        tokens = _tokens_per_update(rows_train, plan, parameters.gradient_accumulation_steps)
         rows: Any = list(rows_train)
-        self._loader: DataLoader[Any] = DataLoader(rows, batch_sampler=plan, collate_fn=collate)
-        self._eval_batches = eval_batches(rows_val, parameters.batch_size)
+        self._loader: DataLoader[Any] = DataLoader(rows, batch_sampler=plan, collate_fn=list)
+        self._rows_val, self._budget = rows_val, budget
+        tokens = [sum(len(rows_train[index].tokens) for index in update) for update in plan]
         self._report = _Report(work, tokens, parameters.evaluations, on_loss, on_progress)
         super().__init__(
             model=model,
-            args=_arguments(parameters, work, updates=len(tokens)),
+            args=_arguments(parameters, work, updates=len(plan)),
             callbacks=[self._report],
         )
         self.remove_callback(PrinterCallback)
@@ -57,41 +67,54 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> Any:
         return self._loader
 
-    def training_step(self, *inputs: Any, **options: Any) -> torch.Tensor:
-        loss: torch.Tensor = super().training_step(*inputs, **options)
-        if not torch.isfinite(loss):
-            raise _not_finite("training", loss.item(), self.state.global_step + 1)
-        return loss
+    def training_step(
+        self, model: Any, rows: Sequence[EncodedRow], num_items_in_batch: None = None
+    ) -> torch.Tensor:
+        """Leave the gradient of the rows' loss in the model; return the loss."""
+        model.train()
+        if not self._budget.measured:
+            self._budget.measure(rows, lambda some: self._only_cost(model, some))
+        return self._budget.within(lambda tokens: self._backward(model, rows, tokens))
+
+    def _backward(self, model: Any, rows: Sequence[EncodedRow], tokens: int) -> torch.Tensor:
+        answers = sum(row.answer_length for row in rows)
+        total = torch.zeros((), device=self.model.device)
+        for part in pack(rows, tokens):
+            loss = summed_loss(model, part) / answers
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _only_cost(self, model: Any, rows: Sequence[EncodedRow]) -> None:
+        # The pass that measures draws dropout, which the run is to draw as if it had not been.
+        with torch.random.fork_rng():
+            self._backward(model, rows, sum(len(row.tokens) for row in rows))
+        model.zero_grad()
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Log and return `eval_loss`: nats per answer token of the whole val split."""
-        loss = answer_loss(self.model, self._eval_batches, self._prepare_inputs)
+        loss = self._budget.within(lambda tokens: answer_loss(self.model, self._rows_val, tokens))
         if not math.isfinite(loss):
             raise _not_finite("evaluation", loss, self.state.global_step)
-        metrics = {"eval_loss": loss, **self._report.effort}
+        metrics = {"eval_loss": loss, **self._report.effort()}
         self.log(metrics)
         # The Trainer would evaluate once more at the end.
         self.control.should_evaluate = False
         return metrics
 
 
-def answer_loss(
-    model: Any,
-    batches: Sequence[Sequence[EncodedRow]],
-    prepare: Callable[[dict[str, Any]], dict[str, Any]],
-) -> float:
-    """Return the mean loss over all answer tokens of the batches, in nats.
+def summed_loss(model: Any, rows: Sequence[EncodedRow]) -> torch.Tensor:
+    """Return the loss summed over the answer tokens of packed rows, in nats."""
+    inputs, targets = model_inputs(rows, model.device)
+    return cross_entropy(model(**inputs).logits[0].float(), targets, reduction="sum")
 
-    `prepare` moves a batch to where the model is.
-    """
+
+@torch.no_grad()
+def answer_loss(model: Any, rows: Sequence[EncodedRow], tokens: int) -> float:
+    """Return the mean loss over all answer tokens, in nats, in passes of at most `tokens`."""
     model.eval()
-    total, tokens = 0.0, 0
-    with torch.no_grad():
-        for rows in batches:
-            # Divided by one item, the loss is the sum over the batch's answer tokens.
-            total += model(**prepare(collate(rows)), num_items_in_batch=1).loss.item()
-            tokens += sum(row.answer_length for row in rows)
-    return total / tokens
+    total = sum(summed_loss(model, part).item() for part in pack(rows, tokens))
+    return total / sum(row.answer_length for row in rows)
 
 
 @dataclass(eq=False)
@@ -102,15 +125,23 @@ class _Report(TrainerCallback):  # type: ignore[misc]
     tokens_per_update: list[int]
     evaluations: int
     on_loss: Callable[[LossPoint], None]
-    on_progress: Callable[[int, int], None]
-    effort: dict[str, float] = field(
-        default_factory=lambda: {"trained_tokens": 0, "trained_seconds": 0.0}
-    )
+    on_progress: Callable[[TrainingProgress], None]
+    _loss: float | None = None
+    _tokens: int = 0
+    _seconds: float = 0.0
     _started: float = 0.0
+
+    def effort(self) -> dict[str, float]:
+        """Return what was trained, evaluations apart, for the log that a resumed run reads."""
+        return {"trained_tokens": self._tokens, "trained_seconds": self._seconds}
 
     @property
     def _updates(self) -> int:
         return len(self.tokens_per_update)
+
+    def _tell(self, step: int) -> None:
+        done, total = sum(self.tokens_per_update[:step]), sum(self.tokens_per_update)
+        self.on_progress(TrainingProgress(step, self._updates, done, total, self._loss))
 
     def _is_stop(self, step: int) -> bool:
         parts = range(1, self.evaluations + 1)
@@ -119,27 +150,33 @@ class _Report(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for entry in state.log_history:
             if "trained_tokens" in entry:
-                self.effort = {name: entry[name] for name in self.effort}
-        self.on_progress(state.global_step, self._updates)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                self._tokens, self._seconds = entry["trained_tokens"], entry["trained_seconds"]
         self._started = time.perf_counter()
+        self._tell(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.effort["trained_seconds"] += time.perf_counter() - self._started
-        self.effort["trained_tokens"] += self.tokens_per_update[state.global_step - 1]
+        self._tokens += self.tokens_per_update[state.global_step - 1]
         if self._is_stop(state.global_step):
+            if torch.cuda.is_available():
+                # What is queued there is training, not the evaluation that would wait for it.
+                torch.cuda.synchronize()
+            self._seconds += time.perf_counter() - self._started
             control.should_log = control.should_evaluate = control.should_save = True
-        self.on_progress(state.global_step, self._updates)
+        self._tell(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        for point in loss_points(state.log_history[-1]):
+        for point in loss_points(entry := state.log_history[-1]):
+            if not math.isfinite(entry.get("loss", 0.0)):
+                raise _not_finite("training", entry["loss"], point.step)
+            if point.name == "train_loss":
+                self._loss = point.value
             self.on_loss(point)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
         checkpoints.seal(checkpoints.folder(self.work, step))
         checkpoints.keep_only(self.work, {step, best(state.log_history)[0]})
+        self._started = time.perf_counter()
 
 
 def loss_points(entry: dict[str, Any]) -> list[LossPoint]:
@@ -159,13 +196,16 @@ def best(log: Sequence[dict[str, Any]]) -> tuple[int, float]:
     return step, loss
 
 
+def liger_kernels() -> bool:
+    """Return whether Liger's fused kernels are there, and a GPU to run them."""
+    return torch.cuda.is_available() and bool(is_liger_kernel_available())
+
+
 def _arguments(parameters: TrainingParameters, work: Path, updates: int) -> Any:
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=parameters.batch_size,
-        gradient_accumulation_steps=parameters.gradient_accumulation_steps,
-        # The planned batches hold all epochs.
+        # The planned updates hold all epochs.
         num_train_epochs=1,
         learning_rate=parameters.learning_rate,
         lr_scheduler_type="cosine",
@@ -177,17 +217,12 @@ def _arguments(parameters: TrainingParameters, work: Path, updates: int) -> Any:
         seed=parameters.seed,
         bf16=cuda,
         use_cpu=not cuda,
-        activation_checkpointing=cuda,
+        # Not the loss: it is taken of the answers' logits alone.
+        use_liger_kernel=liger_kernels(),
+        liger_kernel_config={"cross_entropy": False, "fused_linear_cross_entropy": False},
         disable_tqdm=True,
         report_to=[],
     )
-
-
-def _tokens_per_update(
-    rows: Sequence[EncodedRow], plan: list[list[int]], accumulation: int
-) -> list[int]:
-    tokens = [sum(len(rows[i].tokens) for i in batch) for batch in plan]
-    return [sum(tokens[i : i + accumulation]) for i in range(0, len(tokens), accumulation)]
 
 
 def _not_finite(phase: str, loss: float, step: int) -> LoraAssetsError:

@@ -1,9 +1,8 @@
 """The loss of an adapter that is there already, measured as training measures its own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -15,7 +14,8 @@ from lora_assets.serving import adapter_files
 from lora_assets.training.adapter_trainer import answer_loss
 from lora_assets.training.base_answers import base_answers
 from lora_assets.training.qlora import device, load_base, load_tokenizer
-from lora_assets.training.rows import encode_split, eval_batches
+from lora_assets.training.rows import encode_split
+from lora_assets.training.token_budget import TokenBudget
 
 
 def measure(
@@ -23,9 +23,11 @@ def measure(
     base_model: Path | str,
     adapter: Path,
     parameters: TrainingParameters,
+    on_note: Callable[[str], None],
 ) -> Losses:
     """Return the adapter's loss on the val split, over the base model as training has it.
 
+    `on_note` is told, in a line, where memory ended and smaller passes go on.
     Raise LoraAssetsError for an adapter of another base model, and for a loss that isn't finite.
     """
     limit = parameters.max_seq_length
@@ -46,15 +48,11 @@ def measure(
             )
     answers = base_answers(base, tokenizer)
     model = PeftModel.from_pretrained(base, str(adapter))
-    batches = eval_batches(encoded, parameters.batch_size)
+    budget = TokenBudget(model, max(len(row.tokens) for row in encoded), on_note)
     target = device()
-
-    def prepare(batch: dict[str, Any]) -> dict[str, Any]:
-        return {k: v.to(target) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-
     # As the Trainer does with its bf16 option.
     with torch.autocast(target.type, torch.bfloat16, enabled=target.type == "cuda"):
-        loss = answer_loss(model, batches, prepare)
+        loss = budget.within(lambda tokens: answer_loss(model, encoded, tokens))
     if not math.isfinite(loss):
         raise LoraAssetsError(
             f"The adapter's loss on the val split is {loss}",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
@@ -16,12 +16,13 @@ from transformers.utils import logging
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.training import LORA_PROFILES, TrainingParameters
 from lora_assets.serving.base_shapes import ARCHITECTURES
+from lora_assets.training.attention import attention
 
 
 def device() -> torch.device:
     """Return the GPU where there is one, otherwise the CPU.
 
-    Raise LoraAssetsError with several GPUs visible: a run uses one.
+    Raise LoraAssetsError for a GPU without bf16, and with several visible: a run uses one.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -29,6 +30,11 @@ def device() -> torch.device:
         raise LoraAssetsError(
             f"This machine shows {torch.cuda.device_count()} GPUs and a training run uses one",
             "Set CUDA_VISIBLE_DEVICES to the one to use.",
+        )
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise LoraAssetsError(
+            f"{torch.cuda.get_device_name()} does not compute in bf16, which training needs",
+            "Use a card of NVIDIA's Ampere generation (A10G, L4, A100) or a later one.",
         )
     return torch.device("cuda", 0)
 
@@ -78,6 +84,7 @@ def load_base(base_model: Path | str, parameters: TrainingParameters) -> Any:
             device_map={"": str(target)},
             quantization_config=nf4 if parameters.quantization == "nf4" else None,
             use_safetensors=True,
+            attn_implementation=attention(target),
         )
     positions = base.config.max_position_embeddings
     if parameters.max_seq_length > positions:
@@ -87,8 +94,10 @@ def load_base(base_model: Path | str, parameters: TrainingParameters) -> Any:
             f"Lower max-seq-length to {positions}.",
         )
     if parameters.quantization == "nf4":
-        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
         _keep_trainable_layout(base)
+    # peft's own preparation would cast norms, embeddings and head to fp32: on a GPU of no use to
+    # the losses, and 13 GB of a 7B model's pass.
+    base.requires_grad_(False)
     return base
 
 

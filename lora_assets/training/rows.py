@@ -5,12 +5,9 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
-import torch
-
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
 
-IGNORED = -100
 POOL_BATCHES = 16
 """How many batches' worth of shuffled rows are sorted by length together."""
 
@@ -63,34 +60,6 @@ def encode_split(
     return [row for row in encoded if len(row.tokens) <= max_seq_length], left_out
 
 
-def collate(rows: Sequence[EncodedRow]) -> dict[str, Any]:
-    """Return a batch for a causal language model's forward pass.
-
-    `input_ids` is (batch, width); `labels` and `shift_labels` are the same (batch,
-    `logits_to_keep`) tensor: the next token at each of the last `logits_to_keep` positions,
-    IGNORED where that isn't an answer token. Logits before the first answer are never computed.
-
-    There is no attention mask: padding lies to the right of every token, where causal
-    attention can't see it, and without a mask the fast attention kernels apply.
-    """
-    width = max(len(row.tokens) for row in rows) - 1
-    start = max(min(row.prompt_length for row in rows) - 1, 0)
-    inputs = torch.zeros((len(rows), width), dtype=torch.long)
-    targets = torch.full((len(rows), width), IGNORED, dtype=torch.long)
-    for i, row in enumerate(rows):
-        tokens = torch.tensor(row.tokens)
-        inputs[i, : len(tokens) - 1] = tokens[:-1]
-        first = max(row.prompt_length - 1, 0)
-        targets[i, first : len(tokens) - 1] = tokens[first + 1 :]
-    labels = targets[:, start:].contiguous()
-    return {
-        "input_ids": inputs,
-        "labels": labels,
-        "shift_labels": labels,
-        "logits_to_keep": width - start,
-    }
-
-
 def plan_batches(
     rows: Sequence[EncodedRow], batch_size: int, epochs: int, seed: int
 ) -> list[list[int]]:
@@ -118,7 +87,12 @@ def plan_batches(
     return plan
 
 
-def eval_batches(rows: Sequence[EncodedRow], batch_size: int) -> list[list[EncodedRow]]:
-    """Return all rows once, shortest first, in batches of at most `batch_size`."""
-    ordered = sorted(rows, key=lambda row: len(row.tokens))
-    return [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+def plan_updates(
+    rows: Sequence[EncodedRow], batch_size: int, accumulation: int, epochs: int, seed: int
+) -> list[list[int]]:
+    """Return the row indexes of every update: those of `accumulation` planned batches."""
+    plan = plan_batches(rows, batch_size, epochs, seed)
+    return [
+        [index for batch in plan[start : start + accumulation] for index in batch]
+        for start in range(0, len(plan), accumulation)
+    ]

@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import set_seed
 
 from lora_assets.records.dataset import Row
 from lora_assets.records.training import (
+    Engine,
     LossPoint,
     TrainingMetrics,
     TrainingParameters,
+    TrainingProgress,
     perplexity,
 )
 from lora_assets.training import checkpoints
-from lora_assets.training.adapter_trainer import AdapterTrainer, best, loss_points
+from lora_assets.training.adapter_trainer import AdapterTrainer, best, liger_kernels, loss_points
+from lora_assets.training.attention import attention
 from lora_assets.training.base_answers import base_answers
 from lora_assets.training.qlora import load_model, load_tokenizer
 from lora_assets.training.rows import encode_split
+from lora_assets.training.token_budget import TokenBudget
 
 
 def train(
@@ -28,7 +34,8 @@ def train(
     work: Path,
     output: Path,
     on_loss: Callable[[LossPoint], None],
-    on_progress: Callable[[int, int], None],
+    on_progress: Callable[[TrainingProgress], None],
+    on_note: Callable[[str], None],
 ) -> TrainingMetrics:
     """Train a LoRA on the base model and leave its best checkpoint in `output`.
 
@@ -37,8 +44,9 @@ def train(
     `output` becomes a folder of adapter_config.json, which names `base_model_name`, and
     adapter_model.safetensors; one that exists is replaced.
 
-    Call `on_loss` with every loss of this process, `on_progress` with the updates done and
-    their total. A callback that raises ends the run, which can be resumed.
+    Call `on_loss` with every loss of this process, `on_progress` at the start and after each
+    update, `on_note` with lines on how the machine is used. A callback that raises ends the run,
+    which can be resumed.
 
     Same inputs, machine and number of threads: same bytes. Raise LoraAssetsError for rows,
     parameters or a base model that can't be trained with, for a loss that isn't finite, and
@@ -51,8 +59,12 @@ def train(
     set_seed(parameters.seed)
     model = load_model(base_model, parameters)
     answers = base_answers(model, tokenizer)
+    longest = max(len(row.tokens) for row in (*encoded_train, *encoded_val))
+    budget = TokenBudget(model, longest, on_note)
+    how = _engine(model, budget)
+    on_note(f"training on {how.device}: attention {how.attention}, kernels of {how.kernels}")
     trainer = AdapterTrainer(
-        model, parameters, work, encoded_train, encoded_val, on_loss, on_progress
+        model, parameters, work, encoded_train, encoded_val, budget, on_loss, on_progress
     )
     resume_from = checkpoints.newest_complete(work)
     with checkpoints.disk_full_as_error(work):
@@ -66,10 +78,24 @@ def train(
         final_eval_loss=loss,
         final_perplexity=perplexity(loss),
         tokens_per_second=effort["trained_tokens"] / effort["trained_seconds"],
+        engine=_engine(model, budget),
         steps=trainer.state.global_step,
         best_step=step,
         rows_left_out={"train": train_left_out, "val": val_left_out},
         split_rows={"train": len(rows_train), "val": len(rows_val)},
         curve=tuple(point for entry in log for point in loss_points(entry)),
         base_answers=answers,
+    )
+
+
+def _engine(model: Any, budget: TokenBudget) -> Engine:
+    """Return what the machine had and how it was used; to be asked after a run for its peak."""
+    on_gpu = model.device.type == "cuda"
+    return Engine(
+        device=torch.cuda.get_device_name() if on_gpu else "cpu",
+        attention=attention(model.device),
+        kernels="liger" if liger_kernels() else "torch",
+        tokens_per_pass=budget.tokens,
+        activations_recomputed=budget.checkpointing,
+        peak_memory_gib=torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
     )

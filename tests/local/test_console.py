@@ -13,6 +13,10 @@ from lora_assets.records.run_outcome import progress_line
             "trained 160 of 400 steps, 6.81/s, 35 s to go",
             "trained [########............] 160/400 steps, 6.81/s, 35 s to go",
         ),
+        (
+            "trained 800 of 2000 tokens, 2140/s, 1 s to go, loss 0.1234",
+            "trained [########............] 800/2000 tokens, 2140/s, 1 s to go, loss 0.1234",
+        ),
         ("load test: 0 of 3000 requests", "load test: [....................] 0/3000 requests"),
         ("live: answered 9 of 9", "live: answered [####################] 9/9"),
     ],

@@ -13,6 +13,10 @@ from lora_assets.training.train import train
 from tests.support.random_adapters import save_adapter
 
 
+def unexpected(note: str) -> None:
+    raise AssertionError(note)
+
+
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_a_trained_adapter_is_measured_as_its_training_measured_it(
     tmp_path: Path, tiny_model: Path, rows: list[Row], quantization: str
@@ -30,9 +34,10 @@ def test_a_trained_adapter_is_measured_as_its_training_measured_it(
         work=tmp_path / "work",
         output=adapter,
         on_loss=lambda point: None,
-        on_progress=lambda done, total: None,
+        on_progress=lambda done: None,
+        on_note=lambda note: None,
     )
-    losses = measure(rows[24:], tiny_model, adapter, parameters)
+    losses = measure(rows[24:], tiny_model, adapter, parameters, unexpected)
     assert losses.final_eval_loss == pytest.approx(trained.final_eval_loss, rel=1e-5)
     assert losses.final_perplexity == pytest.approx(trained.final_perplexity, rel=1e-5)
     assert (losses.rows_left_out, losses.given) == ({"val": ()}, False)
@@ -44,4 +49,4 @@ def test_an_adapter_of_other_shapes_is_refused_before_it_is_measured(
     config = LoraConfig(target_modules=["q_proj"], base_model_name_or_path="tiny")
     folder = save_adapter(tmp_path / "adapter", config, seed=1)
     with pytest.raises(LoraAssetsError, match=r"q_proj of \(256, 256\), which is \(64, 64\) in"):
-        measure(rows[24:], tiny_model, folder, TrainingParameters(max_seq_length=256))
+        measure(rows[24:], tiny_model, folder, TrainingParameters(max_seq_length=256), unexpected)

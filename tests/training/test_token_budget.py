@@ -1,0 +1,142 @@
+"""Memory decides how rows are laid into passes, and never ends a run that could go on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import Row
+from lora_assets.training import token_budget
+from lora_assets.training.qlora import load_tokenizer
+from lora_assets.training.rows import EncodedRow, encode
+from lora_assets.training.token_budget import TokenBudget
+
+LONGEST = 100
+
+
+class Card:
+    """Memory of `size` bytes, of which a pass takes `fixed`, and `per_token` for each token.
+
+    Recomputing takes a tenth per token.
+    """
+
+    def __init__(self, size: int, per_token: int, fixed: int = 0) -> None:
+        self.size, self.per_token, self.fixed = size, per_token, fixed
+        self.recomputing = False
+        self.peak = 0
+
+    def __call__(self, rows: Sequence[EncodedRow]) -> None:
+        tokens = sum(len(row.tokens) for row in rows)
+        per_token = self.per_token // 10 if self.recomputing else self.per_token
+        self.peak = self.fixed + per_token * tokens
+        if self.peak > self.size:
+            raise torch.OutOfMemoryError
+
+
+class Model:
+    """What a budget asks of a model."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+
+    def zero_grad(self) -> None:
+        pass
+
+    def gradient_checkpointing_enable(self, options: dict[str, bool]) -> None:
+        assert options == {"use_reentrant": False}
+        self.card.recomputing = True
+
+
+def measured(
+    card: Card, lengths: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> tuple[TokenBudget, list[str]]:
+    """Return the budget that is measured with rows of these lengths, and its notes."""
+
+    def peak(rows: Sequence[EncodedRow], cost: Card) -> int:
+        cost(rows)
+        return cost.peak
+
+    monkeypatch.setattr(token_budget, "_peak", peak)
+    monkeypatch.setattr(token_budget, "_free", lambda: card.size)
+    notes: list[str] = []
+    budget = TokenBudget(Model(card), LONGEST, notes.append)
+    budget.measure([EncodedRow((5,) * length, 2) for length in lengths], card)
+    return budget, notes
+
+
+def test_the_budget_is_what_nine_tenths_of_the_free_memory_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card = Card(size=100_000, per_token=10, fixed=5_000)
+    budget, notes = measured(card, [100, 80, 60, 40], monkeypatch)
+    assert (budget.tokens, budget.checkpointing) == (8_500, False)
+    assert len(notes) == 1
+    assert notes[0].endswith("8500 tokens a pass")
+
+
+@pytest.mark.parametrize("size", [1_500, 800])
+def test_activations_are_recomputed_only_where_the_longest_row_would_not_fit_without(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    budget, notes = measured(Card(size=size, per_token=20), [100, 20], monkeypatch)
+    assert (budget.tokens, budget.checkpointing) == (size * 9 // 20, True)
+    assert notes[-1].endswith("activations recomputed")
+
+
+def run(budget: TokenBudget, fitting: int, card: Card) -> int:
+    def passes(tokens: int) -> int:
+        if tokens > fitting and not card.recomputing:
+            raise torch.OutOfMemoryError
+        return tokens
+
+    return budget.within(passes)
+
+
+def test_out_of_memory_halves_the_budget_and_goes_on_with_a_line() -> None:
+    card, notes = Card(0, 0), list[str]()
+    budget = TokenBudget(Model(card), LONGEST, notes.append)
+    assert run(budget, 300, card) == 256
+    assert run(budget, 300, card) == 256
+    assert notes == [
+        "out of memory: going on with 512 tokens a pass",
+        "out of memory: going on with 256 tokens a pass",
+    ]
+
+
+def test_the_longest_row_alone_is_tried_before_its_activations_are_recomputed() -> None:
+    card, notes = Card(0, 0), list[str]()
+    budget = TokenBudget(Model(card), LONGEST, notes.append)
+    assert run(budget, 50, card) == LONGEST
+    assert notes[-2:] == [
+        "out of memory: going on with 100 tokens a pass",
+        "out of memory: going on with 100 tokens a pass, activations recomputed",
+    ]
+
+
+def test_a_row_that_can_never_fit_is_refused() -> None:
+    budget = TokenBudget(Model(Card(0, 0)), LONGEST, lambda note: None)
+
+    def never(tokens: int) -> None:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(LoraAssetsError, match="a training pass over a row of 100 tokens"):
+        budget.within(never)
+
+
+def test_recomputed_activations_give_the_same_gradients(rows: list[Row], tiny_model: Path) -> None:
+    from lora_assets.training.adapter_trainer import summed_loss
+
+    update = [encode(row, load_tokenizer(tiny_model)) for row in rows[:4]]
+    gradients = []
+    for recomputed in (False, True):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).train()
+        if recomputed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        summed_loss(model, update).backward()
+        gradients.append([weight.grad for weight in model.parameters()])
+    torch.testing.assert_close(*gradients)
