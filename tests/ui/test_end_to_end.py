@@ -5,8 +5,10 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
 from lora_assets.lifecycle import STAGES
 from tests.support import browser
+from tests.support.dagster_services import LOCATION
 from tests.support.ui_state import BROKEN
 
 pytestmark = pytest.mark.e2e
@@ -16,6 +18,28 @@ def test_the_graph_shows_every_asset(page: Page) -> None:
     shown = browser.graph(page)
     for asset in STAGES:
         expect(shown.get_by_text(asset, exact=True)).to_be_visible()
+
+
+def test_the_first_page_has_the_runs_of_the_command_line(page: Page) -> None:
+    page.goto("/overview/timeline")
+    for job in ("lifecycle", "train", "deploy", "evaluate"):
+        expect(page.get_by_text(job, exact=True).first).to_be_visible()
+
+
+def test_the_launchpad_shows_every_parameter_with_its_default(page: Page) -> None:
+    page.goto(f"/locations/{LOCATION}/jobs/evaluate/playground")
+    shown = page.locator(".CodeMirror").first
+    for name, field in (EvalConfig.model_fields | EvalGateConfig.model_fields).items():
+        if field.default is not None:
+            expect(shown).to_contain_text(f"{name}: ")
+
+
+def test_rollback_is_a_button_that_needs_no_partition_and_says_what_it_lacks(page: Page) -> None:
+    page.goto(f"/locations/{LOCATION}/jobs/rollback/playground")
+    page.get_by_role("button", name="Launch Run").click()
+    expect(page.get_by_text("has no version to go back to").first).to_be_visible(
+        timeout=browser.LAUNCHED
+    )
 
 
 def test_an_assets_page_says_who_answers_for_it_and_which_code_made_it(page: Page) -> None:
