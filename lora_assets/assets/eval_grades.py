@@ -26,6 +26,7 @@ from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, what_it_s
 from lora_assets.gates.evaluation import eval_gate as decide
 from lora_assets.judging.evaluation import Evaluated, Evaluation
 from lora_assets.judging.journal import key_of
+from lora_assets.judging.labels import corrected
 from lora_assets.judging.scores import scores
 from lora_assets.judging.slices import compare_slices, slice_rows
 from lora_assets.kubernetes.step_pods import step_pod
@@ -119,6 +120,7 @@ def eval_grades(
         grades = work_folder.keyed("evaluation", rows=data) / "grades.jsonl"
         return {side: each / "answers-candidate.jsonl" for side, each in folders.items()}, grades
 
+    labels = data_bucket.labels(training_data)
     kept_answers, kept_grades = kept(rows)
     key = f"{kept_answers['candidate'].parent.name}-{live.digest if live else None}"
     with comparison.tracked(tracking, config.mlflow_experiment, "eval", key, "evaluation") as run:
@@ -131,7 +133,7 @@ def eval_grades(
             answered=lambda side, count: _observe(context, side, count),
             fresh=config.fresh,
             controls=config.judge_controls,
-            labels=data_bucket.labels(training_data),
+            labels=labels,
             sequential=rule if config.sequential and rule.decision_rule == "paired" else None,
             max_concurrent=config.max_concurrent,
             max_tokens=MAX_TOKENS,
@@ -192,6 +194,7 @@ def eval_grades(
         candidate=counted["candidate"],
         live=counted.get("live"),
         slices=by_slice,
+        corrected=corrected(answers, grades, labels) if live else (),
         others=forgotten,
         lacking=lacking,
         mlflow_run_id=run.run_id,

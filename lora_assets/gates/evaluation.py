@@ -87,7 +87,8 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
     measured = () if grades.measured is None else (str(grades.measured),)
     unjudged_note = ("no negatives: refusals are not judged",) if unjudged else ()
     looks = () if grades.looks is None else (str(grades.looks),)
-    notes = (*unjudged_note, *looks, *measured, *grades.kept, *grades.lacking)
+    by_people = map(str, grades.corrected)
+    notes = (*unjudged_note, *looks, *measured, *by_people, *grades.kept, *grades.lacking)
     evidence = tuple(_evidence(grades, thresholds))
 
     def decide(rule: Rule) -> Verdict:

@@ -1,12 +1,14 @@
 """People's grades, and how far the judge agrees with them."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import mean, variance
 
 from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
-from lora_assets.records.grades import Label, Letter
+from lora_assets.records.grades import Answer, Corrected, Grade, Label, Letter, Side
 
 LABELS = "judge-labels.jsonl"
 
@@ -31,6 +33,46 @@ def parse_labels(content: bytes, rows: int, source: str) -> Sequence[Label]:
             )
         labels.append(label)
     return labels
+
+
+def corrected(
+    answers: Mapping[Side, Sequence[Answer]], grades: Sequence[Grade], labels: Sequence[Label]
+) -> tuple[Corrected, ...]:
+    """Return the differences in A-rate and C-rate as people would have graded; none of one label.
+
+    Prediction-powered inference (Angelopoulos et al., Science 382, 2023, 669-674) on the paired
+    differences: to what the judge gives on all rows comes by how much people's grades differ from
+    it, on the rows of which they graded both answers. Where both answers are the same nothing can
+    differ; of the other rows, those that people graded must be a random sample.
+    """
+    given = {(each.row, each.answer): each.letter for each in labels}
+    letters = {(each.side, each.row): each.letter for each in grades if each.letter is not None}
+    rows = [row for side, row in letters if side == "candidate" and ("live", row) in letters]
+    texts = {row: (answers["candidate"][row].text, answers["live"][row].text) for row in rows}
+    differing = [row for row in rows if texts[row][0] != texts[row][1]]
+    graded = [row for row in differing if all((row, text) in given for text in texts[row])]
+    if len(graded) < 2:
+        return ()
+    share, found = len(differing) / len(rows), []
+    for measure, letter in (("a_rate", "A"), ("c_rate", "C")):
+        judge = {
+            row: (letters["candidate", row] == letter) - (letters["live", row] == letter)
+            for row in rows
+        }
+        off = []
+        for row in graded:
+            ours, theirs = (given[row, text] == letter for text in texts[row])
+            off.append(ours - theirs - judge[row])
+        error = variance(judge.values()) / len(rows) + share**2 * variance(off) / len(graded)
+        found.append(
+            Corrected(
+                measure=measure,
+                estimate=mean(judge.values()) + share * mean(off),
+                error=math.sqrt(error),
+                rows=len(graded),
+            )
+        )
+    return tuple(found)
 
 
 def kappa(pairs: Sequence[tuple[Letter, Letter | None]]) -> float | None:

@@ -116,6 +116,24 @@ class JudgeMeasure(Record):
         return f"; its kappa with people is {kappa}, on {self.labelled} answers"
 
 
+class Corrected(Record):
+    """A difference of candidate and live as people would have graded it, in shares of 1.
+
+    `rows` are those on which people graded both answers; `error` is the standard error.
+    """
+
+    measure: str
+    estimate: float
+    error: float
+    rows: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.measure} {self.estimate:+.3f} against live by people's grades "
+            f"(prediction-powered, standard error {self.error:.3f}, {self.rows} rows graded)"
+        )
+
+
 class Differing(Record):
     """The rows that count for one measure on both sides, and those where one side alone has it."""
 
@@ -151,6 +169,7 @@ class EvalGrades(Measurement):
     `unread` is what the judge said of an answer to which it gave no readable grade. `measured`
     is None where the judge was not; `kept` says what was taken from before. `others` are splits
     that tell what the candidate forgot, `lacking` says why live's own is not among them.
+    `corrected` are the differences by people's grades, where there are some.
     """
 
     judge_model: str
@@ -161,5 +180,6 @@ class EvalGrades(Measurement):
     candidate: Scores
     live: Scores | None
     slices: tuple[Slice, ...] = ()
+    corrected: tuple[Corrected, ...] = ()
     others: tuple[OtherSplit, ...] = ()
     lacking: tuple[str, ...] = ()

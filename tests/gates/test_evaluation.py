@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, eval_gate, what_it_shows
 from lora_assets.records.grades import (
+    Corrected,
     Differing,
     EvalGrades,
     JudgeMeasure,
@@ -42,6 +43,7 @@ def decide(
     looks: Looks | None = None,
     others: tuple[OtherSplit, ...] = (),
     lacking: tuple[str, ...] = (),
+    corrected: tuple[Corrected, ...] = (),
     **thresholds: Any,
 ) -> Verdict:
     grades = EvalGrades(
@@ -56,6 +58,7 @@ def decide(
         looks=looks,
         others=others,
         lacking=lacking,
+        corrected=corrected,
         candidate=candidate,
         live=live,
         mlflow_run_id="run",
@@ -279,6 +282,13 @@ def test_data_of_live_that_are_gone_leave_the_rule_paired_undecided() -> None:
     reported = decide(SAME, SAME, **given)
     assert reported.passed
     assert "data version 1 is gone" in reported.notes
+
+
+def test_what_people_correct_is_a_note_and_decides_nothing() -> None:
+    lost = Corrected(measure="a_rate", estimate=-0.5, error=0.01, rows=30)
+    verdict = paired(compared(), corrected=(lost,))
+    assert verdict.passed
+    assert str(lost) in verdict.notes
 
 
 def test_without_a_row_in_common_the_rule_paired_can_not_decide() -> None:
