@@ -16,8 +16,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def json_option(command: Command) -> Command:
     """Add --json."""
-    option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs")
-    return option(command)
+    said = "Print JSON for programs  [default: text for people]"
+    return click.option("--json", "as_json", is_flag=True, help=said)(command)
 
 
 def wants_json() -> bool:
