@@ -69,6 +69,7 @@ class TrainingConfig(DataThresholds, dg.Config):
     """
 
     lora_config: str | None = _override("lora_config")
+    lora_method: str | None = _override("lora_method")
     learning_rate: float | None = _override("learning_rate")
     num_epochs: int | None = _override("num_epochs")
     batch_size: int | None = _override("batch_size")

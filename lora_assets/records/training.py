@@ -39,6 +39,10 @@ class TrainingParameters(Record):
     lora_config: Profile = Field(
         "standard", description=f"LoRA configuration profile: {', '.join(LORA_PROFILES)}"
     )
+    lora_method: Literal["lora", "rslora"] = Field(
+        "lora",
+        description="How alpha scales the adapter: lora (alpha / r), rslora (alpha / sqrt(r))",
+    )
     learning_rate: FiniteFloat = Field(2e-4, gt=0, le=1, description="Peak learning rate")
     num_epochs: int = Field(1, ge=1, description="Training epochs")
     batch_size: int = Field(4, ge=1, description="Sequences per device and step")

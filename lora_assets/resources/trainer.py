@@ -47,6 +47,8 @@ class Trainer(dg.ConfigurableResource[Any]):
             if name == "lora_config":
                 (nearest,) = get_close_matches(str(value), LORA_PROFILES, n=1, cutoff=0)
                 remedy = f"The nearest LoRA profile is {nearest!r}."
+            if name == "lora_method" and value == "dora":
+                remedy = "vLLM does not serve DoRA: use lora or rslora."
             raise LoraAssetsError(
                 f"{name} = {value!r} is not possible ({validation_line(error)})", remedy
             ) from None

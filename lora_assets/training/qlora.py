@@ -121,6 +121,7 @@ def load_model(base_model: Path | str, parameters: TrainingParameters) -> Any:
         r=profile.rank,
         lora_alpha=profile.alpha,
         lora_dropout=profile.dropout,
+        use_rslora=parameters.lora_method == "rslora",
         target_modules=list(profile.target_modules),
     )
     with warnings.catch_warnings():

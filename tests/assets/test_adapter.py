@@ -118,6 +118,7 @@ def test_mlflow_has_everything_of_a_training_run(
     assert run.data.params == {
         "base_model": tiny_model.name,
         "lora_config": "minimal",
+        "lora_method": "lora",
         "lora_r": "4",
         "lora_alpha": "8",
         "lora_dropout": "0.05",

@@ -35,6 +35,7 @@ def test_what_a_pipeline_can_succeed_with_passes(run: Run, environment: Mapping[
     ("arguments", "cause"),
     [
         (("--lora-config", "extended"), "lora_config = 'extended' is not possible"),
+        (("--lora-method", "dora"), "vLLM does not serve DoRA: use lora or rslora."),
         (("--num-epochs", "few"), "'few' is not a valid integer"),
         *((("--mlflow-experiment", name), f"--mlflow-experiment {name} is not") for name in PATHS),
         *((("--model-name", name), "MODEL_NAME is not possible") for name in PATHS),

@@ -23,6 +23,7 @@ from lora_assets.serving.adapter_files import CONFIG, WEIGHTS, inspect
 from lora_assets.serving.base_shapes import base_modules
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.training.adapter_trainer import answer_loss
+from lora_assets.training.measure import measure
 from lora_assets.training.qlora import load_tokenizer, require_architecture
 from lora_assets.training.rows import encode
 from lora_assets.training.train import train
@@ -193,6 +194,15 @@ def test_the_adapter_has_the_shape_of_its_profile(run: Run, profile: Profile) ->
     assert (config["r"], config["lora_alpha"]) == (shape.rank, shape.alpha)
     assert config["lora_dropout"] == shape.dropout
     assert config["target_modules"] == sorted(shape.target_modules)
+
+
+def test_rslora_is_said_in_the_adapter_and_measured_as_it_is_served(
+    run: Run, tiny_model: Path
+) -> None:
+    trained = run(QUICK.model_copy(update={"lora_method": "rslora"}))
+    assert json.loads((run.output / CONFIG).read_text())["use_rslora"] is True
+    again = measure(run.rows[24:], tiny_model, run.output, QUICK, run.notes.append)
+    assert again.final_eval_loss == pytest.approx(trained.final_eval_loss, rel=1e-5)
 
 
 def test_an_adapter_that_is_there_already_is_replaced(run: Run) -> None:
