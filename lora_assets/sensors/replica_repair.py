@@ -23,7 +23,7 @@ from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.drift import KEPT, Drift, drifts
 
-SECONDS_BETWEEN_TICKS = 30
+SECONDS_BETWEEN_TICKS = 20
 
 SECONDS_AFTER_A_FAILED_REPAIR = 600
 """Before the same repair is tried again: a replica that stays broken must not cause a run and a

@@ -35,7 +35,7 @@ AT_MLFLOW: Sequence[Fault] = (
     "second writer",
 )
 REPAIRS = 4
-"""Ticks of the sensor after which what is still wrong counts as stuck: two minutes' worth."""
+"""Ticks of the sensor after which what is still wrong counts as stuck: 80 seconds' worth."""
 
 KILLED = -9
 
