@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,14 @@ class Trainer(dg.ConfigurableResource[Any]):
         require_torch()
         # Only the step that trains pays for loading torch, and its image alone has it.
         with heavy_imports():
+            from torch.cuda import device_count
+
+            from lora_assets.training.several_gpus import train_in_processes
             from lora_assets.training.train import train
 
-        return train(
+        gpus = device_count()
+        run = train if gpus <= 1 else partial(train_in_processes, gpus)
+        return run(
             splits["train"],
             splits["val"],
             self.base_model,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -72,28 +73,55 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Leave the gradient of the rows' loss in the model; return the loss."""
         model.train()
-        if not self._budget.measured:
-            self._budget.measure(rows, lambda some: self._only_cost(model, some))
-        return self._budget.within(lambda tokens: self._backward(model, rows, tokens))
-
-    def _backward(self, model: Any, rows: Sequence[EncodedRow], tokens: int) -> torch.Tensor:
+        own = self._share(rows)
+        if own and not self._budget.measured:
+            self._budget.measure(own, self._only_cost)
         answers = sum(row.answer_length for row in rows)
+        loss = self._budget.within(lambda tokens: self._backward(own, answers, tokens))
+        return self._over_all(loss)
+
+    def _share(self, rows: Sequence[EncodedRow]) -> Sequence[EncodedRow]:
+        """Return this process's rows: all of them, where it is the only one."""
+        longest_first = sorted(rows, key=lambda row: -len(row.tokens))
+        return longest_first[self.args.process_index :: self.args.world_size]
+
+    def _over_all(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the processes' shares of a loss; sum their gradients, too.
+
+        Not by the wrapper around a model of several processes: there the passes of all would
+        have to be alike, but each process has its own memory, and may run out of it.
+        """
+        if self.args.world_size > 1:
+            for weight in self.model.parameters():
+                if weight.requires_grad:
+                    if weight.grad is None:
+                        weight.grad = torch.zeros_like(weight)
+                    distributed.all_reduce(weight.grad)
+            distributed.all_reduce(loss)
+        return loss
+
+    def _backward(self, rows: Sequence[EncodedRow], answers: int, tokens: int) -> torch.Tensor:
         total = torch.zeros((), device=self.model.device)
         for part in pack(rows, tokens):
-            loss = summed_loss(model, part) / answers
+            loss = summed_loss(self.model, part) / answers
             self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
-    def _only_cost(self, model: Any, rows: Sequence[EncodedRow]) -> None:
+    def _only_cost(self, rows: Sequence[EncodedRow]) -> None:
         # The pass that measures draws dropout, which the run is to draw as if it had not been.
         with torch.random.fork_rng():
-            self._backward(model, rows, sum(len(row.tokens) for row in rows))
-        model.zero_grad()
+            self._backward(rows, 1, sum(len(row.tokens) for row in rows))
+        self.model.zero_grad()
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Log and return `eval_loss`: nats per answer token of the whole val split."""
-        loss = self._budget.within(lambda tokens: answer_loss(self.model, self._rows_val, tokens))
+        own = self._share(self._rows_val)
+        total = self._budget.within(lambda tokens: answer_losses(self.model, own, tokens))
+        if self.args.world_size > 1:
+            distributed.all_reduce(shared := torch.tensor(total, device=self.model.device))
+            total = shared.item()
+        loss = total / sum(row.answer_length for row in self._rows_val)
         if not math.isfinite(loss):
             raise _not_finite("evaluation", loss, self.state.global_step)
         metrics = {"eval_loss": loss, **self._report.effort()}
@@ -110,11 +138,10 @@ def summed_loss(model: Any, rows: Sequence[EncodedRow]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def answer_loss(model: Any, rows: Sequence[EncodedRow], tokens: int) -> float:
-    """Return the mean loss over all answer tokens, in nats, in passes of at most `tokens`."""
+def answer_losses(model: Any, rows: Sequence[EncodedRow], tokens: int) -> float:
+    """Return the loss summed over all answer tokens, in nats, in passes of at most `tokens`."""
     model.eval()
-    total = sum(summed_loss(model, part).item() for part in pack(rows, tokens))
-    return total / sum(row.answer_length for row in rows)
+    return sum(summed_loss(model, part).item() for part in pack(rows, tokens))
 
 
 @dataclass(eq=False)
@@ -174,8 +201,12 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
-        checkpoints.seal(checkpoints.folder(self.work, step))
-        checkpoints.keep_only(self.work, {step, best(state.log_history)[0]})
+        if args.world_size > 1:
+            # Each process adds the state of its random numbers to the checkpoint.
+            distributed.barrier()
+        if state.is_world_process_zero:
+            checkpoints.seal(checkpoints.folder(self.work, step))
+            checkpoints.keep_only(self.work, {step, best(state.log_history)[0]})
         self._started = time.perf_counter()
 
 

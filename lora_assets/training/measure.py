@@ -11,7 +11,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
 from lora_assets.records.training import Losses, TrainingParameters, perplexity
 from lora_assets.serving import adapter_files
-from lora_assets.training.adapter_trainer import answer_loss
+from lora_assets.training.adapter_trainer import answer_losses
 from lora_assets.training.base_answers import base_answers
 from lora_assets.training.qlora import device, load_base, load_tokenizer
 from lora_assets.training.rows import encode_split
@@ -52,7 +52,8 @@ def measure(
     target = device()
     # As the Trainer does with its bf16 option.
     with torch.autocast(target.type, torch.bfloat16, enabled=target.type == "cuda"):
-        loss = budget.within(lambda tokens: answer_loss(model, encoded, tokens))
+        total = budget.within(lambda tokens: answer_losses(model, encoded, tokens))
+    loss = total / sum(row.answer_length for row in encoded)
     if not math.isfinite(loss):
         raise LoraAssetsError(
             f"The adapter's loss on the val split is {loss}",

@@ -20,23 +20,18 @@ from lora_assets.training.attention import attention
 
 
 def device() -> torch.device:
-    """Return the GPU where there is one, otherwise the CPU.
+    """Return this process's GPU where there is one, otherwise the CPU.
 
-    Raise LoraAssetsError for a GPU without bf16, and with several visible: a run uses one.
+    Raise LoraAssetsError for a GPU without bf16.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if torch.cuda.device_count() > 1:
-        raise LoraAssetsError(
-            f"This machine shows {torch.cuda.device_count()} GPUs and a training run uses one",
-            "Set CUDA_VISIBLE_DEVICES to the one to use.",
-        )
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         raise LoraAssetsError(
             f"{torch.cuda.get_device_name()} does not compute in bf16, which training needs",
             "Use a card of NVIDIA's Ampere generation (A10G, L4, A100) or a later one.",
         )
-    return torch.device("cuda", 0)
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def require_architecture(base_model: Path | str) -> None:

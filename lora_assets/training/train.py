@@ -66,13 +66,16 @@ def train(
     trainer = AdapterTrainer(
         model, parameters, work, encoded_train, encoded_val, budget, on_loss, on_progress
     )
-    resume_from = checkpoints.newest_complete(work)
+    with trainer.accelerator.main_process_first():
+        resume_from = checkpoints.newest_complete(work)
     with checkpoints.disk_full_as_error(work):
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
         log = trainer.state.log_history
         step, loss = best(log)
-        checkpoints.publish(checkpoints.folder(work, step), output, base_model_name)
-    checkpoints.keep_only(work, set())
+        if trainer.is_world_process_zero():
+            checkpoints.publish(checkpoints.folder(work, step), output, base_model_name)
+    if trainer.is_world_process_zero():
+        checkpoints.keep_only(work, set())
     effort = next(entry for entry in reversed(log) if "trained_tokens" in entry)
     return TrainingMetrics(
         final_eval_loss=loss,

@@ -1,0 +1,131 @@
+"""One process for each GPU, as torchrun starts them; each has its share of an update's rows."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import distributed
+from torch.distributed.elastic.utils.distributed import get_free_port
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import Row
+from lora_assets.records.training import (
+    LossPoint,
+    TrainingMetrics,
+    TrainingParameters,
+    TrainingProgress,
+)
+from lora_assets.training.train import train
+
+Job = partial[TrainingMetrics]
+
+
+class _Refused(NamedTuple):
+    """What a process ends with that raised LoraAssetsError."""
+
+    cause: str
+    remedy: str
+
+
+def train_in_processes(
+    count: int,
+    rows_train: Sequence[Row],
+    rows_val: Sequence[Row],
+    base_model: Path | str,
+    base_model_name: str,
+    parameters: TrainingParameters,
+    work: Path,
+    output: Path,
+    on_loss: Callable[[LossPoint], None],
+    on_progress: Callable[[TrainingProgress], None],
+    on_note: Callable[[str], None],
+) -> TrainingMetrics:
+    """Train as `train` does, in `count` processes with one GPU each; on CPUs where there is none.
+
+    The updates and their losses are those of one process. The callbacks are called here. Raise
+    what `train` raises; LoraAssetsError for a process that ends by itself, such as one that the
+    system ended for want of memory. All of them have ended on return.
+    """
+    context = multiprocessing.get_context("spawn")
+    job = partial(
+        train, rows_train, rows_val, base_model, base_model_name, parameters, work, output
+    )
+    port = get_free_port()  # type: ignore[no-untyped-call]
+    heard, processes = [], []
+    for rank in range(count):
+        here, there = context.Pipe(duplex=False)
+        target = (rank, count, port, there, job)
+        processes.append(context.Process(target=_train_here, args=target, daemon=True))
+        heard.append(here)
+    told: dict[str, Callable[[Any], None]] = {}
+    told |= {"on_loss": on_loss, "on_progress": on_progress, "on_note": on_note}
+    try:
+        for process in processes:
+            process.start()
+        return _listen(heard, processes, told)
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+
+
+def _listen(
+    heard: Sequence[Connection], processes: Sequence[Any], told: dict[str, Callable[[Any], None]]
+) -> TrainingMetrics:
+    """Call back what the processes tell; return what the first of them ends with."""
+    while True:
+        ready = wait([*heard, *(process.sentinel for process in processes)])
+        # What a process told before it ended comes before its end.
+        for connection in heard:
+            while connection in ready and connection.poll():
+                what, value = connection.recv()
+                if what == "refused":
+                    raise LoraAssetsError(*value)
+                if what == "trained":
+                    return TrainingMetrics.model_validate(value)
+                told[what](value)
+        for rank, process in enumerate(processes):
+            if process.sentinel in ready and not heard[rank].poll():
+                raise LoraAssetsError(
+                    f"Process {rank + 1} of {len(processes)} that train ended with exit code "
+                    f"{process.exitcode}",
+                    "See its last lines above, then run this again; it goes on from its last "
+                    "complete checkpoint.",
+                )
+
+
+def _train_here(rank: int, count: int, port: int, there: Connection, job: Job) -> None:
+    # The parent ends this process; a Ctrl-C in the terminal reaches both.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+
+    def tell(what: str) -> Callable[[Any], None]:
+        return lambda value: there.send((what, value)) if rank == 0 else None
+
+    try:
+        metrics = job(
+            on_loss=tell("on_loss"), on_progress=tell("on_progress"), on_note=tell("on_note")
+        )
+    except LoraAssetsError as error:
+        there.send(("refused", _Refused(error.cause, error.remedy)))
+        return
+    distributed.barrier()
+    tell("trained")(metrics)
+    # The first process's end is the end of all.
+    distributed.barrier()

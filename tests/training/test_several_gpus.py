@@ -1,0 +1,64 @@
+"""Several processes train as one does. On CPUs: no machine of the tests has several GPUs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.dataset import Row
+from lora_assets.records.training import LossPoint, TrainingParameters, TrainingProgress
+from lora_assets.serving.adapter_files import inspect
+from lora_assets.training.several_gpus import train_in_processes
+from lora_assets.training.train import train
+
+PARAMETERS = TrainingParameters(
+    learning_rate=0.01,
+    batch_size=2,
+    gradient_accumulation_steps=1,
+    max_seq_length=256,
+    evaluations=2,
+    quantization="none",
+)
+
+
+def options(folder: Path, base_model: Path, rows: list[Row]) -> dict[str, Any]:
+    return {
+        # The last update has one row, which one of two processes doesn't have.
+        "rows_train": rows[:7],
+        "rows_val": rows[24:],
+        "base_model": base_model,
+        "base_model_name": "tiny",
+        "parameters": PARAMETERS,
+        "work": folder / "work",
+        "output": folder / "adapter",
+        "on_loss": lambda point: None,
+        "on_progress": lambda done: None,
+        "on_note": lambda note: None,
+    }
+
+
+def test_two_processes_make_the_updates_of_one(
+    tmp_path: Path, tiny_model: Path, rows: list[Row]
+) -> None:
+    alone = train(**options(tmp_path / "alone", tiny_model, rows))
+    heard: list[LossPoint] = []
+    progress: list[TrainingProgress] = []
+    told = {"on_loss": heard.append, "on_progress": progress.append}
+    both = train_in_processes(2, **options(tmp_path / "both", tiny_model, rows) | told)
+    assert tuple(heard) == both.curve
+    assert [(p.step, p.name) for p in both.curve] == [(p.step, p.name) for p in alone.curve]
+    assert [done.step for done in progress] == list(range(both.steps + 1))
+    # A fresh LoRA adds nothing, so that dropout, which differs, does not change the first loss.
+    assert both.curve[0].value == pytest.approx(alone.curve[0].value, rel=1e-5)
+    assert both.final_eval_loss == pytest.approx(alone.final_eval_loss, rel=0.02)
+    assert inspect(tmp_path / "both" / "adapter").base_model == "tiny"
+    assert list((tmp_path / "both" / "work").iterdir()) == []
+
+
+def test_what_a_process_refuses_is_refused_by_all(
+    tmp_path: Path, tiny_model: Path, rows: list[Row]
+) -> None:
+    asked = options(tmp_path, tiny_model, rows) | {"rows_val": []}
+    with pytest.raises(LoraAssetsError, match="The val split has no rows"):
+        train_in_processes(2, **asked)
