@@ -1,6 +1,6 @@
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from lora_assets.records.training import (
 from lora_assets.serving.adapter_files import CONFIG, WEIGHTS, inspect
 from lora_assets.serving.base_shapes import base_modules
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from lora_assets.training.adapter_trainer import answer_losses
+from lora_assets.training import adapter_trainer
+from lora_assets.training.adapter_trainer import answer_losses, summed_loss
 from lora_assets.training.measure import measure
 from lora_assets.training.qlora import load_tokenizer, require_architecture
-from lora_assets.training.rows import encode
+from lora_assets.training.rows import EncodedRow, encode
 from lora_assets.training.train import train
 from tests.support.tiny_models import save_tiny
 
@@ -194,6 +195,28 @@ def test_the_adapter_has_the_shape_of_its_profile(run: Run, profile: Profile) ->
     assert (config["r"], config["lora_alpha"]) == (shape.rank, shape.alpha)
     assert config["lora_dropout"] == shape.dropout
     assert config["target_modules"] == sorted(shape.target_modules)
+
+
+def test_out_of_memory_in_an_update_or_an_evaluation_ends_no_run(
+    run: Run, another_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run()
+    held: dict[bool, int] = {True: 300, False: 150}
+
+    def short_of_memory(model: Any, part: Sequence[EncodedRow]) -> torch.Tensor:
+        if sum(len(row.tokens) for row in part) > held[model.training]:
+            raise torch.OutOfMemoryError
+        return summed_loss(model, part)
+
+    monkeypatch.setattr(adapter_trainer, "summed_loss", short_of_memory)
+    metrics = another_run()
+    assert another_run.notes[1:] == [
+        "out of memory: going on with 512 tokens a pass",
+        "out of memory: going on with 256 tokens a pass",
+        "out of memory: going on with 128 tokens a pass",
+    ]
+    assert metrics.steps == whole.steps == UPDATES
+    assert metrics.curve[0].value == pytest.approx(whole.curve[0].value, rel=1e-5)
 
 
 def test_rslora_is_said_in_the_adapter_and_measured_as_it_is_served(
