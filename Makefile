@@ -117,7 +117,7 @@ trial-down: ## remove what 'make trial' made
 	deploy/trial/down.sh
 
 test-trial: $(VENV)/installed ## faults on the trial cluster, done by kubectl under load
-	$(VENV)/bin/pytest -m e2e tests/trial
+	$(VENV)/bin/pytest -s -m e2e tests/trial
 
 test-automation: $(VENV)/installed ## daemon and sensors through a backfill and kills (nightly: VERSIONS=20 ROUNDS=30)
 	$(VENV)/bin/pytest -s -m e2e tests/automation

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lora_assets.serving.pod_exec import pod_folder
+from tests.serving.test_pod_exec import ADAPTERS, make_adapter
 from tests.support.dagster_services import until
 from tests.support.trial_cluster import (
     ARGO,
@@ -154,3 +156,19 @@ def test_replicas_that_are_deleted_or_added_fail_no_request(live: str) -> None:
     finally:
         kubectl(*scale, "--replicas=2")
         rolled_out("ml-models", "vllm")
+
+
+def test_an_adapter_of_357_mb_arrives_whole_in_a_pod(tmp_path: Path) -> None:
+    source, digest = make_adapter(tmp_path / "large", 0, values=357_000_000 // 4)
+    folder = pod_folder(ADAPTERS, "ml-models", min(replicas()), "vllm")
+    before = folder.contents()["digests"]
+    started = time.monotonic()
+    try:
+        folder.place(source, digest)
+        took = time.monotonic() - started
+        print(f"357 MB in {took:.0f} s: {357 / took:.0f} MB/s")
+        # The pod takes each digest from what lies there.
+        assert folder.contents()["digests"] == {**before, digest: digest}
+    finally:
+        folder.prune([*before])
+    assert folder.contents()["digests"] == before
