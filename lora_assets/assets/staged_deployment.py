@@ -16,7 +16,9 @@ from lora_assets.records.partition import data_version_of
 from lora_assets.resources.fleet import CANDIDATE_SLOT, Fleet, slot_field
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
+from lora_assets.resources.server_metrics import metrics_of
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving.on_each import on_each
 
 
 class DeployConfig(dg.Config):
@@ -56,6 +58,7 @@ def staged_deployment(
     slot = config.slot_name or fleet.candidate_slot
     refuse_live_slot(fleet, slot)
     replicas = fleet.discover()
+    on_each(replicas.members, metrics_of)
     replicas.require_own_slot(slot, version.serving_name)
     ensure_loaded(registry, replicas, version, work_folder)
     replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)

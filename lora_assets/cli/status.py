@@ -19,6 +19,7 @@ from lora_assets.records.verdict import Check
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.overview import StoppedVersion, require_model, stopped_versions
 from lora_assets.resources.registry import Registry
+from lora_assets.resources.server_metrics import metrics_of
 from lora_assets.serving.drift import drifts
 from lora_assets.serving.replica import Replica
 
@@ -98,6 +99,7 @@ def _replica(
 ) -> dict[str, Any]:
     named = {"name": replica.name, "url": replica.url}
     try:
+        metrics_of(replica)
         served = replica.served()
     except LoraAssetsError as error:
         return {**named, "adapters": {}, "agrees": False, "error": str(error)}

@@ -16,6 +16,7 @@ from lora_assets.records import Record
 from lora_assets.records.load import ServerHistogram
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.bounded_client import request
+from lora_assets.serving.replica import Replica
 
 METRICS = tuple(CLIENT_TIMES)
 SCRAPE_WAIT = 120.0
@@ -119,15 +120,17 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
             ) from None
 
 
+def metrics_of(replica: Replica) -> str:
+    """Return a replica's metrics; refuse a URL that several servers answer at."""
+    # Twice, over two connections: a load balancer gives each to another server.
+    first, text = replica.metrics(), replica.metrics()
+    if _started(replica.name, first) != _started(replica.name, text):
+        raise _several_servers(replica.name)
+    return text
+
+
 def _texts(fleet: Fleet) -> Mapping[str, str]:
-    """Return each replica's metrics by its name; refuse a URL that several servers answer at."""
-    texts: dict[str, str] = {}
-    for replica in fleet.discover().members:
-        # Twice, over two connections: a load balancer gives each to another server.
-        first, texts[replica.name] = replica.metrics(), replica.metrics()
-        if _started(replica.name, first) != _started(replica.name, texts[replica.name]):
-            raise _several_servers(replica.name)
-    return texts
+    return {replica.name: metrics_of(replica) for replica in fleet.discover().members}
 
 
 def _require_same_servers(before: Mapping[str, str], after: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register, serve, spoil
+from tests.support.doubles.broken_vllm import BrokenVllm, listening
 from tests.support.records import passed_verdict
 from tests.support.scripts_registry import register_by_script
 from tests.support.stack import free_port, trained
@@ -138,6 +139,20 @@ def test_a_dead_replica_is_named_beside_one_that_serves(
     assert (good["url"], good["agrees"]) == (alive, True)
     assert (bad["url"], bad["agrees"], bad["adapters"]) == (dead, False, {})
     assert f"{dead} is unreachable" in bad["error"]
+
+
+def test_two_servers_behind_one_url_are_told_as_that(status: Status) -> None:
+    shared = BrokenVllm()
+
+    def turn_about() -> bool:
+        shared.faults["/metrics"] = f"process_start_time_seconds {len(shared.asked)}\n"
+        return True
+
+    shared.waits["/metrics"] = turn_about
+    with listening(shared.app()) as url:
+        ended, found = status(VLLM_REPLICAS=url)
+    assert (ended, found["agrees"]) == (1, False)
+    assert found["replicas"][0]["error"].startswith(f"Several servers answer at {url}: ")
 
 
 def test_for_a_person_it_says_the_same(
