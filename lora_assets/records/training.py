@@ -45,7 +45,7 @@ class TrainingParameters(Record):
     )
     learning_rate: FiniteFloat = Field(2e-4, gt=0, le=1, description="Peak learning rate")
     num_epochs: int = Field(1, ge=1, description="Training epochs")
-    batch_size: int = Field(4, ge=1, description="Sequences per device and step")
+    batch_size: int = Field(4, ge=1, description="Rows per step, over all GPUs")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Steps per optimizer update")
     max_seq_length: int = Field(1024, ge=16, description="Longest row, in tokens")
     quantization: Literal["nf4", "none"] = Field(

@@ -109,17 +109,22 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         return total
 
     def _only_cost(self, rows: Sequence[EncodedRow]) -> None:
-        # The pass that measures draws dropout, which the run is to draw as if it had not been.
-        with torch.random.fork_rng():
-            self._backward(rows, 1, sum(len(row.tokens) for row in rows))
-        self.model.zero_grad()
+        gpus = [self.model.device] if self.model.device.type == "cuda" else []
+        try:
+            # The pass that measures draws dropout, which the run is to draw as if it had not been.
+            with torch.random.fork_rng(gpus):
+                self._backward(rows, 1, sum(len(row.tokens) for row in rows))
+        finally:
+            # Also where memory ended halfway: no update may begin with what is left of this.
+            self.model.zero_grad()
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Log and return `eval_loss`: nats per answer token of the whole val split."""
         own = self._share(self._rows_val)
         total = self._budget.within(lambda tokens: answer_losses(self.model, own, tokens))
         if self.args.world_size > 1:
-            distributed.all_reduce(shared := torch.tensor(total, device=self.model.device))
+            shared = torch.tensor(total, dtype=torch.double, device=self.model.device)
+            distributed.all_reduce(shared)
             total = shared.item()
         loss = total / sum(row.answer_length for row in self._rows_val)
         if not math.isfinite(loss):
@@ -141,7 +146,7 @@ def summed_loss(model: Any, rows: Sequence[EncodedRow]) -> torch.Tensor:
 def answer_losses(model: Any, rows: Sequence[EncodedRow], tokens: int) -> float:
     """Return the loss summed over all answer tokens, in nats, in passes of at most `tokens`."""
     model.eval()
-    return sum(summed_loss(model, part).item() for part in pack(rows, tokens))
+    return sum((summed_loss(model, part).item() for part in pack(rows, tokens)), 0.0)
 
 
 @dataclass(eq=False)

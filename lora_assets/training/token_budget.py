@@ -32,7 +32,7 @@ class TokenBudget:
     def measure(
         self, rows: Sequence[EncodedRow], cost: Callable[[Sequence[EncodedRow]], None]
     ) -> None:
-        """Choose the largest budget that fits the GPU, from what two passes of `rows` take.
+        """Choose the largest budget that fits the GPU, from what passes of some of `rows` take.
 
         `cost` makes a forward and a backward pass over the rows it is given. Checkpointing is
         turned on only where the longest row would not fit without it.
@@ -42,13 +42,20 @@ class TokenBudget:
         for self.checkpointing in (False, True):
             if self.checkpointing:
                 self._recompute()
+            peaks: list[int] = []
             try:
-                first, second = _peak(one, cost), _peak(more, cost)
+                # The first pass leaves what stays for good, such as the workspaces of kernels.
+                cost(one)
+                for part in (one, more):
+                    peaks.append(_peak(part, cost))
             except torch.OutOfMemoryError:
-                continue
+                if not peaks:
+                    continue
             finally:
                 torch.cuda.empty_cache()
-            added = _tokens(more) - _tokens(one)
+            first, second = peaks[0], peaks[-1]
+            # Where `more` did not fit, all that a row takes counts as its tokens'.
+            added = _tokens(more) - _tokens(one) if len(peaks) > 1 else 0
             per_token = (second - first) / added if added else first / _tokens(one)
             fixed = first - per_token * _tokens(one)
             fitting = int((_free() * MARGIN - fixed) / per_token)
@@ -92,7 +99,7 @@ class TokenBudget:
 
     def _recompute(self) -> None:
         self.checkpointing = True
-        self._model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def _tokens(rows: Sequence[EncodedRow]) -> int:

@@ -9,8 +9,10 @@ from transformers import AutoModelForCausalLM
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
+from lora_assets.records.training import TrainingParameters
 from lora_assets.training import token_budget
-from lora_assets.training.qlora import load_tokenizer
+from lora_assets.training.adapter_trainer import AdapterTrainer, answer_losses, summed_loss
+from lora_assets.training.qlora import load_model, load_tokenizer
 from lora_assets.training.rows import EncodedRow, encode
 from lora_assets.training.token_budget import TokenBudget
 
@@ -20,18 +22,19 @@ LONGEST = 100
 class Card:
     """Memory of `size` bytes, of which a pass takes `fixed`, and `per_token` for each token.
 
-    Recomputing takes a tenth per token.
+    Recomputing takes a tenth per token. The first pass takes `once` beside that.
     """
 
-    def __init__(self, size: int, per_token: int, fixed: int = 0) -> None:
-        self.size, self.per_token, self.fixed = size, per_token, fixed
+    def __init__(self, size: int, per_token: int, fixed: int = 0, once: int = 0) -> None:
+        self.size, self.per_token, self.fixed, self.once = size, per_token, fixed, once
         self.recomputing = False
         self.peak = 0
 
     def __call__(self, rows: Sequence[EncodedRow]) -> None:
         tokens = sum(len(row.tokens) for row in rows)
         per_token = self.per_token // 10 if self.recomputing else self.per_token
-        self.peak = self.fixed + per_token * tokens
+        self.peak = self.fixed + per_token * tokens + self.once
+        self.once = 0
         if self.peak > self.size:
             raise torch.OutOfMemoryError
 
@@ -47,7 +50,7 @@ class Model:
     def zero_grad(self) -> None:
         pass
 
-    def gradient_checkpointing_enable(self, options: dict[str, bool]) -> None:
+    def activation_checkpointing_enable(self, options: dict[str, bool]) -> None:
         assert options == {"use_reentrant": False}
         self.card.recomputing = True
 
@@ -77,6 +80,21 @@ def test_the_budget_is_what_nine_tenths_of_the_free_memory_hold(
     assert (budget.tokens, budget.checkpointing) == (8_500, False)
     assert len(notes) == 1
     assert notes[0].endswith("8500 tokens a pass")
+
+
+def test_what_only_the_first_pass_takes_is_no_cost_of_its_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card = Card(size=100_000, per_token=10, fixed=5_000, once=20_000)
+    budget, _ = measured(card, [100, 80, 60, 40], monkeypatch)
+    assert (budget.tokens, budget.checkpointing) == (8_500, False)
+
+
+def test_nothing_is_recomputed_where_the_longest_row_fits_but_several_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget, _ = measured(Card(size=1_500, per_token=10), [100, 100], monkeypatch)
+    assert (budget.tokens, budget.checkpointing) == (135, False)
 
 
 @pytest.mark.parametrize("size", [1_500, 800])
@@ -128,15 +146,42 @@ def test_a_row_that_can_never_fit_is_refused() -> None:
         budget.within(never)
 
 
-def test_recomputed_activations_give_the_same_gradients(rows: list[Row], tiny_model: Path) -> None:
-    from lora_assets.training.adapter_trainer import summed_loss
+def test_a_measuring_pass_that_ends_halfway_leaves_no_gradient(
+    rows: list[Row], tiny_model: Path, tmp_path: Path
+) -> None:
+    parameters = TrainingParameters(quantization="none", max_seq_length=256)
+    model = load_model(tiny_model, parameters)
+    encoded = [encode(row, load_tokenizer(tiny_model)) for row in rows[:2]]
+    budget = TokenBudget(model, LONGEST, lambda note: None)
+    trainer = AdapterTrainer(
+        model, parameters, tmp_path, encoded, encoded, budget, lambda _: None, lambda _: None
+    )
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    reached: list[torch.Tensor] = []
 
+    def memory_ends(gradient: torch.Tensor) -> None:
+        reached.extend(weight for weight in trained if weight.grad is not None)
+        raise torch.OutOfMemoryError
+
+    # The backward pass comes to the first layer last.
+    trained[0].register_hook(memory_ends)
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer._only_cost(encoded)
+    assert reached
+    assert [weight for weight in trained if weight.grad is not None] == []
+
+
+def test_the_loss_of_no_rows_is_a_number_that_processes_can_sum() -> None:
+    assert isinstance(answer_losses(torch.nn.Identity(), [], 10), float)
+
+
+def test_recomputed_activations_give_the_same_gradients(rows: list[Row], tiny_model: Path) -> None:
     update = [encode(row, load_tokenizer(tiny_model)) for row in rows[:4]]
     gradients = []
     for recomputed in (False, True):
         model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).train()
         if recomputed:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         summed_loss(model, update).backward()
         gradients.append([weight.grad for weight in model.parameters()])
     torch.testing.assert_close(*gradients)
