@@ -26,7 +26,9 @@ from lora_assets.remote.webserver import DagsterWebserver
 from lora_assets.resources.judge import Judge
 from lora_assets.resources.object_store import s3_resource
 from lora_assets.resources.registry import Registry
+from lora_assets.resources.server_metrics import metrics_of
 from lora_assets.serving import http_client
+from lora_assets.serving.on_each import on_each
 from lora_assets.serving.slot_owner import require_slot_name
 from lora_assets.settings import SETTINGS
 from lora_assets.stack_resources import Resources
@@ -82,6 +84,7 @@ def check(data_version: str | None, **options: Any) -> None:
         )
     rank = LORA_PROFILES[trainer.parameters(training).lora_config].rank
     replicas = fleet.discover()
+    on_each(replicas.members, metrics_of)
     replicas.preflight(AdapterShape(rank=rank, base_model=trainer.base_model_name, modules={}))
     for replica in replicas.members:
         for slot in (live_slot, candidate_slot):

@@ -8,6 +8,7 @@ import pytest
 from lora_assets.settings import EMBEDDED_BASE_NAME
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register
+from tests.support.doubles.broken_vllm import BrokenVllm, listening
 from tests.support.remote_dagster import small_data
 
 NOWHERE = "http://127.0.0.1:9"
@@ -65,6 +66,18 @@ def test_what_could_only_fail_later_is_one_line(
     assert str(ended).startswith("error: ")
     assert cause in str(ended)
     assert "\n" not in str(ended)
+
+
+def test_two_servers_behind_one_url_are_told_as_that_and_not_by_what_one_of_them_lacks(
+    run: Run,
+    environment: Mapping[str, str],
+    resources: Resources,
+    adapter_folders: tuple[Path, ...],
+) -> None:
+    register(resources, adapter_folders[0], "live")
+    with listening(BrokenVllm(several=True).app()) as url:
+        ended, _ = run({**environment, "VLLM_REPLICAS": url}, "check", "--data-version", "1")
+    assert str(ended).startswith(f"error: Several servers answer at {url}: ")
 
 
 def test_a_rank_above_the_servers_is_refused(run: Run, environment: Mapping[str, str]) -> None:

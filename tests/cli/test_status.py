@@ -142,14 +142,7 @@ def test_a_dead_replica_is_named_beside_one_that_serves(
 
 
 def test_two_servers_behind_one_url_are_told_as_that(status: Status) -> None:
-    shared = BrokenVllm()
-
-    def turn_about() -> bool:
-        shared.faults["/metrics"] = f"process_start_time_seconds {len(shared.asked)}\n"
-        return True
-
-    shared.waits["/metrics"] = turn_about
-    with listening(shared.app()) as url:
+    with listening(BrokenVllm(several=True).app()) as url:
         ended, found = status(VLLM_REPLICAS=url)
     assert (ended, found["agrees"]) == (1, False)
     assert found["replicas"][0]["error"].startswith(f"Several servers answer at {url}: ")

@@ -25,13 +25,15 @@ class BrokenVllm:
     """What one server is and does wrong; `faults` maps a path to what it answers instead.
 
     A fault is a status, answered with `error_text`, or a body to answer with 200, or "hang".
-    `waits` maps a path to what must be true before it is answered. Without faults it is a good
-    server, where every adapter answers in a way of its own.
+    `waits` maps a path to what must be true before it is answered. With `several` each look at its
+    metrics finds another process. Without faults it is a good server, where every adapter answers
+    in a way of its own.
     """
 
     api_key: str = ""
     base: str = BASE
     max_lora: int | None = 8
+    several: bool = False
     runtime_loading: bool = True
     slots_folder: str | None = None
     adapters: dict[str, str] = field(default_factory=dict)
@@ -104,6 +106,8 @@ class BrokenVllm:
         lines = ["# TYPE vllm:num_requests_running gauge", "vllm:num_requests_running 0"]
         if self.max_lora is not None:
             lines += [f'vllm:lora_requests_info{{max_lora="{self.max_lora}"}} 1.0']
+        if self.several:
+            lines += [f"process_start_time_seconds {len(self.asked)}"]
         return PlainTextResponse("\n".join([*lines, ""]))
 
 
