@@ -94,7 +94,7 @@ def _listen(
         for rank, process in enumerate(processes):
             if process.sentinel in ready and not heard[rank].poll():
                 raise LoraAssetsError(
-                    f"Process {rank + 1} of {len(processes)} that train ended with exit code "
+                    f"Training process {rank + 1} of {len(processes)} ended with exit code "
                     f"{process.exitcode}",
                     "See its last lines above, then run this again; it goes on from its last "
                     "complete checkpoint.",
