@@ -39,7 +39,11 @@ def fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
             continue
         try:
             with FileLock(lock, timeout=0):
-                instance.report_run_failed(run, "Its process is gone; run it again.")
+                # It may have ended since it was listed, and its process with it.
+                now = instance.get_run_by_id(run.run_id)
+                if now is None or now.is_finished:
+                    continue
+                instance.report_run_failed(now, "Its process is gone; run it again.")
                 instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         except Timeout:
             continue

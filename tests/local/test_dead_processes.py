@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
 
-from lora_assets.local.dead_processes import PROCESS_TAG, living
+from lora_assets.local.dead_processes import (
+    PROCESS_TAG,
+    fail_runs_of_dead_processes,
+    living,
+)
 from lora_assets.local.instance import open_instance
 
 pytestmark = pytest.mark.integration
@@ -32,3 +36,19 @@ def test_a_living_process_is_not_judged_dead_from_another_pid_namespace(tmp_path
         (found,) = instance.get_runs()
     assert found.status == DagsterRunStatus.STARTED
     assert not list((tmp_path / "processes").iterdir())
+
+
+def test_a_run_that_ended_well_after_it_was_listed_is_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "processes" / "ended"
+    lock.parent.mkdir()
+    lock.touch()
+    listed = DagsterRun("train", status=DagsterRunStatus.STARTED, tags={PROCESS_TAG: lock.name})
+    with open_instance(tmp_path, managed=True) as instance:
+        instance.add_run(listed.with_status(DagsterRunStatus.SUCCESS))
+        monkeypatch.setattr(instance, "get_runs", lambda filters: [listed])
+        fail_runs_of_dead_processes(instance)
+        monkeypatch.undo()
+        (found,) = instance.get_runs()
+    assert found.status == DagsterRunStatus.SUCCESS
