@@ -82,7 +82,7 @@ def smoke_test(
     fleet: Fleet,
     policy: PolicyFile,
 ) -> dg.AssetCheckResult:
-    """Three answers from each replica, none empty, none slow; then alias `staged`."""
+    """Three answers from each replica, all with words, none slow; then alias `staged`."""
     answers: dict[str, list[smoke.SmokeAnswer]] = {}
     for replica in fleet.discover().members:
         given = answers.setdefault(replica.name, [])
