@@ -194,5 +194,5 @@ def test_a_code_location_that_failed_to_load_is_named_with_its_error(stages: Sta
     assert code == 1
     assert "failed to load" in printed
     assert "this code location is broken" in printed
-    assert "lora_assets: " in printed
+    assert "(lora_assets.definitions: " in printed
     assert printed.count("\n") == 1
