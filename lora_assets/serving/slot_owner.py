@@ -7,12 +7,12 @@ from lora_assets.records.model_version import model_of
 
 
 def require_slot_name(slot: str, base_names: Collection[str] = ()) -> None:
-    """Refuse a slot that is called as a model version is, or as the base model of a server."""
+    """Refuse a slot that has the name of a model version, or of a server's base model."""
     whose = "the base model" if slot in base_names else "a model version"
     if slot in base_names or model_of(slot) is not None:
         raise LoraAssetsError(
             f"{slot} can't be a slot: it is the name of {whose}",
-            "Name the slot otherwise: --slot-name, or LIVE_SLOT and CANDIDATE_SLOT.",
+            "Give the slot another name: --slot-name, or LIVE_SLOT and CANDIDATE_SLOT.",
         )
 
 

@@ -48,9 +48,9 @@ def train(
     update, `on_note` with lines on how the machine is used. A callback that raises ends the run,
     which can be resumed.
 
-    Same inputs, machine and number of threads: same bytes. Raise LoraAssetsError for rows,
-    parameters or a base model that can't be trained with, for a loss that isn't finite, and
-    for a full disk; `output` is not touched then.
+    On a CPU the same inputs and number of threads give the same bytes; a GPU adds up gradients in
+    no fixed order. Raise LoraAssetsError for rows, parameters or a base model that can't be trained
+    with, for a loss that isn't finite, and for a full disk; `output` is not touched then.
     """
     tokenizer = load_tokenizer(base_model)
     limit = parameters.max_seq_length
