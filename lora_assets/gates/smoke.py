@@ -45,17 +45,17 @@ def smoke_test(
     thresholds: SmokeThresholds,
     decided_at: str,
 ) -> Verdict:
-    """Require of each replica REQUESTS answers with words, none slower than the threshold.
+    """Require of each replica REQUESTS non-empty answers, none slower than the threshold.
 
-    `answers` are by replica: one that gave none is there, too. Weights that went wrong on their
-    way into a server answer "!!!!!!!".
+    `answers` are by replica: one that gave none is there, too. An answer without a letter or a
+    digit counts as empty: weights that went wrong on their way into a server answer "!!!!!!!".
     """
     checks: list[Check] = []
     for replica, own in answers.items():
         answered = sum(any(map(str.isalnum, answer.text)) for answer in own)
         slowest = max((answer.latency for answer in own), default=None)
         checks += [
-            Check.at_least(f"answers with words of {replica}", answered, REQUESTS),
+            Check.at_least(f"non-empty answers of {replica}", answered, REQUESTS),
             Check.at_most(f"slowest answer of {replica}", slowest, thresholds.max_smoke_seconds),
         ]
     return Verdict(

@@ -50,4 +50,5 @@ def fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
 
 
 def _lock(instance: DagsterInstance, name: str) -> Path:
-    return Path(instance.root_directory, "processes", name)
+    # Whoever may start runs sets their tags: a name that leads elsewhere is cut to its last part.
+    return Path(instance.root_directory, "processes", Path(name).name)

@@ -23,8 +23,8 @@ def test_answers_with_text_within_the_limit_pass() -> None:
 @pytest.mark.parametrize(
     ("wrong", "failure"),
     [
-        (answer("!!!!!!!"), "answers with words of a 2 (must be >= 3)"),
-        (answer(" \n"), "answers with words of a 2 (must be >= 3)"),
+        (answer("!!!!!!!"), "non-empty answers of a 2 (must be >= 3)"),
+        (answer(" \n"), "non-empty answers of a 2 (must be >= 3)"),
         (answer(latency=30.1), "slowest answer of a 30.1 (must be <= 30)"),
     ],
 )
@@ -34,9 +34,9 @@ def test_one_answer_without_words_or_a_slow_one_fails(wrong: SmokeAnswer, failur
 
 def test_every_replica_must_answer_every_request() -> None:
     every_one = [answer()] * REQUESTS
-    assert decide(*every_one, of_b=2).failures == ("answers with words of b 2 (must be >= 3)",)
+    assert decide(*every_one, of_b=2).failures == ("non-empty answers of b 2 (must be >= 3)",)
     assert decide(*every_one, of_b=0).failures == (
-        "answers with words of b 0 (must be >= 3)",
+        "non-empty answers of b 0 (must be >= 3)",
         "slowest answer of b missing (must be <= 30)",
     )
 

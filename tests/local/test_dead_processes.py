@@ -52,3 +52,16 @@ def test_a_run_that_ended_well_after_it_was_listed_is_not_failed(
         monkeypatch.undo()
         (found,) = instance.get_runs()
     assert found.status == DagsterRunStatus.SUCCESS
+
+
+def test_a_tag_that_names_another_file_leaves_that_file_as_it_is(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("kept")
+    run = DagsterRun("train", status=DagsterRunStatus.STARTED, tags={PROCESS_TAG: "../kept"})
+    with open_instance(tmp_path, managed=True) as instance:
+        instance.add_run(run)
+        (tmp_path / "processes").mkdir(exist_ok=True)
+        fail_runs_of_dead_processes(instance)
+        (found,) = instance.get_runs()
+    assert found.status == DagsterRunStatus.STARTED
+    assert kept.read_text() == "kept"
