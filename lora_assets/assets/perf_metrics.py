@@ -1,7 +1,7 @@
 """Stage 6: the adapter under concurrent load, and the gate on what its clients saw."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -134,9 +134,6 @@ def perf_metrics(
             Alternation(names[0], names[1], config, config.max_blocks) if measured_live else None
         )
         loads, server = asyncio.run(_measure(context, test, turns, fleet, server_metrics))
-        if turns is not None:
-            repeated = replace(alone, prompts=prompts * len(turns.looks.at))
-            conditions = repeated.conditions(*servers)
         measured = {
             name: summarise(load.samples, load.duration).model_copy(
                 update={"conditions": conditions}
@@ -210,12 +207,16 @@ async def _measure(
     async with fleet.client() as client:
         await test.warm_up(client)
     window = server_metrics.begin(fleet)
-    progress = progress_log(context, "load test:", " requests", parts=4)
+
+    def progress() -> Callable[[int, int], None]:
+        # A log for each pass: what was sent before says nothing of its rate.
+        return progress_log(context, "load test:", " requests", parts=4)
+
     async with fleet.client() as client:
-        loads = await test.run(client, progress)
+        loads = await test.run(client, progress())
         while turns is not None and not turns.enough(loads):
             context.log.info(f"undecided after {turns.looks.at[-1]} blocks: sent again")
-            more = await test.run(client, progress)
+            more = await test.run(client, progress())
             loads = {name: load + more[name] for name, load in loads.items()}
     return loads, server_metrics.end(fleet, window)
 
