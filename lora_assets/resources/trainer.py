@@ -114,9 +114,8 @@ class Trainer(dg.ConfigurableResource[Any]):
             from lora_assets.training.several_gpus import train_in_processes
             from lora_assets.training.train import train
 
-        gpus = device_count()
-        run = train if gpus <= 1 else partial(train_in_processes, gpus)
-        return run(
+        job = partial(
+            train,
             splits["train"],
             splits["val"],
             self.base_model,
@@ -124,10 +123,10 @@ class Trainer(dg.ConfigurableResource[Any]):
             parameters,
             work,
             output,
-            on_loss,
-            on_progress,
-            on_note,
         )
+        if (gpus := device_count()) > 1:
+            return train_in_processes(gpus, job, on_loss, on_progress, on_note)
+        return job(on_loss, on_progress, on_note)
 
     def measure(
         self,

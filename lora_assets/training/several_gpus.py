@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,14 +13,11 @@ from torch import distributed
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.dataset import Row
 from lora_assets.records.training import (
     LossPoint,
     TrainingMetrics,
-    TrainingParameters,
     TrainingProgress,
 )
-from lora_assets.training.train import train
 
 Job = partial[TrainingMetrics]
 
@@ -35,27 +31,19 @@ class _Refused(NamedTuple):
 
 def train_in_processes(
     count: int,
-    rows_train: Sequence[Row],
-    rows_val: Sequence[Row],
-    base_model: Path | str,
-    base_model_name: str,
-    parameters: TrainingParameters,
-    work: Path,
-    output: Path,
+    job: Job,
     on_loss: Callable[[LossPoint], None],
     on_progress: Callable[[TrainingProgress], None],
     on_note: Callable[[str], None],
 ) -> TrainingMetrics:
-    """Train as `train` does, in `count` processes with one GPU each; on CPUs where there is none.
+    """Do `job`, which is `train` but for its callbacks, in `count` processes with a GPU each.
 
-    The updates and their losses are those of one process. The callbacks are called here. Raise
-    what `train` raises; LoraAssetsError for a process that ends by itself, such as one that the
-    system ended for want of memory. All of them have ended on return.
+    Without GPUs they share the CPU. The updates and their losses are those of one process. The
+    callbacks are called here. Raise what `train` raises; LoraAssetsError for a process that ends
+    by itself, such as one that the system ended for want of memory. All of them have ended on
+    return.
     """
     context = multiprocessing.get_context("spawn")
-    job = partial(
-        train, rows_train, rows_val, base_model, base_model_name, parameters, work, output
-    )
     port = get_free_port()  # type: ignore[no-untyped-call]
     heard, processes = [], []
     for rank in range(count):

@@ -1,7 +1,7 @@
 """Several processes train as one does. On CPUs: no machine of the tests has several GPUs."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -9,7 +9,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
 from lora_assets.records.training import LossPoint, TrainingParameters, TrainingProgress
 from lora_assets.serving.adapter_files import inspect
-from lora_assets.training.several_gpus import train_in_processes
+from lora_assets.training.several_gpus import Job, train_in_processes
 from lora_assets.training.train import train
 
 PARAMETERS = TrainingParameters(
@@ -22,30 +22,25 @@ PARAMETERS = TrainingParameters(
 )
 
 
-def options(folder: Path, base_model: Path, rows: list[Row]) -> dict[str, Any]:
-    return {
-        # The last update has one row, which one of two processes doesn't have.
-        "rows_train": rows[:7],
-        "rows_val": rows[24:],
-        "base_model": base_model,
-        "base_model_name": "tiny",
-        "parameters": PARAMETERS,
-        "work": folder / "work",
-        "output": folder / "adapter",
-        "on_loss": lambda point: None,
-        "on_progress": lambda done: None,
-        "on_note": lambda note: None,
-    }
+def job(folder: Path, base_model: Path, rows_val: list[Row], rows: list[Row]) -> Job:
+    # The last update has one row, which one of two processes doesn't have.
+    work, adapter = folder / "work", folder / "adapter"
+    return partial(train, rows[:7], rows_val, base_model, "tiny", PARAMETERS, work, adapter)
+
+
+def nothing(told: object) -> None:
+    pass
 
 
 def test_two_processes_make_the_updates_of_one(
     tmp_path: Path, tiny_model: Path, rows: list[Row]
 ) -> None:
-    alone = train(**options(tmp_path / "alone", tiny_model, rows))
+    val = rows[24:]
+    alone = job(tmp_path / "alone", tiny_model, val, rows)(nothing, nothing, nothing)
     heard: list[LossPoint] = []
     progress: list[TrainingProgress] = []
-    told = {"on_loss": heard.append, "on_progress": progress.append}
-    both = train_in_processes(2, **options(tmp_path / "both", tiny_model, rows) | told)
+    shared = job(tmp_path / "both", tiny_model, val, rows)
+    both = train_in_processes(2, shared, heard.append, progress.append, nothing)
     assert tuple(heard) == both.curve
     assert [(p.step, p.name) for p in both.curve] == [(p.step, p.name) for p in alone.curve]
     assert [done.step for done in progress] == list(range(both.steps + 1))
@@ -59,6 +54,6 @@ def test_two_processes_make_the_updates_of_one(
 def test_what_a_process_refuses_is_refused_by_all(
     tmp_path: Path, tiny_model: Path, rows: list[Row]
 ) -> None:
-    asked = options(tmp_path, tiny_model, rows) | {"rows_val": []}
+    asked = job(tmp_path, tiny_model, [], rows)
     with pytest.raises(LoraAssetsError, match="The val split has no rows"):
-        train_in_processes(2, **asked)
+        train_in_processes(2, asked, nothing, nothing, nothing)
