@@ -284,7 +284,10 @@ def _require_same_folder(replica: Replica, reads: str) -> None:
 
 
 def _answers_alike(replica: Replica, one: str, other: str, prompts: Sequence[str]) -> bool:
-    # At once: under load each token of a request waits for the others' batch.
-    asked = [(name, prompt) for prompt in prompts for name in (one, other)]
-    answers = on_each(asked, lambda each: replica.complete(*each, PROBE_TOKENS).logprobs)
-    return all(map(same_logprobs, answers[::2], answers[1::2]))
+    # One after the other: in one batch, vLLM on a CPU mixes base and adapter up (docs/facts.md).
+    return all(
+        same_logprobs(
+            *(replica.complete(name, prompt, PROBE_TOKENS).logprobs for name in (one, other))
+        )
+        for prompt in prompts
+    )
