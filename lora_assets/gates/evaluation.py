@@ -122,8 +122,7 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
     if not evidence:
         return verdict
     (other,) = verdicts.values()
-    said = f"by the rule {other.rule}: {'; '.join((other.outcome, *other.failures))}"
-    more_notes = (*map(str, evidence), *_drivers(grades.slices, verdict), said)
+    more_notes = (*map(str, evidence), *_drivers(grades.slices, verdict), other.by_its_rule)
     return verdict.model_copy(update={"notes": notes + more_notes})
 
 

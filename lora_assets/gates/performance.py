@@ -103,8 +103,7 @@ def perf_gate(metrics: PerfMetrics, thresholds: PerfThresholds, decided_at: str)
     if not measured:
         return verdict
     (other,) = verdicts.values()
-    said = f"by the rule {other.rule}: {'; '.join((other.outcome, *other.failures))}"
-    return verdict.model_copy(update={"notes": (*verdict.notes, said)})
+    return verdict.model_copy(update={"notes": (*verdict.notes, other.by_its_rule)})
 
 
 def drift(now: LoadMetrics, then: LoadMetrics, rule: PerfRule) -> tuple[str, ...]:

@@ -146,6 +146,11 @@ class Verdict(AdapterRecord):
         """Return each reason why it did not pass as one line; nothing when it did."""
         return (*self.faults, *(str(check) for check in self.checks if not check.passed))
 
+    @property
+    def by_its_rule(self) -> str:
+        """Return rule, outcome and failures as one line."""
+        return f"by the rule {self.rule}: {'; '.join((self.outcome, *self.failures))}"
+
 
 _NOTE = "| gate | outcome | check | measured | must be |"
 _MADE_BY = "[Dagster run]("
