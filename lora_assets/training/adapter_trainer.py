@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         loss = total / sum(row.answer_length for row in self._rows_val)
         if not math.isfinite(loss):
             raise _not_finite("evaluation", loss, self.state.global_step)
-        metrics = {"eval_loss": loss, **self._report.effort()}
+        metrics = {"eval_loss": loss, **self._report.effort(self.state.global_step)}
         self.log(metrics)
         # The Trainer would evaluate once more at the end.
         self.control.should_evaluate = False
@@ -159,20 +160,22 @@ class _Report(TrainerCallback):  # type: ignore[misc]
     on_loss: Callable[[LossPoint], None]
     on_progress: Callable[[TrainingProgress], None]
     _loss: float | None = None
-    _tokens: int = 0
     _seconds: float = 0.0
     _started: float = 0.0
 
-    def effort(self) -> dict[str, float]:
+    def __post_init__(self) -> None:
+        self._tokens_at = [0, *accumulate(self.tokens_per_update)]
+
+    def effort(self, step: int) -> dict[str, float]:
         """Return what was trained, evaluations apart, for the log that a resumed run reads."""
-        return {"trained_tokens": self._tokens, "trained_seconds": self._seconds}
+        return {"trained_tokens": self._tokens_at[step], "trained_seconds": self._seconds}
 
     @property
     def _updates(self) -> int:
         return len(self.tokens_per_update)
 
     def _tell(self, step: int) -> None:
-        done, total = sum(self.tokens_per_update[:step]), sum(self.tokens_per_update)
+        done, total = self._tokens_at[step], self._tokens_at[-1]
         self.on_progress(TrainingProgress(step, self._updates, done, total, self._loss))
 
     def _is_stop(self, step: int) -> bool:
@@ -181,13 +184,11 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for entry in state.log_history:
-            if "trained_tokens" in entry:
-                self._tokens, self._seconds = entry["trained_tokens"], entry["trained_seconds"]
+            self._seconds = entry.get("trained_seconds", self._seconds)
         self._started = time.perf_counter()
         self._tell(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._tokens += self.tokens_per_update[state.global_step - 1]
         if self._is_stop(state.global_step):
             if torch.cuda.is_available():
                 # What is queued there is training, not the evaluation that would wait for it.

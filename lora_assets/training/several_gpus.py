@@ -13,11 +13,7 @@ from torch import distributed
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.training import (
-    LossPoint,
-    TrainingMetrics,
-    TrainingProgress,
-)
+from lora_assets.records.training import LossPoint, TrainingMetrics, TrainingProgress
 
 Job = partial[TrainingMetrics]
 
@@ -51,8 +47,11 @@ def train_in_processes(
         target = (rank, count, port, there, job)
         processes.append(context.Process(target=_train_here, args=target, daemon=True))
         heard.append(here)
-    told: dict[str, Callable[[Any], None]] = {}
-    told |= {"on_loss": on_loss, "on_progress": on_progress, "on_note": on_note}
+    told: dict[str, Callable[[Any], None]] = {
+        "on_loss": on_loss,
+        "on_progress": on_progress,
+        "on_note": on_note,
+    }
     try:
         for process in processes:
             process.start()

@@ -39,8 +39,9 @@ class TokenBudget:
         """
         longest_first = sorted(rows, key=lambda row: -len(row.tokens))
         one, more = longest_first[:1], longest_first[: max(2, len(rows) // 4)]
-        for self.checkpointing in (False, True):
-            if self.checkpointing:
+        self.measured = True
+        for recomputed in (False, True):
+            if recomputed:
                 self._recompute()
             peaks: list[int] = []
             try:
@@ -60,13 +61,13 @@ class TokenBudget:
             fixed = first - per_token * _tokens(one)
             fitting = int((_free() * MARGIN - fixed) / per_token)
             if fitting >= self._longest_row:
-                self.tokens, self.measured = fitting, True
+                self.tokens = fitting
                 self._note(
                     f"a token takes {per_token / 2**20:.2f} MiB of {_free() / 2**30:.1f} GiB free: "
-                    f"{fitting} tokens a pass{', activations recomputed' * self.checkpointing}"
+                    f"{fitting} tokens a pass{', activations recomputed' * recomputed}"
                 )
                 return
-        self.tokens, self.measured = self._longest_row, True
+        self.tokens = self._longest_row
 
     def within(self, run: Callable[[int], Result]) -> Result:
         """Return what `run` returns for this budget, or for a smaller one where memory ends.
