@@ -193,8 +193,8 @@ def adapter(
         run.folder(work / ARTIFACT, ARTIFACT)
         run.figure(learning_curve(metrics.curve), "learning_curve")
         run.metrics(final_numbers(metrics))
-        run.tags(engine_tags(metrics))
-        run.tags({"adapter.digest": digest, "adapter.base": base, KEY_TAG: key})
+        own = {"adapter.digest": digest, "adapter.base": base, KEY_TAG: key}
+        run.tags({**engine_tags(metrics), **own})
         trained = Adapter(
             digest=digest,
             data_version=training_data.data_version,

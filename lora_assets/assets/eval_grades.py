@@ -140,18 +140,18 @@ def eval_grades(
         )
         if live is None:
             _observe(context, "live", 0)
-        besides = {
-            version: replace(
+        besides = {}
+        for version, split in others.items():
+            its_answers, its_grades = kept(split)
+            besides[version] = replace(
                 evaluation,
                 rows=split,
-                answers=kept(split)[0],
-                grades=kept(split)[1],
+                answers=its_answers,
+                grades=its_grades,
                 answered=lambda side, count: None,
                 controls=0,
                 labels=(),
             )
-            for version, split in others.items()
-        }
         judge_model, found, more = asyncio.run(_gather(evaluation, besides, fleet, judge))
         forgotten = tuple(
             compared(version, others[version], each) for version, each in more.items()
