@@ -22,8 +22,10 @@ def living(instance: DagsterInstance) -> Iterator[str]:
     lock = _lock(instance, name)
     lock.parent.mkdir(exist_ok=True)
     with FileLock(lock):
-        yield name
-    lock.unlink()
+        try:
+            yield name
+        finally:
+            lock.unlink()
 
 
 def fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
@@ -41,10 +43,10 @@ def fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
             with FileLock(lock, timeout=0):
                 # It may have ended since it was listed, and its process with it.
                 now = instance.get_run_by_id(run.run_id)
-                if now is None or now.is_finished:
-                    continue
-                instance.report_run_failed(now, "Its process is gone; run it again.")
-                instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+                if now is not None and not now.is_finished:
+                    instance.report_run_failed(now, "Its process is gone; run it again.")
+                    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+                lock.unlink()
         except Timeout:
             continue
 

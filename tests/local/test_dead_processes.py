@@ -52,6 +52,22 @@ def test_a_run_that_ended_well_after_it_was_listed_is_not_failed(
         monkeypatch.undo()
         (found,) = instance.get_runs()
     assert found.status == DagsterRunStatus.SUCCESS
+    assert not lock.exists()
+
+
+def test_a_run_of_a_killed_process_fails_and_its_lock_goes_as_that_of_a_stopped_one(
+    tmp_path: Path,
+) -> None:
+    killed = DagsterRun("train", status=DagsterRunStatus.STARTED, tags={PROCESS_TAG: "killed"})
+    with open_instance(tmp_path, managed=True) as instance:
+        with pytest.raises(KeyboardInterrupt), living(instance):
+            raise KeyboardInterrupt
+        (tmp_path / "processes" / "killed").touch()
+        instance.add_run(killed)
+        fail_runs_of_dead_processes(instance)
+        (found,) = instance.get_runs()
+    assert found.status == DagsterRunStatus.FAILURE
+    assert not list((tmp_path / "processes").iterdir())
 
 
 def test_a_tag_that_names_another_file_leaves_that_file_as_it_is(tmp_path: Path) -> None:
