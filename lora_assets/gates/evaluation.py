@@ -101,11 +101,8 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
             own += (f"the judge {grades.judge_model} can't be read: {grades.unread}",)
         return Verdict(
             gate="eval_gate",
-            digest=grades.digest,
+            **grades.identity,
             compared_with=grades.live_digest,
-            data_version=grades.data_version,
-            data_digest=grades.data_digest,
-            base=grades.base,
             judge=grades.judge_model,
             rule=rule,
             thresholds=thresholds.model_dump(exclude={"decision_rule"}),
@@ -117,12 +114,12 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
             decided_at=decided_at,
         )
 
-    verdicts = {"specification": decide("specification"), "paired": decide("paired")}
-    verdict = verdicts.pop(thresholds.decision_rule)
+    rule, other = thresholds.rules
+    verdict = decide(rule)
     if not evidence:
         return verdict
-    (other,) = verdicts.values()
-    more_notes = (*map(str, evidence), *_drivers(grades.slices, verdict), other.by_its_rule)
+    by_other = decide(other).by_its_rule
+    more_notes = (*map(str, evidence), *_drivers(grades.slices, verdict), by_other)
     return verdict.model_copy(update={"notes": notes + more_notes})
 
 

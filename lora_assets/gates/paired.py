@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lora_assets.records import Record
 from lora_assets.records.grades import Differing
-from lora_assets.records.verdict import Check, PairedEvidence
+from lora_assets.records.verdict import Check, PairedEvidence, Rule
 
 POWER = 0.8
 """How often an eval split should show that an adapter equal to live is no worse."""
@@ -29,6 +29,12 @@ class ComparisonRule(Record):
     confidence: float = Field(
         0.95, ge=0.5, lt=1, description="One-sided confidence that a margin is kept"
     )
+
+    @property
+    def rules(self) -> tuple[Rule, Rule]:
+        """Return the rule that decides, and the other one."""
+        is_paired = self.decision_rule == "paired"
+        return ("paired", "specification") if is_paired else ("specification", "paired")
 
 
 def score_interval(

@@ -70,7 +70,6 @@ def perf_gate(metrics: PerfMetrics, thresholds: PerfThresholds, decided_at: str)
         if None in _p95(baseline):
             faults += ("baseline: live answered no request, so there is nothing to compare with",)
     unmeasured = ("live was not load-tested beside the candidate: test again by the rule paired",)
-    measured = metrics.looks is not None
     notes = (*((str(metrics.change),) if metrics.change else ()), *metrics.drift)
 
     def decide(rule: Rule) -> Verdict:
@@ -84,11 +83,8 @@ def perf_gate(metrics: PerfMetrics, thresholds: PerfThresholds, decided_at: str)
             compared = _against(candidate, baseline, t)
         return Verdict(
             gate="perf_gate",
-            digest=metrics.digest,
+            **metrics.identity,
             compared_with=metrics.live_digest,
-            data_version=metrics.data_version,
-            data_digest=metrics.data_digest,
-            base=metrics.base,
             rule=rule,
             thresholds=thresholds.model_dump(exclude={"decision_rule"}),
             checks=(*floors, *compared),
@@ -98,12 +94,11 @@ def perf_gate(metrics: PerfMetrics, thresholds: PerfThresholds, decided_at: str)
             decided_at=decided_at,
         )
 
-    verdicts = {"specification": decide("specification"), "paired": decide("paired")}
-    verdict = verdicts.pop(thresholds.decision_rule)
-    if not measured:
+    rule, other = thresholds.rules
+    verdict = decide(rule)
+    if metrics.looks is None:
         return verdict
-    (other,) = verdicts.values()
-    return verdict.model_copy(update={"notes": (*verdict.notes, other.by_its_rule)})
+    return verdict.model_copy(update={"notes": (*notes, decide(other).by_its_rule)})
 
 
 def drift(now: LoadMetrics, then: LoadMetrics, rule: PerfRule) -> tuple[str, ...]:

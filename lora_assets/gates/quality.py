@@ -38,10 +38,7 @@ def quality_gate(adapter: Adapter, thresholds: QualityThresholds, decided_at: st
     )
     return Verdict(
         gate="quality_gate",
-        digest=adapter.digest,
-        data_version=adapter.data_version,
-        data_digest=adapter.data_digest,
-        base=adapter.base,
+        **adapter.identity,
         thresholds=thresholds.model_dump(),
         checks=(
             Check.at_most("eval_loss", metrics.final_eval_loss, thresholds.max_eval_loss),

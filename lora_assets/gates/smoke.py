@@ -60,10 +60,7 @@ def smoke_test(
         ]
     return Verdict(
         gate="smoke_test",
-        digest=adapter.digest,
-        data_version=adapter.data_version,
-        data_digest=adapter.data_digest,
-        base=adapter.base,
+        **adapter.identity,
         thresholds={"requests": REQUESTS, **thresholds.model_dump()},
         checks=tuple(checks),
         evidence_run_id=adapter.run_id,

@@ -1,6 +1,6 @@
 """Frozen, typed records: what the platform knows, without Dagster, network or files."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,11 @@ class AdapterRecord(Record):
     data_version: str
     data_digest: str
     base: str = ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return these fields, for another record about the same adapter."""
+        return {name: getattr(self, name) for name in AdapterRecord.model_fields}
 
     def is_of_base(self, base: str) -> bool:
         """Return whether this adapter is one of `base`, as far as both are known."""
