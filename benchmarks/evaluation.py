@@ -22,10 +22,11 @@ import httpx
 
 from lora_assets.judging.answers import answer_all
 from lora_assets.judging.evaluation import Evaluation
-from lora_assets.judging.grading import grade_all
+from lora_assets.judging.grading import Grader
+from lora_assets.judging.journal import Journal, Reuse
 from lora_assets.judging.prompt import read_case
 from lora_assets.records.dataset import Row
-from lora_assets.records.grades import Side
+from lora_assets.records.grades import Grade, Side
 from tests.support.rows import make_row
 
 ROWS, NEGATIVES, ALIKE = 1200, 200, 0.7
@@ -91,10 +92,9 @@ async def scripts(folder: Path, split: list[Row]) -> tuple[float, int]:
         )
         for side, answers in zip(sides, given, strict=True):
             # Each side alone, since equal answers share their grade where they are together.
-            journal = folder / f"grades-{side}"
-            await grade_all(
-                client, "judge", split, {side: answers}, journal=journal, progress=silent
-            )
+            with Journal(folder / f"grades-{side}", Grade) as journal:
+                grader = Grader(client, "judge", split, journal, AT_ONCE, Reuse())
+                await asyncio.gather(*(grader.grade(side, answer) for answer in answers))
     return time.perf_counter() - began, server.grades
 
 

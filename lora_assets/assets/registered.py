@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from lora_assets.assets.adapter_page import final_numbers
 from lora_assets.assets.pages import show
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row, SplitName, TrainingData
@@ -48,11 +49,7 @@ def registered_adapter(
         measured = {"metrics": losses, "base": trainer.base_identity()}
         adapter = adapter.model_copy(update=measured)
     losses = adapter.metrics
-    shown = {
-        name: value
-        for name in ("final_eval_loss", "final_perplexity")
-        if (value := getattr(losses, name)) is not None
-    }
+    shown = final_numbers(losses)
     run.metrics(shown)
     context.log.info(f"adapter {adapter.digest[:12]} was trained elsewhere")
     pages = {
@@ -62,5 +59,5 @@ def registered_adapter(
         "rows left out": dg.MetadataValue.json(dict(losses.rows_left_out)),
     }
     facts = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in shown.items()]
-    show(context, ("trained elsewhere", *facts), pages | shown)
+    show(context, ("trained elsewhere", *facts), {**pages, **shown})
     return adapter

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import click
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
 from lora_assets.cli.completions import OF_FIELDS
 from lora_assets.errors import LoraAssetsError, validation_line
@@ -35,6 +35,13 @@ def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
         return command
 
     return decorate
+
+
+def fields_of(model: type[BaseModel], *names: str) -> type[BaseModel]:
+    """Return a model with these fields of `model` alone."""
+    fields = {name: model.model_fields[name] for name in names}
+    typed = {name: (field.annotation, field) for name, field in fields.items()}
+    return create_model(model.__name__, **typed)  # type: ignore[call-overload, no-any-return]
 
 
 def chosen(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:

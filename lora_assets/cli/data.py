@@ -7,10 +7,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import click
-from pydantic import create_model
 
 from lora_assets.assets.adapter import TrainingConfig
-from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.config_options import chosen, config_options, fields_of
 from lora_assets.cli.result import json_option
 from lora_assets.cli.stack import Stack
 from lora_assets.cli.suggestions import Suggesting
@@ -27,14 +26,7 @@ from lora_assets.records.split_file import parse_split
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 
-Fit = create_model(
-    "Fit",
-    **{
-        name: (field.annotation, field)
-        for name, field in TrainingConfig.model_fields.items()
-        if name in ("max_seq_length", "max_left_out")
-    },
-)  # type: ignore[call-overload]
+Fit = fields_of(TrainingConfig, "max_seq_length", "max_left_out")
 
 
 @click.group(cls=Suggesting)

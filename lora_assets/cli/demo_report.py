@@ -78,8 +78,3 @@ def print_answers(stack: Stack) -> None:
         click.echo(f"\n  Context:  {row.context.replace(chr(10), chr(10) + ' ' * 12)}")
         click.echo(f"  Question: {row.question}")
         click.echo(f"  Answer:   {answer.text.strip()}")
-
-
-def print_next_steps() -> None:
-    """Print what a newcomer may want to try."""
-    click.echo(NEXT_STEPS)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field
 
 from lora_assets.assets.adapter import QualityConfig, TrainingConfig
 from lora_assets.assets.registered import REGISTERED
 from lora_assets.assets.training_data import DataConfig
 from lora_assets.cli.completions import data_versions
-from lora_assets.cli.config_options import chosen, config_options
+from lora_assets.cli.config_options import chosen, config_options, fields_of
 from lora_assets.cli.result import json_option, wants_json
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, write_outputs
@@ -62,15 +62,8 @@ class Given(BaseModel):
         return Losses(final_eval_loss=self.eval_loss, final_perplexity=given, given=True)
 
 
-_MEASURED_BY = ("max_seq_length", "batch_size", "quantization", "max_left_out", "mlflow_experiment")
-Measuring = create_model(
-    "Measuring",
-    **{
-        name: (field.annotation, field)
-        for name, field in TrainingConfig.model_fields.items()
-        if name in (*_MEASURED_BY, *DataConfig.model_fields)
-    },
-)  # type: ignore[call-overload]
+_MEASURED_BY = ("batch_size", "max_seq_length", "quantization", "max_left_out", "mlflow_experiment")
+Measuring = fields_of(TrainingConfig, *DataConfig.model_fields, *_MEASURED_BY)
 
 
 @click.command()

@@ -78,20 +78,13 @@ class Stack:
             update={**given, **withheld, "executor": "in_process"}
         )
         own = make_resources(self.settings)
-        self.partition_of("", own.registry.model_name)
+        partition_of("", self.model, own.registry.model_name)
         self.resources = own.of_model(self.model)
         _create_database(self.resources.registry)
 
     def names_another(self, option: str) -> bool:
         """Return whether an option was given that differs from the environment's setting."""
         return option in self.given and self.given[option] != self._configured[option]
-
-    def partition_of(self, data_version: str, own: str) -> str:
-        """Return the partition of a data version of the command's model.
-
-        `own` is the model of the deployment that runs it.
-        """
-        return partition_of(data_version, self.model, own)
 
     def open_instance(self) -> DagsterInstance:
         """Return Dagster's storage for runs in this process."""

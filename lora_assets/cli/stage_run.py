@@ -18,7 +18,7 @@ from lora_assets.lifecycle import JOBS, STEPS, Step
 from lora_assets.local.run import run_in_process
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.partition import data_version_of
+from lora_assets.records.partition import data_version_of, partition_of
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import RunFailed
 from lora_assets.remote.log import RunEvent
@@ -116,7 +116,7 @@ def write_outputs(stack: Stack, work: Work) -> None:
 
 
 def _run_here(stack: Stack, job: str, step: Step | None, work: Work, outputs: Outputs) -> None:
-    partition = stack.partition_of(work.data_version, stack.settings.model_name)
+    partition = partition_of(work.data_version, stack.model, stack.settings.model_name)
     click.echo(f"{job}: data version {partition}", err=True)
     definition = make_definitions(stack.settings).resolve_job_def(job)
     if step is not None:
@@ -159,7 +159,7 @@ def _run_remotely(
                 "resources": resource_config(stack.given, configured),
             }
             own = configured["registry"]["model_name"]
-            partition = stack.partition_of(work.data_version, own)
+            partition = partition_of(work.data_version, stack.model, own)
             dagster.add_partition(location, str(data_versions.name), partition)
             every = {**tags, **work.tags(partition), **origin}
             remote.launch(lambda: dagster.launch(location, job, step, run_config, every), stop)

@@ -1,8 +1,7 @@
 """Have the judge grade every answer."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import httpx
 from pydantic import JsonValue
@@ -14,7 +13,6 @@ from lora_assets.judging.prompt import RESPONSE_FORMAT, JudgeCase, judge_message
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, Grade, Letter, Side
 from lora_assets.serving import http_client
-from lora_assets.serving.workers import work_through
 
 _MAX_TOKENS = (512, 2048, 8192)
 """The tokens of a reply at first, and after one and two that were cut off."""
@@ -114,34 +112,6 @@ class Grader:
 
     def _messages(self, answer: Answer) -> list[JsonValue]:
         return judge_messages(_case(self._rows[answer.row], answer))
-
-
-async def grade_all(
-    client: httpx.AsyncClient,
-    judge_model: str,
-    rows: Sequence[Row],
-    answers: Mapping[Side, Sequence[Answer]],
-    *,
-    journal: Path,
-    progress: Callable[[int, int], None],
-    max_concurrent: int = 15,
-) -> tuple[Grade, ...]:
-    """Return a grade for each side's answers, side by side in the order of the mapping.
-
-    `progress` gets how many are done, of how many. Raise LoraAssetsError when a request fails
-    for good.
-    """
-    cases = [(side, answer) for side, own in answers.items() for answer in own]
-    grades: dict[int, Grade] = {}
-    with Journal(journal, Grade) as kept:
-        grader = Grader(client, judge_model, rows, kept, max_concurrent, Reuse())
-
-        async def grade(number: int) -> None:
-            grades[number] = await grader.grade(*cases[number])
-            progress(len(grades), len(cases))
-
-        await work_through(range(len(cases)), max_concurrent, grade)
-    return tuple(grades[number] for number in range(len(cases)))
 
 
 def _case(row: Row, answer: Answer) -> JudgeCase:

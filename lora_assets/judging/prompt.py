@@ -7,6 +7,7 @@ from importlib.resources import files
 from pydantic import JsonValue
 
 from lora_assets.records import Record
+from lora_assets.records.conversion import unique
 from lora_assets.records.grades import Letter
 
 
@@ -107,15 +108,8 @@ def _bare(text: str) -> str:
 
 def _judgement(text: str) -> Judgement | None:
     try:
-        json.loads(text, object_pairs_hook=_no_repeats)
+        # json keeps the last of two "grade" fields without a word, which would be a guess.
+        json.loads(text, object_pairs_hook=unique)
         return Judgement.model_validate_json(text)
     except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
         return None
-
-
-def _no_repeats(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    # json keeps the last of two "grade" fields without a word, which would be a guess.
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a field is given twice")
-    return fields

@@ -3,9 +3,6 @@
 import asyncio
 import json
 import time
-from functools import cache
-from ssl import SSLContext
-from types import TracebackType
 from typing import Self
 from urllib.request import getproxies, proxy_bypass
 
@@ -16,6 +13,7 @@ from lora_assets.load_test.answer import StreamedAnswer
 from lora_assets.load_test.connection import Connection
 from lora_assets.records.load import RequestSample
 from lora_assets.serving import http_client
+from lora_assets.serving.bounded_client import tls
 
 _PATH = "/v1/completions"
 
@@ -51,19 +49,14 @@ class Clients:
                 "Content-Length: ",
             ]
         ).encode()
-        self._secure = _tls() if url.scheme == "https" else None
+        self._secure = tls() if url.scheme == "https" else None
         opening = (self._connect() for _ in range(self._connections))
         # What fails here fails again with the request that wants it, and is told there.
         opened = await asyncio.gather(*opening, return_exceptions=True)
         self._idle = [each for each in opened if isinstance(each, Connection)]
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for connection in self._idle:
             connection.close()
 
@@ -174,9 +167,3 @@ class _Answer(StreamedAnswer):
             super().take(now, piece)
         else:
             self._refusal += piece
-
-
-@cache
-def _tls() -> SSLContext:
-    # As httpx has it; reading the certificates takes longer than most requests.
-    return httpx.create_ssl_context()

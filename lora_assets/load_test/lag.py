@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from types import TracebackType
 from typing import Self
 
 LATE, LATE_SHARE = 0.1, 0.1
@@ -43,12 +42,7 @@ class Lag:
         self._beats = asyncio.create_task(self._watch())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._beats.cancel()
 
     async def _watch(self) -> None:

@@ -35,7 +35,7 @@ def convert(
     faults: list[str] = []
     for number, text in _objects(source, content):
         try:
-            given = json.loads(text, object_pairs_hook=_unique)
+            given = json.loads(text, object_pairs_hook=unique)
             own = form or _told(given)
             rows.append(given if own == "specification" else _row(given, own, declines))
         except KeyError as error:
@@ -72,7 +72,7 @@ def _objects(source: str, content: bytes) -> Sequence[tuple[int, str]]:
     try:
         text = content.decode("utf-8-sig")
         if text.lstrip().startswith("["):
-            array = json.loads(text, object_pairs_hook=_unique)
+            array = json.loads(text, object_pairs_hook=unique)
             return [(number, json.dumps(given)) for number, given in enumerate(array, start=1)]
     except ValueError as error:
         raise LoraAssetsError(
@@ -82,7 +82,8 @@ def _objects(source: str, content: bytes) -> Sequence[tuple[int, str]]:
     return [(number, line) for number, line in lines if line.strip()]
 
 
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object (`object_pairs_hook`); raise ValueError where it has a key twice."""
     keys = [key for key, _ in pairs]
     for key in keys:
         if keys.count(key) > 1:

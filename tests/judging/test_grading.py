@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from fastapi.responses import JSONResponse
 
 from lora_assets.embedded.judge_app import LEXICAL_JUDGE, create_judge_app
 from lora_assets.errors import LoraAssetsError
-from lora_assets.judging.grading import find_judge_model, grade_all
+from lora_assets.judging.grading import Grader, find_judge_model
+from lora_assets.judging.journal import Journal, Reuse
 from lora_assets.judging.prompt import JudgeCase, judge_messages, read_case
 from lora_assets.records.grades import Answer, Grade, Side
 from tests.support.asgi import with_client
@@ -59,8 +61,14 @@ def _grade(
     app: FastAPI, journal: Path, answers: Mapping[Side, list[Answer]] | None = None
 ) -> tuple[Grade, ...]:
     of = answers or {"candidate": CANDIDATE}
-    kept = {"journal": journal, "progress": lambda done, total: None}
-    return with_client(app, lambda client: grade_all(client, LEXICAL_JUDGE, ROWS, of, **kept))
+
+    async def grade(client: httpx.AsyncClient) -> tuple[Grade, ...]:
+        with Journal(journal, Grade) as kept:
+            grader = Grader(client, LEXICAL_JUDGE, ROWS, kept, 15, Reuse())
+            cases = ((side, answer) for side, own in of.items() for answer in own)
+            return (*await asyncio.gather(*(grader.grade(*case) for case in cases)),)
+
+    return with_client(app, grade)
 
 
 def test_both_sides_are_graded_by_the_lexical_judge_over_its_chat_api(tmp_path: Path) -> None:
