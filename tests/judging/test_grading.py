@@ -115,12 +115,6 @@ def test_a_judge_that_thinks_gets_more_tokens_and_its_thoughts_are_no_grade(
     assert "nothing but thoughts" in grade.reason
 
 
-def test_a_judge_that_is_down_is_a_named_failure(tmp_path: Path) -> None:
-    judge = judge_double(lambda answer, tries: JSONResponse({"error": "loading"}, 503))
-    with pytest.raises(LoraAssetsError, match="with 503: loading"):
-        _grade(judge.app, tmp_path / "j")
-
-
 def test_a_killed_grading_goes_on_and_asks_again_only_for_what_has_no_grade(
     tmp_path: Path,
 ) -> None:
@@ -130,14 +124,6 @@ def test_a_killed_grading_goes_on_and_asks_again_only_for_what_has_no_grade(
     second = judge_double(lambda answer, tries: GOOD)
     assert [grade.letter for grade in _grade(second.app, tmp_path / "j")] == ["A"] * 4
     assert second.asked == [last]
-
-
-def test_a_grade_kept_for_another_answer_does_not_count(tmp_path: Path) -> None:
-    judge = judge_double(lambda answer, tries: GOOD)
-    _grade(judge.app, tmp_path / "j")
-    changed = [CANDIDATE[0].model_copy(update={"text": "other"}), *CANDIDATE[1:]]
-    _grade(judge.app, tmp_path / "j", {"candidate": changed})
-    assert len(judge.asked) == 5
 
 
 def _find(names: list[str]) -> str:
