@@ -7,8 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.adapter_page import (
-    engine_tags,
-    final_numbers,
+    log_training,
     report_loss,
     show_adapter,
     training_log,
@@ -43,7 +42,6 @@ from lora_assets.resources.tracking import (
 from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from lora_assets.training.curve import learning_curve
 
 CODE_VERSION = "2"
 """Of the training; a new one trains again what an older one has trained."""
@@ -134,15 +132,9 @@ def adapter(
     if config.registered:
         _require_fit(context, splits, parameters, config.max_left_out, trainer, fleet)
         with work_folder.temporary() as folder:
+            clients = (trainer, tracking, folder)
             return registered_adapter(
-                context,
-                config.registered,
-                training_data,
-                splits,
-                parameters,
-                trainer,
-                tracking,
-                folder,
+                context, config.registered, training_data, splits["val"], parameters, *clients
             )
     base = trainer.base_identity()
     identity = {
@@ -153,8 +145,7 @@ def adapter(
         **parameters.model_dump(),
     }
     work = work_folder.keyed("training", **identity)
-    key = work.name
-    logged = _logged(trainer.base_model_name, parameters)
+    key, logged = work.name, _logged(trainer.base_model_name, parameters)
     version = {"data.version": training_data.data_version}
     if config.fresh:
         # What a lost pod left of this request counts; what another run left does not.
@@ -183,18 +174,10 @@ def adapter(
             on_progress=training_log(context),
             on_note=context.log.info,
         )
-        for split, rows in metrics.rows_left_out.items():
-            if rows:
-                context.log.warning(
-                    f"{split}: {len(rows)} row(s) longer than {parameters.max_seq_length} tokens "
-                    f"left out: lines {', '.join(str(row + 1) for row in rows)}"
-                )
         digest = digest_folder(work / ARTIFACT)
         run.folder(work / ARTIFACT, ARTIFACT)
-        run.figure(learning_curve(metrics.curve), "learning_curve")
-        run.metrics(final_numbers(metrics))
-        own = {"adapter.digest": digest, "adapter.base": base, KEY_TAG: key}
-        run.tags({**engine_tags(metrics), **own})
+        run.tags({"adapter.digest": digest, "adapter.base": base, KEY_TAG: key})
+        log_training(context, run, metrics, parameters.max_seq_length)
         trained = Adapter(
             digest=digest,
             data_version=training_data.data_version,

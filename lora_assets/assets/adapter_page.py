@@ -39,10 +39,29 @@ def report_loss(context: dg.AssetExecutionContext, run: TrackedRun, point: LossP
         context.log.info(f"step {point.step}: eval loss {point.value:.4f}")
 
 
-def engine_tags(metrics: TrainingMetrics) -> Mapping[str, str]:
-    """Return how the machine was used, as tags of the MLflow run."""
-    engine = {} if metrics.engine is None else metrics.engine.model_dump(exclude_none=True)
-    return {f"engine.{name}": str(value) for name, value in engine.items()}
+def log_training(
+    context: dg.AssetExecutionContext,
+    run: TrackedRun,
+    metrics: TrainingMetrics,
+    max_seq_length: int,
+) -> None:
+    """Store curve, numbers and use of the machine in the MLflow run; name rows left out."""
+    run.figure(learning_curve(metrics.curve), "learning_curve")
+    run.metrics(final_numbers(metrics))
+    run.tags({f"engine.{name}": value for name, value in _engine(metrics).items()})
+    for split, rows in metrics.rows_left_out.items():
+        if rows:
+            context.log.warning(
+                f"{split}: {len(rows)} row(s) longer than {max_seq_length} tokens left out: "
+                f"lines {', '.join(str(row + 1) for row in rows)}"
+            )
+
+
+def _engine(metrics: Losses) -> Mapping[str, str]:
+    """Return how the machine was used; empty where an earlier release made the record."""
+    engine = getattr(metrics, "engine", None)
+    used = {} if engine is None else engine.model_dump(exclude_none=True)
+    return {name: str(value) for name, value in used.items()}
 
 
 def final_numbers(metrics: Losses) -> Mapping[str, float]:
@@ -68,9 +87,8 @@ def show_adapter(
         "digest": trained.digest,
         "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
     }
-    if isinstance(metrics, TrainingMetrics) and metrics.engine is not None:
-        engine = metrics.engine.model_dump(exclude_none=True)
-        used = ({"engine": name.replace("_", " "), "value": str(engine[name])} for name in engine)
+    if engine := _engine(metrics):
+        used = ({"engine": name.replace("_", " "), "value": engine[name]} for name in engine)
         shown["engine"] = table(used)
     if machine := tracking.system_metrics(trained.mlflow_run_id):
         shown["system metrics"] = table(machine)

@@ -13,6 +13,7 @@ from lora_assets.assets.verdicts import require_passed
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Measurement, short
 from lora_assets.records.dataset import Row, TrainingData
+from lora_assets.records.grades import Side
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.data_bucket import DataBucket
@@ -38,6 +39,11 @@ class Comparison:
     data: TrainingData
     rows: Sequence[Row]
     slots: Mapping[str, str]
+
+    @property
+    def sides(self) -> Mapping[Side, ModelVersion]:
+        """Return the versions that answer."""
+        return {"candidate": self.candidate, **({"live": self.live} if self.live else {})}
 
     @property
     def identity(self) -> Mapping[str, Any]:

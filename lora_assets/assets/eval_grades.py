@@ -3,19 +3,17 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.comparison import ComparisonConfig, conclude, prepare
+from lora_assets.assets.comparison import Comparison, ComparisonConfig, conclude, prepare
 from lora_assets.assets.eval_tables import (
     examples_table,
     headline,
     log_grades,
     rates,
-    scores_table,
-    slices_table,
+    shown_of,
 )
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.other_splits import LIVE, compared, other_splits
@@ -98,107 +96,67 @@ def eval_grades(
     """Candidate's and live's answers to the eval split, each graded A, B or C by the judge."""
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "smoke_test", staged_deployment, training_data, *clients)
-    candidate, live, rows = comparison.candidate, comparison.live, comparison.rows
+    live, rows = comparison.live, comparison.rows
     slices = slice_rows(rows, filter(None, map(str.strip, config.slices.split(","))))
-    negatives = sum(row.is_negative for row in rows)
     rule = config if live else config.model_copy(update={"decision_rule": "specification"})
-    resolution = what_it_shows(len(rows), negatives, rule)
+    resolution = what_it_shows(len(rows), sum(row.is_negative for row in rows), rule)
     context.log.info("; ".join(resolution))
-    both: Mapping[Side, ModelVersion | None] = {"candidate": candidate, "live": live}
-    sides = {side: version for side, version in both.items() if version is not None}
     others, lacking = other_splits(config.also_evaluate, comparison, rule, data_bucket)
-
-    def kept(rows: Sequence[Row]) -> tuple[Mapping[Side, Path], Path]:
-        # By the rows alone: whatever they are compared with, answers and grades stand.
-        data = key_of([row.model_dump() for row in rows])
-        folders = {
-            side: work_folder.keyed(
-                "evaluation", rows=data, model=version.model, adapter=version.digest
-            )
-            for side, version in sides.items()
-        }
-        grades = work_folder.keyed("evaluation", rows=data) / "grades.jsonl"
-        return {side: each / "answers-candidate.jsonl" for side, each in folders.items()}, grades
-
     labels = data_bucket.labels(training_data)
-    kept_answers, kept_grades = kept(rows)
-    key = f"{kept_answers['candidate'].parent.name}-{live.digest if live else None}"
+    besides = {
+        version: _evaluation(context, config, rule, comparison, split, work_folder)
+        for version, split in others.items()
+    }
+    evaluation = replace(
+        _evaluation(context, config, rule, comparison, rows, work_folder),
+        answered=lambda side, count: _observe(context, side, count),
+        controls=config.judge_controls,
+        labels=labels,
+    )
+    key = f"{evaluation.answers['candidate'].parent.name}-{live.digest if live else None}"
     with comparison.tracked(tracking, config.mlflow_experiment, "eval", key, "evaluation") as run:
-        evaluation = Evaluation(
-            rows,
-            {side: version.serving_name for side, version in sides.items()},
-            kept_answers,
-            kept_grades,
-            progress=lambda what: progress_log(context, what, parts=2),
-            answered=lambda side, count: _observe(context, side, count),
-            fresh=config.fresh,
-            controls=config.judge_controls,
-            labels=labels,
-            sequential=rule if config.sequential and rule.decision_rule == "paired" else None,
-            max_concurrent=config.max_concurrent,
-            max_tokens=MAX_TOKENS,
-        )
         if live is None:
             _observe(context, "live", 0)
-        besides = {}
-        for version, split in others.items():
-            its_answers, its_grades = kept(split)
-            besides[version] = replace(
-                evaluation,
-                rows=split,
-                answers=its_answers,
-                grades=its_grades,
-                answered=lambda side, count: None,
-                controls=0,
-                labels=(),
-            )
         judge_model, found, more = asyncio.run(_gather(evaluation, besides, fleet, judge))
-        forgotten = tuple(
-            compared(version, others[version], each) for version, each in more.items()
-        )
         answers, grades = found.answers, found.grades
-        measured = str(found.measured or "the judge was not measured")
-        looks = () if found.looks is None else (str(found.looks),)
-        for said in (measured, *looks, *found.kept, *lacking):
-            context.log.info(said)
-        counted = {side: scores(rows, answers[side], grades, side, found.judged) for side in sides}
-        versions = {f"{side}_version": version.version for side, version in sides.items()}
+        counted = {
+            side: scores(rows, answers[side], grades, side, found.judged) for side in answers
+        }
+        record = EvalGrades(
+            **comparison.identity,
+            judge_model=judge_model,
+            unread=next((grade.reason for grade in grades if grade.letter is None), ""),
+            measured=found.measured,
+            kept=found.kept,
+            looks=found.looks,
+            candidate=counted["candidate"],
+            live=counted.get("live"),
+            slices=compare_slices(rows, answers, grades, slices) if live else (),
+            corrected=corrected(answers, grades, labels) if live else (),
+            others=tuple(compared(name, others[name], each) for name, each in more.items()),
+            lacking=lacking,
+            mlflow_run_id=run.run_id,
+        )
+        shown = shown_of(record, counted, resolution)
+        for said in (shown["judge measured"], record.looks, *record.kept, *lacking):
+            if said is not None:
+                context.log.info(str(said))
+        versions = {f"{side}_version": v.version for side, v in comparison.sides.items()}
         run.parameters(
             {"judge_model": judge_model, **config.model_dump(), **comparison.slots, **versions}
         )
         log_grades(run, rows, answers, grades, counted)
         if found.measured is not None:
             run.record(found.measured, "judge_measure")
-    by_slice = compare_slices(rows, answers, grades, slices) if live else ()
-    shown = {
+    pages = {
         "compared with": f"version {live.version}" if live else "nothing live",
-        "judge": judge_model,
-        "judge measured": measured,
-        **({"kept": "; ".join(found.kept)} if found.kept else {}),
-        **({"judged": looks[0]} if looks else {}),
-        "scores": scores_table(counted),
-        "what the eval split can show": "; ".join(resolution),
-        **({"by slice": slices_table(by_slice)} if by_slice else {}),
-        **({"other data": slices_table(each.every for each in forgotten)} if forgotten else {}),
+        **shown,
         "examples": examples_table(rows, answers, grades),
         **rates(counted),
+        **pages_of(registry, comparison.candidate, run.run_id),
     }
-    show(context, headline(counted), shown | pages_of(registry, candidate, run.run_id))
-    return EvalGrades(
-        **comparison.identity,
-        judge_model=judge_model,
-        unread=next((grade.reason for grade in grades if grade.letter is None), ""),
-        measured=found.measured,
-        kept=found.kept,
-        looks=found.looks,
-        candidate=counted["candidate"],
-        live=counted.get("live"),
-        slices=by_slice,
-        corrected=corrected(answers, grades, labels) if live else (),
-        others=forgotten,
-        lacking=lacking,
-        mlflow_run_id=run.run_id,
-    )
+    show(context, headline(counted), pages)
+    return record
 
 
 @dg.asset_check(**GATE, asset=eval_grades, pool=SERVING, op_tags=step_pod("compare-decision"))
@@ -209,6 +167,39 @@ def eval_gate(
     verdict = under(policy, decide(eval_grades, config, now()))
     conclude(eval_grades, verdict, registry)
     return check_result(verdict)
+
+
+def _evaluation(
+    context: dg.AssetExecutionContext,
+    config: EvalConfig,
+    rule: DecisionRule,
+    comparison: Comparison,
+    rows: Sequence[Row],
+    work_folder: WorkFolder,
+) -> Evaluation:
+    """Return the evaluation of both sides on `rows`, without anything that measures the judge.
+
+    What is kept goes by the rows alone: whatever they are compared with, answers and grades stand.
+    """
+    data = key_of([row.model_dump() for row in rows])
+    folders = {
+        side: work_folder.keyed(
+            "evaluation", rows=data, model=version.model, adapter=version.digest
+        )
+        for side, version in comparison.sides.items()
+    }
+    return Evaluation(
+        rows,
+        {side: version.serving_name for side, version in comparison.sides.items()},
+        {side: folder / "answers-candidate.jsonl" for side, folder in folders.items()},
+        work_folder.keyed("evaluation", rows=data) / "grades.jsonl",
+        progress=lambda what: progress_log(context, what, parts=2),
+        fresh=config.fresh,
+        controls=0,
+        sequential=rule if config.sequential and rule.decision_rule == "paired" else None,
+        max_concurrent=config.max_concurrent,
+        max_tokens=MAX_TOKENS,
+    )
 
 
 async def _gather(

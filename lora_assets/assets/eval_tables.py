@@ -7,7 +7,7 @@ import dagster as dg
 
 from lora_assets.assets.pages import sides_table, table
 from lora_assets.records.dataset import Row
-from lora_assets.records.grades import Answer, Grade, Scores, Side, Slice
+from lora_assets.records.grades import Answer, EvalGrades, Grade, Scores, Side, Slice
 from lora_assets.resources.tracking import TrackedRun
 
 SHOWN_EXAMPLES = 10
@@ -54,6 +54,23 @@ def headline(counted: Mapping[Side, Scores]) -> Sequence[str]:
         f"{name} {rate}" + (f" (live {live[name]})" if live else "")
         for name, rate in [*_measures(counted["candidate"]).items()][:3]
     ]
+
+
+def shown_of(
+    grades: EvalGrades, counted: Mapping[Side, Scores], resolution: Sequence[str]
+) -> dict[str, Any]:
+    """Return what the asset's page shows of an evaluation; `resolution` is what it can show."""
+    others = [each.every for each in grades.others]
+    return {
+        "judge": grades.judge_model,
+        "judge measured": str(grades.measured or "the judge was not measured"),
+        **({"kept": "; ".join(grades.kept)} if grades.kept else {}),
+        **({"judged": str(grades.looks)} if grades.looks else {}),
+        "scores": scores_table(counted),
+        "what the eval split can show": "; ".join(resolution),
+        **({"by slice": slices_table(grades.slices)} if grades.slices else {}),
+        **({"other data": slices_table(others)} if others else {}),
+    }
 
 
 def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:

@@ -1,6 +1,6 @@
 """An adapter that was trained elsewhere, in the place of a training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -8,7 +8,7 @@ import dagster as dg
 from lora_assets.assets.adapter_page import final_numbers
 from lora_assets.assets.pages import show
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.dataset import Row, SplitName, TrainingData
+from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.training import Adapter, TrainingParameters
 from lora_assets.resources.registry import ARTIFACT
 from lora_assets.resources.tracking import Tracking
@@ -23,13 +23,13 @@ def registered_adapter(
     context: dg.AssetExecutionContext,
     run_id: str,
     data: TrainingData,
-    splits: Mapping[SplitName, Sequence[Row]],
+    rows: Sequence[Row],
     parameters: TrainingParameters,
     trainer: Trainer,
     tracking: Tracking,
     folder: Path,
 ) -> Adapter:
-    """Return what a registration left in an MLflow run; measure its losses if none were given.
+    """Return what a registration left in an MLflow run; without losses, measure them on `rows`.
 
     Its files are fetched into `folder`. Refused where they have changed, or the data have.
     """
@@ -45,7 +45,7 @@ def registered_adapter(
     run = tracking.reopen(run_id)
     if not adapter.metrics.given:
         context.log.info(f"measuring adapter {adapter.digest[:12]} on the val split")
-        losses = trainer.measure(splits["val"], stored, parameters, context.log.info)
+        losses = trainer.measure(rows, stored, parameters, context.log.info)
         measured = {"metrics": losses, "base": trainer.base_identity()}
         adapter = adapter.model_copy(update=measured)
     losses = adapter.metrics
