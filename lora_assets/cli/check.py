@@ -53,11 +53,12 @@ def check(data_version: str | None, **options: Any) -> None:
     stack = Stack(options)
     for config in _CONFIGS:
         chosen(config, options)
-    training = TrainingConfig(**chosen(TrainingConfig, options)).overrides()
-    stack.resources.trainer.parameters(training)
+    training = TrainingConfig(**chosen(TrainingConfig, options))
+    stack.resources.trainer.parameters(training.overrides())
     slots = EvalConfig(**chosen(EvalConfig, options))
     resources = _resources(stack)
     fleet, trainer = resources.fleet, resources.trainer
+    parameters = trainer.parameters(training.overrides())
     candidate_slot = slots.candidate_adapter or fleet.candidate_slot
     live_slot = slots.live_adapter or fleet.live_slot
     refuse_live_slot(fleet, candidate_slot)
@@ -71,8 +72,7 @@ def check(data_version: str | None, **options: Any) -> None:
     note = "rows are measured where the training takes place"
     if measures:
         length, note = fleet.longest()
-        share = TrainingConfig(**chosen(TrainingConfig, options)).max_left_out
-        trainer.require_fit(splits, trainer.parameters(training).max_seq_length, length, share)
+        trainer.require_fit(splits, parameters.max_seq_length, length, training.max_left_out)
     live = resources.registry.current_live()
     allow_older = AgeConfig(**chosen(AgeConfig, options)).allow_older
     if live is not None and not allow_older and _is_older(data_version, live, resources.registry):
@@ -82,7 +82,7 @@ def check(data_version: str | None, **options: Any) -> None:
             "Run train and deploy alone, or promote it with --allow-older "
             "(in Argo: -p allow-older=true).",
         )
-    rank = LORA_PROFILES[trainer.parameters(training).lora_config].rank
+    rank = LORA_PROFILES[parameters.lora_config].rank
     replicas = fleet.discover()
     on_each(replicas.members, metrics_of)
     replicas.preflight(AdapterShape(rank=rank, base_model=trainer.base_model_name, modules={}))

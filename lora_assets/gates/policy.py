@@ -15,7 +15,7 @@ from lora_assets.gates.performance import PerfRule, PerfThresholds
 from lora_assets.gates.promotion import required_gates
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.smoke import SmokeThresholds
-from lora_assets.lifecycle import STAGES
+from lora_assets.lifecycle import GATES, STAGES
 from lora_assets.records import Record
 from lora_assets.records.training import TrainingParameters
 from lora_assets.records.verdict import GateName, Verdict
@@ -42,9 +42,6 @@ _MEASURED_ON_THE_FLEET = {
     stage.gate.name for stage in STAGES.values() if stage.gate and stage.phase == "serve"
 }
 """The gates whose verdicts age: what was trained stays as it is."""
-
-_COMPARED = ("eval_gate", "perf_gate")
-"""The gates that have a decision rule."""
 
 _HIGHER_IS_STRICTER = ("confidence", "throughput_regression_factor")
 """Beside those whose name begins with min_; of all others a lower one is stricter."""
@@ -125,7 +122,7 @@ def reasons_of_policy(
 
 def _short_of(verdict: Verdict, policy: Policy, at: str) -> Sequence[str]:
     gate, reasons = verdict.gate, []
-    if gate in _COMPARED and verdict.rule != policy.decision_rule:
+    if GATES[gate].compares_with_live and verdict.rule != policy.decision_rule:
         reasons.append(
             f"{gate} decided by the rule {verdict.rule}, the policy asks for {policy.decision_rule}"
         )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import dagster as dg
@@ -57,6 +58,7 @@ def make_executor(
     )
 
 
+@dataclass
 class _InPods(dg.Executor):
     """Execute light steps in the run's pod, others in pods; delete those of a stopped run.
 
@@ -65,34 +67,27 @@ class _InPods(dg.Executor):
     would keep its GPU to its end (dagster#33923).
     """
 
-    def __init__(
-        self,
-        in_pods: dg.Executor,
-        in_run: dg.Executor,
-        by_step: Mapping[str, Any],
-        every_step: Mapping[str, Any],
-    ) -> None:
-        self._in_pods = in_pods
-        self._in_run = in_run
-        self._by_step = by_step
-        self._every_step = every_step
+    in_pods: dg.Executor
+    in_run: dg.Executor
+    by_step: Mapping[str, Any]
+    every_step: Mapping[str, Any]
 
     @property
     def retries(self) -> Any:
-        return self._in_pods.retries
+        return self.in_pods.retries
 
     @property
     def step_dependency_config(self) -> Any:
-        return self._in_pods.step_dependency_config
+        return self.in_pods.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         instance, run = plan_context.instance, plan_context.dagster_run
         if self._fit_into(instance, run, execution_plan):
             with no_pods_to_lose():
-                yield from self._in_run.execute(plan_context, execution_plan)
+                yield from self.in_run.execute(plan_context, execution_plan)
             return
         try:
-            yield from self._in_pods.execute(plan_context, execution_plan)
+            yield from self.in_pods.execute(plan_context, execution_plan)
         finally:
             _delete_steps_if_stopped(instance, run.run_id)
 
@@ -102,12 +97,12 @@ class _InPods(dg.Executor):
 
         launcher = instance.run_launcher
         # A run that was launched otherwise has no pod; with a setting for every step, ask no more.
-        if not isinstance(launcher, K8sRunLauncher) or self._every_step:
+        if not isinstance(launcher, K8sRunLauncher) or self.every_step:
             return False
         steps = [
             _merge(
                 _stated(get_user_defined_k8s_config(step.tags or {})),
-                self._by_step.get(step.op_name, {}),
+                self.by_step.get(step.op_name, {}),
             )
             for step in map(plan.get_step_by_key, plan.step_keys_to_execute)
         ]

@@ -8,6 +8,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -51,7 +52,8 @@ class BoundedClient(httpx.AsyncClient):
         except TimeoutError:
             raise late from None
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Bounded(response, response.stream, until, late)
+        encoding = response.headers.get("content-encoding", "identity")
+        response.stream = _Bounded(encoding, response.stream, until, late)
         if not stream:
             try:
                 await response.aread()
@@ -60,27 +62,23 @@ class BoundedClient(httpx.AsyncClient):
         return response
 
 
+@dataclass
 class _Bounded(httpx.AsyncByteStream):
-    def __init__(
-        self,
-        response: httpx.Response,
-        stream: httpx.AsyncByteStream,
-        until: float,
-        late: httpx.ReadTimeout,
-    ) -> None:
-        self._stream, self._until, self._late = stream, until, late
-        self._encoding = response.headers.get("content-encoding", "identity")
+    encoding: str
+    stream: httpx.AsyncByteStream
+    until: float
+    late: httpx.ReadTimeout
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._encoding != "identity":
-            raise httpx.ReadError(f"the reply is compressed ({self._encoding})")
-        parts, length = aiter(self._stream), 0
+        if self.encoding != "identity":
+            raise httpx.ReadError(f"the reply is compressed ({self.encoding})")
+        parts, length = aiter(self.stream), 0
         while True:
             try:
-                async with asyncio.timeout_at(self._until):
+                async with asyncio.timeout_at(self.until):
                     part = await anext(parts, None)
             except TimeoutError:
-                raise self._late from None
+                raise self.late from None
             if part is None:
                 return
             length += len(part)
@@ -89,7 +87,7 @@ class _Bounded(httpx.AsyncByteStream):
             yield part
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        await self.stream.aclose()
 
 
 def run_apart(work: Coroutine[Any, Any, _Result]) -> _Result:
