@@ -88,11 +88,17 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def resources(empty_server: Mapping[str, str], empty_mlflow: Path, tmp_path: Path) -> Resources:
+def environment(
+    empty_server: Mapping[str, str], empty_mlflow: Path, tmp_path: Path
+) -> Mapping[str, str]:
     """The stack of one test: an empty registry, the session's server and its adapters folder."""
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     adapters = str(Path(empty_server["LORA_ASSETS_HOME"]) / "adapters")
-    environment = {**empty_server, "LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
+    return {**empty_server, "LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
+
+
+@pytest.fixture
+def resources(environment: Mapping[str, str]) -> Resources:
     return make_resources(read_settings(environment))
 
 

@@ -49,15 +49,6 @@ pytestmark = pytest.mark.integration
 Config = TypeVar("Config", bound=BaseModel)
 
 
-@pytest.fixture
-def environment(
-    served: Mapping[str, str], resources: Resources, tmp_path: Path
-) -> Mapping[str, str]:
-    """The variables behind `resources`."""
-    adapters = resources.fleet.adapters_dir
-    return {**served, "LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
-
-
 def test_s3_data_bucket_is_where_data_come_from_while_records_stay(
     run: Run,
     environment: Mapping[str, str],

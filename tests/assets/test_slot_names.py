@@ -23,18 +23,9 @@ def serving(resources: Resources) -> Mapping[str, str | None]:
 
 
 def test_no_asset_and_no_command_leaves_the_slots_of_the_environment(
-    served: Mapping[str, str],
-    resources: Resources,
-    adapter_folders: tuple[Path, ...],
-    tmp_path: Path,
-    run: Run,
+    environment: Mapping[str, str], adapter_folders: tuple[Path, ...], run: Run
 ) -> None:
-    environment = {
-        **served,
-        **SLOTS,
-        "LORA_ASSETS_HOME": str(tmp_path),
-        "ADAPTERS_DIR": resources.fleet.adapters_dir,
-    }
+    environment = {**environment, **SLOTS}
     named = make_resources(read_settings(environment))
     before = serving(named)
     first = stage(named, adapter_folders[0], "1")

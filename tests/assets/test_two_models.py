@@ -32,17 +32,12 @@ def serving(resources: Resources) -> list[str | None]:
 
 
 def test_each_model_goes_live_in_its_own_slots_with_its_own_verdicts_and_records(
-    served: Mapping[str, str],
+    environment: Mapping[str, str],
     resources: Resources,
     adapter_folders: tuple[Path, ...],
     tmp_path: Path,
     run: Run,
 ) -> None:
-    environment = {
-        **served,
-        "LORA_ASSETS_HOME": str(tmp_path),
-        "ADAPTERS_DIR": resources.fleet.adapters_dir,
-    }
     other = resources.of_model(OTHER)
     first = stage(resources, adapter_folders[0], "1")
     take_through(resources, "1")

@@ -13,8 +13,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.adapter_files import CONFIG, PICKLED, WEIGHTS
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, digest_folder
-from lora_assets.settings import read_settings
-from lora_assets.stack_resources import Resources, make_resources
+from lora_assets.stack_resources import Resources
 from tests.support.commands import Run
 from tests.support.random_adapters import save_adapter
 from tests.support.scripts_registry import register_by_script
@@ -24,14 +23,8 @@ ON_2 = {"data.version": "2", "data.source": "s3://my-vllm-data/data/processed/2"
 
 
 @pytest.fixture
-def environment(empty_mlflow: Path, tmp_path: Path) -> Mapping[str, str]:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    return {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": str(tmp_path / "adapters")}
-
-
-@pytest.fixture
-def resources(environment: Mapping[str, str]) -> Resources:
-    return make_resources(read_settings(environment))
+def environment(no_server: Mapping[str, str]) -> Mapping[str, str]:
+    return no_server
 
 
 @pytest.fixture

@@ -36,11 +36,9 @@ def test_a_prompt_has_the_form_of_those_of_the_data_whatever_it_is() -> None:
 
 
 def test_live_and_the_candidate_answer_what_they_answer_to_the_training_prompt(
-    run: Run, served: Mapping[str, str], resources: Resources,
+    run: Run, environment: Mapping[str, str], resources: Resources,
     adapter_folders: tuple[Path, ...], tmp_path: Path,
 ) -> None:  # fmt: skip
-    adapters = resources.fleet.adapters_dir
-    environment = {**served, "LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
     refused = "error: Nothing is live yet. Promote an adapter first."
     assert run(environment, "ask", "What does A do?")[0] == refused
     drop(resources.data_bucket.uri, "1")

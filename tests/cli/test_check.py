@@ -18,14 +18,9 @@ PATHS = ("a/b", "../../x")
 TAKEN = (f"a-model-v3-{'0' * 12}", EMBEDDED_BASE_NAME)
 
 
-@pytest.fixture
-def environment(
-    served: Mapping[str, str], resources: Resources, tmp_path: Path
-) -> Mapping[str, str]:
-    """The stack of `resources`, with data version 1."""
+@pytest.fixture(autouse=True)
+def data_version_1(tmp_path: Path) -> None:
     small_data(tmp_path / "bucket")
-    home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": resources.fleet.adapters_dir}
-    return {**served, **home}
 
 
 def test_what_a_pipeline_can_succeed_with_passes(run: Run, environment: Mapping[str, str]) -> None:

@@ -21,10 +21,10 @@ def completed(command: str, option: str, begun: str) -> list[str]:
 
 
 def test_versions_and_aliases_are_completed_from_what_is_there(
-    served: Mapping[str, str], resources: Resources, adapter_folders: tuple[Path, ...],
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    environment: Mapping[str, str], resources: Resources, adapter_folders: tuple[Path, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    for name, value in {**served, "LORA_ASSETS_HOME": str(tmp_path)}.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     drop(resources.data_bucket.uri, "10")
     drop(resources.data_bucket.uri, "2")

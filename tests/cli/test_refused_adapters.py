@@ -44,9 +44,9 @@ def of_its_own(folder: Path) -> None:
     ids=["pickle", "rank", "changed byte"],
 )
 def test_an_adapter_that_no_server_may_get_is_one_line_and_changes_nothing(
-    run: Run, resources: Resources, served: Mapping[str, str], adapter_folders: tuple[Path, ...],
-    tmp_path: Path, before: Callable[[Path], None], after: Callable[[Path], None] | None,
-    cause: str,
+    run: Run, resources: Resources, environment: Mapping[str, str],
+    adapter_folders: tuple[Path, ...], tmp_path: Path, before: Callable[[Path], None],
+    after: Callable[[Path], None] | None, cause: str,
 ) -> None:  # fmt: skip
     """`before` and `after`: what is done to its files before it is digested and registered."""
     folder = tmp_path / "made"
@@ -58,15 +58,13 @@ def test_an_adapter_that_no_server_may_get_is_one_line_and_changes_nothing(
         kept = MlflowClient(resources.tracking.tracking_uri).get_run(version.run_id).info
         after(Path(unquote(urlsplit(kept.artifact_uri).path)) / "adapter" / WEIGHTS)
     (replica,) = resources.fleet.discover().members
-    adapters = Path(served["LORA_ASSETS_HOME"]) / "adapters"
 
     def state() -> object:
-        files = sorted(adapters.rglob("*")) if adapters.is_dir() else []
+        files = sorted(Path(environment["ADAPTERS_DIR"]).rglob("*"))
         return resources.registry.aliases(), replica.loaded(), files
 
     untouched = state()
-    home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": str(adapters)}
-    message, _ = run({**served, **home}, "deploy")
+    message, _ = run(environment, "deploy")
     assert str(message).startswith("error: staged_deployment: ")
     assert cause in str(message)
     assert "\n" not in str(message)
@@ -74,17 +72,17 @@ def test_an_adapter_that_no_server_may_get_is_one_line_and_changes_nothing(
 
 
 def test_a_smoke_test_slower_than_the_run_allows_leaves_the_adapter_unstaged(
-    run: Run, resources: Resources, served: Mapping[str, str], adapter_folders: tuple[Path, ...],
-    tmp_path: Path,
-) -> None:  # fmt: skip
+    run: Run,
+    resources: Resources,
+    environment: Mapping[str, str],
+    adapter_folders: tuple[Path, ...],
+) -> None:
     version = register(resources, adapter_folders[0], "candidate")
     keep(resources, "gate_result", version)
-    adapters = str(Path(served["LORA_ASSETS_HOME"]) / "adapters")
-    home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
-    message, _ = run({**served, **home}, "deploy", "--max-smoke-seconds", "0.00001")
+    message, _ = run(environment, "deploy", "--max-smoke-seconds", "0.00001")
     assert str(message).startswith("error: smoke_test stopped it: slowest answer of ")
     assert str(message).endswith(GATES["smoke_test"].remedy)
     assert set(resources.registry.aliases()) == {"candidate"}
-    ended, _ = run({**served, **home}, "deploy")
+    ended, _ = run(environment, "deploy")
     assert ended == 0
     assert resources.registry.aliases()["staged"] == version

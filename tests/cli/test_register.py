@@ -14,8 +14,8 @@ from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.serving.adapter_files import CONFIG, WEIGHTS
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
-from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
-from lora_assets.stack_resources import Resources, make_resources
+from lora_assets.settings import EMBEDDED_BASE_NAME
+from lora_assets.stack_resources import Resources
 from tests.support.commands import Run
 from tests.support.random_adapters import save_adapter
 from tests.support.scripts_registry import register_by_script
@@ -25,18 +25,8 @@ ON_1 = ("--data-version", "1")
 
 
 @pytest.fixture
-def environment(
-    empty_server: Mapping[str, str], empty_mlflow: Path, tmp_path: Path
-) -> Mapping[str, str]:
-    """A registry, a bucket with data version 1, and the session's server."""
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    adapters = str(Path(empty_server["LORA_ASSETS_HOME"]) / "adapters")
-    return {**empty_server, "LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": adapters}
-
-
-@pytest.fixture
-def resources(environment: Mapping[str, str]) -> Resources:
-    resources = make_resources(read_settings(environment))
+def resources(resources: Resources) -> Resources:
+    """With data version 1 in the bucket."""
     few = {split: b"".join(rows.splitlines(True)[:40]) for split, rows in contents(["s3"]).items()}
     resources.data_bucket.add("1", few)
     return resources

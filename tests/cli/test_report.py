@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
 from lora_assets.assets.adapter import RECORD
 from lora_assets.assets.eval_tables import log_grades
 from lora_assets.assets.perf_metrics import STORED_SAMPLES
@@ -21,11 +19,6 @@ from tests.support.rows import make_row
 from tests.support.stack import trained
 
 SAMPLE = RequestSample(started=0, latency=0.5, ttft=0.1, output_tokens=3, error=None)
-
-
-@pytest.fixture
-def environment(served: Mapping[str, str], tmp_path: Path) -> Mapping[str, str]:
-    return {**served, "LORA_ASSETS_HOME": str(tmp_path)}
 
 
 def leave_training(resources: Resources, folder: Path, data_version: str, loss: float) -> Adapter:

@@ -10,18 +10,15 @@ from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, slots
 from lora_assets.serving.vllm_plugin.slots import named_folder
-from lora_assets.settings import read_settings
-from lora_assets.stack_resources import make_resources
+from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register, spoil
 
 EMPTY: Mapping[str, Mapping[str, str]] = {"digests": {}, "names": {}, "slots": {}, "foreign": {}}
 
 
 @pytest.fixture
-def environment(empty_mlflow: Path, tmp_path: Path) -> Mapping[str, str]:
-    """An empty registry, and an adapters folder that is not there yet."""
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    return {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": str(tmp_path / "adapters")}
+def environment(no_server: Mapping[str, str]) -> Mapping[str, str]:
+    return no_server
 
 
 @pytest.fixture
@@ -39,9 +36,9 @@ def test_before_the_first_promotion_it_ends_well_and_says_so(
 
 
 def test_bytes_names_and_slots_of_the_aliases_are_put_back(
-    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...]
-) -> None:
-    resources = make_resources(read_settings(environment))
+    run: Run, environment: Mapping[str, str], resources: Resources, adapters: Path,
+    adapter_folders: tuple[Path, ...],
+) -> None:  # fmt: skip
     live = register(resources, adapter_folders[0], "live")
     staged = register(resources, adapter_folders[1], "staged", "candidate")
     previous = register(resources, adapter_folders[2], "previous")
@@ -61,10 +58,10 @@ def test_bytes_names_and_slots_of_the_aliases_are_put_back(
 
 
 def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(
-    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...],
-    tmp_path: Path,
+    run: Run, environment: Mapping[str, str], resources: Resources, adapters: Path,
+    adapter_folders: tuple[Path, ...], tmp_path: Path,
 ) -> None:  # fmt: skip
-    live = register(make_resources(read_settings(environment)), adapter_folders[0], "live")
+    live = register(resources, adapter_folders[0], "live")
     whole = {live.digest: live.digest}
     for _ in range(2):
         assert run(environment, "restore")[0] == 0
@@ -77,9 +74,9 @@ def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(
 
 
 def test_slots_that_the_folder_remembers_otherwise_follow_the_aliases(
-    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...]
-) -> None:
-    resources = make_resources(read_settings(environment))
+    run: Run, environment: Mapping[str, str], resources: Resources, adapters: Path,
+    adapter_folders: tuple[Path, ...],
+) -> None:  # fmt: skip
     old = register(resources, adapter_folders[0], "live")
     run(environment, "restore")
     new = register(resources, adapter_folders[1], "live")
@@ -90,10 +87,10 @@ def test_slots_that_the_folder_remembers_otherwise_follow_the_aliases(
 
 
 def test_bytes_that_changed_in_the_registry_are_refused_by_name_and_leave_nothing(
-    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...],
-    tmp_path: Path,
+    run: Run, environment: Mapping[str, str], resources: Resources, adapters: Path,
+    adapter_folders: tuple[Path, ...], tmp_path: Path,
 ) -> None:  # fmt: skip
-    live = register(make_resources(read_settings(environment)), adapter_folders[0], "live")
+    live = register(resources, adapter_folders[0], "live")
     (stored,) = tmp_path.glob(f"mlflow-artifacts/**/{WEIGHTS}")
     spoil(stored)
     ended, _ = run(environment, "restore")
@@ -106,9 +103,10 @@ def test_bytes_that_changed_in_the_registry_are_refused_by_name_and_leave_nothin
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(
-    run: Run, environment: Mapping[str, str], adapters: Path, adapter_folders: tuple[Path, ...]
-) -> None:
-    register(make_resources(read_settings(environment)), adapter_folders[0], "live")
+    run: Run, environment: Mapping[str, str], resources: Resources, adapters: Path,
+    adapter_folders: tuple[Path, ...],
+) -> None:  # fmt: skip
+    register(resources, adapter_folders[0], "live")
     adapters.write_text("a file in its place")
     ended, _ = run(environment, "restore")
     assert isinstance(ended, str)

@@ -10,11 +10,10 @@ from tests.support.promotions import aliases, promote, stage
 
 
 def test_a_rollback_says_what_it_does_is_done_once_and_stands_in_the_history(
-    run: Run, served: Mapping[str, str], resources: Resources, adapter_folders: tuple[Path, ...],
-    tmp_path: Path,
+    run: Run, environment: Mapping[str, str], resources: Resources,
+    adapter_folders: tuple[Path, ...],
 ) -> None:  # fmt: skip
-    home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": resources.fleet.adapters_dir}
-    environment = {**served, **home, "COLUMNS": "250"}
+    environment = {**environment, "COLUMNS": "250"}
     assert run(environment, "history") == (
         0,
         "nothing was promoted or rolled back in mistral-7b-lora yet\n",

@@ -24,12 +24,8 @@ Status = Callable[..., tuple[int, Any]]
 
 
 @pytest.fixture
-def environment(
-    served: Mapping[str, str], resources: Resources, tmp_path: Path
-) -> Mapping[str, str]:
-    """The stack of `resources`, as a command line is told of it."""
-    home = {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": resources.fleet.adapters_dir}
-    return {**served, **home, "VLLM_API_KEY": KEY, "COLUMNS": "250"}
+def environment(environment: Mapping[str, str]) -> Mapping[str, str]:
+    return {**environment, "VLLM_API_KEY": KEY, "COLUMNS": "250"}
 
 
 @pytest.fixture
