@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from random import Random
+from time import perf_counter
 
 import dagster as dg
 import pytest
@@ -61,12 +62,17 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def test_an_operation_with_a_fault_at_any_call_ends_in_one_state(
     rounds: Rounds, operation: Operation
 ) -> None:
-    calls = rounds.calls(operation)
-    for at, fault in chosen(calls, max(1, INJECTIONS // len(OPERATIONS))):
+    calls, began = rounds.calls(operation), perf_counter()
+    drawn = chosen(calls, max(1, INJECTIONS // len(OPERATIONS)))
+    for number, (at, fault) in enumerate(drawn, 1):
         victim = rounds.stack.servers[-1].process
         assert victim is not None
         call = calls[at] if at >= 0 else "none"
         rounds.inject(operation, Meant(fault, at, victim.pid), call)
-        print(rounds.outcomes[-1], flush=True)
+        each = (perf_counter() - began) / number
+        left = (len(drawn) - number) * each / 60
+        print(
+            f"{number}, {each:.0f} s each, {left:.0f} min to go: {rounds.outcomes[-1]}", flush=True
+        )
     print(table(rounds.outcomes))
     assert [each for each in rounds.outcomes if each.wrong or each.is_stuck] == []

@@ -76,7 +76,9 @@ class Rounds:
         """Return the calls of an operation to which nothing happens, in order."""
         outcome = self.inject(operation, Meant(), "none")
         assert not outcome.wrong, outcome
-        return (self.home / CALLS).read_text().splitlines()
+        calls = (self.home / CALLS).read_text().splitlines()
+        assert {call.split()[0] for call in calls} == {"vLLM", "MLflow"}, "a neighbour is not seen"
+        return calls
 
     def inject(self, operation: Operation, meant: Meant, call: str) -> Outcome:
         """Do an operation with a fault; repair; look at what became of it."""

@@ -7,7 +7,7 @@ server that has nothing open, so that it can be killed like any other.
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from multiprocessing import get_context
@@ -43,7 +43,10 @@ Fault = Literal[
     "second writer",
     "clock",
 ]
-Act = Callable[[], Any]
+_FAILED_BY_MLFLOW: Mapping[Fault, str] = {
+    "error": "API request failed with error code 500",
+    "away": "Connection refused",
+}
 CALLS, GO = "calls", "go"
 CLOCK_S = -60
 PATIENCE_S = 600
@@ -129,61 +132,61 @@ class _Calls:
         self._home, self._meant = home, meant
         self._number, self._lock = -1, Lock()
 
-    def through(self, name: str, call: Act, errors: Mapping[Fault, Act]) -> Any:
+    def before(self, name: str) -> Fault:
+        """Count a call, and return what is to happen to it, once it has the fault before it."""
         with self._lock:
             self._number += 1
             is_meant = self._number == self._meant.at
             with (self._home / CALLS).open("a") as file:
                 file.write(f"{name}\n")
-        match self._meant.fault if is_meant else "none":
+        fault = self._meant.fault if is_meant else "none"
+        match fault:
             case "killed before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "killed after":
-                call()
                 os.kill(os.getpid(), signal.SIGKILL)
             case "replica lost":
                 kill_family(self._meant.victim)
             case "second writer":
                 (self._home / GO).touch()
-            case "reply lost":
-                call()
-                return errors["reply lost"]()
-            case "error" | "away" | "empty reply" as fault:
-                return errors[fault]()
-        return call()
+        return fault
+
+
+def _after(fault: Fault) -> None:
+    if fault == "killed after":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _arm(calls: _Calls) -> None:
-    send = httpx.Client.send
+    send = httpx.AsyncClient.send
 
-    def sent(client: httpx.Client, request: httpx.Request, **options: Any) -> Any:
-        def fail(kind: type[httpx.RequestError]) -> Any:
-            raise kind("the fault that was asked for", request=request)
+    async def sent(client: httpx.AsyncClient, request: httpx.Request, **options: Any) -> Any:
+        fault = calls.before(f"vLLM {request.method} {request.url.path}")
+        match fault:
+            case "error":
+                return httpx.Response(500, text="a fault", request=request)
+            case "empty reply":
+                return httpx.Response(200, text="", request=request)
+            case "away":
+                raise httpx.ConnectError("the fault that was asked for", request=request)
+        reply = await send(client, request, **options)
+        _after(fault)
+        if fault == "reply lost":
+            raise httpx.ReadError("the fault that was asked for", request=request)
+        return reply
 
-        errors: Mapping[Fault, Act] = {
-            "error": lambda: httpx.Response(500, text="a fault", request=request),
-            "away": lambda: fail(httpx.ConnectError),
-            "empty reply": lambda: httpx.Response(200, text="", request=request),
-            "reply lost": lambda: fail(httpx.ReadError),
-        }
-        name = f"vLLM {request.method} {request.url.path}"
-        return calls.through(name, lambda: send(client, request, **options), errors)
-
-    httpx.Client.send = sent  # type: ignore[method-assign, assignment]
+    httpx.AsyncClient.send = sent  # type: ignore[method-assign, assignment]
 
     def reported(client: Any, name: str) -> Any:
         inner = getattr(client._client, name)
 
-        def fail(text: str) -> Any:
-            raise MlflowException(text)
-
         def called(*arguments: Any, **named: Any) -> Any:
-            errors: Mapping[Fault, Act] = {
-                "error": lambda: fail("API request failed with error code 500"),
-                "away": lambda: fail("Connection refused"),
-                "reply lost": lambda: fail("Connection aborted: no reply"),
-            }
-            return calls.through(f"MLflow {name}", lambda: inner(*arguments, **named), errors)
+            fault = calls.before(f"MLflow {name}")
+            if fault in _FAILED_BY_MLFLOW:
+                raise MlflowException(_FAILED_BY_MLFLOW[fault])
+            done = inner(*arguments, **named)
+            _after(fault)
+            if fault == "reply lost":
+                raise MlflowException("Connection aborted: no reply")
+            return done
 
         return mlflow_errors(client._tracking_uri)(called)
 
