@@ -1,11 +1,12 @@
 """Seconds of a rollback between two loaded adapters, against the raw API calls of one.
 
-    python -m benchmarks.promotion [--rounds 20] [--during idle|evaluation|load]
+    python -m benchmarks.promotion [--rounds 20] [--during idle|evaluation|load|down]
 
 A rollback is the whole run of Dagster's job `rollback`: registry, slot, probes, aliases. The
 raw calls are those of the specification's script: unload the slot, load it from the other
 folder, list what is served. Meanwhile another process evaluates a candidate again and again, or
-ten clients ask live. With VLLM_PYTHON set real vLLM serves, else the embedded server.
+ten clients ask live, or a second replica is down. With VLLM_PYTHON set real vLLM serves, else
+the embedded server.
 """
 
 import argparse
@@ -147,7 +148,7 @@ def reload_slot(url: str, folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--during", choices=["idle", "evaluation", "load"], default="idle")
+    parser.add_argument("--during", choices=["idle", "evaluation", "load", "down"], default="idle")
     given = parser.parse_args()
     rounds = given.rounds
     with tempfile.TemporaryDirectory() as home:
@@ -176,6 +177,9 @@ def main() -> None:
             resources.fleet.discover().renew_slot(
                 LIVE_SLOT, live.serving_name, live.digest, smoke.PROMPTS
             )
+            if given.during == "down":
+                both = f"{url},http://127.0.0.1:{free_port()}"
+                resources = make_resources(read_settings({**environment, "VLLM_REPLICAS": both}))
             # By name: without one, a second rollback has nothing to do.
             with meanwhile(given.during, resources, environment):
                 ours = [roll_back(resources, versions[(n + 1) % 2].version) for n in range(rounds)]

@@ -78,15 +78,16 @@ def live_deployment(
     In a run that nobody watches, a version that live has overtaken is passed over, not refused.
     """
     slot = config.slot_name or fleet.live_slot
-    switch = LiveSwitch(registry, fleet, work_folder, slot, context.log.info)
-    if config.source_alias == "previous":
+    is_rollback = config.source_alias == "previous"
+    switch = LiveSwitch(registry, fleet, work_folder, slot, context.log.info, is_rollback)
+    if is_rollback:
         done = _roll_back(context, config, registry, switch)
     else:
         done = switch.carry_out(lambda standing: _plan(context, config, registry, policy, standing))
     if done is None:
         return
     version = done.version
-    warn_of_gaps(context, fleet.discover(), slot)
+    warn_of_gaps(context, switch.replicas(), slot)
     context.log.info(f"{sentence(done)}: version {version.version} is live")
     context.add_output_metadata(standing_pages(registry, switch, done, context.run.tags))
     yield dg.Output(version)

@@ -39,13 +39,21 @@ class _Overtaken(Exception):
 
 @dataclass(frozen=True)
 class LiveSwitch:
-    """What the steps work with; `log` gets a line for each thing worth knowing."""
+    """What the steps work with; `log` gets a line for each thing worth knowing.
+
+    A rollback goes on without replicas that are down, since they serve nobody.
+    """
 
     registry: Registry
     fleet: Fleet
     work_folder: WorkFolder
     slot: str
     log: Callable[[str], None]
+    is_rollback: bool = False
+
+    def replicas(self) -> Replicas:
+        """Return the replicas that are to get the version."""
+        return self.fleet.answering() if self.is_rollback else self.fleet.discover()
 
     def carry_out(self, plan: Plan) -> Promotion | None:
         """Do what `plan` makes of the standing: slot, `previous`, `live`; None for nothing.
@@ -54,13 +62,14 @@ class LiveSwitch:
         the one that wrote last does all of its steps, and plans them again if what it planned
         on has changed; the other stops before its next step, and touches nothing more.
         """
-        self.registry.require_own_live()
         standing = self.registry.standing()
+        if standing.live is None:
+            self.registry.require_own_live()
         planned = plan(standing)
         if planned is None:
             return None
         # What the replicas can't have is refused before anything is set out to be done.
-        replicas = self.fleet.discover()
+        replicas = self.replicas()
         replicas.require_own_slot(self.slot, planned.version.serving_name)
         ensure_loaded(self.registry, replicas, planned.version, self.work_folder)
         before = self.registry.last_promotion()
@@ -106,7 +115,8 @@ class LiveSwitch:
 
         One that was under way has its entry from now on: it went live, or it was aborted.
         """
-        aliases, history = self.registry.aliases(), self.registry.history()
+        found = self.registry.standing()
+        aliases, history = found.aliases, found.history
         if before is not None and not before.done:
             reached = aliases.get("live") == before.version
             self.registry.record(before, LIVE if reached else ABORTED, "" if reached else _CUT)
@@ -137,7 +147,7 @@ class LiveSwitch:
     def _steps(self, planned: Promotion, previous: int | None) -> None:
         """Do each step, which does nothing where it is done already."""
         version, registry = planned.version, self.registry
-        replicas = self.fleet.discover()
+        replicas = self.replicas()
         self._require_held(planned)
         self._put_in_slot(planned, replicas)
         self._require_held(planned)
@@ -175,7 +185,7 @@ class LiveSwitch:
 
         They were given what `live` was when they started.
         """
-        now = self.fleet.discover()
+        now = self.replicas()
         known = {replica.name for replica in first.members}
         joined = tuple(replica for replica in now.members if replica.name not in known)
         if joined:
@@ -188,7 +198,7 @@ class LiveSwitch:
             )
 
     def _agrees(self, planned: Promotion) -> bool:
-        digests = set(self.fleet.discover().serving(self.slot).values())
+        digests = set(self.replicas().serving(self.slot).values())
         live = self.registry.aliases().get("live")
         return digests == {planned.version.digest} and live == planned.version
 

@@ -134,11 +134,10 @@ def standing_pages(
         for entry in reversed(standing.history[-SHOWN_CHANGES:])
     )
     previous = standing.aliases.get("previous")
-    replicas = switch.fleet.discover()
     return {
         "what happened": sentence(planned),
         "previous": previous.version if previous else "none",
-        "replicas": slot_table(replicas, switch.slot, planned.version),
+        "replicas": slot_table(switch.replicas(), switch.slot, planned.version),
         "aliases": table(aliases),
         "history": table(changes),
         **pages_of(registry, planned.version),
@@ -161,13 +160,13 @@ def roll_back(
     """
     wanted = Rollback(registry, config, context.run_id, requested_by(context.run.tags))
     slot = config.slot_name or fleet.live_slot
-    switch = LiveSwitch(registry, fleet, work_folder, slot, context.log.info)
+    switch = LiveSwitch(registry, fleet, work_folder, slot, context.log.info, is_rollback=True)
     done = switch.carry_out(wanted.plan)
     if done is None:
         reason = wanted.nothing_to_do(registry.standing())
         context.log.info(f"nothing to roll back: {reason or 'another one has done it'}")
         return
-    warn_of_gaps(context, fleet.discover(), slot)
+    warn_of_gaps(context, switch.replicas(), slot)
     context.log.info(f"{sentence(done)}: done")
     context.log_event(
         dg.AssetMaterialization(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from lora_assets.records.model_version import Alias
 from lora_assets.records.partition import model_of
 from lora_assets.resources.one_model import partition_of_run
 from lora_assets.serving.http_client import open_client
+from lora_assets.serving.on_each import on_each
 from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import ReplicaFolder, shared_folder
 from lora_assets.serving.replicas import Replicas
@@ -116,16 +118,29 @@ class Fleet(dg.ConfigurableResource[Any]):
             urls = [url.rstrip("/") for url in self.replica_urls or [self.vllm_url]]
             folder = shared_folder(self.adapters_dir)
             members, waiting = [self._replica(url, folder) for url in urls], []
+        limits = (self.base_model, self.max_lora_rank, self.candidate_slot)
+        others = tuple(self.others_slots)
+        return self._enough(Replicas(tuple(members), *limits, tuple(waiting), others))
+
+    def answering(self) -> Replicas:
+        """Return them without those at whose address nothing listens: these are `waiting`, too."""
+        found = self.discover()
+        down = on_each(found.members, Replica.is_down)
+        up = tuple(each for each, is_down in zip(found.members, down, strict=True) if not is_down)
+        gone = tuple(f"{each.name} is down" for each in found.members if each not in up)
+        return self._enough(replace(found, members=up, waiting=(*found.waiting, *gone)))
+
+    def _enough(self, found: Replicas) -> Replicas:
+        members = found.members
         if len(members) < self.min_replicas:
-            names = ", ".join([*(f"{each.name} is ready" for each in members), *waiting])
+            names = ", ".join([*(f"{each.name} is ready" for each in members), *found.waiting])
             raise LoraAssetsError(
                 f"{len(members)} of at least {self.min_replicas} vLLM replica(s) are ready "
                 f"({names})",
                 "Wait until the others are ready ('kubectl get pods'), or correct "
                 "VLLM_MIN_REPLICAS.",
             )
-        limits = (self.base_model, self.max_lora_rank, self.candidate_slot)
-        return Replicas(tuple(members), *limits, tuple(waiting), tuple(self.others_slots))
+        return found
 
     def _pods(self) -> tuple[Sequence[Replica], Sequence[str]]:
         """Return the pods that are ready, and why each other one is not."""

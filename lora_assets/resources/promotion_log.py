@@ -41,8 +41,7 @@ class PromotionLog(OneModel):
 
         A record that can't be read is named in the log, and passed over.
         """
-        stored = self._tags().get(_PROMOTION)
-        return _read(Promotion, _PROMOTION, stored) if stored else None
+        return _last(self._tags())
 
     def begin_promotion(self, promotion: Promotion) -> None:
         """Keep what a promotion sets out to do: from here on every other one stops."""
@@ -75,14 +74,13 @@ class PromotionLog(OneModel):
 
         One that can't be read is named in the log, and passed over.
         """
-        stored = {name: text for name, text in self._tags().items() if name.startswith(_HISTORY)}
-        entries = (_read(Change, name, text) for name, text in stored.items())
-        known = (entry for entry in entries if entry is not None)
-        return tuple(sorted(known, key=lambda entry: (entry.number, entry.at)))
+        return _history(self._tags())
 
     def standing(self) -> Standing:
         """Return what is live by the history, and how that came about."""
-        return self.standing_of(self.aliases(), self.last_promotion(), self.history())
+        model = self._model()
+        tags = model.tags if model else {}
+        return self.standing_of(self._aliases_of(model), _last(tags), _history(tags))
 
     def standing_of(
         self,
@@ -107,10 +105,6 @@ class PromotionLog(OneModel):
             recorded = live if same else self.resolve(f"version:{recorded}")
         return standing.model_copy(update={"live": recorded or live})
 
-    def aliases(self) -> Mapping[str, ModelVersion]:
-        """Return what each of our aliases points at."""
-        raise NotImplementedError
-
     def others(self) -> Mapping[str, int]:
         """Return the aliases that are not ours, with the numbers of their versions."""
         raise NotImplementedError
@@ -126,12 +120,27 @@ class PromotionLog(OneModel):
     def _model(self) -> "RegisteredModel | None":
         raise NotImplementedError
 
+    def _aliases_of(self, model: "RegisteredModel | None") -> Mapping[str, ModelVersion]:
+        raise NotImplementedError
+
     def _tags(self) -> Mapping[str, str]:
         model = self._model()
         return model.tags if model else {}
 
     def _set_tag(self, name: str, text: str) -> None:
         self._client.set_registered_model_tag(self.model_name, name, text)
+
+
+def _last(tags: Mapping[str, str]) -> Promotion | None:
+    stored = tags.get(_PROMOTION)
+    return _read(Promotion, _PROMOTION, stored) if stored else None
+
+
+def _history(tags: Mapping[str, str]) -> tuple[Change, ...]:
+    stored = {name: text for name, text in tags.items() if name.startswith(_HISTORY)}
+    entries = (_read(Change, name, text) for name, text in stored.items())
+    known = (entry for entry in entries if entry is not None)
+    return tuple(sorted(known, key=lambda entry: (entry.number, entry.at)))
 
 
 def _read(kind: type[_Kept], name: str, text: str) -> _Kept | None:

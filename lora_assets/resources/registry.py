@@ -15,7 +15,7 @@ from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict, gate_note
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
-from lora_assets.resources.mlflow_client import mlflow_client
+from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
 from lora_assets.resources.promotion_log import PromotionLog
 from lora_assets.resources.signature import read_verdicts, verdict_tags
 from lora_assets.resources.tracking import ML_VIEW, Tracking
@@ -52,26 +52,15 @@ class Registry(PromotionLog):
 
     def aliases(self) -> Mapping[str, ModelVersion]:
         """Return what each of our aliases points at; one that is not set is absent."""
-        model = self._model()
-        numbers = model.aliases if model else {}
-        ours = {alias: str(numbers[alias]) for alias in get_args(Alias) if alias in numbers}
-        versions = {
-            number: self._client.get_model_version(self.model_name, number)
-            for number in set(ours.values())
-        }
-        return {
-            alias: version_record(versions[number])
-            for alias, number in ours.items()
-            if DIGEST in versions[number].tags
-        }
+        return self._aliases_of(self._model())
 
     def others(self) -> Mapping[str, int]:
         """Return the aliases that `aliases` leaves out, with the numbers of their versions.
 
         Others set them, or their versions were registered by others and not adopted yet.
         """
-        ours, model = self.aliases(), self._model()
-        numbers = model.aliases if model else {}
+        model = self._model()
+        ours, numbers = self._aliases_of(model), model.aliases if model else {}
         return {alias: int(numbers[alias]) for alias in numbers if alias not in ours}
 
     def numbers(self) -> Sequence[int]:
@@ -88,8 +77,9 @@ class Registry(PromotionLog):
         The history says it, also where the alias was removed or moved by hand. Raise
         LoraAssetsError where `live` points at a version of others: its bytes aren't known.
         """
-        self.require_own_live()
-        return self.standing().live
+        if (live := self.standing().live) is None:
+            self.require_own_live()
+        return live
 
     def require_own_live(self) -> None:
         """Refuse to go on where `live` points at a version of others."""
@@ -155,8 +145,7 @@ class Registry(PromotionLog):
     def base(self, version: ModelVersion) -> Base:
         """Return the base model that a version was trained on; empty where nobody kept it."""
         name = f"version {version.version} of {self.model_name}"
-        stored = self._client.get_model_version(self.model_name, str(version.version))
-        return base_of(name, stored.tags)
+        return base_of(name, self._version(str(version.version)).tags)
 
     def download(self, version: ModelVersion, to: Path) -> Path:
         """Fetch a model version's adapter into the folder `to`, refusing changed bytes."""
@@ -215,7 +204,7 @@ class Registry(PromotionLog):
         tags = verdict_tags(self.verdict_key, self.model_name, version.version, verdict)
         for tag, value in tags.items():
             self._client.set_model_version_tag(self.model_name, number, tag, value)
-        before = self._client.get_model_version(self.model_name, number).description
+        before = self._version(number).description
         note = gate_note(self.verdicts(version).values(), before, self.dagster_ui)
         self._client.update_model_version(self.model_name, number, note)
 
@@ -238,7 +227,7 @@ class Registry(PromotionLog):
 
         With a `verdict_key`, one that is not signed with it has not passed.
         """
-        tags = self._client.get_model_version(self.model_name, str(version.version)).tags
+        tags = self._version(str(version.version)).tags
         stored = read_verdicts(self.verdict_key, self.model_name, version.version, tags)
         return {verdict.gate: verdict for verdict in stored}
 
@@ -246,30 +235,41 @@ class Registry(PromotionLog):
     def _client(self) -> "MlflowClient":
         return mlflow_client(self.tracking_uri)
 
-    @property
-    def _named(self) -> str:
-        return f"name = '{self.model_name}'"
-
     def _model(self) -> "RegisteredModel | None":
-        return next(iter(self._client.search_registered_models(self._named)), None)
+        try:
+            return self._client.get_registered_model(self.model_name)
+        except NotInMlflow:
+            return None
+
+    def _aliases_of(self, model: "RegisteredModel | None") -> Mapping[str, ModelVersion]:
+        numbers = model.aliases if model else {}
+        named = {alias: str(numbers[alias]) for alias in get_args(Alias) if alias in numbers}
+        versions = {number: self._version(number) for number in set(named.values())}
+        return {
+            alias: version_record(versions[number])
+            for alias, number in named.items()
+            if DIGEST in versions[number].tags
+        }
 
     def _versions(self) -> "Iterator[MlflowModelVersion]":
         """Yield every version of the model, those that are not ours too."""
         token: str | None = None
         while True:
-            page = self._client.search_model_versions(self._named, page_token=token)
+            page = self._client.search_model_versions(
+                f"name = '{self.model_name}'", page_token=token
+            )
             yield from page
             if not (token := page.token):
                 return
 
     def _version(self, number: str) -> "MlflowModelVersion":
-        for version in self._versions():
-            if str(version.version) == number:
-                return version
-        raise LoraAssetsError(
-            f"{self.model_name} has no version {number}",
-            "Give one of those that MLflow's page of the model lists.",
-        )
+        try:
+            return self._client.get_model_version(self.model_name, number)
+        except NotInMlflow:
+            raise LoraAssetsError(
+                f"{self.model_name} has no version {number}",
+                "Give one of those that MLflow's page of the model lists.",
+            ) from None
 
     def _fetch(self, number: int, to: Path) -> Sequence[str]:
         source = self._client.get_model_version_download_uri(self.model_name, str(number))

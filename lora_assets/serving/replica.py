@@ -1,5 +1,6 @@
 """One vLLM server, through its HTTP API."""
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from lora_assets.serving.vllm_plugin.slots import BASE_HEADER, FOLDER_HEADER
 _Body = Mapping[str, Any] | None
 _LOAD, _UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 _GREEDY = {"temperature": 0, "logprobs": 1}
+_SECONDS_TO_CONNECT = 2
 
 
 class Completion(Record):
@@ -93,6 +95,16 @@ class Replica:
     def name(self) -> str:
         """What verdicts and tables call it: its pod, since an address is gone tomorrow."""
         return self.pod or self.url
+
+    def is_down(self) -> bool:
+        """Return whether nothing listens at its address: then no client gets an answer either."""
+        url = httpx.URL(self.url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        try:
+            socket.create_connection((url.host, port), _SECONDS_TO_CONNECT).close()
+        except OSError as error:
+            return isinstance(error, ConnectionRefusedError)
+        return False
 
     def listing(self) -> Listing:
         """Return what it serves now."""

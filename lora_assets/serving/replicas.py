@@ -284,10 +284,8 @@ def _require_same_folder(replica: Replica, reads: str) -> None:
 
 
 def _answers_alike(replica: Replica, one: str, other: str, prompts: Sequence[str]) -> bool:
-    # One after the other: in one batch, vLLM on a CPU mixes base and adapter up (docs/facts.md).
-    return all(
-        same_logprobs(
-            *(replica.complete(name, prompt, PROBE_TOKENS).logprobs for name in (one, other))
-        )
-        for prompt in prompts
-    )
+    def answers(name: str) -> Sequence[Sequence[float]]:
+        return on_each(prompts, lambda each: replica.complete(name, each, PROBE_TOKENS).logprobs)
+
+    # Name by name: vLLM on a CPU mixes base and adapter up in one batch (docs/facts.md).
+    return all(map(same_logprobs, answers(one), answers(other)))

@@ -48,13 +48,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
     lines = ["operation   fault          injected right wrong stuck  seconds to right, at most"]
     for (operation, fault), group in groupby(ordered, lambda each: (each.operation, each.fault)):
         of_kind = list(group)
-        wrong = sum(bool(each.wrong) for each in of_kind)
-        stuck = sum(each.is_stuck for each in of_kind)
-        right = sum(not each.wrong and not each.is_stuck for each in of_kind)
+        ended = ["wrong" if e.wrong else "stuck" if e.is_stuck else "right" for e in of_kind]
+        counted = "".join(f"{ended.count(each):6}" for each in ("right", "wrong", "stuck"))
         seconds = max(each.seconds for each in of_kind)
-        lines.append(
-            f"{operation:<12}{fault:<15}{len(of_kind):8}{right:6}{wrong:6}{stuck:6}{seconds:9.1f}"
-        )
+        lines.append(f"{operation:<12}{fault:<15}{len(of_kind):8}{counted}{seconds:9.1f}")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from lora_assets.resources.fleet import LIVE_SLOT, Fleet
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.serving.replicas import Replicas
 from tests.support.interruptions import POINTS, damage, flip_a_byte, interrupt
-from tests.support.promotions import aliases
+from tests.support.promotions import aliases, roll_back
 from tests.support.repairs import Watch
 from tests.support.replicas import Known, Stack, running
 
@@ -69,6 +69,26 @@ def test_a_promotion_whose_replica_is_killed_names_it_and_ends_well_after_its_re
     assert f"{victim.url} serves nothing as " in watch.requested()
     watch.repair()
     assert "Every replica serves" in watch.skipped()
+
+
+def test_a_rollback_goes_on_without_a_replica_that_is_down_which_comes_back_with_it(
+    stack: Stack, watch: Watch, live: Known, capsys: pytest.CaptureFixture[str]
+) -> None:
+    survivor, victim = stack.servers
+    stack.stage(2)
+    stack.promote(2)
+    victim.kill()
+    roll_back(stack.resources)
+    assert aliases(stack.resources) == {"live": 1, "previous": 2}
+    assert f"{victim.url} is down: it may come up with" in capsys.readouterr().err
+    stack.on(survivor).assert_answers(live, 0)
+    victim.start()
+    victim.await_health()
+    served = {*stack.replicas().serving(LIVE_SLOT).values()}
+    assert served <= {live.digest, None}
+    watch.requested()
+    watch.repair()
+    stack.assert_answers(live, 1)
 
 
 def test_a_replica_that_restarted_and_one_that_joins_serve_only_after_their_repair(

@@ -16,24 +16,10 @@ from tests.support.repairs import Watch
 from tests.support.replicas import Stack
 
 OPERATIONS: Sequence[Operation] = ("promotion", "rollback", "deployment", "repair")
-AT_VLLM: Sequence[Fault] = (
-    "killed before",
-    "killed after",
-    "error",
-    "away",
-    "empty reply",
-    "reply lost",
-    "replica lost",
-    "second writer",
-)
 AT_MLFLOW: Sequence[Fault] = (
-    "killed before",
-    "killed after",
-    "error",
-    "away",
-    "reply lost",
-    "second writer",
+    *("killed before", "killed after", "error", "away", "reply lost", "second writer"),
 )
+AT_VLLM: Sequence[Fault] = (*AT_MLFLOW, "empty reply", "replica lost")
 REPAIRS = 4
 """Ticks of the sensor after which what is still wrong counts as stuck: 80 seconds' worth."""
 
