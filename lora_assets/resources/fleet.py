@@ -123,9 +123,14 @@ class Fleet(dg.ConfigurableResource[Any]):
         return self._enough(Replicas(tuple(members), *limits, tuple(waiting), others))
 
     def answering(self) -> Replicas:
-        """Return them without those at whose address nothing listens: these are `waiting`, too."""
+        """Return them without those at whose address nothing listens: these are `waiting`, too.
+
+        Where that leaves none, all are returned: whoever asks them says what is wrong.
+        """
         found = self.discover()
         down = on_each(found.members, Replica.is_down)
+        if all(down):
+            return found
         up = tuple(each for each, is_down in zip(found.members, down, strict=True) if not is_down)
         gone = tuple(f"{each.name} is down" for each in found.members if each not in up)
         return self._enough(replace(found, members=up, waiting=(*found.waiting, *gone)))

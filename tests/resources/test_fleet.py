@@ -148,8 +148,10 @@ def test_a_dead_replica_is_named_and_the_other_keeps_what_it_had(
     with pytest.raises(LoraAssetsError, match=f"{dead} is unreachable"):
         replicas.renew_slot(SLOT, *serving.deployed[0], PROMPTS)
     assert serving.state(serving.url) == before
-    with pytest.raises(LoraAssetsError, match=f"0 of at least 1 .*{dead} is down"):
-        Fleet(vllm_url=dead, adapters_dir=str(serving.root)).answering()
+    place = {"vllm_url": dead, "adapters_dir": str(serving.root)}
+    assert [each.url for each in Fleet(**place).answering().members] == [dead]
+    with pytest.raises(LoraAssetsError, match=f"1 of at least 2 .*{dead} is down"):
+        Fleet(**place, replica_urls=[serving.url, dead], min_replicas=2).answering()
 
 
 @pytest.mark.parametrize("path", [LOAD, COMPLETE])
