@@ -39,21 +39,19 @@ class DemoVersion(Record):
 
     name: str
     services: tuple[str, ...]
-    spoiled: bool
     about: str
+    spoiled: bool = False
 
 
 VERSIONS = (
     DemoVersion(
         name="1",
         services=("logs",),
-        spoiled=False,
         about="nothing is live yet, so the gates decide absolutely",
     ),
     DemoVersion(
         name="2",
         services=("logs", "s3", "dynamodb", "lambda"),
-        spoiled=False,
         about="three more AWS services; it must beat what is live",
     ),
     DemoVersion(

@@ -15,6 +15,7 @@ from lora_assets.cli.result import json_option, print_result, wants_json
 from lora_assets.cli.stack import Stack, resource_config, typed_command
 from lora_assets.definitions import make_definitions
 from lora_assets.lifecycle import JOBS, STEPS, Step
+from lora_assets.local.console import bar_cleared, say
 from lora_assets.local.run import run_in_process
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
@@ -144,9 +145,9 @@ def _run_remotely(
         REQUEST_TAG: stack.settings.request or str(uuid4()),
         SELECTION_TAG: step.selection if step is not None else job,
     }
-    remote = RemoteRun(dagster, tags, lambda line: click.echo(line, err=True))
+    remote = RemoteRun(dagster, tags, say)
     # From here on: an attempt that is stopped has to find the run of the one before first.
-    with stop_signals() as stop:
+    with bar_cleared(), stop_signals() as stop:
         if _find(remote, stop, step, bool(stack.settings.request)) is None:
             location = dagster.locate(job)
             with stop.before_launch():

@@ -61,11 +61,7 @@ def read_status(stack: Stack) -> dict[str, Any]:
     return {
         "model": registry.model_name,
         "aliases": {
-            alias: {
-                "version": version.version,
-                "data_version": version.data_version,
-                "digest": version.digest,
-            }
+            alias: version.model_dump(include={"version", "data_version", "digest"})
             for alias, version in aliases.items()
         },
         "others": {alias: {"version": number} for alias, number in registry.others().items()},

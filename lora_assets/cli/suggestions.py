@@ -15,6 +15,6 @@ class Suggesting(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             for near in get_close_matches(args[0], self.list_commands(ctx), n=1):
-                text = f"{error.format_message()} Did you mean '{near}'?"
+                text = f"{error.message} Did you mean '{near}'?"
                 raise click.UsageError(text, ctx) from None
             raise

@@ -1,8 +1,11 @@
 """The console output of a run: a line per step, message and gate."""
 
 import logging
+import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -38,34 +41,52 @@ def _is_shown(record: logging.LogRecord) -> bool:
 _PROGRESS = re.compile(
     r"(  \S+ +.*?)(\d+) of (\d+)( \w+)?((?:, \S+/s, \d+ s to go)?(?:, loss \S+)?)"
 )
-_CELLS = 20
+_CELLS = 10
+_CLEAR = "\r\033[K"
 
 
-def bar(line: str) -> str | None:
-    """Return a line of progress as a bar with its rate and time to go; None for another line."""
+def bar(line: str, columns: int) -> str | None:
+    """Return a line of progress as a bar that fits into a terminal; None for another line."""
     if (found := _PROGRESS.fullmatch(line)) is None:
         return None
     what, done, total, unit, pace = found.groups(default="")
     filled = _CELLS * int(done) // max(int(total), 1)
-    return f"{what}[{'#' * filled:.<{_CELLS}}] {done}/{total}{unit}{pace}"
+    drawn = f"{what}[{'#' * filled:.<{_CELLS}}] {done}/{total}{unit}{pace}"
+    if len(drawn) < columns:
+        return drawn
+    return f"  {' '.join(drawn.split())}"[: columns - 1]
 
 
-class _Terminal(logging.StreamHandler[Any]):
-    """Draw progress in one line, in whose place the next message is written."""
+def say(line: str) -> None:
+    """Write a line to stderr; on a terminal, a bar of progress until the next line."""
+    if not sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+        return
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    # The cursor stays behind a bar: what others write then covers none of it.
+    print(_CLEAR, bar(line, columns) or f"{line}\n", sep="", end="", file=sys.stderr, flush=True)
 
-    terminator = ""
 
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        drawn = bar(line)
-        return f"\033[K{line}\n" if drawn is None else f"\033[K{drawn}\r"
+@contextmanager
+def bar_cleared() -> Iterator[None]:
+    """Leave no bar behind when the block ends."""
+    try:
+        yield
+    finally:
+        if sys.stderr.isatty():
+            print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+
+class _Console(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
 
 
 @dg.logger({}, "One line per step, message and gate.")
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """The console logger of every run that the command line starts."""
     logger = logging.Logger("lora_assets", logging.DEBUG)
-    handler = _Terminal() if sys.stderr.isatty() else logging.StreamHandler()
+    handler = _Console()
     handler.setFormatter(_Lines())
     handler.addFilter(_is_shown)
     logger.addHandler(handler)

@@ -1,6 +1,5 @@
 """What a run in this process waits for."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Thread, get_ident
@@ -9,6 +8,7 @@ from dagster import DagsterInstance
 from sqlalchemy.exc import SQLAlchemyError
 
 from lora_assets.assets.pools import POOLS
+from lora_assets.local.console import say
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.local.stopping import interrupt
 from lora_assets.records.progress import PARTITION_TAG
@@ -36,8 +36,7 @@ def report_waiting(
                     return interrupt(waiting)
                 for holder in holders - reported:
                     reported.add(holder)
-                    text = f"  waiting for {_named(instance, holder)}"
-                    print(text, file=sys.stderr, flush=True)
+                    say(f"  waiting for {_named(instance, holder)}")
 
     watcher = Thread(target=watch)
     watcher.start()

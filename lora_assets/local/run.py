@@ -11,6 +11,7 @@ from lora_assets.assets.run_tags import BY, WHY, user
 from lora_assets.errors import Stopped
 from lora_assets.lifecycle import run_failed
 from lora_assets.local.code_location import LABEL, TAG, show_in_location
+from lora_assets.local.console import bar_cleared
 from lora_assets.local.dead_processes import PROCESS_TAG, living
 from lora_assets.local.instance import add_partitions
 from lora_assets.local.pool_wait import report_waiting
@@ -40,6 +41,7 @@ def run_in_process(
     if on_run is not None:
         on_run(run_id)
     with (
+        bar_cleared(),
         living(instance) as process,
         noted_signals() as noted,
         report_waiting(instance, run_id, noted),

@@ -79,8 +79,7 @@ class DagsterWebserver:
         for entry in self._answer("workspaceOrError")["locationEntries"]:
             loaded = entry["locationOrLoadError"] or {}
             if "errorChain" in loaded:
-                chain = [loaded, *(link["error"] for link in loaded["errorChain"])]
-                broken.append(f"{entry['name']}: {_line(chain[-1]['message'])}")
+                broken.append(f"{entry['name']}: {_load_error(loaded)}")
             having += [
                 Location(repositoryLocationName=entry["name"], repositoryName=repository["name"])
                 for repository in loaded.get("repositories", ())
@@ -94,7 +93,8 @@ class DagsterWebserver:
             return having[0]
         if broken:
             cause = f"A code location of {where} failed to load ({'; '.join(broken)})"
-            raise LoraAssetsError(cause, "Correct it and reload it in Dagster.")
+            remedy = "Correct it or start its server, then reload it in Dagster."
+            raise LoraAssetsError(cause, remedy)
         cause = f"No code location of {where} has job {job}"
         raise LoraAssetsError(cause, "Add lora_assets.definitions to its workspace.")
 
@@ -250,6 +250,14 @@ class DagsterWebserver:
 
 def _tags(tags: Mapping[str, str]) -> list[Mapping[str, str]]:
     return [{"key": key, "value": value} for key, value in tags.items()]
+
+
+def _load_error(error: Mapping[str, Any]) -> str:
+    """Return why a code location failed to load: its own error, and none of gRPC's."""
+    if error["className"] == "DagsterUserCodeUnreachableError":
+        return "its server does not answer"
+    chain = [error, *(link["error"] for link in error["errorChain"])]
+    return _line(chain[-1]["message"])
 
 
 def _line(text: str) -> str:

@@ -34,13 +34,7 @@ from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.tracking import DATA_SOURCE
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, keep, register
-from tests.support.records import (
-    NOW,
-    load_metrics,
-    passed_verdict,
-    perf_metrics,
-    trained_adapter,
-)
+from tests.support.records import NOW, load_metrics, passed_verdict, perf_metrics, trained_adapter
 from tests.support.remote_dagster import small_data
 from tests.support.stack import trained
 

@@ -85,7 +85,7 @@ def test_the_list_names_what_it_passes_over(run: Run, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     ended, printed = run({"LORA_ASSETS_HOME": str(tmp_path)}, "data", "list")
     assert {path.name for path in set(tmp_path.rglob("*")) - set(before)} <= {
-        *("mlflow.db", "mlflow.db.lock"),
+        *("mlflow.db", "mlflow.db.lock")
     }
     assert (ended, printed.splitlines()) == (
         0,

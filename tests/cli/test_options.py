@@ -23,7 +23,7 @@ from tests.support.argo_workflows import WORKFLOWS, defaults_of
 
 SPECIFIED = {name: tables.parameters for name, tables in read().items()}
 SET_BY_THE_PIPELINE = {
-    *("adapter-source", "slot-name", "source-alias", "model-name", "mlflow-experiment"),
+    *("adapter-source", "slot-name", "source-alias", "model-name", "mlflow-experiment")
 }
 SPECIFIED["lora-pipeline"] = {
     parameter: default

@@ -26,11 +26,12 @@ def adapters(environment: Mapping[str, str]) -> Path:
     return Path(environment["ADAPTERS_DIR"])
 
 
-def test_before_the_first_promotion_it_ends_well_and_says_so(
-    run: Run, environment: Mapping[str, str], adapters: Path
+def test_before_the_first_promotion_it_ends_well_says_so_and_brings_the_plugin_of_vllm(
+    run: Run, environment: Mapping[str, str], adapters: Path, tmp_path: Path
 ) -> None:
-    ended, printed = run(environment, "restore")
+    ended, printed = run(environment, "restore", "--plugin-dir", str(tmp_path / "plugin"))
     assert ended == 0
+    assert (tmp_path / "plugin" / "lora_assets" / "engines" / "vllm_plugin.py").is_file()
     assert "no live adapter yet" in printed
     assert contents(adapters) == EMPTY
 
@@ -112,11 +113,3 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert isinstance(ended, str)
     assert ended.startswith(f"error: Can't change {adapters}")
     assert "\n" not in ended
-
-
-def test_the_plugin_of_vllm_is_put_there_too(
-    run: Run, environment: Mapping[str, str], tmp_path: Path
-) -> None:
-    code, _ = run(environment, "restore", "--plugin-dir", str(tmp_path / "plugin"))
-    assert code == 0
-    assert (tmp_path / "plugin" / "lora_assets" / "engines" / "vllm_plugin.py").is_file()

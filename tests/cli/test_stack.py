@@ -57,20 +57,15 @@ def test_a_run_is_told_every_field_of_a_resource_that_changes_and_of_no_other() 
     fleet = resource_config(same, configured)["fleet"]["config"]
     assert fleet == {**configured["fleet"], "vllm_url": "http://A:80/"}
     assert resource_config({}, configured) == {}
-
-
-def test_an_empty_judge_model_takes_a_configured_one_back() -> None:
+    # A field that stands at its default can be given.
+    assert resource_config({"deployment": "vllm"}, {"fleet": {"vllm_url": "http://a"}}) == {
+        "fleet": {"config": {"vllm_url": "http://a", "deployment": "vllm"}}
+    }
     url = {"judge_url": "http://judge"}
     assert resource_config({"judge_model": ""}, {"judge": {**url, "judge_model": "llama"}}) == {
         "judge": {"config": {**url, "judge_model": ""}}
     }
     assert resource_config({"judge_model": ""}, {"judge": url}) == {}
-
-
-def test_a_field_that_stands_at_its_default_can_be_given() -> None:
-    assert resource_config({"deployment": "vllm"}, {"fleet": {"vllm_url": "http://a"}}) == {
-        "fleet": {"config": {"vllm_url": "http://a", "deployment": "vllm"}}
-    }
 
 
 PODS = {"vllm_url": "http://live", "deployment": "vllm", "namespace": "prod"}

@@ -96,10 +96,7 @@ def test_aliases_and_versions_of_others_are_shown_and_passed_over(
 
 
 def test_a_replica_that_serves_something_else_is_named_with_what(
-    status: Status,
-    resources: Resources,
-    live: ModelVersion,
-    adapter_folders: tuple[Path, ...],
+    status: Status, resources: Resources, live: ModelVersion, adapter_folders: tuple[Path, ...]
 ) -> None:
     other = register(resources, adapter_folders[1], "candidate")
     serve(resources, other, LIVE_SLOT)
@@ -145,10 +142,7 @@ def test_two_servers_behind_one_url_are_told_as_that(status: Status) -> None:
 
 
 def test_for_a_person_it_says_the_same(
-    run: Run,
-    environment: Mapping[str, str],
-    resources: Resources,
-    live: ModelVersion,
+    run: Run, environment: Mapping[str, str], resources: Resources, live: ModelVersion
 ) -> None:
     ended, printed = run(environment, "status")
     assert ended == 0

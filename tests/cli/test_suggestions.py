@@ -15,7 +15,7 @@ from tests.support.commands import Run, command
 )
 def test_the_command_that_was_meant_is_named(run: Run, typed: tuple[str, ...], meant: str) -> None:
     ended, _ = run({}, *typed)
-    assert f"No such command '{typed[-1]}'. Did you mean '{meant}'?" in str(ended)
+    assert f"No such command '{typed[-1]}'. Did you mean '{meant}'? See " in str(ended)
 
 
 @pytest.mark.integration
