@@ -8,6 +8,8 @@ from uuid import uuid4
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from filelock import FileLock, Timeout
 
+from lora_assets.local.code_location import show_in_location
+
 PROCESS_TAG = "lora_assets/process"
 
 
@@ -45,6 +47,7 @@ def fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
                 now = instance.get_run_by_id(run.run_id)
                 if now is not None and not now.is_finished:
                     instance.report_run_failed(now, "Its process is gone; run it again.")
+                    show_in_location(instance, run.run_id)
                     instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
                 lock.unlink()
         except Timeout:

@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
 
-from lora_assets.local.dead_processes import (
-    PROCESS_TAG,
-    fail_runs_of_dead_processes,
-    living,
-)
+from lora_assets.local.dead_processes import PROCESS_TAG, fail_runs_of_dead_processes, living
 from lora_assets.local.instance import open_instance
 
 pytestmark = pytest.mark.integration

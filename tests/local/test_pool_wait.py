@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from lora_assets.local.code_location import LABEL
+from lora_assets.local.instance import open_instance
+from lora_assets.records.progress import PARTITION_TAG
+
 pytestmark = pytest.mark.integration
 
 _STEP = """
@@ -67,6 +71,13 @@ def test_the_second_training_waits_until_the_first_one_ends(tmp_path: Path, endi
         assert second.returncode == 0
         assert (tmp_path / "2-ended").exists()
         assert (tmp_path / "1-ended").exists() == (ending == "finishes")
+        with open_instance(tmp_path / "dagster", managed=True) as instance:
+            runs = {run.tags[PARTITION_TAG]: run for run in instance.get_runs()}
+        assert (runs["2"].is_success, runs["1"].is_failure) == (True, ending == "is killed")
+        for run in runs.values():
+            # By this the UI's timeline finds them.
+            assert run.remote_job_origin is not None
+            assert run.remote_job_origin.repository_origin.get_label() == LABEL
     finally:
         for process in (first, second):
             if process is not None:
