@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -228,11 +227,3 @@ def test_a_server_or_a_registry_that_is_not_there_is_named(
     asked = output(environment, "train", "--data-version", "1", "--mlflow-tracking-uri", nowhere)
     assert f"MLflow at {nowhere} failed" in asked
     assert output({**environment, "VLLM_URL": nowhere}, "status", "--json") == "1"
-
-
-def test_a_port_in_use_is_one_line(output: Output, environment: Mapping[str, str]) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        assert f"Can't listen on 127.0.0.1:{port}" in output(environment, "serve", "--port", port)

@@ -40,11 +40,7 @@ def test_the_keys_below_a_folder_are_named(store: ObjectStore) -> None:
 
 def test_a_bucket_that_is_not_there_is_one_line(cluster: Cluster) -> None:
     store = ObjectStore(f"s3://{BUCKET}-other", cluster.resources.data_bucket.s3)
-    for act in (
-        lambda: store.get("a"),
-        lambda: store.put("a", b""),
-        lambda: list(store.keys("a")),
-    ):
+    for act in (lambda: store.get("a"), lambda: store.put("a", b""), lambda: list(store.keys("a"))):
         with pytest.raises(LoraAssetsError, match="NoSuchBucket") as raised:
             act()
         assert "\n" not in str(raised.value)

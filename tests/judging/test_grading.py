@@ -101,9 +101,7 @@ def test_a_judge_that_always_talks_garbage_leaves_answers_ungraded(
     assert all("no readable grade in 3 replies" in grade.reason for grade in grades)
 
 
-def test_a_judge_that_thinks_gets_more_tokens_and_its_thoughts_are_no_grade(
-    tmp_path: Path,
-) -> None:
+def test_a_judge_that_thinks_gets_more_tokens_and_its_thoughts_are_no_grade(tmp_path: Path) -> None:
     message = {"role": "assistant", "content": None, "reasoning_content": GOOD}
     thinking = JSONResponse({"choices": [{"message": message, "finish_reason": "length"}]})
     judge = judge_double(lambda answer, tries: GOOD if tries == 3 else thinking)
@@ -115,9 +113,7 @@ def test_a_judge_that_thinks_gets_more_tokens_and_its_thoughts_are_no_grade(
     assert "nothing but thoughts" in grade.reason
 
 
-def test_a_killed_grading_goes_on_and_asks_again_only_for_what_has_no_grade(
-    tmp_path: Path,
-) -> None:
+def test_a_killed_grading_goes_on_and_asks_again_only_for_what_has_no_grade(tmp_path: Path) -> None:
     last = CANDIDATE[3].text
     first = judge_double(lambda answer, tries: "garbage" if answer == last else GOOD)
     assert _grade(first.app, tmp_path / "j")[3].letter is None

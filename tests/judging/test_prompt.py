@@ -12,11 +12,7 @@ GOOD = '{"reason": "as told", "grade": "B"}'
 
 def _message(answer: str, context: str = "c") -> str:
     case = JudgeCase(
-        question_type="factual",
-        question="q",
-        context=context,
-        reference_answer="r",
-        answer=answer,
+        question_type="factual", question="q", context=context, reference_answer="r", answer=answer
     )
     (message,) = judge_messages(case)
     assert isinstance(message, dict)

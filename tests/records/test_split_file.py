@@ -88,10 +88,7 @@ def test_question_types_are_read_as_people_write_them(written: Any, meant: str) 
             " line 1: reference_answer: is blank",
         ),
         (make_line(1, prompt_training="other").encode(), " line 1: Value error, prompt_training"),
-        (
-            ONE[:-1] + b', "question": "r"}',
-            " line 1: question: the key stands twice in its object",
-        ),
+        (ONE[:-1] + b', "question": "r"}', " line 1: question: the key stands twice in its object"),
         (
             make_line(1, metadata={"a": 0}).replace('{"a": 0}', '{"a": 0, "a": 1}').encode(),
             " line 1: a: the key stands twice in its object",

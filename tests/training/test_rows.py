@@ -5,12 +5,7 @@ import pytest
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
 from lora_assets.training.qlora import load_tokenizer
-from lora_assets.training.rows import (
-    EncodedRow,
-    encode,
-    encode_split,
-    plan_batches,
-)
+from lora_assets.training.rows import EncodedRow, encode, encode_split, plan_batches
 
 
 def test_the_prompt_has_the_tokens_that_inference_sends(rows: list[Row], tiny_model: Path) -> None:

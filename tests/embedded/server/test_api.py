@@ -178,11 +178,7 @@ def test_a_stream_of_a_chat_carries_the_whole_answer(client: httpx.Client) -> No
         (complete, {"prompt_logprobs": 0}, "`prompt_logprobs`=0 is not supported"),
         (complete, {"structured_outputs": {"choice": ["A"]}}, "structured_outputs"),
         (complete, {"max_tokens": 0}, "max_tokens must be at least 1, got 0."),
-        (
-            complete,
-            {"max_tokens": 1025},
-            "=1025 cannot be greater than max_model_len=1024.",
-        ),
+        (complete, {"max_tokens": 1025}, "=1025 cannot be greater than max_model_len=1024."),
         (complete, {"prompt": [5] * 1025}, "maximum context length is 1024 tokens"),
         (complete, {"prompt": [2048]}, "out of vocabulary"),
         (complete, {"prompt": []}, "cannot be empty"),
