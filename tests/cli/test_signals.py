@@ -24,9 +24,11 @@ def test_a_command_that_is_stopped_says_so_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path,
     was: Any, numbers: list[int], code: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(
-        Registry, "standing", lambda _: [os.kill(os.getpid(), number) for number in numbers]
-    )
+    def interrupted(_: Registry) -> None:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Registry, "standing", interrupted)
     before = signal.signal(signal.SIGINT, was)
     try:
         ended = command(["status"], {"LORA_ASSETS_HOME": str(tmp_path)}, monkeypatch, capfd)
