@@ -13,11 +13,13 @@ from lora_assets.records.training import Losses, TrainingParameters, perplexity
 from lora_assets.serving import adapter_files
 from lora_assets.training.adapter_trainer import answer_losses
 from lora_assets.training.base_answers import base_answers
+from lora_assets.training.gpu_errors import gpu_errors_in_a_line
 from lora_assets.training.qlora import device, load_base, load_tokenizer
 from lora_assets.training.rows import encode_split
 from lora_assets.training.token_budget import TokenBudget
 
 
+@gpu_errors_in_a_line()
 def measure(
     rows_val: Sequence[Row],
     base_model: Path | str,

@@ -17,6 +17,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.training import LORA_PROFILES, TrainingParameters
 from lora_assets.serving.base_shapes import ARCHITECTURES
 from lora_assets.training.attention import attention
+from lora_assets.training.gpu_errors import gpu_errors_in_a_line
 
 
 def device() -> torch.device:
@@ -142,8 +143,9 @@ def _loading(base_model: Path | str) -> Iterator[str]:
             f"There is no base model folder {base_model}", "Give the folder of a base model."
         )
     try:
-        yield str(base_model)
-    except (OSError, ValueError, SafetensorError) as error:
+        with gpu_errors_in_a_line():
+            yield str(base_model)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise LoraAssetsError(
             f"Base model {base_model} can't be loaded: {reason}",

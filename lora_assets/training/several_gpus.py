@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import distributed
@@ -16,13 +17,6 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.training import LossPoint, TrainingMetrics, TrainingProgress
 
 Job = partial[TrainingMetrics]
-
-
-class _Refused(NamedTuple):
-    """What a process ends with that raised LoraAssetsError."""
-
-    cause: str
-    remedy: str
 
 
 def train_in_processes(
@@ -88,7 +82,16 @@ def _listen(
                 )
 
 
+def _end_with_parent() -> None:
+    """Wait for the parent's end, which a SIGKILL doesn't tell its children; end this process."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _train_here(rank: int, count: int, port: int, there: Connection, job: Job) -> None:
+    # A GPU's memory would stay taken, and the other processes wait for this one's gradients.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # The parent ends this process; a Ctrl-C in the terminal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ |= {
@@ -110,7 +113,7 @@ def _train_here(rank: int, count: int, port: int, there: Connection, job: Job) -
             on_loss=tell("on_loss"), on_progress=tell("on_progress"), on_note=tell("on_note")
         )
     except LoraAssetsError as error:
-        there.send(("refused", _Refused(error.cause, error.remedy)))
+        there.send(("refused", (error.cause, error.remedy)))
         return
     distributed.barrier()
     tell("trained")(metrics)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.training.gpu_errors import memory_ended
 from lora_assets.training.rows import EncodedRow
 
 CPU_TOKENS = 1024
@@ -49,7 +50,9 @@ class TokenBudget:
                 cost(one)
                 for part in (one, more):
                     peaks.append(_peak(part, cost))
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not memory_ended(error):
+                    raise
                 if not peaks:
                     continue
             finally:
@@ -77,9 +80,10 @@ class TokenBudget:
         while True:
             try:
                 return run(self.tokens)
-            except torch.OutOfMemoryError:
-                # Not here: the error holds the frames, and they hold the memory.
-                pass
+            except RuntimeError as error:
+                if not memory_ended(error):
+                    raise
+            # Not there: the error holds the frames, and they hold the memory.
             self._model.zero_grad()
             self._shrink()
 

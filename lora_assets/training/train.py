@@ -20,11 +20,13 @@ from lora_assets.training import checkpoints
 from lora_assets.training.adapter_trainer import AdapterTrainer, best, liger_kernels, loss_points
 from lora_assets.training.attention import attention
 from lora_assets.training.base_answers import base_answers
+from lora_assets.training.gpu_errors import gpu_errors_in_a_line
 from lora_assets.training.qlora import load_model, load_tokenizer
 from lora_assets.training.rows import encode_split
 from lora_assets.training.token_budget import TokenBudget
 
 
+@gpu_errors_in_a_line()
 def train(
     rows_train: Sequence[Row],
     rows_val: Sequence[Row],

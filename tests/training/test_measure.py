@@ -1,5 +1,6 @@
 """The loss of an adapter from elsewhere is the one that its training would have measured."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,18 +26,8 @@ def test_a_trained_adapter_is_measured_as_its_training_measured_it(
         {"learning_rate": 0.01, "max_seq_length": 256, "quantization": quantization}
     )
     adapter = tmp_path / "adapter"
-    trained = train(
-        rows_train=rows[:24],
-        rows_val=rows[24:],
-        base_model=tiny_model,
-        base_model_name="tiny",
-        parameters=parameters,
-        work=tmp_path / "work",
-        output=adapter,
-        on_loss=lambda point: None,
-        on_progress=lambda done: None,
-        on_note=lambda note: None,
-    )
+    job = partial(train, rows[:24], rows[24:], tiny_model, "tiny", parameters, tmp_path / "work")
+    trained = job(adapter, lambda point: None, lambda done: None, lambda note: None)
     losses = measure(rows[24:], tiny_model, adapter, parameters, unexpected)
     assert losses.final_eval_loss == pytest.approx(trained.final_eval_loss, rel=1e-5)
     assert losses.final_perplexity == pytest.approx(trained.final_perplexity, rel=1e-5)

@@ -14,14 +14,12 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int, bf16: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
 
 
-def test_a_machine_without_a_gpu_trains_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus(monkeypatch, 0, bf16=False)
-    assert device() == torch.device("cpu")
-
-
-def test_a_process_uses_its_own_gpu_if_it_computes_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus(monkeypatch, 2, bf16=True)
-    assert device() == torch.device("cuda", 1)
+@pytest.mark.parametrize(("count", "name"), [(0, "cpu"), (2, "cuda:1")])
+def test_a_process_trains_on_its_gpu_or_without_one_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, count: int, name: str
+) -> None:
+    gpus(monkeypatch, count, bf16=count > 0)
+    assert device() == torch.device(name)
 
 
 def test_a_gpu_without_bf16_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,15 @@
 """Several processes train as one does. On CPUs: no machine of the tests has several GPUs."""
 
+import multiprocessing
+import os
+import signal
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 import pytest
+from torch import distributed
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
@@ -49,6 +55,27 @@ def test_two_processes_make_the_updates_of_one(
     assert both.final_eval_loss == pytest.approx(alone.final_eval_loss, rel=0.02)
     assert inspect(tmp_path / "both" / "adapter").base_model == "tiny"
     assert list((tmp_path / "both" / "work").iterdir()) == []
+
+
+def waiting(there: Connection, *_: object, **__: object) -> None:
+    """Tell this process's number; wait for a process that never comes, as for gradients."""
+    distributed.init_process_group("gloo")
+    there.send(os.getpid())
+    while distributed.get_rank():
+        signal.pause()
+    distributed.barrier()
+
+
+def test_the_processes_end_with_a_parent_that_is_killed() -> None:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    stuck = (2, partial(waiting, there), nothing, nothing, nothing)
+    parent = context.Process(target=train_in_processes, args=stuck)
+    parent.start()
+    there.close()
+    processes = [psutil.Process(here.recv()) for _ in range(2)]
+    parent.kill()
+    assert psutil.wait_procs(processes, timeout=60)[1] == []
 
 
 def test_what_a_process_refuses_is_refused_by_all(

@@ -1,12 +1,15 @@
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from torch.distributed import DistBackendError
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralForCausalLM
 
 from lora_assets.errors import LoraAssetsError
@@ -23,7 +26,7 @@ from lora_assets.serving.adapter_files import CONFIG, WEIGHTS, inspect
 from lora_assets.serving.base_shapes import base_modules
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.training import adapter_trainer
-from lora_assets.training.adapter_trainer import answer_losses, summed_loss
+from lora_assets.training.adapter_trainer import AdapterTrainer, answer_losses, summed_loss
 from lora_assets.training.measure import measure
 from lora_assets.training.qlora import load_tokenizer, require_architecture
 from lora_assets.training.rows import EncodedRow, encode
@@ -67,18 +70,9 @@ class Run:
             if done.step == kill_at:
                 raise Killed
 
-        return train(
-            rows_train=self.rows[:24],
-            rows_val=self.rows[24:],
-            base_model=self.base_model,
-            base_model_name="tiny",
-            parameters=parameters,
-            work=self.work,
-            output=self.output,
-            on_loss=self.losses.append,
-            on_progress=on_progress,
-            on_note=self.notes.append,
-        )
+        rows = self.rows[:24], self.rows[24:]
+        job = partial(train, *rows, self.base_model, "tiny", parameters, self.work, self.output)
+        return job(self.losses.append, on_progress, self.notes.append)
 
     def checkpoints(self) -> list[str]:
         return sorted(path.name for path in self.work.iterdir() if path.is_dir())
@@ -138,22 +132,13 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_ends_the_same(
     assert digest_folder(another_run.output) == digest_folder(run.output)
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run: Run) -> None:
+@pytest.mark.parametrize("missing", ["checkpoint-4/optimizer.pt", "checkpoint-4.sha256"])
+def test_a_checkpoint_that_is_not_whole_and_sealed_does_not_count(run: Run, missing: str) -> None:
     with pytest.raises(Killed):
         run(kill_at=5)
-    assert "checkpoint-4" in run.checkpoints()
-    damaged = run.work / "checkpoint-4" / "optimizer.pt"
-    damaged.write_bytes(damaged.read_bytes()[:-100])
+    (run.work / missing).unlink()
     run()
     assert run.progress[0][0] < 4
-
-
-def test_a_checkpoint_without_its_seal_does_not_count(run: Run) -> None:
-    with pytest.raises(Killed):
-        run(kill_at=3)
-    (run.work / "checkpoint-2.sha256").unlink()
-    run()
-    assert run.progress[0] == (0, UPDATES)
 
 
 def test_a_run_that_could_not_publish_only_publishes_when_run_again(run: Run) -> None:
@@ -202,10 +187,17 @@ def test_out_of_memory_in_an_update_or_an_evaluation_ends_no_run(
 ) -> None:
     whole = run()
     held: dict[bool, int] = {True: 300, False: 150}
+    told = iter(
+        [
+            torch.OutOfMemoryError(),
+            torch.AcceleratorError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(h)`"),
+        ]
+    )
 
     def short_of_memory(model: Any, part: Sequence[EncodedRow]) -> torch.Tensor:
         if sum(len(row.tokens) for row in part) > held[model.training]:
-            raise torch.OutOfMemoryError
+            raise next(told)
         return summed_loss(model, part)
 
     monkeypatch.setattr(adapter_trainer, "summed_loss", short_of_memory)
@@ -217,6 +209,24 @@ def test_out_of_memory_in_an_update_or_an_evaluation_ends_no_run(
     ]
     assert metrics.steps == whole.steps == UPDATES
     assert metrics.curve[0].value == pytest.approx(whole.curve[0].value, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.AcceleratorError("CUDA error: illegal access\nAsk."), "illegal access). Run this"),
+        (DistBackendError("NCCL error:\nCuda failure 2 'out of memory'"), "memory'). Stop what"),
+    ],
+)
+def test_what_else_a_gpu_raises_ends_the_run_in_a_line_with_a_remedy(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(AdapterTrainer, "_over_all", fail)
+    with pytest.raises(LoraAssetsError, match=re.escape(said)):
+        run()
 
 
 def test_rslora_is_said_in_the_adapter_and_measured_as_it_is_served(
