@@ -66,7 +66,6 @@ class Run:
 
         def on_progress(done: TrainingProgress) -> None:
             self.progress.append((done.step, done.steps))
-            self.done = done
             if done.step == kill_at:
                 raise Killed
 
