@@ -4,7 +4,8 @@
 
 Each step is the workflow's own command, which launches a run and follows it; the run has a pod,
 and each of its steps has one too, except where the run's pod has room for them. Both are measured,
-without and with the resources that deploy/dagster/values.yaml gives to a run.
+without and with the resources that deploy/dagster/values.yaml gives to a run. The last row is an
+attempt that finds its run and follows it.
 """
 
 import os
@@ -29,6 +30,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "download-data": ("train", "--data-version", DATA_VERSION, "--step", "download-data"),
     "load-adapter": ("deploy", "--step", "load-adapter"),
     "smoke-test": ("deploy", "--step", "smoke-test"),
+    "the same again": ("deploy", "--step", "smoke-test"),
 }
 
 
@@ -38,9 +40,7 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(
-    cluster: Cluster, home: Path, workflow: str, arguments: tuple[str, ...]
-) -> tuple[float, int]:
+def measure(cluster: Cluster, home: Path, arguments: tuple[str, ...]) -> tuple[float, int]:
     """CPU seconds of a step, and its processes: the command, the run, the run's steps."""
     pods, before = len(cluster.jobs.made), cpu_seconds()
     environment = {
@@ -48,7 +48,7 @@ def measure(
         **cluster.environment,
         "LORA_ASSETS_HOME": str(home),
         "DAGSTER_URL": cluster.dagster.url,
-        "LORA_ASSETS_REQUEST": workflow,
+        "LORA_ASSETS_REQUEST": arguments[-1],
     }
     command = [sys.executable, "-m", "lora_assets.cli.main", *arguments]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -64,9 +64,7 @@ def rows(run_resources: Mapping[str, Any]) -> Mapping[str, tuple[float, int]]:
     ):
         run = cluster.await_run(cluster.launch("train", LOOSE))
         assert run.is_success, f"the training ended as {run.status.value}"
-        return {
-            step: measure(cluster, Path(home), step, arguments) for step, arguments in STEPS.items()
-        }
+        return {step: measure(cluster, Path(home), arguments) for step, arguments in STEPS.items()}
 
 
 def main() -> None:

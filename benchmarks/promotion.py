@@ -34,8 +34,8 @@ from lora_assets.embedded.data_set.versions import contents
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import Alias, ModelVersion
+from lora_assets.records.slots import LIVE_SLOT
 from lora_assets.records.training import Adapter, TrainingMetrics
-from lora_assets.resources.fleet import LIVE_SLOT
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import Resources, make_resources

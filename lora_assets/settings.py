@@ -1,6 +1,7 @@
 """The settings: what the environment says of the stack to work on."""
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,8 @@ from pydantic import (
 
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError, validation_line
-from lora_assets.kubernetes.executor import Executor
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.kubernetes import Executor
+from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.signature import VERDICT_KEY
 from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
 from lora_assets.setting import Setting, setting
@@ -218,6 +219,15 @@ SETTINGS: Mapping[str, Setting] = {
     for name, field in Settings.model_fields.items()
     if isinstance(field.default_factory, Setting)
 }
+
+
+def fields_given(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return what these settings say of each resource, by resource and field."""
+    fields: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, each in SETTINGS.items():
+        for resource, _, field in (given.partition(".") for given in each.gives):
+            fields[resource][field] = getattr(settings, name)
+    return fields
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:

@@ -1,6 +1,5 @@
 """The resources that the settings make."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
@@ -22,7 +21,7 @@ from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.webhook import Webhook
 from lora_assets.resources.work_folder import WorkFolder
-from lora_assets.settings import SETTINGS, Settings
+from lora_assets.settings import SETTINGS, Settings, fields_given
 
 
 def secrets_by_name(settings: Settings) -> Settings:
@@ -62,10 +61,7 @@ class Resources:
 
 def make_resources(settings: Settings) -> Resources:
     """Return the clients that these settings describe."""
-    fields: dict[str, dict[str, Any]] = defaultdict(dict)
-    for name, setting in SETTINGS.items():
-        for resource, _, field in (given.partition(".") for given in setting.gives):
-            fields[resource][field] = getattr(settings, name)
+    fields = fields_given(settings)
     links = {"ui_url": settings.mlflow_ui, "dagster_ui": settings.dagster_ui}
     fields["tracking"].update(links)
     fields["registry"].update(links)

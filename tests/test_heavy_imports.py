@@ -24,6 +24,8 @@ ONLY_IN_STEPS = {
     "torch",
     "transformers",
 }
+NOT_TO_FOLLOW = {*ONLY_IN_STEPS, "dagster", "sqlalchemy"}
+"""What a command that follows a run elsewhere has no time for."""
 
 
 def test_garbage_is_looked_for_again_after_the_block_also_when_an_import_fails() -> None:
@@ -34,8 +36,15 @@ def test_garbage_is_looked_for_again_after_the_block_also_when_an_import_fails()
 
 
 @pytest.mark.integration
-def test_the_definitions_load_without_what_only_some_steps_need() -> None:
-    program = "import sys, lora_assets.definitions; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("needed", "modules", "spared"),
+    [
+        ("dagster", "lora_assets.definitions", ONLY_IN_STEPS),
+        ("httpx", "lora_assets.cli.stages, lora_assets.cli.terminate", NOT_TO_FOLLOW),
+    ],
+)
+def test_what_is_not_needed_is_not_loaded(needed: str, modules: str, spared: set[str]) -> None:
+    program = f"import sys, {modules}; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()
-    assert "dagster" in loaded
-    assert not {module.partition(".")[0] for module in loaded} & ONLY_IN_STEPS
+    assert needed in loaded
+    assert not {module.partition(".")[0] for module in loaded} & spared

@@ -15,16 +15,14 @@ from lora_assets.assets.adapter_page import (
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.registered import registered_adapter
-from lora_assets.assets.run_tags import in_mlflow
 from lora_assets.assets.verdicts import check_result, now, require_passed, under
-from lora_assets.gates.data import DataThresholds, Splits, data_is_sound
+from lora_assets.gates.data import Splits, data_is_sound
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.quality import quality_gate as decide
 from lora_assets.kubernetes.step_pods import step_pod
-from lora_assets.records import Share
+from lora_assets.parameters import TrainingOptions
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.training import (
-    EMBEDDED_PARAMETERS,
     LORA_PROFILES,
     Adapter,
     TrainingParameters,
@@ -37,7 +35,7 @@ from lora_assets.resources.tracking import (
     DATA_SOURCE,
     KEY_TAG,
     Tracking,
-    experiment_field,
+    in_mlflow,
 )
 from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.work_folder import WorkFolder
@@ -52,48 +50,7 @@ FRESH = "lora_assets.fresh"
 """The tag of a training that was asked for anew: the Dagster run that asked first."""
 
 
-def _override(name: str) -> Any:
-    """Return a field that is None until a run sets it; its text says what stands in for it."""
-    field = TrainingParameters.model_fields[name]
-    default, embedded = field.default, getattr(EMBEDDED_PARAMETERS, name)
-    shown = default if embedded == default else f"{default}, embedded {embedded}"
-    return Field(None, description=f"{field.description}; default: {shown}")
-
-
-class TrainingConfig(DataThresholds, dg.Config):
-    """What a run overrides; what is None comes from the stack's TrainingParameters.
-
-    The data gate's thresholds are here once more: a training reads the data anew.
-    """
-
-    lora_config: str | None = _override("lora_config")
-    lora_method: str | None = _override("lora_method")
-    learning_rate: float | None = _override("learning_rate")
-    num_epochs: int | None = _override("num_epochs")
-    batch_size: int | None = _override("batch_size")
-    gradient_accumulation_steps: int | None = _override("gradient_accumulation_steps")
-    max_seq_length: int | None = _override("max_seq_length")
-    quantization: str | None = _override("quantization")
-    warmup_ratio: float | None = _override("warmup_ratio")
-    evaluations: int | None = _override("evaluations")
-    seed: int | None = _override("seed")
-    max_left_out: Share = Field(
-        0.0,
-        description="Largest share of val, eval or a split's negatives longer than max-seq-length",
-    )
-    fresh: bool = Field(
-        False, description="Train anew even if the same was trained on this data before"
-    )
-    mlflow_experiment: str = experiment_field("vllm-lora-training")
-
-    def overrides(self) -> Mapping[str, Any]:
-        """Return the training parameters that this run sets."""
-        others = {"fresh", "max_left_out", "mlflow_experiment", "registered"}
-        others |= DataThresholds.model_fields.keys()
-        return self.model_dump(exclude_none=True, exclude=others)
-
-
-class AdapterConfig(TrainingConfig):
+class AdapterConfig(TrainingOptions, dg.Config):
     """A training's parameters, or the adapter that takes its place."""
 
     registered: str | None = Field(

@@ -7,27 +7,20 @@ from typing import Any
 
 import dagster as dg
 
-from lora_assets.assets.run_tags import in_mlflow
 from lora_assets.assets.served import ensure_candidate_slot, live_served
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.errors import LoraAssetsError
+from lora_assets.parameters import ComparisonOptions
 from lora_assets.records import Measurement, short
 from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.grades import Side
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.data_bucket import DataBucket
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet, slot_field
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
-from lora_assets.resources.tracking import TrackedRun, Tracking
+from lora_assets.resources.tracking import TrackedRun, Tracking, in_mlflow
 from lora_assets.resources.work_folder import WorkFolder
-
-
-class ComparisonConfig(dg.Config):
-    """Which slots the two adapters are in."""
-
-    candidate_adapter: str | None = slot_field("Candidate adapter slot name", CANDIDATE_SLOT)
-    live_adapter: str | None = slot_field("Live adapter slot name", LIVE_SLOT)
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class Comparison:
 
 def prepare(
     context: dg.AssetExecutionContext,
-    config: ComparisonConfig,
+    config: ComparisonOptions,
     after: GateName,
     candidate: ModelVersion,
     data: TrainingData,

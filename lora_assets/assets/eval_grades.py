@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import dagster as dg
-from pydantic import Field
 
-from lora_assets.assets.comparison import Comparison, ComparisonConfig, conclude, prepare
+from lora_assets.assets.comparison import Comparison, conclude, prepare
 from lora_assets.assets.eval_tables import (
     examples_table,
     headline,
@@ -16,7 +15,7 @@ from lora_assets.assets.eval_tables import (
     shown_of,
 )
 from lora_assets.assets.graph import GATE, stage_asset
-from lora_assets.assets.other_splits import LIVE, compared, other_splits
+from lora_assets.assets.other_splits import compared, other_splits
 from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now, under
@@ -28,52 +27,25 @@ from lora_assets.judging.labels import corrected
 from lora_assets.judging.scores import scores
 from lora_assets.judging.slices import compare_slices, slice_rows
 from lora_assets.kubernetes.step_pods import step_pod
+from lora_assets.parameters import EvalOptions
 from lora_assets.records.dataset import Row, TrainingData
 from lora_assets.records.grades import EvalGrades, Side
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.progress import ANSWERED
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.judge import Judge
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
-from lora_assets.resources.tracking import Tracking, experiment_field
+from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving import http_client
 
 MAX_TOKENS = 256
 
-ANSWERED = "answered by"
-"""Metadata of the observation that one side's answers are complete."""
 
-
-class EvalConfig(DecisionRule, ComparisonConfig):
-    """Whose answers are graded, and how they are gathered.
-
-    The decision rule is here once more: what it can't decide is refused before it is measured.
-    """
-
-    max_concurrent: int = Field(15, ge=1, description="Concurrent requests per step")
-    fresh: bool = Field(False, description="Ask and grade anew what was asked and graded before")
-    judge_controls: int = Field(
-        30,
-        ge=0,
-        description="Requests that measure the judge: a third each right answers, wrong ones, and "
-        "answers that are graded twice; 0: it is not measured",
-    )
-    sequential: bool = Field(
-        True,
-        description="Rule paired: judge in a random order, and no longer than the rule needs to "
-        "decide; false: every row",
-    )
-    slices: str = Field(
-        "question_type", description="Metadata keys to compare by, separated by commas"
-    )
-    also_evaluate: str = Field(
-        LIVE,
-        description="Data versions, separated by commas, whose eval splits the candidate must "
-        "answer no worse than live, too; live: that of the live adapter; none: no other",
-    )
-    mlflow_experiment: str = experiment_field("vllm-lora-evaluation")
+class EvalConfig(EvalOptions, dg.Config):
+    """Whose answers are graded, and how, as parameters of the run."""
 
 
 class EvalGateConfig(EvalThresholds, dg.Config):

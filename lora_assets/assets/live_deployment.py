@@ -4,14 +4,12 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import dagster as dg
-from pydantic import Field
 
 from lora_assets.assets.graph import stage_asset
 from lora_assets.assets.live_switch import LiveSwitch
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.rollback import Rollback, RollbackConfig, sentence, standing_pages
-from lora_assets.assets.run_tags import PASSED_OVER, WHY, requested_by
+from lora_assets.assets.rollback import Rollback, sentence, standing_pages
 from lora_assets.assets.served import warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment
 from lora_assets.assets.verdicts import now
@@ -21,11 +19,13 @@ from lora_assets.gates.policy import reasons_of_policy
 from lora_assets.gates.promotion import evidence, overtaken, reasons_against
 from lora_assets.gates.rollback import reason_against_rejected
 from lora_assets.lifecycle import GATES
+from lora_assets.parameters import PromoteOptions, RollbackOptions
 from lora_assets.records.history import Standing
 from lora_assets.records.model_version import ModelVersion, Promotion
 from lora_assets.records.partition import data_version_of
 from lora_assets.records.progress import BACKFILL_TAG
-from lora_assets.resources.fleet import LIVE_SLOT, Fleet, slot_field
+from lora_assets.records.run_tags import PASSED_OVER, WHY, requested_by
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
@@ -36,19 +36,8 @@ FRESHNESS = dg.FreshnessPolicy.time_window(
 """No promotion in a week is worth a look, in two weeks something is stuck: data comes weekly."""
 
 
-class AgeConfig(dg.Config):
-    """Whether live may go back to older data."""
-
-    allow_older: bool = Field(
-        False, description="Let an older data version replace a newer live one"
-    )
-
-
-class PromoteConfig(AgeConfig):
-    """Which adapter takes the live traffic."""
-
-    source_alias: str = Field("staged", description="MLflow alias to promote; previous = rollback")
-    slot_name: str | None = slot_field("Live adapter slot on vLLM", LIVE_SLOT)
+class PromoteConfig(PromoteOptions, dg.Config):
+    """Which adapter takes the live traffic, as parameters of the run."""
 
 
 @stage_asset(
@@ -102,7 +91,7 @@ def _roll_back(
 ) -> Promotion | None:
     """Roll back; a run for what is live since a rollback only says so."""
     by = requested_by(context.run.tags)
-    wanted = Rollback(registry, RollbackConfig(to=None, reason=""), _run_id(context), by)
+    wanted = Rollback(registry, RollbackOptions(), _run_id(context), by)
 
     def plan(standing: Standing) -> Promotion | None:
         planned = wanted.plan(standing)

@@ -6,14 +6,12 @@ from lora_assets.assets.comparison import Comparison
 from lora_assets.gates.evaluation import DecisionRule, what_it_shows
 from lora_assets.judging.evaluation import Evaluated
 from lora_assets.judging.slices import ALL, compare_slices
+from lora_assets.parameters import OF_LIVE, OF_NONE
 from lora_assets.records.dataset import Row, SplitName
 from lora_assets.records.grades import OtherSplit
 from lora_assets.resources.data_bucket import DataBucket
 
 _EVAL: Sequence[SplitName] = ("eval",)
-
-LIVE, NONE = "live", "none"
-"""Names in the place of a data version: that of the live adapter, and no other one."""
 
 
 def other_splits(
@@ -28,9 +26,10 @@ def other_splits(
         return {}, ()
     of_live = comparison.live.data_version
     names = dict.fromkeys(filter(None, map(str.strip, named.split(","))))
-    versions = dict.fromkeys(of_live if name == LIVE else name for name in names if name != NONE)
+    versions = dict.fromkeys(of_live if name == OF_LIVE else name for name in names)
+    versions.pop(OF_NONE, None)
     lacking: tuple[str, ...] = ()
-    if LIVE in names and of_live not in data_bucket.versions():
+    if OF_LIVE in names and of_live not in data_bucket.versions():
         del versions[of_live]
         lacking = (
             f"data version {of_live} of live is not in the bucket, so what live knew of it "

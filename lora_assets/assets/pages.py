@@ -6,10 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from lora_assets.assets.run_tags import origin
 from lora_assets.lifecycle import next_step
 from lora_assets.records.markdown import as_it_is
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.run_tags import ARGO_WORKFLOW, WHY
 from lora_assets.resources.registry import Registry
 
 
@@ -39,6 +39,18 @@ def show(context: dg.AssetExecutionContext, facts: Iterable[str], shown: Mapping
             **origin(context.run.tags),
         }
     )
+
+
+def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:
+    """Return what a run's tags say of its origin, for the assets' pages."""
+    shown: dict[str, dg.MetadataValue] = {}
+    if WHY in tags:
+        shown["why"] = dg.MetadataValue.text(tags[WHY])
+    if (workflow := tags.get(ARGO_WORKFLOW)) is not None:
+        is_url = workflow.startswith(("http://", "https://"))
+        value = dg.MetadataValue.url if is_url else dg.MetadataValue.text
+        shown["argo workflow"] = value(workflow)
+    return shown
 
 
 def number(value: float, sign: str = "") -> str:

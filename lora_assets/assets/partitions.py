@@ -2,4 +2,6 @@
 
 import dagster as dg
 
-data_versions = dg.DynamicPartitionsDefinition(name="data_version")
+from lora_assets.records.progress import PARTITIONS
+
+data_versions = dg.DynamicPartitionsDefinition(name=PARTITIONS)

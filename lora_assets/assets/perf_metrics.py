@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
-from pydantic import Field, ValidationInfo, field_validator
 
-from lora_assets.assets.comparison import ComparisonConfig, conclude, prepare
+from lora_assets.assets.comparison import conclude, prepare
 from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
 from lora_assets.assets.graph import GATE, stage_asset
@@ -16,7 +15,7 @@ from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.perf_tables import headline, limit_lines, numbers, shown_of
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now, under
-from lora_assets.gates.performance import PerfRule, PerfThresholds, drift
+from lora_assets.gates.performance import PerfThresholds, drift
 from lora_assets.gates.performance import perf_gate as decide
 from lora_assets.gates.policy import reasons_of_policy
 from lora_assets.gates.promotion import outlook, reasons_against
@@ -25,6 +24,7 @@ from lora_assets.load_test.generator import LoadTest, ModelLoad
 from lora_assets.load_test.lag import lateness
 from lora_assets.load_test.ratios import Alternation, change
 from lora_assets.load_test.summary import contradictions, summarise
+from lora_assets.parameters import PerfOptions
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.load import (
     LoadConditions,
@@ -39,7 +39,7 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
-from lora_assets.resources.tracking import TrackedRun, Tracking, experiment_field
+from lora_assets.resources.tracking import TrackedRun, Tracking
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving import http_client
 
@@ -50,42 +50,8 @@ STORED_METRICS = "load_metrics"
 STORED_SAMPLES = "load_samples"
 
 
-class PerfConfig(PerfRule, ComparisonConfig):
-    """How the load test is run, and what it is compared with.
-
-    The decision rule is here once more: what it leaves undecided is measured again.
-    """
-
-    concurrency: int = Field(10, ge=1, description="Concurrent requests")
-    max_tokens: int = Field(256, ge=1, description="Max tokens per request")
-    max_samples: int = Field(0, ge=0, description="Max samples (0 = all)")
-    passes: int = Field(
-        1,
-        ge=1,
-        description="How often each prompt is sent to each adapter; more of them steady the "
-        "percentiles on a noisy machine, but prefix caches know the prompts by then",
-    )
-    max_blocks: int = Field(
-        60,
-        ge=2,
-        description="Rule paired: most blocks of requests, half of them in the other order; the "
-        "prompts are sent again until it can decide",
-    )
-    measure_baseline: bool | None = Field(
-        None,
-        description="Load-test live in the same run, alternately, instead of taking the stored "
-        "metrics of its own last test; default: if the fleet shares its machine with "
-        "trainings (the embedded stack) or the rule is paired; done anyway where live did not "
-        "pass that test",
-    )
-    mlflow_experiment: str = experiment_field("vllm-lora-performance")
-
-    @field_validator("measure_baseline")
-    @classmethod
-    def _is_measured_if_paired(cls, value: bool | None, info: ValidationInfo) -> bool | None:
-        if value is False and info.data.get("decision_rule") == "paired":
-            raise ValueError("the rule paired takes no stored baseline")
-        return value
+class PerfConfig(PerfOptions, dg.Config):
+    """How the load test is run, as parameters of the run."""
 
 
 class PerfGateConfig(PerfThresholds, dg.Config):

@@ -5,41 +5,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from lora_assets.assets.live_switch import LiveSwitch
-from lora_assets.assets.pages import pages_of, table
+from lora_assets.assets.pages import origin, pages_of, table
 from lora_assets.assets.pools import ROLLBACK
-from lora_assets.assets.run_tags import origin, requested_by
 from lora_assets.assets.served import slot_table, warn_of_gaps
 from lora_assets.gates.rollback import kind_of, require_was_live, rollback_target, settled_by
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.lifecycle import PROMOTION
+from lora_assets.parameters import RollbackOptions
 from lora_assets.records import short
 from lora_assets.records.history import Standing
 from lora_assets.records.model_version import ModelVersion, Promotion
-from lora_assets.resources.fleet import LIVE_SLOT, Fleet, slot_field
+from lora_assets.records.run_tags import requested_by
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 
 SHOWN_CHANGES = 20
 """Entries of the history on a page, the newest first."""
 
-LONGEST_REASON = 500
-"""Characters that the history keeps of a reason."""
 
-
-class RollbackConfig(dg.Config):
-    """Where to go back to."""
-
-    to: int | None = Field(
-        None,
-        ge=1,
-        description="Model version to go back to, also one that was rolled back; "
-        "default: the one that was live before",
-    )
-    reason: str = Field("", max_length=LONGEST_REASON, description="Why, for the history")
-    slot_name: str | None = slot_field("Live adapter slot on vLLM", LIVE_SLOT)
+class RollbackConfig(RollbackOptions, dg.Config):
+    """Where to go back to, as parameters of the run."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,7 @@ class Rollback:
     """A rollback that a run was asked for: what it would do as things stand."""
 
     registry: Registry
-    config: RollbackConfig
+    config: RollbackOptions
     run_id: str = ""
     by: str = ""
 

@@ -1,7 +1,6 @@
 """Stage 4: the adapter on every replica, smoke-tested."""
 
 import dagster as dg
-from pydantic import Field
 
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import pages_of, show
@@ -11,9 +10,10 @@ from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.kubernetes.step_pods import step_pod
+from lora_assets.parameters import DeployOptions
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.partition import data_version_of
-from lora_assets.resources.fleet import CANDIDATE_SLOT, Fleet, slot_field
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import metrics_of
@@ -21,15 +21,8 @@ from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.on_each import on_each
 
 
-class DeployConfig(dg.Config):
-    """Which adapter goes where."""
-
-    adapter_source: str | None = Field(
-        None,
-        description="alias:<name> or version:<number>; default: alias:candidate from the command "
-        "line, in Dagster this partition's gate_result",
-    )
-    slot_name: str | None = slot_field("Target adapter slot on vLLM", CANDIDATE_SLOT)
+class DeployConfig(DeployOptions, dg.Config):
+    """Which adapter goes where, as parameters of the run."""
 
 
 class SmokeConfig(smoke.SmokeThresholds, dg.Config):

@@ -8,10 +8,10 @@ from typing import Any
 import dagster as dg
 
 from lora_assets.assets.pages import number, table
-from lora_assets.assets.run_tags import STOPPED_BY
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES, STAGES, next_step
 from lora_assets.records.markdown import as_it_is
+from lora_assets.records.run_tags import STOPPED_BY
 from lora_assets.records.verdict import GateName, PairedEvidence, Verdict
 from lora_assets.resources.policy import PolicyFile
 

@@ -5,19 +5,18 @@ from typing import Any
 
 import click
 
-from lora_assets.assets.adapter import QualityConfig, TrainingConfig
-from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
-from lora_assets.assets.live_deployment import AgeConfig
-from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
 from lora_assets.assets.served import refuse_live_slot, require_in_slot
-from lora_assets.assets.staged_deployment import SmokeConfig
-from lora_assets.assets.training_data import DataConfig
 from lora_assets.assets.verdicts import now, require_passed
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.newest_data import data_version_option, newest_data_version
 from lora_assets.cli.stack import OPTIONS, Stack, resource_config, stack_options
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.data import data_is_sound
+from lora_assets.gates.data import DataThresholds, data_is_sound
+from lora_assets.gates.evaluation import EvalThresholds
+from lora_assets.gates.performance import PerfThresholds
+from lora_assets.gates.quality import QualityThresholds
+from lora_assets.gates.smoke import SmokeThresholds
+from lora_assets.parameters import AgeOptions, EvalOptions, PerfOptions, TrainingOptions
 from lora_assets.records.dataset import SPLITS, older_by_name
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.served import AdapterShape
@@ -35,8 +34,8 @@ from lora_assets.stack_resources import Resources
 from lora_assets.training import has_torch
 
 _CONFIGS = (
-    *(DataConfig, TrainingConfig, QualityConfig, SmokeConfig),
-    *(EvalConfig, EvalGateConfig, PerfConfig, PerfGateConfig, AgeConfig),
+    *(DataThresholds, TrainingOptions, QualityThresholds, SmokeThresholds),
+    *(EvalOptions, EvalThresholds, PerfOptions, PerfThresholds, AgeOptions),
 )
 
 
@@ -53,9 +52,9 @@ def check(data_version: str | None, **options: Any) -> None:
     stack = Stack(options)
     for config in _CONFIGS:
         chosen(config, options)
-    training = TrainingConfig(**chosen(TrainingConfig, options))
+    training = TrainingOptions(**chosen(TrainingOptions, options))
     stack.resources.trainer.parameters(training.overrides())
-    slots = EvalConfig(**chosen(EvalConfig, options))
+    slots = EvalOptions(**chosen(EvalOptions, options))
     resources = _resources(stack)
     fleet, trainer = resources.fleet, resources.trainer
     parameters = trainer.parameters(training.overrides())
@@ -66,7 +65,7 @@ def check(data_version: str | None, **options: Any) -> None:
     # On a Dagster elsewhere rows are measured there: the base model need not be here.
     measures = not stack.settings.dagster_url and has_torch()
     data, splits = resources.data_bucket.read(data_version, SPLITS if measures else ())
-    thresholds = DataConfig(**chosen(DataConfig, options))
+    thresholds = DataThresholds(**chosen(DataThresholds, options))
     sound = data_is_sound(data, splits, thresholds, now())
     require_passed(sound, "data_is_sound", data.digest, data_version)
     note = "rows are measured where the training takes place"
@@ -74,7 +73,7 @@ def check(data_version: str | None, **options: Any) -> None:
         length, note = fleet.longest()
         trainer.require_fit(splits, parameters.max_seq_length, length, training.max_left_out)
     live = resources.registry.current_live()
-    allow_older = AgeConfig(**chosen(AgeConfig, options)).allow_older
+    allow_older = AgeOptions(**chosen(AgeOptions, options)).allow_older
     if live is not None and not allow_older and _is_older(data_version, live, resources.registry):
         raise LoraAssetsError(
             f"Data version {data_version} is older than live {live.data_version}, and would not "

@@ -1,7 +1,7 @@
 """What a shell completes: data versions, model versions, aliases, profiles."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -9,13 +9,17 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import Alias
 from lora_assets.records.training import LORA_PROFILES
 from lora_assets.settings import read_settings
-from lora_assets.stack_resources import Resources, make_resources
+
+if TYPE_CHECKING:
+    from lora_assets.stack_resources import Resources
 
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def _known(names: Callable[[Resources], Iterable[Any]]) -> Complete:
+def _known(names: Callable[["Resources"], Iterable[Any]]) -> Complete:
     def complete(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+        from lora_assets.stack_resources import make_resources
+
         try:
             found = [str(name) for name in names(make_resources(read_settings()))]
         except LoraAssetsError:
@@ -26,7 +30,7 @@ def _known(names: Callable[[Resources], Iterable[Any]]) -> Complete:
     return complete
 
 
-def _sources(resources: Resources) -> Sequence[str]:
+def _sources(resources: "Resources") -> Sequence[str]:
     numbers = [f"version:{number}" for number in resources.registry.numbers()]
     return [*(f"alias:{alias}" for alias in get_args(Alias)), *numbers]
 

@@ -8,7 +8,6 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from lora_assets.assets.adapter import TrainingConfig
 from lora_assets.cli.config_options import chosen, config_options, fields_of
 from lora_assets.cli.result import json_option
 from lora_assets.cli.stack import Stack
@@ -19,6 +18,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import DataThresholds, examine
 from lora_assets.judging.refusals import declines
 from lora_assets.local.instance import add_partitions
+from lora_assets.parameters import TrainingOptions
 from lora_assets.records.conversion import FORMATS, Format, convert, deal_out
 from lora_assets.records.data_format import FORMAT
 from lora_assets.records.dataset import SPLITS, SplitName, require_version_name
@@ -26,7 +26,7 @@ from lora_assets.records.split_file import parse_split
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 
-Fit = fields_of(TrainingConfig, "max_seq_length", "max_left_out")
+Fit = fields_of(TrainingOptions, "max_seq_length", "max_left_out")
 
 
 @click.group(cls=Suggesting)
@@ -130,7 +130,7 @@ def _added(stack: Stack, data_version: str, place: str) -> None:
 def _misfits(contents: Mapping[SplitName, bytes], options: Mapping[str, Any]) -> Sequence[str]:
     """Return what the base model or the server can't take; say what can't be told from here."""
     resources = make_resources(read_settings())
-    config = TrainingConfig(**chosen(Fit, options))
+    config = TrainingOptions(**chosen(Fit, options))
     limit = resources.trainer.parameters(config.overrides()).max_seq_length
     max_model_len, unknown = resources.fleet.longest()
     rows = {split: parse_split(split, content)[0] for split, content in contents.items()}

@@ -1,9 +1,13 @@
 """The data version that a command works on where none is given."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from lora_assets.cli.completions import data_versions
-from lora_assets.resources.data_bucket import DataBucket
+
+if TYPE_CHECKING:
+    from lora_assets.resources.data_bucket import DataBucket
 
 data_version_option = click.option(
     "--data-version",
@@ -13,7 +17,7 @@ data_version_option = click.option(
 )
 
 
-def newest_data_version(bucket: DataBucket) -> str:
+def newest_data_version(bucket: "DataBucket") -> str:
     """Return the newest data version of the bucket, and name it to the person."""
     newest = bucket.newest()
     click.echo(f"data version {newest}, the newest in {bucket.uri}", err=True)

@@ -7,15 +7,16 @@ from typing import Any
 import click
 from pydantic import BaseModel, Field
 
-from lora_assets.assets.adapter import QualityConfig, TrainingConfig
 from lora_assets.assets.registered import REGISTERED
-from lora_assets.assets.training_data import DataConfig
 from lora_assets.cli.completions import data_versions
 from lora_assets.cli.config_options import chosen, config_options, fields_of
 from lora_assets.cli.result import json_option, wants_json
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, write_outputs
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.data import DataThresholds
+from lora_assets.gates.quality import QualityThresholds
+from lora_assets.parameters import TrainingOptions
 from lora_assets.records.training import Adapter, Losses, perplexity
 from lora_assets.resources.adapter_source import fetch_source
 from lora_assets.resources.registry import ARTIFACT
@@ -63,7 +64,7 @@ class Given(BaseModel):
 
 
 _MEASURED_BY = ("batch_size", "max_seq_length", "quantization", "max_left_out", "mlflow_experiment")
-Measuring = fields_of(TrainingConfig, *DataConfig.model_fields, *_MEASURED_BY)
+Measuring = fields_of(TrainingOptions, *DataThresholds.model_fields, *_MEASURED_BY)
 
 
 @click.command()
@@ -77,7 +78,7 @@ Measuring = fields_of(TrainingConfig, *DataConfig.model_fields, *_MEASURED_BY)
 @json_option
 @click.option("--trained-on", help="What the adapter calls the base model, if by another name")
 @stack_options("model_name", "mlflow_tracking_uri", "s3_data_bucket")
-@config_options(Given, Measuring, QualityConfig)
+@config_options(Given, Measuring, QualityThresholds)
 def register(source: str, data_version: str, trained_on: str | None, **options: Any) -> None:
     """Make an adapter that was trained elsewhere a candidate.
 
@@ -86,11 +87,11 @@ def register(source: str, data_version: str, trained_on: str | None, **options: 
     """
     stack = Stack(options)
     ops = {
-        "training_data_data_is_sound": chosen(DataConfig, options),
+        "training_data_data_is_sound": chosen(DataThresholds, options),
         "adapter": chosen(Measuring, options),
-        "adapter_quality_gate": chosen(QualityConfig, options),
+        "adapter_quality_gate": chosen(QualityThresholds, options),
     }
-    training = TrainingConfig(**ops["adapter"])
+    training = TrainingOptions(**ops["adapter"])
     stack.resources.trainer.parameters(training.overrides())
     losses = Given(**chosen(Given, options)).losses
     data, _ = stack.resources.data_bucket.read(data_version, keep=())

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from lora_assets.cli.outputs import Outputs
 from lora_assets.lifecycle import STAGES
 from lora_assets.records.verdict import Verdict
-from lora_assets.resources.registry import Registry
+
+if TYPE_CHECKING:
+    from lora_assets.resources.registry import Registry
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,13 +28,13 @@ def wants_json() -> bool:
     return bool(context and context.params.get("as_json"))
 
 
-def print_result(registry: Registry, stage: str, outputs: Outputs) -> None:
+def print_result(registry: "Registry", stage: str, outputs: Outputs) -> None:
     """Print what a stage came to: its run, its adapter, and the verdicts of its gates."""
     known = {name.replace("-", "_"): value for name, value in outputs.values.items()}
     click.echo(json.dumps({"stage": stage, **known, "verdicts": _of_gates(registry, stage, known)}))
 
 
-def _of_gates(registry: Registry, stage: str, known: Mapping[str, str]) -> Mapping[str, Any]:
+def _of_gates(registry: "Registry", stage: str, known: Mapping[str, str]) -> Mapping[str, Any]:
     """Return the verdicts on this adapter of the gates that the stage has in the registry."""
     gates = [each.gate.name for each in STAGES.values() if each.job == stage and each.gate]
     version, data_version = known.get("model_version"), known.get("data_version", "")

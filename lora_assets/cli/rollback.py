@@ -8,12 +8,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lora_assets.assets.rollback import Rollback, RollbackConfig, sentence
+from lora_assets.assets.rollback import Rollback, sentence
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.result import json_option, wants_json
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, write_outputs
 from lora_assets.gates.rollback import rejected
+from lora_assets.parameters import RollbackOptions
 from lora_assets.records import short
 from lora_assets.records.history import Change
 
@@ -22,21 +23,21 @@ from lora_assets.records.history import Change
 @json_option
 @click.option("--dry-run", is_flag=True, help="Only say what it would do")
 @stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
-@config_options(RollbackConfig)
+@config_options(RollbackOptions)
 def rollback(dry_run: bool, **options: Any) -> None:
     """Give the live traffic back to the version that had it before.
 
     A second one has nothing to do: a version that was rolled back is live again only when it is
     named with --to.
     """
-    roll_back(Stack(options), chosen(RollbackConfig, options), dry_run=dry_run)
+    roll_back(Stack(options), chosen(RollbackOptions, options), dry_run=dry_run)
 
 
 def roll_back(stack: Stack, config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     """Say what a rollback does, from what to what; then do it, on Dagster's job `rollback`."""
     registry = stack.resources.registry
     standing = registry.standing()
-    wanted = Rollback(registry, RollbackConfig(**config))
+    wanted = Rollback(registry, RollbackOptions(**config))
     planned = wanted.plan(standing)
     if planned is None:
         click.echo(f"nothing to do: {wanted.nothing_to_do(standing)}", err=wants_json())

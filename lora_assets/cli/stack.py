@@ -2,20 +2,22 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from dagster import DagsterInstance
 from filelock import FileLock
-from sqlalchemy import make_url
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.local.instance import open_instance
 from lora_assets.records.partition import partition_of
-from lora_assets.resources.registry import Registry
-from lora_assets.settings import SETTINGS, read_settings
-from lora_assets.stack_resources import make_resources
+from lora_assets.settings import SETTINGS, fields_given, read_settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from lora_assets.resources.registry import Registry
+    from lora_assets.stack_resources import Resources
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,12 +60,15 @@ def stack_options(*names: str) -> Callable[[Command], Command]:
 
 
 class Stack:
-    """The stack's settings and resources, with what the options override."""
+    """The stack's settings and resources, with what the options override.
+
+    A command that only follows a run never makes the resources, which need Dagster.
+    """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.given = {name: options[name] for name in OPTIONS if options.get(name) is not None}
         environment = read_settings()
-        told = with_fleet(self.given, dict(make_resources(environment).fleet))
+        told = with_fleet(self.given, fields_given(environment)["fleet"])
         # The model of a run is that of its partition: the settings keep the deployment's own.
         given = {OPTIONS[name]: value for name, value in told.items() if name != "model_name"}
         self.model: str = self.given.get("model_name", environment.model_name)
@@ -77,17 +82,25 @@ class Stack:
         self.settings = environment.model_copy(
             update={**given, **withheld, "executor": "in_process"}
         )
-        own = make_resources(self.settings)
-        partition_of("", self.model, own.registry.model_name)
-        self.resources = own.of_model(self.model)
-        _create_database(self.resources.registry)
+        partition_of("", self.model, self.settings.model_name)
+
+    @cached_property
+    def resources(self) -> "Resources":
+        """The clients of the command's model."""
+        from lora_assets.stack_resources import make_resources
+
+        resources = make_resources(self.settings).of_model(self.model)
+        _create_database(resources.registry)
+        return resources
 
     def names_another(self, option: str) -> bool:
         """Return whether an option was given that differs from the environment's setting."""
         return option in self.given and self.given[option] != self._configured[option]
 
-    def open_instance(self) -> DagsterInstance:
+    def open_instance(self) -> "DagsterInstance":
         """Return Dagster's storage for runs in this process."""
+        from lora_assets.local.instance import open_instance
+
         return open_instance(self.settings.dagster_home, managed=self.settings.manages_dagster_home)
 
 
@@ -97,10 +110,12 @@ def typed_command(otherwise: str) -> str:
     return command.command_path if command else otherwise
 
 
-def _create_database(registry: Registry) -> None:
+def _create_database(registry: "Registry") -> None:
     """Let one command create a registry's SQLite file: two at once fail on each other's tables."""
     if not registry.tracking_uri.startswith("sqlite"):
         return
+    from sqlalchemy import make_url
+
     path = Path(make_url(registry.tracking_uri).database or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):

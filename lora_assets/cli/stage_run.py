@@ -5,32 +5,29 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import click
-from dagster import AssetCheckKey, AssetKey
 
-from lora_assets.assets.eval_grades import ANSWERED
-from lora_assets.assets.partitions import data_versions
-from lora_assets.assets.run_tags import launch_tags
 from lora_assets.cli.outputs import Name, Outputs
 from lora_assets.cli.result import json_option, print_result, wants_json
 from lora_assets.cli.stack import Stack, resource_config, typed_command
-from lora_assets.definitions import make_definitions
+from lora_assets.heavy_imports import heavy_imports
 from lora_assets.lifecycle import JOBS, STEPS, Step
-from lora_assets.local.console import bar_cleared, say
-from lora_assets.local.run import run_in_process
+from lora_assets.local.terminal import bar_cleared, say
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.partition import data_version_of, partition_of
-from lora_assets.records.progress import PARTITION_TAG
+from lora_assets.records.progress import ANSWERED, PARTITION_TAG, PARTITIONS
 from lora_assets.records.run_outcome import RunFailed
+from lora_assets.records.run_tags import launch_tags
 from lora_assets.remote.log import RunEvent
 from lora_assets.remote.run import RemoteRun, Stop, stop_signals
 from lora_assets.remote.webserver import DagsterWebserver, Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-SECONDS_FOR_THE_FIRST_SIDE = 20.0
+SECONDS_FOR_THE_FIRST_SIDE = 60.0
 """How long inference-live waits for inference-candidate, which starts beside it, to launch the
-run that they share. On a busy machine its imports and its reading of the data take seconds."""
+run that they share. Until then it imports Dagster and MLflow, and reads the data: 3 s of CPU, on a
+busy machine ten times as long."""
 
 NEXT: Mapping[str, str] = {
     "train": "deploy",
@@ -117,6 +114,13 @@ def write_outputs(stack: Stack, work: Work) -> None:
 
 
 def _run_here(stack: Stack, job: str, step: Step | None, work: Work, outputs: Outputs) -> None:
+    # A run elsewhere has no need of Dagster here.
+    with heavy_imports():
+        from dagster import AssetCheckKey, AssetKey
+
+        from lora_assets.definitions import make_definitions
+        from lora_assets.local.run import run_in_process
+
     partition = partition_of(work.data_version, stack.model, stack.settings.model_name)
     click.echo(f"{job}: data version {partition}", err=True)
     definition = make_definitions(stack.settings).resolve_job_def(job)
@@ -161,7 +165,7 @@ def _run_remotely(
             }
             own = configured["registry"]["model_name"]
             partition = partition_of(work.data_version, stack.model, own)
-            dagster.add_partition(location, str(data_versions.name), partition)
+            dagster.add_partition(location, PARTITIONS, partition)
             every = {**tags, **work.tags(partition), **origin}
             remote.launch(lambda: dagster.launch(location, job, step, run_config, every), stop)
         _follow(remote, stop, step, outputs)

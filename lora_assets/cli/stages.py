@@ -5,19 +5,23 @@ from typing import Any
 
 import click
 
-from lora_assets.assets.adapter import QualityConfig, TrainingConfig
-from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
-from lora_assets.assets.live_deployment import PromoteConfig
-from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
-from lora_assets.assets.staged_deployment import DeployConfig, SmokeConfig
-from lora_assets.assets.training_data import DataConfig
-from lora_assets.assets.verdicts import require_passed
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.newest_data import data_version_option, newest_data_version
-from lora_assets.cli.rollback import roll_back
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, step_option, write_outputs
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.data import DataThresholds
+from lora_assets.gates.evaluation import EvalThresholds
+from lora_assets.gates.performance import PerfThresholds
+from lora_assets.gates.quality import QualityThresholds
+from lora_assets.gates.smoke import SmokeThresholds
+from lora_assets.parameters import (
+    DeployOptions,
+    EvalOptions,
+    PerfOptions,
+    PromoteOptions,
+    TrainingOptions,
+)
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.run_outcome import RunFailed
 
@@ -29,22 +33,22 @@ _REPLICAS = ("vllm_url", "deployment", "namespace")
 @data_version_option
 @step_option("train")
 @stack_options(*_EVERYWHERE, "s3_data_bucket")
-@config_options(DataConfig, TrainingConfig, QualityConfig)
+@config_options(DataThresholds, TrainingOptions, QualityThresholds)
 def train(data_version: str | None, step: str | None, **options: Any) -> None:
     """Train an adapter on a data version.
 
     Past its quality gate it becomes `candidate`.
     """
     stack = Stack(options)
-    training = chosen(TrainingConfig, options)
-    stack.resources.trainer.parameters(TrainingConfig(**training).overrides())
+    training = chosen(TrainingOptions, options)
     ops = {
-        "training_data_data_is_sound": chosen(DataConfig, options),
+        "training_data_data_is_sound": chosen(DataThresholds, options),
         "adapter": training,
-        "adapter_quality_gate": chosen(QualityConfig, options),
+        "adapter_quality_gate": chosen(QualityThresholds, options),
     }
 
     def work() -> Work:
+        stack.resources.trainer.parameters(TrainingOptions(**training).overrides())
         wanted = data_version or newest_data_version(stack.resources.data_bucket)
         stack.resources.data_bucket.read(wanted, keep=())
         # Without a registry a training ends where it began, but with a GPU taken.
@@ -63,15 +67,15 @@ def train(data_version: str | None, step: str | None, **options: Any) -> None:
 @click.command()
 @step_option("deploy")
 @stack_options(*_EVERYWHERE, *_REPLICAS)
-@config_options(DeployConfig, SmokeConfig)
+@config_options(DeployOptions, SmokeThresholds)
 def deploy(step: str | None, **options: Any) -> None:
     """Load an adapter on every replica and smoke-test it.
 
     Then it is `staged`.
     """
     stack = Stack(options)
-    config = chosen(DeployConfig, options)
-    smoke = chosen(SmokeConfig, options)
+    config = chosen(DeployOptions, options)
+    smoke = chosen(SmokeThresholds, options)
     source = config.get("adapter_source", "alias:candidate")
     if step == "set-staged-alias":
         _require_staged(stack, stack.resources.registry.resolve(source))
@@ -89,7 +93,7 @@ def deploy(step: str | None, **options: Any) -> None:
 @click.command()
 @step_option("evaluate")
 @stack_options(*_EVERYWHERE, *_REPLICAS, "judge_url", "judge_model", "s3_data_bucket")
-@config_options(EvalConfig, EvalGateConfig, DataConfig)
+@config_options(EvalOptions, EvalThresholds, DataThresholds)
 def evaluate(step: str | None, **options: Any) -> None:
     """Grade the answers of the `staged` adapter and of live.
 
@@ -98,8 +102,8 @@ def evaluate(step: str | None, **options: Any) -> None:
     stack = Stack(options)
     ops = {
         **_data_check(step, options),
-        "eval_grades": chosen(EvalConfig, options),
-        "eval_grades_eval_gate": chosen(EvalGateConfig, options),
+        "eval_grades": chosen(EvalOptions, options),
+        "eval_grades_eval_gate": chosen(EvalThresholds, options),
     }
     run_stage(stack, "evaluate", step, lambda: _on_its_data(stack, "alias:staged", ops))
 
@@ -107,7 +111,7 @@ def evaluate(step: str | None, **options: Any) -> None:
 @click.command()
 @step_option("performance")
 @stack_options(*_EVERYWHERE, *_REPLICAS, "prometheus_url", "s3_data_bucket")
-@config_options(PerfConfig, PerfGateConfig, DataConfig)
+@config_options(PerfOptions, PerfThresholds, DataThresholds)
 def performance(step: str | None, **options: Any) -> None:
     """Load-test the `eval-passed` adapter.
 
@@ -116,8 +120,8 @@ def performance(step: str | None, **options: Any) -> None:
     stack = Stack(options)
     ops = {
         **_data_check(step, options),
-        "perf_metrics": chosen(PerfConfig, options),
-        "perf_metrics_perf_gate": chosen(PerfGateConfig, options),
+        "perf_metrics": chosen(PerfOptions, options),
+        "perf_metrics_perf_gate": chosen(PerfThresholds, options),
     }
     run_stage(stack, "performance", step, lambda: _on_its_data(stack, "alias:eval-passed", ops))
 
@@ -125,18 +129,20 @@ def performance(step: str | None, **options: Any) -> None:
 @click.command()
 @step_option("promote")
 @stack_options(*_EVERYWHERE, *_REPLICAS)
-@config_options(PromoteConfig)
+@config_options(PromoteOptions)
 def promote(step: str | None, **options: Any) -> None:
     """Give the live traffic to the adapter behind --source-alias.
 
     `previous` is a rollback.
     """
-    _promote(Stack(options), step, chosen(PromoteConfig, options))
+    _promote(Stack(options), step, chosen(PromoteOptions, options))
 
 
 def _promote(stack: Stack, step: str | None, config: Mapping[str, Any]) -> None:
-    alias = config.get("source_alias", PromoteConfig.model_fields["source_alias"].default)
+    alias = config.get("source_alias", PromoteOptions.model_fields["source_alias"].default)
     if alias == "previous":
+        from lora_assets.cli.rollback import roll_back
+
         # It has a job of its own, which waits for nothing.
         roll_back(stack, {name: config[name] for name in ("slot_name",) if name in config})
         return
@@ -156,7 +162,7 @@ def _promote(stack: Stack, step: str | None, config: Mapping[str, Any]) -> None:
 def _data_check(step: str | None, options: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     """Return the data gate's configuration, for the one step of a later stage that asks it."""
     wanted = step == "download-eval-data"
-    return {"training_data_data_is_sound": chosen(DataConfig, options)} if wanted else {}
+    return {"training_data_data_is_sound": chosen(DataThresholds, options)} if wanted else {}
 
 
 def _trained_here(stack: Stack, source: str) -> ModelVersion:
@@ -186,6 +192,8 @@ def _on_its_data(stack: Stack, source: str, ops: Mapping[str, Mapping[str, Any]]
 
 def _require_staged(stack: Stack, version: ModelVersion) -> None:
     """Refuse to go on unless `staged` is where the smoke test that this version passed put it."""
+    from lora_assets.assets.verdicts import require_passed
+
     registry = stack.resources.registry
     verdict = registry.verdicts(version).get("smoke_test")
     require_passed(verdict, "smoke_test", version.digest, version.data_version)

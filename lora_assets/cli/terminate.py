@@ -4,9 +4,9 @@ import time
 
 import click
 
-from lora_assets.assets.run_tags import ARGO_WORKFLOW, WORKFLOW_ENDS, workflow_end
 from lora_assets.errors import ConnectionLost, LoraAssetsError
 from lora_assets.records.progress import PARTITION_TAG
+from lora_assets.records.run_tags import ARGO_WORKFLOW, WORKFLOW_ENDS, workflow_end
 from lora_assets.remote.run import RemoteRun
 from lora_assets.remote.webserver import PAUSES, DagsterWebserver
 from lora_assets.settings import read_settings

@@ -3,19 +3,14 @@
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.kubernetes import Executor
 from lora_assets.kubernetes.light_steps import fit_into_run
 from lora_assets.kubernetes.lost_pods import no_pods_to_lose
-
-Executor = Literal["in_process", "multiprocess", "k8s_job"]
-"""Where the steps of a run are: in the run's process, in one each, or in a pod each.
-
-With `k8s_job`, a run of nothing but light steps has them in its own pod.
-"""
 
 PER_STEP = "per_step_k8s_config"
 """The executor's own field: by step, what is laid over the step's op tags."""

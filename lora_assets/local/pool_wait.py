@@ -8,9 +8,9 @@ from dagster import DagsterInstance
 from sqlalchemy.exc import SQLAlchemyError
 
 from lora_assets.assets.pools import POOLS
-from lora_assets.local.console import say
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.local.stopping import interrupt
+from lora_assets.local.terminal import say
 from lora_assets.records.progress import PARTITION_TAG
 
 SECONDS_BETWEEN_LOOKS = 2.0

@@ -7,17 +7,17 @@ from uuid import uuid4
 import dagster as dg
 from dagster import DagsterInstance
 
-from lora_assets.assets.run_tags import BY, WHY, user
 from lora_assets.errors import Stopped
 from lora_assets.lifecycle import run_failed
 from lora_assets.local.code_location import LABEL, TAG, show_in_location
-from lora_assets.local.console import bar_cleared
 from lora_assets.local.dead_processes import PROCESS_TAG, living
 from lora_assets.local.instance import add_partitions
 from lora_assets.local.pool_wait import report_waiting
 from lora_assets.local.stopping import mark_cancelled, noted_signals
+from lora_assets.local.terminal import bar_cleared
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
+from lora_assets.records.run_tags import BY, WHY, user
 
 
 def run_in_process(

@@ -6,6 +6,11 @@ from lora_assets.records import Record
 
 PARTITION_TAG = "dagster/partition"
 BACKFILL_TAG = "dagster/backfill"
+PARTITIONS = "data_version"
+"""The partition set that every asset and check shares."""
+
+ANSWERED = "answered by"
+"""Metadata of the observation that one side's answers are complete."""
 
 
 class Progress(Record):

@@ -12,6 +12,7 @@ from pydantic import Field
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import Alias
 from lora_assets.records.partition import model_of
+from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.one_model import partition_of_run
 from lora_assets.serving.http_client import open_client
 from lora_assets.serving.on_each import on_each
@@ -19,16 +20,6 @@ from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import ReplicaFolder, shared_folder
 from lora_assets.serving.replicas import Replicas
 from lora_assets.serving.vllm_plugin.adapters_folder import NAME
-
-LIVE_SLOT = "aws-rag-qa-live"
-CANDIDATE_SLOT = "aws-rag-qa-candidate"
-"""What clients call (specification, slot-name, candidate-adapter, live-adapter)."""
-
-
-def slot_field(what: str, default: str) -> Any:
-    """Return a parameter that names a slot; left out, it is the fleet's, usually `default`."""
-    described = f"{what}; default: the fleet's ({default})"
-    return Field(None, pattern=f"^{NAME}$", description=described)
 
 
 class Fleet(dg.ConfigurableResource[Any]):

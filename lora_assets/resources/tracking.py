@@ -16,9 +16,10 @@ from pydantic import Field, ValidationError
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.dataset import Row, SplitName, TrainingData
+from lora_assets.records.run_tags import requested_by
 from lora_assets.records.verdict import GateName, Verdict, gate_note, run_link
 from lora_assets.resources.fluent_run import fluent_run
-from lora_assets.resources.mlflow_client import NAME, NotInMlflow, mlflow_client
+from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 if TYPE_CHECKING:
@@ -40,9 +41,14 @@ _CUT_SHORT = "attributes.status != 'FINISHED' and attributes.status != 'FAILED'"
 """Of a run that was killed with or without a word: MLflow calls the latter RUNNING for ever."""
 
 
-def experiment_field(default: str) -> Any:
-    """Return a parameter that names an experiment."""
-    return Field(default, pattern=NAME, description="MLflow experiment name")
+def in_mlflow(run: dg.DagsterRun) -> Mapping[str, str]:
+    """Return what an MLflow run says of the Dagster run that makes it: which, whose, by what."""
+    return {
+        DAGSTER_RUN: run.run_id,
+        "mlflow.user": requested_by(run.tags),
+        "mlflow.source.name": "lora-assets",
+        "mlflow.source.type": "JOB",
+    }
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,6 @@ import dagster as dg
 # were. dagster#26731, which would have begun a public API for backfills, was closed.
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from lora_assets.assets.run_tags import (
-    ARGO_WORKFLOW,
-    PASSED_OVER,
-    WORKFLOW_ENDS,
-    ended_workflow,
-)
 from lora_assets.automation.argo_workflows import (
     SECONDS_WITHOUT_A_RUN,
     WorkflowEnd,
@@ -25,6 +19,7 @@ from lora_assets.automation.argo_workflows import (
 from lora_assets.automation.next_run import CAUSE_TAG, Attempts
 from lora_assets.lifecycle import STAGES
 from lora_assets.records.progress import BACKFILL_TAG, PARTITION_TAG, Progress
+from lora_assets.records.run_tags import ARGO_WORKFLOW, PASSED_OVER, WORKFLOW_ENDS, ended_workflow
 
 PHASE_TAG = "lora_assets/phase"
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
-from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.automation import next_run
 from lora_assets.automation.next_run import CAUSE_TAG, COMPARISON, NextRun
 from lora_assets.gates.policy import Policy
 from lora_assets.lifecycle import PROMOTION, WHOLE_GRAPH
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.records.progress import PARTITION_TAG, Progress
+from lora_assets.records.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.policy import PolicyFile

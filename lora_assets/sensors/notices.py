@@ -5,12 +5,12 @@ from typing import Literal
 
 import dagster as dg
 
-from lora_assets.assets.run_tags import WHY
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS, needs_manual_relaunch
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES, PROMOTION
 from lora_assets.local.code_location import LOCATION
 from lora_assets.records.progress import PARTITION_TAG
+from lora_assets.records.run_tags import WHY
 from lora_assets.resources.webhook import Webhook
 from lora_assets.sensors import history
 

@@ -8,7 +8,6 @@ import dagster as dg
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
-from lora_assets.assets.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.assets.served import ensure_loaded, slot_table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
@@ -17,6 +16,7 @@ from lora_assets.lifecycle import PROMOTION
 from lora_assets.records.history import ABORTED, LIVE
 from lora_assets.records.model_version import ModelVersion, Promotion
 from lora_assets.records.partition import other_models
+from lora_assets.records.run_tags import AHEAD_OF_TRAINING, WHY
 from lora_assets.records.served import Served
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry

@@ -12,7 +12,8 @@ from lora_assets.assets.pools import SERVING
 from lora_assets.errors import LoraAssetsError
 from lora_assets.local.instance import open_instance
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.resources.fleet import LIVE_SLOT, Fleet
+from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.replicas import Replicas
 from lora_assets.stack_resources import Resources

@@ -13,7 +13,7 @@ from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import models
 from lora_assets.stack_resources import Resources

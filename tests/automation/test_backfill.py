@@ -7,11 +7,11 @@ import dagster as dg
 import pytest
 
 from lora_assets.assets.pools import SERVING, TRAINING
-from lora_assets.assets.run_tags import WHY
 from lora_assets.automation.next_run import stopped_by
 from lora_assets.definitions import ASSETS, CHECKS
 from lora_assets.lifecycle import PROMOTION
 from lora_assets.records.dataset import version_order
+from lora_assets.records.run_tags import WHY
 from lora_assets.sensors.history import read_progress
 from tests.support.dagster_processes import Running
 from tests.support.data_versions import drop

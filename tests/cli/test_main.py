@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lora_assets.assets.run_tags import STOPPED_BY
 from lora_assets.lifecycle import GATES
 from lora_assets.local.instance import open_instance
+from lora_assets.records.run_tags import STOPPED_BY
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.commands import Run

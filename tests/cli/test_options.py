@@ -7,7 +7,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from lora_assets.assets.adapter import QualityConfig, TrainingConfig
+from lora_assets.assets.adapter import AdapterConfig, QualityConfig
 from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
 from lora_assets.assets.live_deployment import PromoteConfig
 from lora_assets.assets.perf_metrics import PerfConfig, PerfGateConfig
@@ -52,7 +52,7 @@ for workflow, added in ADDED.items():
 
 CLUSTER = read_settings({"LORA_ASSETS_STACK": "cluster"})
 COMMANDS: dict[str, tuple[click.Command, tuple[type[BaseModel], ...]]] = {
-    "train-validate-lora": (stages.train, (TrainingConfig, QualityConfig)),
+    "train-validate-lora": (stages.train, (AdapterConfig, QualityConfig)),
     "deploy-lora-adapter": (stages.deploy, (DeployConfig,)),
     "evaluate-lora-adapter": (stages.evaluate, (EvalConfig, EvalGateConfig, DataConfig)),
     "performance-test-lora": (stages.performance, (PerfConfig, PerfGateConfig, DataConfig)),

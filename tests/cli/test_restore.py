@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, slots
 from lora_assets.serving.vllm_plugin.slots import named_folder

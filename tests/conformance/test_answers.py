@@ -7,8 +7,8 @@ from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.base_model import Base
+from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.records.training import EMBEDDED_PARAMETERS
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.serving.base_proof import other_answers
 from lora_assets.training.base_answers import base_answers
 from lora_assets.training.base_identity import base_identity

@@ -12,7 +12,8 @@ import dagster as dg
 import pytest
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.resources.fleet import LIVE_SLOT, Fleet
+from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.serving.replicas import Replicas
 from tests.support.interruptions import POINTS, damage, flip_a_byte, interrupt

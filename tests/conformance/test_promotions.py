@@ -16,7 +16,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.history import LIVE
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from tests.support.promotions import aliases
 from tests.support.records import passed_verdict
 from tests.support.replicas import RunningServer, Stack, two_servers

@@ -12,7 +12,7 @@ LEVELS: Sequence[Sequence[str]] = (
     ("serving", "training", "judging", "load_test", "automation", "engines"),
     ("embedded",),
     ("resources", "kubernetes", "remote"),
-    ("local", "assets", "sensors"),
+    ("parameters", "local", "assets", "sensors"),
     ("setting", "settings", "stack_resources", "definitions", "cli"),
 )
 """From the ground up; a file imports only from its own floor and those below."""

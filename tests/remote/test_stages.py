@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.dagster_services import PATIENCE_S
 from tests.support.remote_commands import TRAIN, Stages, outputs
 from tests.support.remote_dagster import SECRET
 from tests.support.stack import trained
+from tests.test_heavy_imports import NOT_TO_FOLLOW
 
 OTHER_MODEL = "another-model"
 
@@ -105,11 +107,13 @@ def test_the_steps_of_an_evaluation_that_start_side_by_side_launch_one_run(
     for side in sides:
         code, printed = side.end()
         assert code == 0, printed
-    code, printed = stages.run(
-        "evaluate", "--step", "judge-answers", LORA_ASSETS_OUTPUTS=str(tmp_path)
-    )
+    judge = ("evaluate", "--step", "judge-answers")
+    told = {"LORA_ASSETS_OUTPUTS": str(tmp_path), "PYTHONPROFILEIMPORTTIME": "1"}
+    code, printed = stages.start(*judge, **told).end()
     assert code == 0
     assert "graded 8 of 8" in printed
+    assert not {top for top in NOT_TO_FOLLOW if re.search(rf"\| +{top}$", printed, re.M)}
+    assert re.search(r"\| +httpx$", printed, re.M)
     (shared,) = stages.runs()
     assert shared.status == "SUCCESS"
     assert outputs(tmp_path) == {

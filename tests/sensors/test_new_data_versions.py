@@ -8,12 +8,12 @@ import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
 
-from lora_assets.assets.run_tags import ARGO_WORKFLOW, PASSED_OVER, WORKFLOW_ENDS, workflow_end
 from lora_assets.automation.argo_workflows import SECONDS_WITHOUT_A_RUN
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.lifecycle import STAGES
 from lora_assets.local.dead_processes import PROCESS_TAG, living
 from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.run_tags import ARGO_WORKFLOW, PASSED_OVER, WORKFLOW_ENDS, workflow_end
 from lora_assets.sensors import history
 from tests.support.automated import Automated
 from tests.support.backfills import requested

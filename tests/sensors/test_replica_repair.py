@@ -9,13 +9,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lora_assets.assets.run_tags import WHY
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records import short
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
-from lora_assets.resources.fleet import CANDIDATE_SLOT, LIVE_SLOT, Fleet
+from lora_assets.records.run_tags import WHY
+from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import ROOT_RUN, find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from lora_assets.assets.run_tags import WHY
+from lora_assets.records.run_tags import WHY
 from tests.support.cluster_parts import debian
 
 PATIENCE = 120_000

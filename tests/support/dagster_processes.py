@@ -16,11 +16,11 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 from dagster._core.scheduler.instigation import SensorInstigatorData
 
-from lora_assets.assets.run_tags import WHY
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS, next_run
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.lifecycle import STAGES
 from lora_assets.local.instance import open_instance
+from lora_assets.records.run_tags import WHY
 from lora_assets.sensors.history import read_progress, unfinished_runs
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources

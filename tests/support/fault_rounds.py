@@ -10,7 +10,7 @@ from time import perf_counter
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.resources.fleet import LIVE_SLOT
+from lora_assets.records.slots import LIVE_SLOT
 from tests.support.faulty_operations import CALLS, GO, Fault, Meant, Operation, start
 from tests.support.repairs import Watch
 from tests.support.replicas import Stack

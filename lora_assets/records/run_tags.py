@@ -1,13 +1,10 @@
-"""Tags that say why a run exists, and how its assets' pages show them."""
+"""Tags that say why a run exists, and who wanted it."""
 
 import getpass
 import os
 from collections.abc import Mapping
 
-import dagster as dg
-
 from lora_assets.records.progress import BACKFILL_TAG
-from lora_assets.resources.tracking import DAGSTER_RUN
 
 BY = "lora_assets/by"
 """Who typed the command that launched the run."""
@@ -52,16 +49,6 @@ def requested_by(tags: Mapping[str, str]) -> str:
     return "Dagster's UI"
 
 
-def in_mlflow(run: dg.DagsterRun) -> Mapping[str, str]:
-    """Return what an MLflow run says of the Dagster run that makes it: which, whose, by what."""
-    return {
-        DAGSTER_RUN: run.run_id,
-        "mlflow.user": requested_by(run.tags),
-        "mlflow.source.name": "lora-assets",
-        "mlflow.source.type": "JOB",
-    }
-
-
 def user() -> str:
     """Return the name of the user whose process this is; its number where it has none."""
     try:
@@ -79,15 +66,3 @@ def ended_workflow(observation: str | None) -> str | None:
     """Return the workflow whose end an observation's text reports; None for another text."""
     text = observation or ""
     return text.removeprefix(_ENDED) if text.startswith(_ENDED) else None
-
-
-def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:
-    """Return what a run's tags say of its origin, for the assets' pages."""
-    shown: dict[str, dg.MetadataValue] = {}
-    if WHY in tags:
-        shown["why"] = dg.MetadataValue.text(tags[WHY])
-    if (workflow := tags.get(ARGO_WORKFLOW)) is not None:
-        is_url = workflow.startswith(("http://", "https://"))
-        value = dg.MetadataValue.url if is_url else dg.MetadataValue.text
-        shown["argo workflow"] = value(workflow)
-    return shown

@@ -1,12 +1,5 @@
-from lora_assets.assets.run_tags import (
-    ARGO_WORKFLOW,
-    BY,
-    WHY,
-    launch_tags,
-    origin,
-    requested_by,
-    user,
-)
+from lora_assets.assets.pages import origin
+from lora_assets.records.run_tags import ARGO_WORKFLOW, BY, WHY, launch_tags, requested_by, user
 
 
 def test_a_run_without_tags_says_nothing_of_its_origin() -> None:

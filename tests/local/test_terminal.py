@@ -7,7 +7,7 @@ import termios
 import click
 import pytest
 
-from lora_assets.local.console import bar, bar_cleared, say
+from lora_assets.local.terminal import bar, bar_cleared, say
 from lora_assets.records.run_outcome import progress_line
 
 
