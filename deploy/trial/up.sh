@@ -48,7 +48,7 @@ ready() { # NAMESPACE DEPLOYMENT...
 $KUBECTL apply -k deploy/trial
 ready s3 s3
 ready dagster postgresql
-ready ai-platform mlflow
+ready ai-platform mlflow prometheus
 release=
 if [ "$CHART" = dagster/dagster ]; then
     $HELM repo add --force-update dagster https://dagster-io.github.io/helm

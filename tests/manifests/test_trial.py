@@ -64,7 +64,7 @@ def test_one_image_stands_in_the_place_of_all(tmp_path_factory: pytest.TempPathF
     images = {container["image"] for pod in workloads() for container in pod.containers}
     images |= {c["image"] for each in objects(VALUES) for c in each.get("containers", ())}
     named = {image.removeprefix("docker.io/").removeprefix("library/") for image in images}
-    assert named == {IMAGE}
+    assert named == {IMAGE, "prom/prometheus:v3.13.2"}
     folder = str(tmp_path_factory.mktemp("workflows"))
     templates = {f"templates/{name}.yaml" for name in WORKFLOWS}
     assert workflows(folder).keys() == {"lora-pipeline.yaml", *templates}
@@ -144,8 +144,9 @@ def test_every_service_that_is_asked_is_made_and_selects_a_pod() -> None:
         if each["kind"] == "Service":
             ports[each["name"], "dagster"] = set(each["ports"].values())
     texts = [path.read_text() for path in (*TRIAL.glob("*.yaml"), *TRIAL.glob("*.sh"))]
-    asked = set(re.findall(r"http://([a-z0-9-]+)\.([a-z0-9-]+):(\d+)", "".join(texts)))
-    assert len(asked) == 2
+    texts.append(defaults_of(WORKFLOWS["lora-pipeline"])["prometheus-url"])
+    asked = set(re.findall(r"http://([a-z0-9-]+)\.([a-z0-9-]+):(\d+)", " ".join(texts)))
+    assert len(asked) == 3
     for service, namespace, port in asked:
         assert int(port) in ports[service, namespace]
     database = VALUES["postgresql"]
@@ -160,6 +161,19 @@ def test_every_service_that_is_asked_is_made_and_selects_a_pod() -> None:
             )
             targets = {port["targetPort"] for port in service.content["spec"]["ports"]}
             assert targets <= workload.ports.keys()
+
+
+def test_prometheus_finds_each_replica_by_a_service_without_an_address(tmp_path: Path) -> None:
+    (config,) = (m.content["data"] for m in made("ConfigMap") if m.name == "prometheus")
+    ((name, content),) = config.items()
+    (tmp_path / name).write_text(content)
+    subprocess.run(["promtool", "check", "config", tmp_path / name], check=True)
+    (job,) = yaml.safe_load(content)["scrape_configs"]
+    (by_dns,) = job["dns_sd_configs"]
+    (service,) = (m for m in made("Service") if [f"{m.name}.{m.namespace}"] == by_dns["names"])
+    (fleet,) = (m for m in made("Service") if m.name == "vllm-service")
+    assert service.content["spec"] == {**fleet.content["spec"], "clusterIP": "None"}
+    assert by_dns["port"] == service.content["spec"]["ports"][0]["port"]
 
 
 def test_the_fleet_lets_the_client_in_and_the_steps_reach_the_bucket() -> None:
@@ -196,13 +210,13 @@ def test_the_code_location_differs_from_the_real_one_only_where_it_must() -> Non
         if "value" in variable
     }
     settings = read_settings({**given, "BASE_MODEL_NAME": "embedded-base"})
-    assert settings.prometheus_url == ""
+    assert settings.prometheus_url == defaults_of(WORKFLOWS["lora-pipeline"])["prometheus-url"]
     assert settings.judge_url.endswith(":8000/judge")
     assert (settings.executor, settings.base_model_name) == ("k8s_job", "embedded-base")
     # The rest are the cluster's defaults, and what only a real one has.
     without = variables(real).keys() - variables(code_location()).keys()
     assert without == {
-        *("MODEL_NAME", "S3_DATA_BUCKET", "MLFLOW_TRACKING_URI", "VLLM_URL"),
+        *("MODEL_NAME", "S3_DATA_BUCKET", "MLFLOW_TRACKING_URI", "VLLM_URL", "PROMETHEUS_URL"),
         *("VLLM_MAX_LORA_RANK", "VLLM_MAX_MODEL_LEN", "LORA_ASSETS_PROMOTION"),
         *("LORA_ASSETS_WEBHOOK", "LORA_ASSETS_ADMIN_KEY", "LORA_ASSETS_VERDICT_KEY"),
     }
@@ -216,7 +230,7 @@ def test_the_pipeline_has_every_parameter_that_it_is_given() -> None:
     assert given.keys() <= defaults_of(WORKFLOWS["lora-pipeline"]).keys()
     assert all(isinstance(value, str) for value in given.values())
     judge = variables(code_location())["JUDGE_URL"]["value"]
-    assert (given["judge-url"], given["prometheus-url"]) == (judge, "")
+    assert given["judge-url"] == judge
     words = [f"--{name}={value}" for name, value in given.items() if value]
     assert parse(["lora-assets", "check", *words]).params["data_version"] == "1"
 
