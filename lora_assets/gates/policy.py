@@ -1,5 +1,6 @@
 """The policy: what a deployment demands of an adapter, and of the verdicts that it goes live on."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -76,10 +77,11 @@ SPECIFICATION = Policy()
 def parse_policy(content: bytes) -> Policy:
     """Return the policy that a YAML file states, under the names of the command line's options.
 
-    Raise LoraAssetsError for a key that is none, and for a value that is not possible.
+    Raise LoraAssetsError for a key that is none or there twice, and for a value that is not
+    possible.
     """
     try:
-        given = yaml.safe_load(content)
+        given, tree = yaml.safe_load(content), yaml.compose(content, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise LoraAssetsError(f"The policy is no YAML: {reason}", "Correct the file.") from None
@@ -87,6 +89,10 @@ def parse_policy(content: bytes) -> Policy:
         raise LoraAssetsError(
             "The policy has no keys", "Write what it demands, as in 'decision-rule: paired'."
         )
+    names = Counter(str(key.value).replace("_", "-") for key, _ in tree.value)
+    ((most, times),) = names.most_common(1)
+    if times > 1:
+        raise LoraAssetsError(f"The policy has {most} {times} times", "Keep the one that holds.")
     thresholds: dict[str, Any] = {}
     training: dict[str, Any] = {}
     own = Policy.model_fields.keys() - {"training", "digest"}

@@ -63,6 +63,8 @@ def test_a_policy_is_what_its_file_says_and_else_the_specification() -> None:
         (b"num-epochs: 0", "The policy's num-epochs is not possible"),
         (b"promotion: maybe", "The policy's promotion is not possible"),
         (b"max-evidence-age: 0", "The policy's max-evidence-age is not possible"),
+        (b"a-margin: 0.01\na-margin: 0.9", "The policy has a-margin 2 times"),
+        (b"a-margin: 0.01\na_margin: 0.9", "The policy has a-margin 2 times"),
         (b"", "The policy has no keys"),
         (b"- a", "The policy has no keys"),
         (b"a: [", "The policy is no YAML: while parsing"),
