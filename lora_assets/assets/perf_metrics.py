@@ -176,14 +176,13 @@ async def _measure(
 
     def progress() -> Callable[[int, int], None]:
         # A log for each pass: what was sent before says nothing of its rate.
+        if turns is not None and turns.looks.at:
+            context.log.info(f"undecided after {turns.looks.at[-1]} blocks: sent again")
         return progress_log(context, "load test:", " requests", parts=4)
 
     async with fleet.client() as client:
-        loads = await test.run(client, progress())
-        while turns is not None and not turns.enough(loads):
-            context.log.info(f"undecided after {turns.looks.at[-1]} blocks: sent again")
-            more = await test.run(client, progress())
-            loads = {name: load + more[name] for name, load in loads.items()}
+        again = turns and turns.run(test, client, progress)
+        loads = await (again or test.run(client, progress()))
     return loads, server_metrics.end(fleet, window)
 
 

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 from pydantic import Field, FiniteFloat
 
-from lora_assets.gates.paired import ComparisonRule
+from lora_assets.gates.paired import ComparisonRule, first
 from lora_assets.gates.sequential import nominal_confidence
 from lora_assets.records import Share
 from lora_assets.records.load import LoadMetrics, PerfMetrics, Ratio
@@ -150,16 +149,36 @@ def regressions(ratios: Sequence[Ratio], looks: Looks, rule: PerfRule) -> Sequen
     return checks
 
 
+FEWEST_BLOCKS = 4
+"""With fewer of them nothing is decided: their spread says too little of itself."""
+
 _LARGEST_LOGARITHM = 700.0
 
 
 def ratio_interval(ratio: Ratio, blocks: int, confidence: float) -> tuple[float, float]:
     """Return the limits of a ratio, each one-sided at `confidence`, from so many blocks.
 
-    The error of few blocks is itself uncertain, so the quantile is that of Student's t, by its
-    expansion at the normal's (Abramowitz and Stegun 1964, 26.7.5).
+    The error of few blocks is itself uncertain, so the quantile is that of Student's t.
     """
-    z, degrees = NormalDist().inv_cdf(confidence), max(blocks - 1, 1)
-    t = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    if blocks < FEWEST_BLOCKS:
+        return 0.0, math.inf
+    t = students_t(confidence, blocks - 1)
     times = math.exp(min(t * ratio.error, _LARGEST_LOGARITHM))
     return ratio.value / times, ratio.value * times
+
+
+def students_t(confidence: float, degrees: int) -> float:
+    """Return the one-sided quantile (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
+    odd = degrees % 2
+
+    def within(angle: float) -> float:
+        term = math.cos(angle) if odd else 1.0
+        total = term if degrees > 1 else 0.0
+        for power in range(2 + odd, degrees - 1, 2):
+            term *= math.cos(angle) ** 2 * (power - 1) / power
+            total += term
+        total *= math.sin(angle)
+        return 2 / math.pi * (angle + total) if odd else total
+
+    angle = first(lambda angle: within(angle) >= 2 * confidence - 1, 0.0, math.pi / 2)
+    return math.tan(angle) * math.sqrt(degrees)

@@ -1,18 +1,19 @@
 """Candidate against live, block by block on the same prompts: how they differ, and how surely."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 
+import httpx
+
 from lora_assets.gates.performance import PerfRule, regressions
-from lora_assets.load_test.generator import Block, ModelLoad
+from lora_assets.load_test.generator import Block, LoadTest, ModelLoad
 from lora_assets.load_test.summary import summarise
 from lora_assets.records.load import LatencyChange, Measure, Ratio, RequestSample
 from lora_assets.records.looks import Looks
 
-UNKNOWN = 700.0
-"""The error of a logarithm about which nothing is known; its exponential is still a number."""
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -25,6 +26,16 @@ class Alternation:
     max_blocks: int
     ratios: tuple[Ratio, ...] = ()
     looks: Looks = field(default_factory=lambda: Looks(of=0))
+
+    async def run(
+        self, test: LoadTest, client: httpx.AsyncClient, progress: Callable[[], Progress]
+    ) -> Mapping[str, ModelLoad]:
+        """Run the test, and again until it has `enough`; `progress` is made anew for each."""
+        loads = await test.run(client, progress())
+        while not self.enough(loads):
+            more = await test.run(client, progress())
+            loads = {name: load + more[name] for name, load in loads.items()}
+        return loads
 
     def enough(self, loads: Mapping[str, ModelLoad]) -> bool:
         """Look at all blocks so far; return whether they decide, or are as many as there may be."""
@@ -60,7 +71,7 @@ def ratios(candidate: Sequence[Block], live: Sequence[Block]) -> tuple[Ratio, ..
         Ratio(
             measure=name,
             value=math.exp(mean(own)),
-            error=stdev(own) / math.sqrt(len(own)) if len(own) > 1 else UNKNOWN,
+            error=stdev(own) / math.sqrt(len(own)) if len(own) > 1 else math.inf,
         )
         for name, own in zip(names, zip(*logs, strict=True), strict=True)
     )

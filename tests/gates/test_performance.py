@@ -1,8 +1,16 @@
+import math
 from typing import Any
 
 import pytest
 
-from lora_assets.gates.performance import PerfRule, PerfThresholds, drift, perf_gate, ratio_interval
+from lora_assets.gates.performance import (
+    PerfRule,
+    PerfThresholds,
+    drift,
+    perf_gate,
+    ratio_interval,
+    students_t,
+)
 from lora_assets.records.load import LatencyChange, LoadMetrics, Ratio
 from lora_assets.records.looks import Looks
 from lora_assets.records.verdict import Verdict
@@ -21,9 +29,7 @@ def decide(
 
 
 def test_without_a_baseline_the_four_floors_decide() -> None:
-    verdict = decide(load())
-    assert verdict.passed
-    names = [check.name for check in verdict.checks]
+    names = [check.name for check in decide(load()).checks]
     assert names == ["p95_latency", "p95_ttft", "throughput", "success_rate"]
 
 
@@ -46,8 +52,9 @@ def test_each_floor_and_each_regression_alone_stops_and_strict_ones_are_strict(
     assert decide(candidate, baseline).failures == (failure,)
 
 
-def test_a_candidate_at_the_regression_limits_passes() -> None:
+def test_a_candidate_at_the_regression_limits_passes_and_they_are_parameters() -> None:
     assert decide(load(4.6, 0.575, 3.4), load(4.0, 0.5, 4.0)).passed
+    assert decide(load(latency=5.9), load(), latency_regression_factor=1.5).passed
 
 
 def test_no_successful_request_is_a_missing_number_and_never_a_pass() -> None:
@@ -65,10 +72,6 @@ def test_a_test_in_which_live_itself_got_errors_blames_no_candidate() -> None:
     assert verdict.undecided
     assert "live itself got errors (success 98.0%, at least 99.0%)" in verdict.faults[0]
     assert decide(load(), load(success=0.995)).passed
-
-
-def test_factors_are_parameters_of_the_run() -> None:
-    assert decide(load(latency=5.9), load(), latency_regression_factor=1.5).passed
 
 
 def by_blocks(
@@ -138,12 +141,27 @@ def test_a_candidate_that_answered_no_request_of_a_block_fails() -> None:
     assert "ratio of p95_ttft to live, upper limit missing (must be < 1.15)" in verdict.failures
 
 
-@pytest.mark.parametrize(("blocks", "quantile"), [(5, 2.132), (10, 1.833), (60, 1.671)])
-def test_few_blocks_have_the_wider_interval_of_students_t(blocks: int, quantile: float) -> None:
+@pytest.mark.parametrize(
+    ("degrees", "confidence", "published"),
+    # Abramowitz and Stegun, table 26.10.
+    [(1, 0.95, 6.314), (2, 0.95, 2.920), (3, 0.995, 5.841), (4, 0.9995, 8.610), (60, 0.95, 1.671)],
+)
+def test_the_quantiles_of_students_t_are_the_published_ones(
+    degrees: int, confidence: float, published: float
+) -> None:
+    assert students_t(confidence, degrees) == pytest.approx(published, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "limits"), [(3, (0, math.inf)), (4, (0.9767, 1.0238)), (60, (0.9834, 1.0168))]
+)
+def test_few_blocks_have_a_wider_interval_and_fewer_than_four_say_nothing(
+    blocks: int, limits: tuple[float, float]
+) -> None:
     ratio = Ratio(measure="throughput", value=1.0, error=0.01)
-    lower, upper = ratio_interval(ratio, blocks, 0.95)
-    assert upper == pytest.approx(1 + quantile / 100, abs=3e-4)
-    assert lower * upper == pytest.approx(1.0)
+    assert ratio_interval(ratio, blocks, 0.95) == pytest.approx(limits, abs=1e-4)
+    few = {**by_blocks(error=1e-6), "looks": Looks(of=blocks, at=(blocks,))}
+    assert paired(few).outcome == ("inconclusive" if blocks < 4 else "passed")
 
 
 def test_why_it_is_slower_and_where_live_itself_is_stand_in_the_notes() -> None:
