@@ -13,7 +13,7 @@ from lora_assets.records.verdict import Check, PairedEvidence, Rule
 POWER = 0.8
 """How often an eval split should show that an adapter equal to live is no worse."""
 
-_HALVINGS = 40
+_HALVINGS = 32
 _MOST = 1000
 """Times the rows there are: beyond that, more rows are no advice."""
 
@@ -50,15 +50,19 @@ def score_interval(
 
     def lower(better: float, worse: float) -> float:
         def accepted(difference: float) -> bool:
-            return _score(better, worse, rows, difference) <= z
+            return score(better, worse, rows, difference) <= z
 
         return first(accepted, -1.0, (better - worse) / rows)
 
     return lower(better, worse), -lower(worse, better)
 
 
-def _score(better: float, worse: float, rows: float, difference: float) -> float:
-    """Return the score statistic of a true difference; it falls as the difference grows."""
+def score(better: float, worse: float, rows: float, difference: float) -> float:
+    """Return the score statistic of a true difference; it falls as the difference grows.
+
+    Of a difference of minus the margin it tells, beyond the confidence's quantile, that the
+    candidate is non-inferior, and below minus that, that it is inferior.
+    """
     b = -better - worse + (2 * rows - better + worse) * difference
     c = -worse * difference * (1 - difference)
     # Of `worse`, the most likely share under that difference.
@@ -105,12 +109,14 @@ def paired_evidence(
 
 def _more_rows(evidence: PairedEvidence) -> int | None:
     """Return how many more rows would decide, if they differ as these do; None if none would."""
+    z = NormalDist().inv_cdf(evidence.confidence)
+    better, worse = evidence.only_candidate, evidence.only_live
+    if evidence.more_is_worse:
+        better, worse = worse, better
 
     def decided(times: float) -> bool:
-        ours, theirs = evidence.only_candidate * times, evidence.only_live * times
-        limits = score_interval(ours, theirs, evidence.rows * times, evidence.confidence)
-        scaled = evidence.model_copy(update=dict(zip(("lower", "upper"), limits, strict=True)))
-        return scaled.state != "undecided"
+        rows = evidence.rows * times
+        return abs(score(better * times, worse * times, rows, -evidence.margin)) > z
 
     if not decided(_MOST):
         return None

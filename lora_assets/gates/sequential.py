@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from functools import cache, partial
 from statistics import NormalDist
 
-from lora_assets.gates.paired import first, paired_evidence
+from lora_assets.gates.paired import first, score
 from lora_assets.records.grades import Slice
 from lora_assets.records.looks import Looks
-from lora_assets.records.verdict import PairedEvidence
 
 MOST_LOOKS, FEWEST_ROWS = 24, 50
 """How often the rows are looked at, and how many of them are new at a look."""
@@ -85,37 +84,39 @@ def ended(
     the boundary of this look, and where a candidate that is equal to live from here on would
     hardly pass and one that goes on as it did would hardly fail, so that nothing would be decided.
     """
-    at = nominal_confidence(looks, confidence)
-    measures = [
-        paired_evidence("a_rate", every.a, a_margin, at),
-        paired_evidence("c_rate", every.c, c_margin, at, more_is_worse=True),
-    ]
-    states = {each.state for each in measures}
-    if states == {"non-inferior"}:
+    rows, a, c = every.a.rows, every.a, every.c
+    # Of each measure in how many rows the candidate is better, in how many worse, and its margin.
+    measures = (
+        (len(a.only_candidate), len(a.only_live), a_margin),
+        (len(c.only_live), len(c.only_candidate), c_margin),
+    )
+    boundary = boundaries(tuple(each / looks.of for each in looks.at), 1 - confidence)[-1]
+    scores = [score(better, worse, rows, -margin) for better, worse, margin in measures]
+    if min(scores) > boundary:
         return "passed"
-    if "inferior" in states:
+    if min(scores) < -boundary:
         return "failed"
     planned = tuple(each / looks.of for each in looks_at(looks.of))
     last = boundaries(planned, 1 - confidence)[-1]
-    chances = [_chances(each, looks.of, last) for each in measures]
+    chances = [_chances(*measure, rows, looks.of, last) for measure in measures]
     hopeless = any(passing < LITTLE_CHANCE for passing, _ in chances)
     return "futile" if hopeless and all(failing < 0.5 for _, failing in chances) else None
 
 
-def _chances(evidence: PairedEvidence, rows: int, last: float) -> tuple[float, float]:
+def _chances(
+    better: int, worse: int, margin: float, rows: int, of: int, last: float
+) -> tuple[float, float]:
     """Return how likely a measure passes in the end, and how likely it fails (Brownian motion).
 
     It passes as one that is equal to live from here on, and fails as one that goes on as it did.
     """
-    left = 1 - evidence.rows / rows
-    differing = (evidence.only_candidate + evidence.only_live) / evidence.rows
-    variance = differing - evidence.estimate**2
+    left, gain = 1 - rows / of, (better - worse) / rows
+    variance = (better + worse) / rows - gain**2
     if variance <= 0 or left <= 0:
         return 1.0, 1.0
-    error = math.sqrt(variance / rows)
-    gain = -evidence.estimate if evidence.more_is_worse else evidence.estimate
-    reached = (gain + evidence.margin) * (1 - left) / error
-    equal, trend = evidence.margin / error, reached / (1 - left)
+    error = math.sqrt(variance / of)
+    reached = (gain + margin) * (1 - left) / error
+    equal, trend = margin / error, reached / (1 - left)
 
     def beyond(distance: float) -> float:
         return _NORMAL.cdf(distance / math.sqrt(left))
