@@ -170,3 +170,4 @@ bench: $(VENV)/installed ## the benchmarks
 	$(VENV)/bin/python -m benchmarks.argo_steps
 	$(VENV)/bin/python -m benchmarks.start_up
 	$(VENV)/bin/python -m benchmarks.perf_gate
+	$(VENV)/bin/python -m benchmarks.perf_servers

@@ -24,7 +24,7 @@ from lora_assets.load_test.summary import nearest_rank, summarise
 from lora_assets.serving.http_client import open_client
 from tests.support.stack import free_port
 
-CLIENTS: Mapping[int, float] = {10: 0.01, 50: 0.03, 200: 0.03}
+CLIENTS: Mapping[int, float] = {10: 0.01, 50: 0.03, 100: 0.03, 200: 0.03}
 """Numbers of clients, with the error of TTFT's P95 that each may have (shares of 1)."""
 FEWEST = 1000
 """Requests of 16 tokens per CPU second."""
