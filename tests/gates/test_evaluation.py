@@ -67,8 +67,9 @@ def decide(
     return eval_gate(grades, EvalThresholds(**thresholds), NOW)
 
 
-def test_the_first_deployment_passes_at_the_absolute_limits() -> None:
+def test_the_absolute_limits_are_for_the_first_deployment_alone() -> None:
     assert decide(side(70, 20, 10, refusals=18)).passed
+    assert decide(side(50, 20, 30), live=side(50, 20, 30)).passed
 
 
 @pytest.mark.parametrize(
@@ -87,10 +88,6 @@ def test_each_absolute_check_and_each_comparison_with_live_alone_stops_a_candida
     candidate: Scores, live: Scores | None, failure: str
 ) -> None:
     assert decide(candidate, live).failures == (failure,)
-
-
-def test_against_live_the_absolute_rates_no_longer_count() -> None:
-    assert decide(side(50, 20, 30), live=side(50, 20, 30)).passed
 
 
 def test_one_percent_ungraded_is_borne_and_more_is_a_named_fault() -> None:

@@ -28,8 +28,10 @@ def test_letters_ungraded_and_declined_negatives_are_counted_for_one_side() -> N
     assert counted.a_rate == pytest.approx(2 / 3)
 
 
-def test_without_negatives_the_refusal_rate_is_missing_and_not_zero() -> None:
+def test_without_negatives_the_refusal_rate_is_missing_and_without_rows_there_is_none() -> None:
     assert scores(ROWS[:1], ANSWERS[:1], GRADES[:1], "candidate").refusal_rate is None
+    with pytest.raises(LoraAssetsError, match="no rows"):
+        scores([], [], [], "candidate")
 
 
 @pytest.mark.parametrize(
@@ -46,11 +48,6 @@ def test_a_row_without_exactly_one_answer_and_grade_is_an_error(
 ) -> None:
     with pytest.raises(LoraAssetsError, match="don't match the eval split"):
         scores(ROWS, answers, grades, "candidate")
-
-
-def test_an_empty_split_is_an_error() -> None:
-    with pytest.raises(LoraAssetsError, match="no rows"):
-        scores([], [], [], "candidate")
 
 
 def test_rates_are_of_the_rows_that_were_judged_and_refusals_of_all_negatives() -> None:
