@@ -15,7 +15,7 @@ from benchmarks.slowdown import slowed
 ADAPTER, SHARE = os.environ["SLOW_ADAPTER"], float(os.environ["SLOWER_BY"])
 
 
-class SlowWorker(CPUWorker):
+class SlowWorker(CPUWorker):  # type: ignore[misc]
     _slow = False
 
     def execute_model(self, scheduler_output: Any) -> Any:
