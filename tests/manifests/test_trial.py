@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from lora_assets.gates.policy import parse_policy
+from lora_assets.kubernetes.light_steps import fit_into_run
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.settings import read_settings
 from tests.deploy.test_dagster_values import instance, made_pod
@@ -105,7 +106,13 @@ def test_everything_fits_on_two_cores_beside_kubernetes_own_pods() -> None:
     run = millicores(
         VALUES["runLauncher"]["config"]["k8sRunLauncher"]["resources"]["requests"]["cpu"]
     )
-    largest_step = millicores("250m")
+    changed = json.loads(variables(code_location())["LORA_ASSETS_STEP_PODS"]["value"])
+    steps = [each["container_config"]["resources"]["requests"]["cpu"] for each in changed.values()]
+    largest_step = max(map(millicores, steps))
+    light = [step_pod(name)["dagster-k8s/config"] for name in ("load-adapter", "smoke-test")]
+    assert fit_into_run(
+        light, {"container_config": VALUES["runLauncher"]["config"]["k8sRunLauncher"]}
+    )
     of_kubernetes = 950  # kind's control plane, CoreDNS and network.
     assert of_kubernetes + sum(requests) + millicores("50m") + run + largest_step < 2000
 
