@@ -197,5 +197,5 @@ def test_a_code_location_that_failed_to_load_is_named_with_its_error(stages: Sta
     code, printed = stages.run(*TRAIN)
     assert code == 1
     assert "failed to load (lora_assets.definitions: its server does not answer; " in printed
-    assert "ImportError: this code location is broken). Correct it or start its server" in printed
+    assert "ValueError: this code location is broken). Correct it or start its server" in printed
     assert printed.count("\n") == 1
