@@ -111,7 +111,7 @@ class Settings(BaseModel):
     vllm_namespace: str = setting("ml-models", "fleet.namespace")
     """Kubernetes namespace of that Deployment"""
     vllm_container: str = setting("", "fleet.container")
-    """Container of vLLM in its pod; empty: the pod's default one"""
+    """Container of vLLM in its pod; empty: its only one"""
     vllm_max_lora_rank: int = setting("32", "fleet.max_lora_rank")
     """vLLM's `--max-lora-rank`"""
     vllm_max_model_len: NonNegativeInt = setting("0", "fleet.max_model_len")

@@ -17,8 +17,9 @@ from lora_assets.errors import LoraAssetsError
 # For one plain request: the API server answers from memory.
 REQUEST_TIMEOUT_S = 10.0
 _REMEDIES = {
-    403: "Give this process's service account or user that right in the namespace.",
-    404: "Look for the replicas again: pods are replaced under other names.",
+    400: "Correct VLLM_CONTAINER, or the selector that the pods are listed by.",
+    403: "Give this process's account that right (commands: get and create of pods/exec).",
+    404: "Look for the replicas again (pods get other names), and check VLLM_DEPLOYMENT.",
 }
 
 
@@ -79,4 +80,4 @@ def _status(error: ApiException) -> tuple[int, str]:
 
 
 def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:300]
+    return text.strip().partition("\n")[0][:300].rstrip(": ")

@@ -29,7 +29,7 @@ _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 @dataclass(frozen=True)
 class PodExec:
-    """The transport to a folder that one pod sees; `container` None is the pod's default one.
+    """The transport to a folder that one pod sees; `container` None is the pod's only one.
 
     The changes are made there by `adapters_folder.py`, so the container needs python3 and this
     process needs the rights to get pods and to get and create pods/exec.

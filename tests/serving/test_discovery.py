@@ -74,7 +74,7 @@ def test_the_pods_of_a_deployment_are_found_by_its_selector(fleet: KubernetesApi
     assert from_deployment("models", "cpu", 8000) == LABELLED[1:]
     with pytest.raises(LoraAssetsError, match=r"no running pod .* in namespace models"):
         from_deployment("models", "none", 8000)
-    with pytest.raises(LoraAssetsError, match=r"models/judge: .*not found"):
+    with pytest.raises(LoraAssetsError, match=r"models/judge: .*not found\..*VLLM_DEPLOYMENT"):
         from_deployment("models", "judge", 8000)
 
 

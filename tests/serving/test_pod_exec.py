@@ -246,7 +246,9 @@ def test_a_large_adapter_is_copied_in_little_memory(site: Site, tmp_path: Path) 
 
 def test_a_missing_right_is_said_in_one_line_without_the_token(site: Site) -> None:
     site.api.faults.forbidden = True
-    with pytest.raises(LoraAssetsError, match=r'vllm-0" is forbidden.*that right') as caught:
+    with pytest.raises(
+        LoraAssetsError, match=r'vllm-0" is forbidden\. .*get and create of'
+    ) as caught:
         site.folder.contents()
     assert "\n" not in str(caught.value)
     assert "the-token-of-the-double" not in str(caught.value)
@@ -255,8 +257,11 @@ def test_a_missing_right_is_said_in_one_line_without_the_token(site: Site) -> No
 def test_a_pod_a_container_or_a_python_that_is_not_there_is_named(site: Site) -> None:
     with pytest.raises(LoraAssetsError, match=r'"vllm-9" not found.*Look for the replicas'):
         folder_of("vllm-9").contents()
-    with pytest.raises(LoraAssetsError, match="container sidecar is not valid for pod vllm-0"):
+    with pytest.raises(LoraAssetsError, match=r"sidecar is not valid for pod .*VLLM_CONTAINER"):
         folder_of(container="sidecar").contents()
+    site.pod.containers = ("vllm", "proxy")
+    with pytest.raises(LoraAssetsError, match=r"choose one of: \[vllm proxy\]\. Correct VLLM_CON"):
+        folder_of().contents()
     assert folder_of(container="vllm").contents()["digests"] == {}
     site.pod.programs = ()
     with pytest.raises(LoraAssetsError, match=r'vllm-0 failed .*"python3": executable file not'):

@@ -11,7 +11,7 @@ from threading import Condition
 from aiohttp import WSMsgType, web
 
 from tests.support.doubles.kubernetes_api.pods import Pod
-from tests.support.doubles.kubernetes_api.replies import failure
+from tests.support.doubles.kubernetes_api.replies import Refused
 
 _STDIN, _STDOUT, _STDERR, _ERROR, _CLOSE = 0, 1, 2, 3, 255
 
@@ -49,13 +49,16 @@ class Commands:
     async def execute(self, request: web.Request, pod: Pod) -> web.StreamResponse:
         """Run the request's command in the pod, its streams in the request's websocket."""
         if self.faults.forbidden:
-            return failure(
-                403, "Forbidden", f'pods "{pod.name}" is forbidden: cannot create pods/exec'
-            )
-        container = request.query.get("container", pod.containers[0])
-        if container not in pod.containers:
+            # Without `create`, Kubernetes 1.36 gives no reason.
+            raise Refused(403, "Forbidden", f'pods "{pod.name}" is forbidden: ')
+        container = request.query.get("container")
+        if container is None and len(pod.containers) > 1:
+            there = f"choose one of: [{' '.join(pod.containers)}]"
+            message = f"a container name must be specified for pod {pod.name}, {there}"
+            raise Refused(400, "BadRequest", message)
+        if container not in (None, *pod.containers):
             message = f"container {container} is not valid for pod {pod.name}"
-            return failure(400, "BadRequest", message)
+            raise Refused(400, "BadRequest", message)
         socket = web.WebSocketResponse(protocols=self.protocols)
         await socket.prepare(request)
         self._count(+1)

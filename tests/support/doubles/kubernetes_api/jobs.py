@@ -9,7 +9,7 @@ import kubernetes_validate
 from aiohttp import web
 
 from tests.support.doubles.kubernetes_api.job_pods import JobPod, Node, now
-from tests.support.doubles.kubernetes_api.replies import failure, named, page
+from tests.support.doubles.kubernetes_api.replies import Refused, listed, named
 
 SCHEMA = "1.37"
 
@@ -102,21 +102,22 @@ class Jobs:
         return web.Response(text="".join(lines[-int(request.query.get("tailLines", 0)) :]))
 
     async def _list_events(self, request: web.Request) -> web.Response:
-        return page(request, "v1", "EventList", [])
+        return listed(request, "v1", "EventList", [])
 
     async def _list(self, request: web.Request) -> web.Response:
-        return page(request, "batch/v1", "JobList", [job.json() for job in self._of(request)])
+        return listed(request, "batch/v1", "JobList", [job.json() for job in self._of(request)])
 
     async def _create(self, request: web.Request) -> web.Response:
         body, namespace = await request.json(), request.match_info["namespace"]
         try:
             kubernetes_validate.validate(body, SCHEMA, strict=True)
         except kubernetes_validate.ValidationError as error:
-            return failure(422, "Invalid", error.message)
+            raise Refused(422, "Invalid", error.message) from None
         if body["spec"].get("backoffLimit") != 0:
-            return failure(422, "Invalid", "the double runs no Job again: backoffLimit must be 0")
-        if any(job.name == body["metadata"]["name"] for job in self._of(request)):
-            return failure(409, "AlreadyExists", f'jobs "{body["metadata"]["name"]}" exists')
+            raise Refused(422, "Invalid", "the double runs no Job again: backoffLimit must be 0")
+        name = body["metadata"]["name"]
+        if any(job.name == name for job in self._of(request)):
+            raise Refused(409, "AlreadyExists", f'jobs.batch "{name}" already exists')
         job = Job(body, namespace, self._node, self._notify)
         self.made.append(job)
         return web.json_response(job.json(), status=201)

@@ -1,14 +1,23 @@
-"""What every kind of object shares: lists in pages, selectors, and failures."""
+"""What every kind of object shares: lists, selectors, and refusals."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
 
-class NotFound(Exception):
-    """No object of the kind that is given has the request's name."""
+class Refused(Exception):
+    """The request is answered with a Status of this code, reason and message."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.reason = code, reason
+
+    def reply(self) -> web.Response:
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        told = {"message": str(self), "reason": self.reason, "code": self.code}
+        return web.json_response({**status, **told}, status=self.code)
 
 
 class Named(Protocol):
@@ -27,7 +36,7 @@ def named(request: web.Request, kind: str, objects: Iterable[Object]) -> Object:
     for each in objects:
         if (each.namespace, each.name) == wanted:
             return each
-    raise NotFound(kind)
+    raise Refused(404, "NotFound", f'{kind} "{wanted[1]}" not found')
 
 
 class PodState(Named, Protocol):
@@ -47,42 +56,46 @@ def pod_json(
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
 
 
-def page(
-    request: web.Request,
-    version: str,
-    kind: str,
-    objects: Sequence[Mapping[str, Any]],
-    page_size: int = 500,
+def listed(
+    request: web.Request, version: str, kind: str, objects: Iterable[Mapping[str, Any]]
 ) -> web.Response:
-    """A list of what the request's selectors take, of which it names the part that it wants."""
-    items = [each for each in objects if _is_selected(request, each["metadata"])]
-    start = int(request.query.get("continue", 0))
-    end = start + min(int(request.query.get("limit", page_size)), page_size)
-    more = {"continue": str(end)} if end < len(items) else {}
-    return web.json_response(
-        {"apiVersion": version, "kind": kind, "metadata": more, "items": items[start:end]}
-    )
+    """A list of what the request's label and field selectors take."""
+    name = "involvedObject.name" if kind == "EventList" else "metadata.name"
+    labels, names = _terms(request, "labelSelector"), _terms(request, "fieldSelector")
+    if other := [term["key"] for term in names if term["key"] != name]:
+        raise Refused(400, "BadRequest", f'field label "{other[0]}" not supported')
+    items = [
+        each
+        for each in objects
+        if _is_taken(labels, each["metadata"].get("labels", {}))
+        and _is_taken(names, {name: each["metadata"]["name"]})
+    ]
+    whole = {"apiVersion": version, "kind": kind, "metadata": {"resourceVersion": "1"}}
+    return web.json_response({**whole, "items": items})
 
 
-def _is_selected(request: web.Request, metadata: Mapping[str, Any]) -> bool:
-    """Whether label selectors (equalities and sets) and field selectors (the name) take it."""
-    terms = re.findall(r"[^,(]+(?:\([^)]*\))?", request.query.get("labelSelector", ""))
-    fields = filter(None, request.query.get("fieldSelector", "").split(","))
-    named = {"metadata.name": metadata["name"]}
-    return all(_takes(term, metadata.get("labels", {})) for term in terms) and all(
-        _takes(term, named) for term in fields
-    )
+_TERM = re.compile(
+    r"\s*(?P<no>!)?(?P<key>[\w./-]+)"
+    r"(\s*(?P<sign>==?|!=)\s*(?P<one>[\w.-]*)|\s+(?P<set>in|notin)\s*\((?P<many>[^()]*)\))?\s*"
+)
 
 
-def _takes(term: str, values: Mapping[str, str]) -> bool:
-    if among := re.fullmatch(r"(\S+) (in|notin) \((.*)\)", term):
-        return (values.get(among[1]) in among[3].split(",")) == (among[2] == "in")
-    key, equals, value = term.partition("=")
-    if equals:
-        return values.get(key) == value
-    return key[1:] not in values if key.startswith("!") else key in values
+def _terms(request: web.Request, selector: str) -> list[re.Match[str]]:
+    """The requirements of a selector, as Kubernetes writes them."""
+    parts = re.findall(r"[^,(]+(?:\([^)]*\))?", request.query.get(selector, ""))
+    terms = [_TERM.fullmatch(part) for part in parts]
+    if None in terms:
+        raise Refused(400, "BadRequest", f"unable to parse requirement in {parts}")
+    return [term for term in terms if term]
 
 
-def failure(code: int, reason: str, message: str) -> web.Response:
-    status = {"kind": "Status", "status": "Failure", "message": message, "reason": reason}
-    return web.json_response({**status, "code": code}, status=code)
+def _is_taken(terms: Iterable[re.Match[str]], values: Mapping[str, str]) -> bool:
+    return all(_takes(term, values.get(term["key"])) for term in terms)
+
+
+def _takes(term: re.Match[str], value: str | None) -> bool:
+    if term["sign"]:
+        return (value == term["one"]) == (term["sign"] != "!=")
+    if term["set"]:
+        return (value in re.split(r"\s*,\s*", term["many"].strip())) == (term["set"] == "in")
+    return (value is None) == bool(term["no"])

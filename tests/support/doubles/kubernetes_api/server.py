@@ -16,12 +16,7 @@ from tests.support.doubles.kubernetes_api.commands import Commands
 from tests.support.doubles.kubernetes_api.job_pods import JobPod
 from tests.support.doubles.kubernetes_api.jobs import Jobs
 from tests.support.doubles.kubernetes_api.pods import Pod
-from tests.support.doubles.kubernetes_api.replies import (
-    NotFound,
-    failure,
-    named,
-    page,
-)
+from tests.support.doubles.kubernetes_api.replies import Refused, listed, named
 from tests.support.doubles.kubernetes_api.services import Deployment, Service, slices_json
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -35,7 +30,6 @@ class KubernetesApi(Commands):
     services: list[Service] = field(default_factory=list)
     deployments: list[Deployment] = field(default_factory=list)
     jobs: Jobs | None = None
-    page_size: int = 500
     requests: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -74,13 +68,12 @@ class KubernetesApi(Commands):
         self.requests.append(f"{request.method} {request.path}")
         try:
             return await handler(request)
-        except NotFound as kind:
-            message = f'{kind} "{request.match_info["name"]}" not found'
-            return failure(404, "NotFound", message)
+        except Refused as refused:
+            return refused.reply()
 
     async def _list_pods(self, request: web.Request) -> web.Response:
         pods = [pod.json() for pod in self._pods(request)]
-        return page(request, "v1", "PodList", pods, self.page_size)
+        return listed(request, "v1", "PodList", pods)
 
     async def _get_pod(self, request: web.Request) -> web.Response:
         return web.json_response(named(request, "pods", self._pods(request)).json())
@@ -97,7 +90,7 @@ class KubernetesApi(Commands):
             for part in slices_json(service, pods)
         ]
         version = "discovery.k8s.io/v1"
-        return page(request, version, "EndpointSliceList", slices, self.page_size)
+        return listed(request, version, "EndpointSliceList", slices)
 
     async def _get_deployment(self, request: web.Request) -> web.Response:
         return web.json_response(named(request, "deployments.apps", self.deployments).json())
