@@ -85,8 +85,7 @@ def test_a_rollback_goes_on_without_a_replica_that_is_down_which_comes_back_with
     stack.on(survivor).assert_answers(live, 0)
     victim.start()
     victim.await_health()
-    served = {*stack.replicas().serving(LIVE_SLOT).values()}
-    assert served <= {live.digest, None}
+    assert {*stack.replicas().serving(LIVE_SLOT).values()} <= {live.digest, None}
     watch.requested()
     watch.repair()
     stack.assert_answers(live, 1)

@@ -1,7 +1,7 @@
 """The sensor finds what a replica no longer serves, and its run brings it back."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records import short
+from lora_assets.records.history import Standing
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.run_tags import WHY
 from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
@@ -21,7 +22,6 @@ from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import ROOT_RUN, find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
-from tests.support.doubles.kubernetes_api import KubernetesApi, Pod
 from tests.support.repairs import Watch
 from tests.support.stack import free_port, trained
 
@@ -189,10 +189,10 @@ def test_a_repair_that_failed_is_not_tried_again_at_each_tick(
 class Promoted(Registry):
     """A registry in which a promotion was begun and ended while the replicas were looked at."""
 
-    def aliases(self) -> Mapping[str, ModelVersion]:
-        aliases = Registry.aliases(self)
-        self.end_promotion(promotion(aliases["live"]))
-        return aliases
+    def standing(self) -> Standing:
+        found = Registry.standing(self)
+        self.end_promotion(promotion(found.aliases["live"]))
+        return found
 
 
 def test_what_a_promotion_changed_in_between_is_no_drift(watch: Watch, live: ModelVersion) -> None:
@@ -210,17 +210,6 @@ def test_a_dead_replica_is_named_by_the_tick(watch: Watch, live: ModelVersion) -
     fleet = Fleet(vllm_url=url, adapters_dir=adapters, replica_urls=[url, dead])
     with pytest.raises(LoraAssetsError, match=f"{dead} is unreachable"):
         replace(watch, resources=replace(watch.resources, fleet=fleet)).tick()
-
-
-def test_without_a_ready_replica_the_tick_fails_with_the_state_of_each_pod(
-    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    api = KubernetesApi(pods=[Pod("vllm-0", tmp_path, ip="10.0.0.1", ready=False)])
-    fleet = Fleet(vllm_url="http://all", adapters_dir="/a", pod_selector="models/app=vllm")
-    with api.serving(tmp_path) as kubeconfig:
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        with pytest.raises(LoraAssetsError, match=r"^0 of at least 1 .*vllm-0 is not ready"):
-            replace(watch, resources=replace(watch.resources, fleet=fleet)).tick()
 
 
 def test_an_adapter_damaged_in_the_registry_too_is_not_put_back(

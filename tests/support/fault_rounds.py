@@ -99,9 +99,6 @@ class Rounds:
         if operation == "rollback":
             # What was rolled back is not made live again, so there must be something newer.
             self.begin()
-            self.number += 1
-            self.stack.stage(self.number)
-            return self.number
         if operation == "repair":
             first = self.stack.servers[0]
             first.kill()
