@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.automation import show
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.sensors.history import unfinished_runs
 from lora_assets.sensors.replica_repair import find_drift, repair_replicas, replica_repair
 from tests.support.dagster_processes import Running
 from tests.support.promotions import promote, stage
@@ -69,6 +70,8 @@ def main() -> None:
             assert not is_right()
             running.wait_for(is_right, PATIENCE)
             gone = time.time() - began
+            # The run is still at it, and would find the next fault.
+            running.wait_for(lambda: not unfinished_runs(running.instance), PATIENCE)
             seen = [
                 record.create_timestamp.timestamp() - began
                 for record in running.runs()

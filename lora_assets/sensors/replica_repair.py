@@ -25,9 +25,9 @@ from lora_assets.serving.drift import KEPT, Drift, drifts
 
 SECONDS_BETWEEN_TICKS = 20
 
-SECONDS_AFTER_A_FAILED_REPAIR = 600
-"""Before the same repair is tried again: a replica that stays broken must not cause a run and a
-notice at each tick, all night."""
+SECONDS_AFTER_FAILED_REPAIRS = 600
+"""Before a repair that failed twice is tried again: a replica that stays broken must not cause a
+run and a notice at each tick, all night. One failure may be a fault that came in between."""
 
 SECONDS_OF_A_PROMOTION = 600
 """After its first step, by which time its process must be gone: its steps take seconds. For one
@@ -167,13 +167,12 @@ def _may_go_on(instance: dg.DagsterInstance, promotion: Promotion) -> bool:
 
 def _waits_for(instance: dg.DagsterInstance, why: str) -> str | None:
     """Return why no repair may start now; None if one may."""
-    newest = instance.get_run_records(dg.RunsFilter(job_name=repair_replicas.name), limit=1)
-    for record in newest:
-        run = record.dagster_run
-        if not run.is_finished:
-            return "A repair is under way"
-        since = time() - record.update_timestamp.timestamp()
-        again = run.is_failure and run.tags.get(WHY) == why
-        if again and since < SECONDS_AFTER_A_FAILED_REPAIR:
-            return f"The last repair failed {since:.0f} s ago"
+    newest = instance.get_run_records(dg.RunsFilter(job_name=repair_replicas.name), limit=2)
+    runs = [record.dagster_run for record in newest]
+    if not all(run.is_finished for run in runs):
+        return "A repair is under way"
+    if [run.tags.get(WHY) for run in runs if run.is_failure] == [why, why]:
+        since = time() - newest[0].update_timestamp.timestamp()
+        if since < SECONDS_AFTER_FAILED_REPAIRS:
+            return f"The last repair failed {since:.0f} s ago, and the one before it"
     return None

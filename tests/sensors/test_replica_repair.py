@@ -178,9 +178,9 @@ def test_a_repair_that_failed_is_not_tried_again_at_each_tick(
     watch: Watch, live: ModelVersion
 ) -> None:
     empty_the_slot(watch, live)
-    tags = {WHY: watch.requested()}
-    run = watch.instance.create_run_for_job(repair_replicas, tags=tags)
-    watch.instance.report_run_failed(run)
+    for _ in range(2):
+        run = watch.instance.create_run_for_job(repair_replicas, tags={WHY: watch.requested()})
+        watch.instance.report_run_failed(run)
     assert "The last repair failed" in watch.skipped()
     unload(watch, live)
     assert live.serving_name in watch.requested()
