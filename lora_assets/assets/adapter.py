@@ -6,12 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from lora_assets.assets.adapter_page import (
-    log_training,
-    report_loss,
-    show_adapter,
-    training_log,
-)
+from lora_assets.assets.adapter_page import log_training, report_loss, show_adapter, training_log
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pools import TRAINING
 from lora_assets.assets.registered import registered_adapter
@@ -22,21 +17,12 @@ from lora_assets.gates.quality import quality_gate as decide
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.parameters import TrainingOptions
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.training import (
-    LORA_PROFILES,
-    Adapter,
-    TrainingParameters,
-)
+from lora_assets.records.training import LORA_PROFILES, Adapter, TrainingParameters
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import ARTIFACT, Registry
-from lora_assets.resources.tracking import (
-    DATA_SOURCE,
-    KEY_TAG,
-    Tracking,
-    in_mlflow,
-)
+from lora_assets.resources.tracking import DATA_SOURCE, KEY_TAG, Tracking, in_mlflow
 from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder

@@ -7,13 +7,7 @@ from dataclasses import replace
 import dagster as dg
 
 from lora_assets.assets.comparison import Comparison, conclude, prepare
-from lora_assets.assets.eval_tables import (
-    examples_table,
-    headline,
-    log_grades,
-    rates,
-    shown_of,
-)
+from lora_assets.assets.eval_tables import examples_table, headline, log_grades, rates, shown_of
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.other_splits import compared, other_splits
 from lora_assets.assets.pages import pages_of, progress_log, show

@@ -13,10 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Time = Literal["latency", "ttft"]
-TIMES: Mapping[Time, str] = {
-    "latency": "end-to-end latency (s)",
-    "ttft": "time to first token (s)",
-}
+TIMES: Mapping[Time, str] = {"latency": "end-to-end latency (s)", "ttft": "time to first token (s)"}
 
 
 def plot(figure: "Figure") -> dg.MarkdownMetadataValue:

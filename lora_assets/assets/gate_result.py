@@ -15,10 +15,7 @@ from lora_assets.serving import adapter_files
 
 @stage_asset("training", {"mlflow"}, "quality-gate", pool=SERVING)
 def gate_result(
-    context: dg.AssetExecutionContext,
-    adapter: Adapter,
-    registry: Registry,
-    work_folder: WorkFolder,
+    context: dg.AssetExecutionContext, adapter: Adapter, registry: Registry, work_folder: WorkFolder
 ) -> ModelVersion:
     """Register the adapter that passed the quality gate, and point `candidate` at it."""
     stored_verdict = registry.tracking.verdict(adapter.mlflow_run_id, "quality_gate")

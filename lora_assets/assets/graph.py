@@ -16,12 +16,7 @@ GATE: Mapping[str, Any] = {"partitions_def": data_versions, "blocking": True}
 
 
 def stage_asset(
-    group: str,
-    kinds: set[str],
-    step: str,
-    *,
-    code_version: str = "1",
-    **options: Any,
+    group: str, kinds: set[str], step: str, *, code_version: str = "1", **options: Any
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return the decorator of a stage's asset; `options` are those of `dg.asset`.
 

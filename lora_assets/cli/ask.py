@@ -30,8 +30,7 @@ MAX_TOKENS = 256
 @json_option
 @click.option("--compare", is_flag=True, help="Ask the staged candidate too")
 @stack_options(
-    *("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace"),
-    "s3_data_bucket",
+    *("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace"), "s3_data_bucket"
 )
 def ask(
     question: str, context_file: Path | None, compare: bool, as_json: bool, **options: Any

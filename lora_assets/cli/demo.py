@@ -45,9 +45,7 @@ class DemoVersion(Record):
 
 VERSIONS = (
     DemoVersion(
-        name="1",
-        services=("logs",),
-        about="nothing is live yet, so the gates decide absolutely",
+        name="1", services=("logs",), about="nothing is live yet, so the gates decide absolutely"
     ),
     DemoVersion(
         name="2",

@@ -277,9 +277,7 @@ class Tracking(dg.ConfigurableResource[Any]):
         """Return the newest run with these tags of which `status` is true, or None."""
         conditions = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
         runs = self._client.search_runs(
-            [self._experiment(experiment)],
-            " and ".join([*conditions, status]),
-            max_results=1,
+            [self._experiment(experiment)], " and ".join([*conditions, status]), max_results=1
         )
         return str(runs[0].info.run_id) if runs else None
 

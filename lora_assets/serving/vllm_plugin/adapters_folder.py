@@ -30,10 +30,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """What an adapter or a slot can be called: it names a link, so it has no way out."""
 _NAME = re.compile(NAME)
-_TARGETS = {
-    NAMES: re.compile(r"\.\./[0-9a-f]{64}"),
-    SLOTS: re.compile(rf"\.\./{NAMES}/{NAME}"),
-}
+_TARGETS = {NAMES: re.compile(r"\.\./[0-9a-f]{64}"), SLOTS: re.compile(rf"\.\./{NAMES}/{NAME}")}
 """Where links lead."""
 _MOST_FOREIGN = 20
 
