@@ -66,8 +66,10 @@ def history(as_json: bool, **options: Any) -> None:
     if not entries:
         click.echo(f"nothing was promoted or rolled back in {registry.model_name} yet")
         return
-    columns = ("at", "what", "digest", "by", "why", "evidence")
-    table = Table("", *columns, title=registry.model_name)
+    table = Table(title=registry.model_name)
+    for column in ("", "at", "what", "digest", "by", "why", "evidence"):
+        # Nothing is cut off on a narrow terminal.
+        table.add_column(column, overflow="fold")
     for entry in entries:
         table.add_row(str(entry.number), *_row(entry))
     Console(markup=False, emoji=False).print(table)
@@ -76,5 +78,6 @@ def history(as_json: bool, **options: Any) -> None:
 
 
 def _row(entry: Change) -> tuple[str, ...]:
-    evidence = "\n".join(entry.evidence)
+    # When and where each was decided is for --json and for the pages.
+    evidence = "\n".join(each.partition(" of ")[0] for each in entry.evidence)
     return entry.at, entry.line, short(entry.digest), entry.by, entry.why, evidence
