@@ -146,6 +146,8 @@ class Settings(BaseModel):
         cluster="http://monitoring-kube-prometheus-prometheus.ai-platform:9090",
     )
     """Prometheus URL (empty: each replica's /metrics)"""
+    prometheus_selector: str = setting("", "server_metrics.selector")
+    """Labels of the fleet's own series, as in `job="vllm"`; empty: `pod` is one of its pods"""
     dagster_url: str = setting()
     """Dagster whose runs the stages are; empty: they run in this process"""
     dagster_ui_url: str = setting("", "webhook.ui_url")

@@ -1,6 +1,6 @@
 """The servers' own latency histograms over the window of a load test."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import monotonic, sleep, time
 from typing import Any, Literal
 
@@ -45,16 +45,22 @@ class Window(Record):
 
 
 class ServerMetrics(dg.ConfigurableResource[Any]):
-    """Reads the histograms from Prometheus; from each replica where there is none."""
+    """Reads the histograms from Prometheus; from each replica where there is none.
+
+    Others' vLLM may be in that Prometheus: the fleet's own series have the labels of `selector`,
+    or, where it is empty, the names of its pods. A fleet known by URLs has all of them.
+    """
 
     prometheus_url: str = ""
+    selector: str = ""
     timeout: float = 30.0
 
     def begin(self, fleet: Fleet) -> Window:
         """Open a window; call before the first request."""
         opened = time()
         texts = _texts(fleet)
-        began = self._wait_for_scrape(opened) if self.prometheus_url else time()
+        own = self.selector or _of_pods(texts)
+        began = self._wait_for_scrape(opened, own) if self.prometheus_url else time()
         return Window(opened=opened, began=began, texts=texts)
 
     def end(self, fleet: Fleet, window: Window) -> tuple[ServerHistogram, ...]:
@@ -67,41 +73,45 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
         texts = _texts(fleet)
         _require_same_servers(window.texts, texts)
         if self.prometheus_url:
-            scraped = self._wait_for_scrape(time())
-            return tuple(self._from_prometheus(metric, window, scraped) for metric in METRICS)
+            own = self.selector or _of_pods(texts)
+            scraped = self._wait_for_scrape(time(), own)
+            return tuple(self._from_prometheus(metric, own, window, scraped) for metric in METRICS)
         pairs = [(window.texts[name], text) for name, text in texts.items()]
         return tuple(server_histogram(metric, pairs) for metric in METRICS)
 
-    def _from_prometheus(self, metric: str, window: Window, ended: float) -> ServerHistogram:
+    def _from_prometheus(
+        self, metric: str, own: str, window: Window, ended: float
+    ) -> ServerHistogram:
         lasted = f"{round((ended - window.opened) * 1000)}ms"
-        query = f'sum(resets({{__name__="{metric}_bucket",le="+Inf"}}[{lasted}]))'
+        query = f'sum(resets({{__name__="{metric}_bucket",le="+Inf",{own}}}[{lasted}]))'
         if any(series.value[1] > 0 for series in self._query(query, ended)):
             raise LoraAssetsError(
                 f"{metric} went back during the load test: a vLLM replica was restarted",
                 "Look into the replicas' logs, and run the load test again.",
             )
-        before, after = self._counts(metric, window.began), self._counts(metric, ended)
+        before, after = (self._counts(metric, own, at) for at in (window.began, ended))
         return locate_p95(
             metric, {bound: count - before.get(bound, 0.0) for bound, count in after.items()}
         )
 
-    def _counts(self, metric: str, at: float) -> dict[float, float]:
-        series = self._query(f'sum by (le) ({{__name__="{metric}_bucket"}})', at)
+    def _counts(self, metric: str, own: str, at: float) -> dict[float, float]:
+        series = self._query(f'sum by (le) ({{__name__="{metric}_bucket",{own}}})', at)
         return {float(s.metric["le"]): s.value[1] for s in series}
 
-    def _wait_for_scrape(self, moment: float) -> float:
+    def _wait_for_scrape(self, moment: float, own: str) -> float:
         """Return the time at which every replica's histogram has a sample from after `moment`."""
         name = f"{METRICS[0]}_bucket"
         deadline = monotonic() + SCRAPE_WAIT
         while monotonic() < deadline:
             now = time()
-            oldest = self._query(f'min(timestamp({{__name__="{name}",le="+Inf"}}))', now)
+            oldest = self._query(f'min(timestamp({{__name__="{name}",le="+Inf",{own}}}))', now)
             if oldest and oldest[0].value[1] > moment:
                 return now
             sleep(1)
         raise LoraAssetsError(
-            f"Prometheus at {self.prometheus_url} has had no new {name} for {SCRAPE_WAIT:.0f} s",
-            "Check that it scrapes every vLLM replica (ServiceMonitor).",
+            f"Prometheus at {self.prometheus_url} has had no new {name}{{{own}}} for "
+            f"{SCRAPE_WAIT:.0f} s",
+            "Check that it scrapes every vLLM replica (ServiceMonitor), and PROMETHEUS_SELECTOR.",
         )
 
     def _query(self, query: str, at: float) -> list[_Series]:
@@ -118,6 +128,12 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
                 f"Prometheus at {self.prometheus_url} failed ({reason})",
                 "Check that it runs and correct --prometheus-url.",
             ) from None
+
+
+def _of_pods(names: Iterable[str]) -> str:
+    """Return the selector of the pods that replicas of these names are; "" where they are URLs."""
+    pods = [name.partition(" on ")[0] for name in names if "://" not in name]
+    return f'pod=~"{"|".join(pods)}"' if pods else ""
 
 
 def metrics_of(replica: Replica) -> str:

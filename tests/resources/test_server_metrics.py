@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
 
 import pytest
+from pydantic import PrivateAttr
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.fleet import Fleet
-from lora_assets.resources.server_metrics import METRICS, ServerMetrics
+from lora_assets.resources.server_metrics import METRICS, ServerMetrics, _Series
 from lora_assets.serving.replica import Replica
 from lora_assets.serving.replica_folder import shared_folder
 from lora_assets.serving.replicas import Replicas
@@ -101,3 +102,32 @@ def test_two_servers_behind_one_url_are_not_taken_for_a_restart(fleet: Scene) ->
     fleet.pods["vllm-0 on a"] = [(100.0, 5), (200.0, 5)]
     with pytest.raises(LoraAssetsError, match=r"Several servers .* VLLM_REPLICAS"):
         ServerMetrics().begin(fleet)
+
+
+class Prometheus(ServerMetrics):
+    """One in which the fleet answered 100 requests meanwhile, and other teams' servers 5,000."""
+
+    own: str
+
+    def _query(self, query: str, at: float) -> list[_Series]:
+        if query.startswith("min(timestamp"):
+            return [_Series(metric={}, value=(at, at + 1))]
+        if query.startswith("sum(resets"):
+            return [_Series(metric={}, value=(at, 0))]
+        self._asked.append(query)
+        requests = (100 if self.own in query else 5100) * (len(self._asked) % 2 == 0)
+        return [_Series(metric={"le": le}, value=(at, requests)) for le in ("1", "+Inf")]
+
+    _asked: list[str] = PrivateAttr(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    ("selector", "own"), [("", 'pod=~"vllm-0|vllm-1"'), ('job="ours"', 'job="ours"')]
+)
+def test_prometheus_is_asked_for_the_series_of_the_fleet_alone(
+    fleet: Scene, selector: str, own: str
+) -> None:
+    server = Prometheus(prometheus_url="http://all", selector=selector, own=own)
+    window = server.begin(fleet.become(TWO))
+    found = server.end(fleet.become(TWO), window)
+    assert [each.requests for each in found] == [100] * len(METRICS)

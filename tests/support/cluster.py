@@ -77,6 +77,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "AWS_ACCESS_KEY_ID": cluster_parts.S3_KEY,
             "AWS_SECRET_ACCESS_KEY": cluster_parts.S3_SECRET,
             "PROMETHEUS_URL": prometheus.url,
+            "PROMETHEUS_SELECTOR": 'job="vllm"',
             "VLLM_URL": f"http://127.0.0.1:{vllm_port}",
             "VLLM_REPLICAS": f"http://127.0.0.1:{vllm_port}",
             "JUDGE_URL": judge.url,
