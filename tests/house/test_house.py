@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import kinds
 from tests.house import graph
 from tests.house.rooms import FLOOR, PRODUCT, cycle, files, private_imports, upward
-from tests.house.size import largest, lines, measured
+from tests.house.size import largest, lines, measured, repeats
 
 PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 14400, 2000, 300, 4
 TESTS, TESTS_PER_PRODUCT = 20200, 1.2
@@ -18,6 +18,12 @@ the guard, the paired rule and the policy, the judge's measure, the pages, seque
 forgetting, the paired load test, packed training). Its tests were to be 1.2
 times the product. As a share alone, they would break it whenever the product becomes smaller."""
 UNNAMED = re.compile(r"utils?|helpers?|common|misc|base")
+REPEATED = {
+    "lora_assets/gates/promotion.py": "a reason is one of those that time brings",
+    "lora_assets/resources/trainer.py": "only the step that trains imports torch",
+    "lora_assets/training/train.py": "only the step that trains imports torch",
+    "lora_assets/training/attention.py": "transformers calls both by one signature",
+}
 
 
 def test_every_file_is_in_a_room() -> None:
@@ -48,6 +54,11 @@ def test_the_package_and_its_tests_stay_small() -> None:
     assert stand_ins <= STAND_INS
     assert tests <= max(TESTS, TESTS_PER_PRODUCT * product)
     assert largest()[0] <= LARGEST, largest()
+
+
+def test_six_lines_stand_twice_only_for_a_reason() -> None:
+    places = {place.rpartition(":")[0] for same in repeats() for place in same.split(" = ")}
+    assert places == set(REPEATED), repeats()
 
 
 def test_no_file_is_named_for_nothing() -> None:
