@@ -28,7 +28,7 @@ PROMOTED = {PROMOTION: {"config": {"source_alias": "perf-passed"}}}
 
 NOTE = (
     "Nothing happens to this version by itself: it was there before the sensor new_data_versions "
-    "was switched on. 'Materialize selected…' on this page starts it, and the sensor goes on."
+    "was switched on. 'Materialize…' on this page starts it, and the sensor goes on."
 )
 SHOWN_WAITING = 5
 

@@ -1,6 +1,7 @@
 """Debian's Chromium on Dagster's own UI: what a person clicks, and what a person then sees."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from lora_assets.records.run_tags import WHY
 from tests.support.cluster_parts import debian
+from tests.support.dagster_services import LOCATION
 
 PATIENCE = 120_000
 LAUNCHED = 300_000
@@ -52,6 +54,13 @@ def launch(page: Page, asset: str, data_versions: Sequence[str], reason: str) ->
     button = "Launch 1 run" if len(data_versions) == 1 else "Launch backfill"
     dialog.get_by_role("button", name=button).click()
     expect(dialog).to_have_count(0)
+
+
+def roll_back(page: Page, outcome: str | re.Pattern[str]) -> None:
+    """Press the job `rollback`, and see a message of its run."""
+    page.goto(f"/locations/{LOCATION}/jobs/rollback/playground")
+    page.get_by_role("button", name="Launch Run").click()
+    expect(page.get_by_text(outcome).first).to_be_visible(timeout=LAUNCHED)
 
 
 def events(page: Page, asset: str, data_version: str) -> Locator:

@@ -1,17 +1,25 @@
 """What a person does and sees in Dagster's UI, in the real one."""
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from lora_assets.assets.eval_grades import EvalConfig, EvalGateConfig
 from lora_assets.lifecycle import STAGES
+from lora_assets.settings import read_settings
+from lora_assets.stack_resources import make_resources
 from tests.support import browser
 from tests.support.dagster_services import LOCATION
+from tests.support.promotions import promote, stage
 from tests.support.ui_state import BROKEN
 
 pytestmark = pytest.mark.e2e
+
+LATE = "7"
+"""A data version that is live until a rollback."""
 
 
 def test_the_graph_shows_every_asset(page: Page) -> None:
@@ -34,12 +42,26 @@ def test_the_launchpad_shows_every_parameter_with_its_default(page: Page) -> Non
             expect(shown).to_contain_text(f"{name}: ")
 
 
-def test_rollback_is_a_button_that_needs_no_partition_and_says_what_it_lacks(page: Page) -> None:
-    page.goto(f"/locations/{LOCATION}/jobs/rollback/playground")
-    page.get_by_role("button", name="Launch Run").click()
-    expect(page.get_by_text("has no version to go back to").first).to_be_visible(
-        timeout=browser.LAUNCHED
-    )
+def test_rollback_is_a_button_that_needs_no_partition(
+    page: Page, environment: Mapping[str, str], adapter_folders: tuple[Path, ...]
+) -> None:
+    browser.roll_back(page, "has no version to go back to")
+    # The verdicts of `stage` are the specification's.
+    resources = make_resources(read_settings({**environment, "LORA_ASSETS_POLICY": ""}))
+    fleet, before = resources.fleet, resources.registry.aliases()["live"].digest
+
+    def live() -> set[str | None]:
+        return {*fleet.discover().serving(fleet.live_slot).values()}
+
+    after = stage(resources, adapter_folders[0], LATE).digest
+    promote(resources, LATE)
+    assert live() == {after}
+    browser.roll_back(page, re.compile(r"rollback from version \d+ .* to version 1 .*: done$"))
+    assert live() == {before}
+    shown = browser.events(page, "live_deployment", "1")
+    expect(shown).to_contain_text(re.compile("what happened.*rollback from version"))
+    browser.roll_back(page, "nothing to roll back: version 1 is live")
+    assert live() == {before}
 
 
 def test_an_assets_page_says_who_answers_for_it_and_which_code_made_it(page: Page) -> None:
