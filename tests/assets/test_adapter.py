@@ -54,11 +54,7 @@ def resources(tmp_path: Path, empty_mlflow: Path, tiny_model: Path, rows: list[R
     long["prompt_training"] = f"{long['prompt_inference']} {rows[2].answer}"
     changes = {0: negative, 2: long, 20: negative, 25: negative}
     rows = [row.model_copy(update=changes.get(i, {})) for i, row in enumerate(rows)]
-    splits: dict[SplitName, list[Row]] = {
-        "train": rows[:20],
-        "val": rows[20:25],
-        "eval": rows[25:],
-    }
+    splits: dict[SplitName, list[Row]] = {"train": rows[:20], "val": rows[20:25], "eval": rows[25:]}
     contents = {
         name: "".join(f"{row.model_dump_json()}\n" for row in split).encode()
         for name, split in splits.items()

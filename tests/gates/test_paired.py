@@ -36,11 +36,7 @@ def evidence(better: int, worse: int, rows: int, margin: float = 0.03) -> Paired
     ],
 )
 def test_the_interval_is_that_of_published_examples(
-    better: int,
-    worse: int,
-    rows: int,
-    confidence: float,
-    expected: tuple[float, float | None],
+    better: int, worse: int, rows: int, confidence: float, expected: tuple[float, float | None]
 ) -> None:
     for limit, published in zip(
         score_interval(better, worse, rows, confidence), expected, strict=True

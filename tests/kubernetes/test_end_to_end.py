@@ -109,9 +109,7 @@ def test_each_step_has_the_resources_of_the_specification_or_of_its_deployment(
         assert job.body["spec"]["backoffLimit"] == 0
 
 
-def test_training_runs_on_a_gpu_node_with_shared_memory_and_the_token(
-    lifecycle: Lifecycle,
-) -> None:
+def test_training_runs_on_a_gpu_node_with_shared_memory_and_the_token(lifecycle: Lifecycle) -> None:
     pod = lifecycle.jobs("adapter")[0].pod.spec
     (container,) = pod["containers"]
     assert pod["nodeSelector"] == {"workload": "gpu-training"}

@@ -55,10 +55,7 @@ def test_another_adapter_under_a_name_is_a_difference(name: str) -> None:
 
 def test_a_damaged_adapter_counts_as_not_served_wherever_it_is_named() -> None:
     damaged = found(replica(WHOLE, "http://a", TWO.digest))
-    assert {(each.name, each.found) for each in damaged} == {
-        (TWO.serving_name, None),
-        (LIVE, None),
-    }
+    assert {(each.name, each.found) for each in damaged} == {(TWO.serving_name, None), (LIVE, None)}
     newer = replica({**WHOLE, CANDIDATE: "f" * 64}, "http://a", "f" * 64)
     assert [each.name for each in found(newer)] == [CANDIDATE]
 

@@ -15,9 +15,7 @@ from lora_assets.errors import LoraAssetsError
 from tests.support.replicas import running
 
 
-def test_it_frees_the_row_of_a_client_that_leaves_and_stops_on_a_signal(
-    adapters_dir: Path,
-) -> None:
+def test_it_frees_the_row_of_a_client_that_leaves_and_stops_on_a_signal(adapters_dir: Path) -> None:
     short = {"model": "one", "prompt": "ListTables", "max_tokens": 2, "temperature": 0}
     endless = {**short, "max_tokens": 1000, "ignore_eos": True}
     modules = {"one": adapters_dir / "one"}
