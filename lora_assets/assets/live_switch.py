@@ -62,9 +62,7 @@ class LiveSwitch:
         the one that wrote last does all of its steps, and plans them again if what it planned
         on has changed; the other stops before its next step, and touches nothing more.
         """
-        standing = self.registry.standing()
-        if standing.live is None:
-            self.registry.require_own_live()
+        standing = self.registry.known_standing()
         planned = plan(standing)
         if planned is None:
             return None

@@ -17,6 +17,7 @@ from lora_assets.gates.rollback import rejected
 from lora_assets.parameters import RollbackOptions
 from lora_assets.records import short
 from lora_assets.records.history import Change
+from lora_assets.records.run_tags import user
 
 
 @click.command()
@@ -55,10 +56,16 @@ def roll_back(stack: Stack, config: Mapping[str, Any], *, dry_run: bool = False)
 
 @click.command()
 @json_option
+@click.option("--sign", is_flag=True, help="Sign that live and previous are as the aliases say")
 @stack_options("model_name", "mlflow_tracking_uri")
-def history(as_json: bool, **options: Any) -> None:
-    """Show what was live when, by whom and on which evidence, the oldest first."""
+def history(as_json: bool, sign: bool, **options: Any) -> None:
+    """Show what was live when, by whom and on which evidence, the oldest first.
+
+    With LORA_ASSETS_VERDICT_KEY, that is what was signed with it.
+    """
     registry = Stack(options).resources.registry
+    if sign:
+        registry.sign_aliases(user())
     entries = registry.history()
     if as_json:
         click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))

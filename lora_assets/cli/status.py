@@ -20,6 +20,7 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.overview import StoppedVersion, require_model, stopped_versions
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import metrics_of
+from lora_assets.resources.signature import VERDICT_KEY
 from lora_assets.serving.drift import drifts
 from lora_assets.serving.replica import Replica
 
@@ -70,6 +71,7 @@ def read_status(stack: Stack) -> dict[str, Any]:
         },
         "stopped": [_stopped(each) for each in stopped_versions(registry, STOPPED_SHOWN)],
         "replicas": replicas,
+        "signatures": bool(registry.verdict_key),
         "drift": [standing.alias_drift] if standing.alias_drift else [],
         "agrees": bool(replicas)
         and standing.alias_drift is None
@@ -122,6 +124,8 @@ def print_status(report: dict[str, Any]) -> None:
     for alias, other in report["others"].items():
         aliases.add_row(alias, str(other["version"]), "not ours", "not known")
     console.print(aliases)
+    if not report["signatures"]:
+        console.print(f"Signatures of verdicts and history are not checked: no {VERDICT_KEY}.")
     for problem in report["drift"]:
         console.print(Text(problem, "red"))
     gates = Table("version", "gate", "verdict", "numbers", title="verdicts")

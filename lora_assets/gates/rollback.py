@@ -67,9 +67,8 @@ def rollback_target(standing: Standing, model: str) -> int:
             f"Alias 'previous' of {model} is not set",
             "See 'lora-assets status' for the aliases there are.",
         )
-    order = [number for entry in reversed(standing.history) for number in _made_live(entry)]
-    was_live = set(order)
-    if previous is not None and (previous.version in was_live or not was_live):
+    order = was_live(standing.history)
+    if previous is not None and (previous.version in order or not order):
         order.insert(0, previous.version)
     not_again = {*rejected(standing.history), standing.live.version if standing.live else 0}
     for number in order:
@@ -83,9 +82,9 @@ def rollback_target(standing: Standing, model: str) -> int:
 
 def require_was_live(standing: Standing, version: ModelVersion) -> None:
     """Refuse to give live to a version that never was: only its gates may say that it can be."""
-    known = [number for entry in standing.history for number in _made_live(entry)]
+    previous = standing.aliases.get("previous")
     # A deployment from before the history.
-    known = known or [each.version for each in (standing.aliases.get("previous"),) if each]
+    known = was_live(standing.history) or ([previous.version] if previous else [])
     if version.version not in known:
         raise LoraAssetsError(
             f"Version {version.version} was never live, as far as the history goes",
@@ -110,8 +109,7 @@ def next_previous(standing: Standing, planned: Promotion) -> int | None:
     return next((e.replaced for e in entries if e.version == planned.version.version), None)
 
 
-def _made_live(entry: Change) -> Sequence[int]:
-    """Return the versions that were live after and before an entry."""
-    if entry.outcome != LIVE:
-        return ()
-    return (entry.version, *(() if entry.replaced is None else (entry.replaced,)))
+def was_live(history: Sequence[Change]) -> list[int]:
+    """Return the versions that were live after and before each entry, the last ones first."""
+    entries = [entry for entry in reversed(history) if entry.outcome == LIVE]
+    return [n for entry in entries for n in (entry.version, entry.replaced) if n is not None]

@@ -51,7 +51,8 @@ class Change(Record):
 class Standing(Record):
     """What is live and how that came about, read at one moment.
 
-    `live` is what the history says, or the alias before the first entry. `unfinished` is the
+    `live` is what the history says; before its first entry what the alias says, but not where
+    entries are signed. `unfinished` is the
     promotion or rollback that is under way or was cut short; `last` the one that was begun last.
     """
 
@@ -72,16 +73,18 @@ class Standing(Record):
     @property
     def meant(self) -> Mapping[str, ModelVersion]:
         """Return the aliases as they should be."""
-        return {**self.aliases, **({} if self.live is None else {"live": self.live})}
+        others = {alias: each for alias, each in self.aliases.items() if alias != "live"}
+        return others if self.live is None else {"live": self.live, **others}
 
     @property
     def alias_drift(self) -> str | None:
         """Return how the alias `live` differs from the history; None where it agrees."""
         alias = self.aliases.get("live")
-        if self.live is None or alias == self.live:
+        if alias == self.live:
             return None
         points = f"version {alias.version}" if alias else "nothing"
-        return f"alias live points at {points}, by the history version {self.live.version} is live"
+        live = f"version {self.live.version}" if self.live else "nothing"
+        return f"alias live points at {points}, by the history {live} is live"
 
 
 def change(promotion: Promotion, outcome: str, why: str = "") -> Change:

@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from lora_assets.errors import validation_line
-from lora_assets.gates.rollback import recorded_live
+from lora_assets.errors import LoraAssetsError, validation_line
+from lora_assets.gates.rollback import recorded_live, was_live
 from lora_assets.records.history import LIVE, Change, Standing, change
 from lora_assets.records.model_version import ModelVersion, Promotion
 from lora_assets.resources.one_model import OneModel
+from lora_assets.resources.signature import VERDICT_KEY, read_signed, signed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,6 +23,7 @@ _PROMOTION = "lora_assets.promotion"
 _HISTORY = "lora_assets.history."
 _FIELDS = {"source_alias", "version", "replaced", "run_id", "done"}
 """Those that releases before the history know: they refuse any other."""
+TO_SIGN = "If what the aliases say is right, sign it with 'lora-assets history --sign'."
 _Kept = TypeVar("_Kept", Promotion, Change)
 
 
@@ -29,7 +33,11 @@ class PromotionLog(OneModel):
     MLflow changes a tag without asking what it was. So the record of the last promotion belongs
     to whoever wrote it last, and each entry of the history has a tag of its own, named by its
     number and its token: two writers at once lose no entry.
+
+    With a `verdict_key`, what is not signed with it for its own place does not count.
     """
+
+    verdict_key: str = Field("", repr=False)
 
     def promotion(self) -> Promotion | None:
         """Return the promotion that is under way or was cut short; None where there is none."""
@@ -41,7 +49,7 @@ class PromotionLog(OneModel):
 
         A record that can't be read is named in the log, and passed over.
         """
-        return _last(self._tags())
+        return self._last(self._tags())
 
     def begin_promotion(self, promotion: Promotion) -> None:
         """Keep what a promotion sets out to do: from here on every other one stops."""
@@ -65,8 +73,7 @@ class PromotionLog(OneModel):
     def record(self, promotion: Promotion, outcome: str, why: str = "") -> None:
         """Add an entry to the history, unless this promotion has one."""
         entry = change(promotion, outcome, why)
-        name = f"{_HISTORY}{entry.number}-{entry.token}"
-        if name not in self._tags():
+        if self._read(Change, name := _entry_tag(entry), self._tags()) is None:
             self._set_tag(name, entry.model_dump_json())
 
     def history(self) -> tuple[Change, ...]:
@@ -74,13 +81,13 @@ class PromotionLog(OneModel):
 
         One that can't be read is named in the log, and passed over.
         """
-        return _history(self._tags())
+        return self._history(self._tags())
 
     def standing(self) -> Standing:
         """Return what is live by the history, and how that came about."""
         model = self._model()
         tags = model.tags if model else {}
-        return self.standing_of(self._aliases_of(model), _last(tags), _history(tags))
+        return self.standing_of(self._aliases_of(model), self._last(tags), self._history(tags))
 
     def standing_of(
         self,
@@ -94,6 +101,9 @@ class PromotionLog(OneModel):
         points at a version of others, nothing of ours is live.
         """
         live = aliases.get("live")
+        previous = aliases.get("previous")
+        if self.verdict_key and previous is not None and previous.version not in was_live(history):
+            aliases = {alias: each for alias, each in aliases.items() if alias != "previous"}
         standing = Standing(aliases=aliases, live=live, last=last, history=history)
         if live is None and "live" in self.others():
             return standing
@@ -103,7 +113,25 @@ class PromotionLog(OneModel):
         if isinstance(recorded, int):
             same = live is not None and live.version == recorded
             recorded = live if same else self.resolve(f"version:{recorded}")
-        return standing.model_copy(update={"live": recorded or live})
+        before_it = None if self.verdict_key else live
+        return standing.model_copy(update={"live": recorded or before_it})
+
+    def sign_aliases(self, by: str) -> None:
+        """Add an entry that `live` and `previous` are as the aliases say."""
+        if not self.verdict_key:
+            raise LoraAssetsError(f"{VERDICT_KEY} is not set", "Set it where this is typed.")
+        promotion = Promotion(
+            source_alias="live",
+            version=self.resolve("alias:live"),
+            replaced=self._aliases_of(self._model()).get("previous"),
+            run_id="",
+            number=1 + max((entry.number for entry in self.history()), default=0),
+            token=uuid4().hex[:8],
+            by=by,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            why="signed as the aliases stood",
+        )
+        self.record(promotion, LIVE)
 
     def others(self) -> Mapping[str, int]:
         """Return the aliases that are not ours, with the numbers of their versions."""
@@ -128,25 +156,37 @@ class PromotionLog(OneModel):
         return model.tags if model else {}
 
     def _set_tag(self, name: str, text: str) -> None:
-        self._client.set_registered_model_tag(self.model_name, name, text)
+        kept = signed(self.verdict_key, self._about(name), text)
+        self._client.set_registered_model_tag(self.model_name, name, kept)
 
+    def _about(self, name: str) -> str:
+        return f"{self.model_name}\0{name}"
 
-def _last(tags: Mapping[str, str]) -> Promotion | None:
-    stored = tags.get(_PROMOTION)
-    return _read(Promotion, _PROMOTION, stored) if stored else None
+    def _last(self, tags: Mapping[str, str]) -> Promotion | None:
+        last = self._read(Promotion, _PROMOTION, tags)
+        # MLflow failed after the entry, or somebody has put an older record back.
+        if last is not None and self._read(Change, _entry_tag(change(last, "")), tags) is not None:
+            return last.model_copy(update={"done": True})
+        return last
 
+    def _history(self, tags: Mapping[str, str]) -> tuple[Change, ...]:
+        entries = (self._read(Change, name, tags) for name in tags if name.startswith(_HISTORY))
+        known = (entry for entry in entries if entry is not None)
+        return tuple(sorted(known, key=lambda entry: (entry.number, entry.at)))
 
-def _history(tags: Mapping[str, str]) -> tuple[Change, ...]:
-    stored = {name: text for name, text in tags.items() if name.startswith(_HISTORY)}
-    entries = (_read(Change, name, text) for name, text in stored.items())
-    known = (entry for entry in entries if entry is not None)
-    return tuple(sorted(known, key=lambda entry: (entry.number, entry.at)))
-
-
-def _read(kind: type[_Kept], name: str, text: str) -> _Kept | None:
-    try:
-        return kind.model_validate_json(text, extra="ignore")
-    except ValidationError as error:
-        message = "Tag %s of the registered model is passed over: it can't be read (%s)"
-        logging.getLogger(__name__).warning(message, name, validation_line(error))
+    def _read(self, kind: type[_Kept], name: str, tags: Mapping[str, str]) -> _Kept | None:
+        if name not in tags:
+            return None
+        text, wrong = read_signed(self.verdict_key, self._about(name), tags[name])
+        if not wrong:
+            try:
+                return kind.model_validate_json(text, extra="ignore")
+            except ValidationError as error:
+                wrong = f"it can't be read ({validation_line(error)})"
+        message = "Tag %s of the registered model is passed over: %s"
+        logging.getLogger(__name__).warning(message, name, wrong)
         return None
+
+
+def _entry_tag(entry: Change) -> str:
+    return f"{_HISTORY}{entry.number}-{entry.token}"

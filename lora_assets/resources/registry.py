@@ -11,13 +11,14 @@ from pydantic import Field
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
 from lora_assets.records.base_model import Base
+from lora_assets.records.history import Standing
 from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict, gate_note
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
 from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
-from lora_assets.resources.promotion_log import PromotionLog
-from lora_assets.resources.signature import read_verdicts, verdict_tags
+from lora_assets.resources.promotion_log import TO_SIGN, PromotionLog
+from lora_assets.resources.signature import read_verdicts, verdict_tag
 from lora_assets.resources.tracking import ML_VIEW, Tracking
 from lora_assets.resources.version_tags import DIGEST, base_of, not_ours, tags_of, version_record
 from lora_assets.serving import adapter_files
@@ -37,7 +38,6 @@ class Registry(PromotionLog):
     tracking_uri: str = Field(min_length=1)
     ui_url: str = ""
     dagster_ui: str = ""
-    verdict_key: str = Field("", repr=False)
 
     @property
     def tracking(self) -> Tracking:
@@ -77,14 +77,20 @@ class Registry(PromotionLog):
         The history says it, also where the alias was removed or moved by hand. Raise
         LoraAssetsError where `live` points at a version of others: its bytes aren't known.
         """
-        if (live := self.standing().live) is None:
-            self.require_own_live()
-        return live
+        return self.known_standing().live
 
-    def require_own_live(self) -> None:
-        """Refuse to go on where `live` points at a version of others."""
-        if (number := self.others().get("live")) is not None:
-            raise not_ours(self.model_name, number)
+    def known_standing(self) -> Standing:
+        """Return the standing; raise LoraAssetsError where nobody can say what is live.
+
+        So it is where `live` points at a version of others, or where no signed entry counts.
+        """
+        standing = self.standing()
+        if standing.live is None:
+            if (number := self.others().get("live")) is not None:
+                raise not_ours(self.model_name, number)
+            if standing.alias_drift is not None:
+                raise LoraAssetsError(f"{self.model_name}: {standing.alias_drift}", TO_SIGN)
+        return standing
 
     def resolve(self, source: str) -> ModelVersion:
         """Return the model version behind `alias:<name>` or `version:<number>`."""
@@ -201,9 +207,8 @@ class Registry(PromotionLog):
         """
         self.require_own(version)
         number = str(version.version)
-        tags = verdict_tags(self.verdict_key, self.model_name, version.version, verdict)
-        for tag, value in tags.items():
-            self._client.set_model_version_tag(self.model_name, number, tag, value)
+        tag = verdict_tag(self.verdict_key, self.model_name, version.version, verdict)
+        self._client.set_model_version_tag(self.model_name, number, *tag)
         before = self._version(number).description
         note = gate_note(self.verdicts(version).values(), before, self.dagster_ui)
         self._client.update_model_version(self.model_name, number, note)

@@ -1,4 +1,4 @@
-"""Signatures of verdicts: only who has the key can make one that promotion takes."""
+"""Signatures: only who has the key can make a verdict or an entry of the history that counts."""
 
 import hmac
 from collections.abc import Mapping
@@ -6,14 +6,31 @@ from collections.abc import Mapping
 from lora_assets.records.verdict import Verdict
 
 VERDICT_KEY = "LORA_ASSETS_VERDICT_KEY"
-_VERDICT, _SIGNATURE = "verdict.", "verdict_signature."
+_VERDICT, _MARK = "verdict.", ',"signature":"'
+"""The mark can't stand inside of a JSON text, which escapes its quotes."""
 
 
-def verdict_tags(key: str, model: str, version: int, verdict: Verdict) -> Mapping[str, str]:
-    """Return a verdict as tags of its model version; without a key it is not signed."""
-    stored = verdict.model_dump_json()
-    signature = {_SIGNATURE + verdict.gate: _sign(key, model, version, stored)} if key else {}
-    return {**signature, _VERDICT + verdict.gate: stored}
+def signed(key: str, about: str, text: str) -> str:
+    """Return a JSON object as it is kept about `about`; without a key it is not signed."""
+    return f'{text[:-1]}{_MARK}{_sign(key, about, text)}"}}' if key else text
+
+
+def read_signed(key: str, about: str, kept: str) -> tuple[str, str]:
+    """Return the JSON object without its signature, and what is wrong with that, if anything is.
+
+    Nothing is wrong without a key.
+    """
+    text, mark, given = kept.rpartition(_MARK)
+    text = f"{text}}}" if mark else kept
+    if not key or hmac.compare_digest(given.encode(), f'{_sign(key, about, text)}"}}'.encode()):
+        return text, ""
+    return text, f"its signature is {'wrong' if mark else 'missing'} ({VERDICT_KEY})"
+
+
+def verdict_tag(key: str, model: str, version: int, verdict: Verdict) -> tuple[str, str]:
+    """Return a verdict as a tag of its model version."""
+    text = signed(key, f"{model}\0{version}", verdict.model_dump_json())
+    return _VERDICT + verdict.gate, text
 
 
 def read_verdicts(key: str, model: str, version: int, tags: Mapping[str, str]) -> list[Verdict]:
@@ -22,19 +39,18 @@ def read_verdicts(key: str, model: str, version: int, tags: Mapping[str, str]) -
     With a key, one whose signature is missing or wrong decides nothing: that is its fault.
     """
     verdicts = []
-    for name, stored in tags.items():
+    for name, kept in tags.items():
         if not name.startswith(_VERDICT):
             continue
-        verdict = Verdict.model_validate_json(stored)
-        given = tags.get(_SIGNATURE + verdict.gate, "")
-        if key and not hmac.compare_digest(given, _sign(key, model, version, stored)):
-            wrong = "wrong" if given else "missing"
-            fault = f"its signature is {wrong} ({VERDICT_KEY}): run {verdict.gate} again"
+        text, wrong = read_signed(key, f"{model}\0{version}", kept)
+        verdict = Verdict.model_validate_json(text)
+        if wrong:
+            fault = f"{wrong}: run {verdict.gate} again"
             verdict = verdict.model_copy(update={"faults": (*verdict.faults, fault)})
         verdicts.append(verdict)
     return verdicts
 
 
-def _sign(key: str, model: str, version: int, stored: str) -> str:
-    """HMAC-SHA256 (RFC 2104), hexadecimal, over what is judged and the verdict as it is stored."""
-    return hmac.digest(key.encode(), f"{model}\0{version}\0{stored}".encode(), "sha256").hex()
+def _sign(key: str, about: str, text: str) -> str:
+    """HMAC-SHA256 (RFC 2104), hexadecimal, over what it is about and the JSON text."""
+    return hmac.digest(key.encode(), f"{about}\0{text}".encode(), "sha256").hex()

@@ -8,7 +8,6 @@ from lora_assets.gates.rollback import (
     recorded_live,
     rejected,
     rollback_target,
-    settled_by,
 )
 from lora_assets.records.history import ABORTED, LIVE, Change, Standing, change
 from lora_assets.records.model_version import Action, ModelVersion, Promotion
@@ -47,17 +46,6 @@ def standing(
 ) -> Standing:
     aliases: dict[str, ModelVersion] = {"live": V[live], "previous": V[previous]}
     return Standing(aliases=aliases, live=V[live], last=last, history=tuple(history))
-
-
-def test_a_rollback_goes_to_previous_and_a_second_one_has_nothing_to_do() -> None:
-    before = standing(2, 1, entries(*TWO))
-    assert (settled_by(before), rollback_target(before, "model")) == (None, 1)
-    after = settled_by(standing(1, 2, entries(*ROLLED_BACK)))
-    assert after is not None
-    assert (after.line, after.asked) == (
-        "rollback from version 2 to version 1",
-        "by ann, today: wrong answers",
-    )
 
 
 def test_what_was_rolled_back_is_marked_until_a_person_names_it() -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.rollback import rollback_target
 from lora_assets.records.history import ABORTED, LIVE
 from lora_assets.records.model_version import ModelVersion, Promotion
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.registry import Registry
 from lora_assets.stack_resources import Resources
-from tests.support.stack import trained
+from tests.support.stack import trained, with_key
 
 LAST = "lora_assets.promotion"
 OLDER_RELEASE = {"source_alias", "version", "replaced", "run_id", "done"}
@@ -85,3 +87,39 @@ def test_fields_of_a_newer_release_are_ignored_and_garbage_is_named_and_passed_o
     live = registry.current_live()
     assert live is not None
     assert live.version == version.version
+
+
+def test_with_a_key_only_entries_that_are_signed_for_their_place_say_what_is_live(
+    resources: Resources, version: ModelVersion, adapter_folders: tuple[Path, ...]
+) -> None:
+    open_, registry = resources.registry, with_key(resources.registry)
+    two = open_.register(trained(resources, adapter_folders[1], "2"))
+    # Forged, or from before the key: neither live nor a rollback's target, and no first deployment.
+    open_.end_promotion(promotion(two, "a"))
+    open_.set_alias("live", two)
+    open_.set_alias("previous", version)
+    assert (open_.known_standing().live, registry.standing().live) == (two, None)
+    assert not {"previous", "live"} & registry.standing().meant.keys()
+    with pytest.raises(LoraAssetsError, match=r"live points at version 2, by .* history --sign"):
+        registry.known_standing()
+    with pytest.raises(LoraAssetsError, match=r"'previous' of .* is not set"):
+        rollback_target(registry.standing(), registry.model_name)
+    registry.sign_aliases("ann")
+    assert registry.known_standing().live == two
+    assert rollback_target(registry.standing(), registry.model_name) == 1
+    # Another one's promotion of version 1, which was aborted; then it is moved and put back.
+    begun = promotion(version, "b", 2)
+    registry.begin_promotion(begun)
+    record = tags(registry)[LAST]
+    registry.end_promotion(begun, ABORTED)
+    kept = tags(registry)["lora_assets.history.2-b"]
+    set_tag(registry, "lora_assets.history.9-b", kept)
+    set_tag(registry, "lora_assets.history.3-c", kept.replace("aborted", "live"))
+    set_tag(registry, LAST, record)
+    open_.set_alias("live", version)
+    assert (registry.promotion(), registry.known_standing().live) == (None, two)
+    assert [entry.number for entry in registry.history()] == [1, 2]
+    # An entry in the place of which garbage was put before it was written.
+    set_tag(registry, "lora_assets.history.3-d", "{}")
+    registry.record(promotion(version, "d", 3), LIVE)
+    assert registry.known_standing().live == version

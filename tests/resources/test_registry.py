@@ -1,6 +1,5 @@
 """The registry, on an MLflow that people use by hand as well."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,14 @@ from lora_assets.records.base_model import Base
 from lora_assets.records.verdict import Check
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.tracking import ML_VIEW, Tracking
-from lora_assets.settings import read_settings
-from lora_assets.stack_resources import make_resources
+from lora_assets.stack_resources import Resources
 from tests.support.records import model_version, passed_verdict
-from tests.support.stack import trained
+from tests.support.stack import trained, with_key
 
 
 def test_a_version_that_was_registered_by_hand_stands_in_no_others_way(
-    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+    resources: Resources, tmp_path: Path, adapter_folders: tuple[Path, ...]
 ) -> None:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    resources = make_resources(read_settings({"LORA_ASSETS_HOME": str(tmp_path)}))
     registry = resources.registry
     client = MlflowClient(registry.tracking_uri)
     client.create_registered_model(registry.model_name)
@@ -38,10 +34,8 @@ def test_a_version_that_was_registered_by_hand_stands_in_no_others_way(
 
 
 def test_a_base_that_is_kept_is_part_of_a_versions_identity_and_garbage_is_named(
-    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+    resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    resources = make_resources(read_settings({"LORA_ASSETS_HOME": str(tmp_path)}))
     registry, before = resources.registry, trained(resources, adapter_folders[0], "1")
     on_a, on_b = (before.model_copy(update={"base": digit * 64}) for digit in "ab")
     versions = [registry.register(each) for each in (on_a, on_b, before, on_a)]
@@ -57,10 +51,8 @@ def test_a_base_that_is_kept_is_part_of_a_versions_identity_and_garbage_is_named
 
 
 def test_a_gate_that_could_not_decide_gives_no_alias_and_takes_away_the_earlier_one(
-    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+    resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    resources = make_resources(read_settings({"LORA_ASSETS_HOME": str(tmp_path)}))
     registry = resources.registry
     version = registry.register(trained(resources, adapter_folders[0], "1"))
     passed = passed_verdict("eval_gate", version, None)
@@ -74,10 +66,8 @@ def test_a_gate_that_could_not_decide_gives_no_alias_and_takes_away_the_earlier_
 
 
 def test_mlflow_describes_a_version_and_a_run_by_their_gates(
-    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+    resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    resources = make_resources(read_settings({"LORA_ASSETS_HOME": str(tmp_path)}))
     registry = resources.registry
     version = registry.register(trained(resources, adapter_folders[0], "1"))
     for gate in ("quality_gate", "eval_gate"):
@@ -104,17 +94,14 @@ def test_a_run_and_a_model_version_have_pages_in_mlflows_ui() -> None:
 
 
 def test_with_a_key_a_verdict_counts_only_with_its_own_signature(
-    tmp_path: Path, empty_mlflow: Path, adapter_folders: tuple[Path, ...]
+    resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    home = {"LORA_ASSETS_HOME": str(tmp_path)}
-    unsigned = make_resources(read_settings(home))
-    signing = make_resources(read_settings({**home, "LORA_ASSETS_VERDICT_KEY": "k" * 64}))
-    registry, client = signing.registry, MlflowClient(signing.registry.tracking_uri)
-    one, two = (registry.register(trained(signing, adapter_folders[n], str(n))) for n in (0, 1))
+    unsigned, registry = resources.registry, with_key(resources.registry)
+    client = MlflowClient(registry.tracking_uri)
+    one, two = (registry.register(trained(resources, adapter_folders[n], str(n))) for n in (0, 1))
     verdict = passed_verdict("eval_gate", one, None)
-    unsigned.registry.store_verdict(one, verdict)
-    assert unsigned.registry.verdicts(one) == {"eval_gate": verdict}
+    unsigned.store_verdict(one, verdict)
+    assert unsigned.verdicts(one) == {"eval_gate": verdict}
 
     def against() -> str:
         found = registry.verdicts(one)
@@ -125,17 +112,13 @@ def test_with_a_key_a_verdict_counts_only_with_its_own_signature(
     assert "eval_gate failed: its signature is missing (LORA_ASSETS_VERDICT_KEY)" in against()
     registry.store_verdict(one, verdict)
     assert against() == ""
-    signature = client.get_model_version(registry.model_name, "1").tags[
-        "verdict_signature.eval_gate"
-    ]
-    # Another version's, or other numbers under the same signature.
-    other = verdict.model_copy(update={"notes": ("changed",)}).model_dump_json()
+    kept = client.get_model_version(registry.model_name, "1").tags["verdict.eval_gate"]
+    # Other numbers under the same signature, or another version's.
+    other = kept.replace('"notes":[]', '"notes":["changed"]')
     client.set_model_version_tag(registry.model_name, "1", "verdict.eval_gate", other)
     assert "its signature is wrong" in against()
-    for tag, value in (
-        ("verdict_signature.eval_gate", signature),
-        ("verdict.eval_gate", verdict.model_dump_json()),
-    ):
-        client.set_model_version_tag(registry.model_name, "2", tag, value)
+    client.set_model_version_tag(registry.model_name, "2", "verdict.eval_gate", kept)
     assert not registry.verdicts(two)["eval_gate"].passed
     assert "k" * 64 not in repr(registry)
+    # Without the key it is a verdict like others.
+    assert unsigned.verdicts(two) == {"eval_gate": verdict}
