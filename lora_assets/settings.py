@@ -78,6 +78,10 @@ class Settings(BaseModel):
         "{home_uri}/bucket", "data_bucket.uri", cluster="s3://my-vllm-data"
     )
     """Bucket for training and eval data"""
+    max_split_mib: PositiveInt = setting(
+        "512", "data_bucket.max_split_mib", variable="LORA_ASSETS_MAX_SPLIT_MIB"
+    )
+    """Largest split that a step reads, in MiB"""
     records_bucket: str = setting("{s3_data_bucket}", "io_manager.uri")
     """Bucket for what the assets of one run leave to the next"""
     s3_endpoint_url: str = setting("", "s3.endpoint_url", variable="AWS_ENDPOINT_URL_S3")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import require_version_name
-from lora_assets.resources.mlflow_client import mlflow_client, mlflow_errors
+from lora_assets.resources.mlflow_client import mlflow_client, mlflow_errors, refuse_elsewhere
 from lora_assets.serving.adapter_files import PICKLED
 from lora_assets.serving.vllm_plugin.adapters_folder import FILES
 
@@ -26,6 +26,7 @@ def fetch_adapter(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
     to.mkdir(parents=True, exist_ok=True)
     with mlflow_errors(tracking_uri):
         repository = get_artifact_repository(source, tracking_uri=tracking_uri)
+        refuse_elsewhere(repository.artifact_uri)
         names = [file.path for file in repository.list_artifacts()]
         for name in names:
             if name in wanted:

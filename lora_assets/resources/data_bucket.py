@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import dagster as dg
+from pydantic import PositiveInt
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import Splits
@@ -31,6 +32,7 @@ class DataBucket(dg.ConfigurableResource[Any]):
     """Reads and adds data versions. Every method raises LoraAssetsError naming what is wrong."""
 
     uri: str
+    max_split_mib: PositiveInt = 512
     # Dagster's S3Resource. Its type would cost a folder's users the import.
     s3: dg.ResourceDependency[Any] = NO_S3
 
@@ -116,7 +118,7 @@ class DataBucket(dg.ConfigurableResource[Any]):
         before, folder, rest = source.rpartition(f"/{PROCESSED}/{data_version}")
         here, faults = self.uri.rstrip("/"), []
         for uri in dict.fromkeys((before, here) if folder and not rest else (here,)):
-            bucket = DataBucket(uri=uri, s3=self.s3)
+            bucket = DataBucket(uri=uri, max_split_mib=self.max_split_mib, s3=self.s3)
             try:
                 return bucket._same(data_version, digest, keep)
             except LoraAssetsError as error:
@@ -157,7 +159,7 @@ class DataBucket(dg.ConfigurableResource[Any]):
             )
         for split, content in contents.items():
             if there[split] is None:
-                self.store.put(_key(data_version, split), content)
+                self.store.put(_key(data_version, split), content, once=True)
         return self.source(data_version)
 
     @contextmanager
@@ -169,6 +171,13 @@ class DataBucket(dg.ConfigurableResource[Any]):
                     f"Data version {data_version} has no {self.source(data_version)}/{split}.jsonl",
                     "Put train.jsonl, val.jsonl and eval.jsonl there, or build them with "
                     "'lora-assets data build'.",
+                )
+            if (length := found[1]) > self.max_split_mib << 20:
+                file = f"{self.source(data_version)}/{split}.jsonl"
+                raise LoraAssetsError(
+                    f"{file} has {length >> 20:,} MiB, more than the {self.max_split_mib:,} that a "
+                    "split may have",
+                    "Take fewer rows, or raise LORA_ASSETS_MAX_SPLIT_MIB and the steps' memory.",
                 )
             yield found
 

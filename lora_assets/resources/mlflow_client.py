@@ -26,6 +26,7 @@ os.environ.update(
 NAME = r"^\w[\w .@+-]{0,99}$"
 """What an experiment, whose name is a folder too, or a registered model may be called."""
 
+_PASSWORDS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _UNKNOWN_HOST = ("Name or service not known", "No address associated with hostname")
 """What the C library says of a host that does not exist; a resolver that is down says another."""
 
@@ -46,10 +47,23 @@ class _Reported:
 
 def mlflow_client(tracking_uri: str) -> "MlflowClient":
     """Return a client; a call of its methods that fails raises one LoraAssetsError."""
+    refuse_elsewhere(tracking_uri)
     client_class = _import_client()
     with mlflow_errors(tracking_uri):
         client = client_class(tracking_uri, tracking_uri)
     return cast("MlflowClient", _Reported(client, tracking_uri))
+
+
+def refuse_elsewhere(uri: str) -> None:
+    """Refuse an MLflow at another origin than $MLFLOW_TRACKING_URI's, whose password it'd get."""
+    home, asked = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")), urlsplit(uri)
+    has_password = any(os.environ.get(name) for name in _PASSWORDS)
+    is_server = asked.scheme in ("http", "https")
+    if has_password and is_server and (asked.scheme, asked.netloc) != (home.scheme, home.netloc):
+        raise LoraAssetsError(
+            f"MLflow's password is for {home.netloc or 'no server'}, not for {asked.netloc}",
+            "Set MLFLOW_TRACKING_URI with the password of that server, or give none.",
+        )
 
 
 @contextmanager
@@ -86,6 +100,8 @@ def _remedy(reason: str, tracking_uri: str) -> str:
         return f"There is no host {host}: correct MLFLOW_TRACKING_URI or --mlflow-tracking-uri."
     if "Invalid Host header" in reason:
         return f"Start the MLflow server with --allowed-hosts {host}, beside its other names."
+    if re.search("not authenticated|Permission denied", reason):
+        return "Give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of one who may."
     if re.search("Run with id=.* not found", reason):
         return "It was deleted in MLflow: train its data version again."
     return "Check that it runs, has room, and that --mlflow-tracking-uri points at it."

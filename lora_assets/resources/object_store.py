@@ -81,11 +81,12 @@ class ObjectStore:
             with closing(reply["Body"]) as body:
                 yield BufferedReader(body, _BUFFER_BYTES), reply["ContentLength"]
 
-    def put(self, key: str, content: bytes) -> None:
-        """Store `content` under `key`, whole or not at all."""
+    def put(self, key: str, content: bytes, *, once: bool = False) -> None:
+        """Store `content` under `key`, whole or not at all; S3 refuses to overwrite with `once`."""
         if (folder := self._folder()) is None:
+            unless = {"IfNoneMatch": "*"} if once else {}
             with self._s3() as (client, bucket, prefix):
-                client.put_object(Bucket=bucket, Key=prefix + key, Body=content)
+                client.put_object(Bucket=bucket, Key=prefix + key, Body=content, **unless)
             return
         path = folder / key
         aside = path.with_name(f".{path.name}.{uuid4().hex}")

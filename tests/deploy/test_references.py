@@ -57,7 +57,8 @@ def test_volumes_are_mounted_and_limited(manifest: manifests.Manifest) -> None:
     mounts = {mount["name"] for c in manifest.containers for mount in c["volumeMounts"]}
     assert mounts == volumes.keys()
     for volume in volumes.values():
-        assert "persistentVolumeClaim" in volume or volume["emptyDir"]["sizeLimit"]
+        made = {"persistentVolumeClaim", "configMap"} & volume.keys()
+        assert made or volume["emptyDir"]["sizeLimit"]
 
 
 def references() -> Iterator[tuple[str, str | None, str]]:
@@ -125,13 +126,17 @@ def test_the_guide_creates_every_secret_that_a_container_reads() -> None:
 
 
 def test_everything_that_may_read_the_bucket_takes_an_optional_key_for_it() -> None:
-    optional = {"secretRef": {"name": "s3-credentials", "optional": True}}
-    readers = {
-        f"{m} {container.get('name', 'step')}"
-        for m in manifests.PODS
-        for container in m.containers
-        if optional in container.get("envFrom", ())
-    }
+    optional, of_mlflow = (
+        {"secretRef": {"name": name, "optional": True}}
+        for name in ("s3-credentials", "mlflow-auth")
+    )
+    readers = set()
+    for manifest in manifests.PODS:
+        for container in manifest.containers:
+            if optional in (given := container.get("envFrom", ())):
+                readers.add(f"{manifest} {container.get('name', 'step')}")
+                # What reads the bucket reads MLflow.
+                assert (of_mlflow in given) == (manifest.name != "mlflow"), manifest
     assert readers == {
         "vllm/deployment.yaml: Deployment vllm restore",
         "mlflow/deployment.yaml: Deployment mlflow mlflow",

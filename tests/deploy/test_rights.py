@@ -13,6 +13,7 @@ import dagster_k8s.launcher
 import pytest
 
 from lora_assets.resources import object_store
+from lora_assets.resources.data_bucket import PROCESSED
 from lora_assets.serving.discovery import from_deployment, from_selector, from_service
 from lora_assets.serving.pod_exec import pod_folder
 from tests.serving.test_pod_exec import make_adapter
@@ -105,13 +106,18 @@ def test_the_bucket_may_be_used_as_the_code_uses_it() -> None:
     }
     source = inspect.getsource(object_store)
     used = set(re.findall(r"\b([a-z]+_objects?(?:_v2)?)\b", source))
-    policy = json.loads((DEPLOY / "access" / "s3-policy.json").read_text())
-    allowed = {statement["Resource"]: statement["Action"] for statement in policy["Statement"]}
-    assert len(allowed) == len(policy["Statement"])
     bucket = "arn:aws:s3:::my-vllm-data"
-    assert allowed.keys() == {bucket, f"{bucket}/*"}
-    assert allowed[bucket] == "s3:ListBucket"
-    assert {allowed[bucket], *allowed[f"{bucket}/*"]} == {actions[name] for name in used}
+    # Steps write records alone; who adds data overwrites nothing.
+    for file, read, written in (
+        ("s3-policy.json", f"{bucket}/*", f"{bucket}/lora-assets/*"),
+        ("s3-data-policy.json", f"{bucket}/{PROCESSED}/*", f"{bucket}/{PROCESSED}/*"),
+    ):
+        statements = json.loads((DEPLOY / "access" / file).read_text())["Statement"]
+        allowed = [(statement["Action"], statement["Resource"]) for statement in statements]
+        lists = ("s3:ListBucket", bucket)
+        assert allowed == [lists, ("s3:GetObject", read), ("s3:PutObject", written)]
+        assert {action for action, _ in allowed} == {actions[name] for name in used}
+    assert statements[-1]["Condition"] == {"Null": {"s3:if-none-match": "false"}}
 
 
 def test_both_accounts_with_the_role_are_trusted_by_it() -> None:

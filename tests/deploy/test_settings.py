@@ -2,11 +2,8 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import mlflow
 import pytest
-from mlflow.cli import cli as mlflow_cli
 
 from lora_assets.cli.stack import resource_config
 from lora_assets.records.training import LORA_PROFILES
@@ -59,22 +56,6 @@ def test_vllm_reads_every_variable_that_it_is_given() -> None:
     assert len(containers) == 2  # The fleet's and the judge's.
     for container in containers:
         assert values(container).keys() <= OF_VLLM
-
-
-def test_mlflow_is_the_clients_version_and_answers_to_its_name() -> None:
-    (container,) = find("Deployment", "mlflow")["spec"]["template"]["spec"]["containers"]
-    assert container["image"].endswith(f":v{mlflow.__version__}")
-    program, name, *options = container["command"]
-    assert (program, name) == ("mlflow", "server")
-    parsed = mlflow_cli.commands[name].make_context(name, options).params
-    (port,) = container["ports"]
-    assert parsed["port"] == port["containerPort"]
-    assert parsed["serve_artifacts"] is True
-    url = urlsplit(read_settings(values(code_location())).mlflow_tracking_uri)
-    assert {url.hostname, url.netloc} <= set(parsed["allowed_hosts"].split(","))
-    (data,) = {mount["mountPath"] for mount in container["volumeMounts"]} - {"/tmp"}
-    assert parsed["backend_store_uri"].startswith(f"sqlite:///{data}/")
-    assert parsed["artifacts_destination"].startswith(f"{data}/")
 
 
 def test_the_code_location_has_the_addresses_that_a_cluster_has_by_default() -> None:

@@ -1,5 +1,6 @@
 """The data bucket as a folder and on a real S3 server, with the sensor and the asset over it."""
 
+import os
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -137,6 +138,15 @@ def test_a_split_is_read_in_less_memory_than_its_own_bytes(tmp_path: Path) -> No
     assert kept == {}
     assert peak < length, f"{peak} bytes for a split of {length}"
     assert [len(rows) for rows in bucket.read("7", keep=["eval"])[1].values()] == [400]
+
+
+def test_a_split_above_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    bucket = DataBucket(uri=tmp_path.as_uri())
+    for split in SPLITS:
+        put(bucket, f"7/{split}.jsonl")
+    os.truncate(tmp_path / PROCESSED / "7/train.jsonl", 5 << 30)
+    with pytest.raises(LoraAssetsError, match=r"train\.jsonl has 5,120 MiB, more than the 512 "):
+        bucket.read("7")
 
 
 def test_a_new_version_starts_and_becomes_a_sound_asset(bucket: DataBucket, tmp_path: Path) -> None:
