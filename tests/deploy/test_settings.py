@@ -15,7 +15,10 @@ from lora_assets.stack_resources import make_resources
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod
 from tests.support.manifests import PODS, WITH_PODS, Object, code_location, find, variables
 
-OF_OTHERS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HOME"}
+OF_OTHERS = {
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HOME"),
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+}
 OF_VLLM = {
     *("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY", "VLLM_NO_USAGE_STATS"),
     *("HF_HOME", "HF_TOKEN", "HOME", "USER", "PYTHONPATH"),
