@@ -3,15 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from uuid import uuid4
 
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.gates.rollback import next_previous
 from lora_assets.lifecycle import GATES
-from lora_assets.records.history import ABORTED, LIVE, Standing
+from lora_assets.records.history import ABORTED, LIVE, Standing, numbered
 from lora_assets.records.model_version import Promotion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
@@ -71,7 +69,7 @@ class LiveSwitch:
         replicas.require_own_slot(self.slot, planned.version.serving_name)
         ensure_loaded(self.registry, replicas, planned.version, self.work_folder)
         before = self.registry.last_promotion()
-        planned = self._numbered(planned, standing, before)
+        planned = numbered(planned, standing.history, before)
         try:
             self.registry.begin_promotion(planned)
             found = self._settle(before)
@@ -99,14 +97,6 @@ class LiveSwitch:
             raise
         self._end(planned, LIVE)
         return planned
-
-    def _numbered(
-        self, planned: Promotion, standing: Standing, before: Promotion | None
-    ) -> Promotion:
-        numbers = [entry.number for entry in standing.history]
-        number = 1 + max([*numbers, before.number if before else 0])
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        return planned.model_copy(update={"number": number, "token": uuid4().hex[:8], "at": at})
 
     def _settle(self, before: Promotion | None) -> Standing:
         """Return the standing as of now, without what this one itself wrote.

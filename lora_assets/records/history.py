@@ -1,6 +1,8 @@
 """What was live, one change after the other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
 
 from lora_assets.records import Record
 from lora_assets.records.model_version import ModelVersion, Promotion
@@ -85,6 +87,15 @@ class Standing(Record):
         points = f"version {alias.version}" if alias else "nothing"
         live = f"version {self.live.version}" if self.live else "nothing"
         return f"alias live points at {points}, by the history {live} is live"
+
+
+def numbered(
+    promotion: Promotion, history: Sequence[Change], before: Promotion | None
+) -> Promotion:
+    """Return it as it is kept: with its number, the time, and a token of its own."""
+    number = 1 + max([0, *(each.number for each in history), before.number if before else 0])
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return promotion.model_copy(update={"number": number, "token": uuid4().hex[:8], "at": at})
 
 
 def change(promotion: Promotion, outcome: str, why: str = "") -> Change:

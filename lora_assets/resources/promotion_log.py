@@ -2,21 +2,22 @@
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
-from uuid import uuid4
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import Field, ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.gates.rollback import recorded_live, was_live
-from lora_assets.records.history import LIVE, Change, Standing, change
-from lora_assets.records.model_version import ModelVersion, Promotion
+from lora_assets.records.history import LIVE, Change, Standing, change, numbered
+from lora_assets.records.model_version import Alias, ModelVersion, Promotion
+from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
 from lora_assets.resources.one_model import OneModel
 from lora_assets.resources.signature import VERDICT_KEY, read_signed, signed
+from lora_assets.resources.version_tags import DIGEST, version_record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
     from mlflow.entities.model_registry import RegisteredModel
 
 _PROMOTION = "lora_assets.promotion"
@@ -37,6 +38,7 @@ class PromotionLog(OneModel):
     With a `verdict_key`, what is not signed with it for its own place does not count.
     """
 
+    tracking_uri: str = Field(min_length=1)
     verdict_key: str = Field("", repr=False)
 
     def promotion(self) -> Promotion | None:
@@ -125,17 +127,23 @@ class PromotionLog(OneModel):
             version=self.resolve("alias:live"),
             replaced=self._aliases_of(self._model()).get("previous"),
             run_id="",
-            number=1 + max((entry.number for entry in self.history()), default=0),
-            token=uuid4().hex[:8],
             by=by,
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
             why="signed as the aliases stood",
         )
-        self.record(promotion, LIVE)
+        self.record(numbered(promotion, self.history(), None), LIVE)
+
+    def aliases(self) -> Mapping[str, ModelVersion]:
+        """Return what each of our aliases points at; one that is not set is absent."""
+        return self._aliases_of(self._model())
 
     def others(self) -> Mapping[str, int]:
-        """Return the aliases that are not ours, with the numbers of their versions."""
-        raise NotImplementedError
+        """Return the aliases that `aliases` leaves out, with the numbers of their versions.
+
+        Others set them, or their versions were registered by others and not adopted yet.
+        """
+        model = self._model()
+        ours, numbers = self._aliases_of(model), model.aliases if model else {}
+        return {alias: int(numbers[alias]) for alias in numbers if alias not in ours}
 
     def resolve(self, source: str) -> ModelVersion:
         """Return the model version behind `alias:<name>` or `version:<number>`."""
@@ -143,24 +151,40 @@ class PromotionLog(OneModel):
 
     @property
     def _client(self) -> "MlflowClient":
-        raise NotImplementedError
+        return mlflow_client(self.tracking_uri)
 
     def _model(self) -> "RegisteredModel | None":
-        raise NotImplementedError
+        try:
+            return self._client.get_registered_model(self.model_name)
+        except NotInMlflow:
+            return None
 
     def _aliases_of(self, model: "RegisteredModel | None") -> Mapping[str, ModelVersion]:
-        raise NotImplementedError
+        numbers = model.aliases if model else {}
+        named = {alias: str(numbers[alias]) for alias in get_args(Alias) if alias in numbers}
+        versions = {number: self._version(number) for number in set(named.values())}
+        return {
+            alias: version_record(versions[number])
+            for alias, number in named.items()
+            if DIGEST in versions[number].tags
+        }
+
+    def _version(self, number: str) -> "MlflowModelVersion":
+        try:
+            return self._client.get_model_version(self.model_name, number)
+        except NotInMlflow:
+            raise LoraAssetsError(
+                f"{self.model_name} has no version {number}",
+                "Give one of those that MLflow's page of the model lists.",
+            ) from None
 
     def _tags(self) -> Mapping[str, str]:
         model = self._model()
         return model.tags if model else {}
 
     def _set_tag(self, name: str, text: str) -> None:
-        kept = signed(self.verdict_key, self._about(name), text)
+        kept = signed(self.verdict_key, f"{self.model_name}\0{name}", text)
         self._client.set_registered_model_tag(self.model_name, name, kept)
-
-    def _about(self, name: str) -> str:
-        return f"{self.model_name}\0{name}"
 
     def _last(self, tags: Mapping[str, str]) -> Promotion | None:
         last = self._read(Promotion, _PROMOTION, tags)
@@ -177,7 +201,7 @@ class PromotionLog(OneModel):
     def _read(self, kind: type[_Kept], name: str, tags: Mapping[str, str]) -> _Kept | None:
         if name not in tags:
             return None
-        text, wrong = read_signed(self.verdict_key, self._about(name), tags[name])
+        text, wrong = read_signed(self.verdict_key, f"{self.model_name}\0{name}", tags[name])
         if not wrong:
             try:
                 return kind.model_validate_json(text, extra="ignore")

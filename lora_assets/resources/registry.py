@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
-from pydantic import Field
-
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
 from lora_assets.records.base_model import Base
@@ -16,7 +14,6 @@ from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict, gate_note
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
-from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
 from lora_assets.resources.promotion_log import TO_SIGN, PromotionLog
 from lora_assets.resources.signature import read_verdicts, verdict_tag
 from lora_assets.resources.tracking import ML_VIEW, Tracking
@@ -25,9 +22,7 @@ from lora_assets.serving import adapter_files
 from lora_assets.serving.vllm_plugin import adapters_folder
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
-    from mlflow.entities.model_registry import RegisteredModel
 
 ARTIFACT = "adapter"
 
@@ -35,7 +30,6 @@ ARTIFACT = "adapter"
 class Registry(PromotionLog):
     """One registered model. Every method raises LoraAssetsError when MLflow fails."""
 
-    tracking_uri: str = Field(min_length=1)
     ui_url: str = ""
     dagster_ui: str = ""
 
@@ -49,19 +43,6 @@ class Registry(PromotionLog):
         """Return the URL of a model version's page in MLflow's UI, which is at `ui_url`."""
         ui, model = self.ui_url.rstrip("/"), quote(version.model)
         return f"{ui}/#/models/{model}/versions/{version.version}{ML_VIEW}"
-
-    def aliases(self) -> Mapping[str, ModelVersion]:
-        """Return what each of our aliases points at; one that is not set is absent."""
-        return self._aliases_of(self._model())
-
-    def others(self) -> Mapping[str, int]:
-        """Return the aliases that `aliases` leaves out, with the numbers of their versions.
-
-        Others set them, or their versions were registered by others and not adopted yet.
-        """
-        model = self._model()
-        ours, numbers = self._aliases_of(model), model.aliases if model else {}
-        return {alias: int(numbers[alias]) for alias in numbers if alias not in ours}
 
     def numbers(self) -> Sequence[int]:
         """Return the numbers of our versions, the oldest first."""
@@ -236,26 +217,6 @@ class Registry(PromotionLog):
         stored = read_verdicts(self.verdict_key, self.model_name, version.version, tags)
         return {verdict.gate: verdict for verdict in stored}
 
-    @property
-    def _client(self) -> "MlflowClient":
-        return mlflow_client(self.tracking_uri)
-
-    def _model(self) -> "RegisteredModel | None":
-        try:
-            return self._client.get_registered_model(self.model_name)
-        except NotInMlflow:
-            return None
-
-    def _aliases_of(self, model: "RegisteredModel | None") -> Mapping[str, ModelVersion]:
-        numbers = model.aliases if model else {}
-        named = {alias: str(numbers[alias]) for alias in get_args(Alias) if alias in numbers}
-        versions = {number: self._version(number) for number in set(named.values())}
-        return {
-            alias: version_record(versions[number])
-            for alias, number in named.items()
-            if DIGEST in versions[number].tags
-        }
-
     def _versions(self) -> "Iterator[MlflowModelVersion]":
         """Yield every version of the model, those that are not ours too."""
         token: str | None = None
@@ -266,15 +227,6 @@ class Registry(PromotionLog):
             yield from page
             if not (token := page.token):
                 return
-
-    def _version(self, number: str) -> "MlflowModelVersion":
-        try:
-            return self._client.get_model_version(self.model_name, number)
-        except NotInMlflow:
-            raise LoraAssetsError(
-                f"{self.model_name} has no version {number}",
-                "Give one of those that MLflow's page of the model lists.",
-            ) from None
 
     def _fetch(self, number: int, to: Path) -> Sequence[str]:
         source = self._client.get_model_version_download_uri(self.model_name, str(number))
