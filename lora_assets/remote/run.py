@@ -81,13 +81,16 @@ class RemoteRun:
         """Launch, unless `stop` is set; launch again when the reply was lost and no run appeared.
 
         A request whose reply was lost may still be carried out: its run appears now, or later as
-        a surplus one.
+        a surplus one. Nor is one launched beside that of another step, which may have come while
+        this one read its data.
         """
         for pause in (*PAUSES, None):
             if stop.is_set():
                 if self._reply_lost:
                     return
                 raise Stopped(stop.number, NOTHING_LAUNCHED)
+            if self.find() is not None:
+                return
             try:
                 return launch()
             except ConnectionLost:

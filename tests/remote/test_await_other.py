@@ -28,6 +28,14 @@ def test_the_run_that_another_step_launches_is_awaited() -> None:
     assert await_other(LaunchedElsewhere(polls=1), Stop(), 60) == RUN
 
 
+def test_a_run_that_another_step_has_launched_meanwhile_is_not_launched_once_more() -> None:
+    launched: list[str] = []
+    for polls in (0, 1):
+        remote = RemoteRun(LaunchedElsewhere(polls), {}, print)
+        remote.launch(lambda: launched.append("by this step"), Stop())
+        assert len(launched) == polls
+
+
 def test_waiting_for_another_run_ends_in_time_or_with_a_stop_signal() -> None:
     assert await_other(LaunchedElsewhere(polls=9), Stop(), 0.01) is None
     stop = Stop()
