@@ -1,6 +1,7 @@
 """A whole embedded stack in a folder of its own, and the kind of each test."""
 
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,9 @@ from tests.support.stack import free_port, serving, stack_environment
 # MLflow asks again at once: a server that is away is away for the whole test.
 for pause in ("FACTOR", "JITTER"):
     os.environ[f"MLFLOW_HTTP_REQUEST_BACKOFF_{pause}"] = "0"
+
+# Python keeps it from the first time, when it starts 'uname': whoever imports MLflow asks for it.
+platform.platform()
 
 KINDS = ("unit", "integration", "e2e")
 _unit_tests: list[str] = []
