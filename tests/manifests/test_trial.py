@@ -274,7 +274,7 @@ def test_the_commands_are_those_of_the_programs() -> None:
             programs.add(words[0])
             if words[0] in PARSERS:
                 assert parse(words).command is not None
-    assert programs == {"lora-assets", "mlflow", "rclone", "sleep", "sh"}
+    assert programs == {"lora-assets", "mlflow", "python", "rclone", "sleep", "sh"}
 
 
 @pytest.mark.parametrize("script", sorted(TRIAL.glob("*.sh")), ids=lambda path: path.name)
