@@ -40,6 +40,7 @@ def test_garbage_is_looked_for_again_after_the_block_also_when_an_import_fails()
     ("needed", "modules", "spared"),
     [
         ("dagster", "lora_assets.definitions", ONLY_IN_STEPS),
+        ("click", "lora_assets.cli.main as it; it.cli(['-h'], '', '', False)", NOT_TO_FOLLOW),
         ("httpx", "lora_assets.cli.stages, lora_assets.cli.terminate", NOT_TO_FOLLOW),
     ],
 )

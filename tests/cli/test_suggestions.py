@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from lora_assets.cli.main import cli
 from tests.support.commands import Run, command
 
 
@@ -25,6 +27,14 @@ def test_a_short_h_helps(command: tuple[str, ...]) -> None:
     program = [sys.executable, "-m", "lora_assets.cli.main", *command, "-h"]
     ended = subprocess.run(program, capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("Usage: ")
+
+
+def test_the_help_has_of_each_command_what_click_would_write() -> None:
+    context = click.Context(cli)
+    ours, clicks = context.make_formatter(), context.make_formatter()
+    cli.format_commands(context, ours)
+    click.Group.format_commands(cli, context, clicks)
+    assert ours.getvalue() == clicks.getvalue() != ""
 
 
 @pytest.mark.integration
