@@ -4,12 +4,17 @@ import math
 from collections.abc import Sequence
 from functools import cache, partial
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 from lora_assets.gates.paired import first, score
 from lora_assets.records.grades import Slice
 from lora_assets.records.looks import Looks
 
-MOST_LOOKS, FEWEST_ROWS = 24, 50
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MOST_LOOKS, FEWEST_ROWS = 60, 20
 """How often the rows are looked at, and how many of them are new at a look."""
 
 LITTLE_CHANCE = 0.1
@@ -27,7 +32,6 @@ def looks_at(rows: int) -> Sequence[int]:
     return [rows * number // looks for number in range(1, looks + 1)]
 
 
-@cache
 def boundaries(fractions: tuple[float, ...], alpha: float) -> Sequence[float]:
     """Return the standardised statistic that decides at each look, one-sided at `alpha` overall.
 
@@ -35,26 +39,39 @@ def boundaries(fractions: tuple[float, ...], alpha: float) -> Sequence[float]:
     1983, 659-663) with their spending function of the O'Brien-Fleming kind; the chance of crossing
     is integrated as in Armitage, McPherson and Rowe (J. R. Stat. Soc. A 132, 1969, 235-244).
     """
+    return [_after(fractions[: look + 1], alpha)[0] for look in range(len(fractions))]
+
+
+@cache
+def _after(
+    fractions: tuple[float, ...], alpha: float
+) -> tuple[float, "NDArray[np.float64]", "NDArray[np.float64]"]:
+    """Return the boundary of the last look, and the sum of the increments after it.
+
+    Of the sum: where it may be if no boundary was crossed, and how likely it is there.
+    """
     import numpy as np
 
+    if not fractions:
+        return _NEVER, np.zeros(1), np.ones(1)
+    *earlier, now = fractions
+    _, places, weights = _after(tuple(earlier), alpha)
+    before = earlier[-1] if earlier else 0.0
+    step, scale = math.sqrt(now - before), math.sqrt(now)
+    so_far = [*zip(places.tolist(), weights.tolist(), strict=True)]
+    error = _spent(now, alpha) - _spent(before, alpha)
+    boundary = first(partial(_kept, so_far, scale, step, error), -_NEVER, _NEVER)
+    ends = np.linspace(-_NEVER * scale, boundary * scale, _GRID)
+    density = np.exp(-(((ends[:, None] - places) / step) ** 2) / 2) @ weights
+    width = (ends[1] - ends[0]) / step / math.sqrt(2 * math.pi)
+    trapezoid = np.where((np.arange(_GRID) % (_GRID - 1)) == 0, 0.5, 1.0)
+    return boundary, ends, density * width * trapezoid
+
+
+def _spent(fraction: float, alpha: float) -> float:
+    """Return how much of the error is spent by then."""
     half = _NORMAL.inv_cdf(1 - alpha / 2)
-    found: list[float] = []
-    spent = before = 0.0
-    # The sum of the increments: where it is before a look, if no boundary was crossed, how likely.
-    places, weights = np.zeros(1), np.ones(1)
-    for now in fractions:
-        total = math.erfc(half / math.sqrt(2 * now))
-        step, scale = math.sqrt(now - before), math.sqrt(now)
-        so_far = [*zip(places.tolist(), weights.tolist(), strict=True)]
-        kept = partial(_kept, so_far, scale, step, total - spent)
-        found.append(first(kept, -_NEVER, _NEVER))
-        ends = np.linspace(-_NEVER * scale, found[-1] * scale, _GRID)
-        density = np.exp(-(((ends[:, None] - places) / step) ** 2) / 2) @ weights
-        width = (ends[1] - ends[0]) / step / math.sqrt(2 * math.pi)
-        trapezoid = np.where((np.arange(_GRID) % (_GRID - 1)) == 0, 0.5, 1.0)
-        places, weights = ends, density * width * trapezoid
-        spent, before = total, now
-    return found
+    return math.erfc(half / math.sqrt(2 * fraction)) if fraction else 0.0
 
 
 def _kept(

@@ -43,9 +43,9 @@ def test_the_boundary_is_crossed_in_as_many_cases_as_stated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "looks"), [(30, [30]), (100, [50, 100]), (2400, list(range(100, 2401, 100)))]
+    ("rows", "looks"), [(30, [30]), (40, [20, 40]), (2400, list(range(40, 2401, 40)))]
 )
-def test_a_look_has_fifty_new_rows_and_there_are_two_dozen_at_most(
+def test_a_look_has_twenty_new_rows_and_there_are_sixty_at_most(
     rows: int, looks: Sequence[int]
 ) -> None:
     assert looks_at(rows) == looks
