@@ -10,10 +10,16 @@ from lora_assets.assets.live_switch import LiveSwitch
 from lora_assets.assets.pages import origin, pages_of, table
 from lora_assets.assets.pools import ROLLBACK
 from lora_assets.assets.served import slot_table, warn_of_gaps
-from lora_assets.gates.rollback import kind_of, require_was_live, rollback_target, settled_by
+from lora_assets.gates.rollback import (
+    kind_of,
+    live_since,
+    require_was_live,
+    rollback_target,
+    settled_by,
+)
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.lifecycle import PROMOTION
-from lora_assets.parameters import RollbackOptions
+from lora_assets.parameters import PromoteOptions, RollbackOptions
 from lora_assets.records import short
 from lora_assets.records.history import Standing
 from lora_assets.records.model_version import ModelVersion, Promotion
@@ -116,15 +122,30 @@ def standing_pages(
             "what": entry.line,
             "by": entry.by,
             "why": entry.why,
-            "evidence": "; ".join(entry.evidence),
             "digest": short(entry.digest),
+            "evidence": "; ".join(entry.evidence),
         }
         for entry in reversed(standing.history[-SHOWN_CHANGES:])
     )
+    gates = (
+        {
+            "gate": verdict.gate,
+            "verdict": verdict.outcome,
+            "numbers": "; ".join(map(str, verdict.checks)),
+            "decided at": verdict.decided_at,
+        }
+        for verdict in registry.verdicts(planned.version).values()
+    )
+    since = live_since(standing)
     previous = standing.aliases.get("previous")
+    waiting = standing.aliases.get(PromoteOptions().source_alias)
     return {
         "what happened": sentence(planned),
+        "live since": since.asked if since else "not known",
+        "gates": table(gates),
+        "waiting for promotion": _named(waiting) if waiting else "none",
         "previous": previous.version if previous else "none",
+        "to roll back": "launch the job rollback, or type: lora-assets rollback",
         "replicas": slot_table(switch.replicas(), switch.slot, planned.version),
         "aliases": table(aliases),
         "history": table(changes),

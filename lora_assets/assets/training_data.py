@@ -1,29 +1,73 @@
 """Stage 1: a data version's splits, validated and digested."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import show, table
 from lora_assets.assets.verdicts import check_result, now, tag_stopped
-from lora_assets.gates.data import DataThresholds
+from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.data import DataThresholds, Splits
 from lora_assets.gates.data import data_is_sound as decide
 from lora_assets.kubernetes.step_pods import step_pod
+from lora_assets.lifecycle import PROMOTION
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.partition import data_version_of
 from lora_assets.resources.data_bucket import DataBucket
+
+SHOWN_CHARACTERS = 300
+"""Of a row's context, on the page."""
 
 
 @stage_asset("data", {"s3"}, "download-data")
 def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) -> TrainingData:
     """The validated, digested splits of one immutable data version."""
-    data, _ = data_bucket.read(data_version_of(context.partition_key), keep=())
+    data, rows = data_bucket.read(data_version_of(context.partition_key), keep=())
     counts = ", ".join(f"{name} {split.rows}" for name, split in data.splits.items())
     context.log.info(f"read {counts} rows, digest {data.digest[:12]}")
     splits = ({"split": name} | split.model_dump() for name, split in data.splits.items())
     source = dg.MetadataValue.url(data.source)
     shown = {"digest": data.digest, "source": source, "splits": table(splits)}
-    show(context, (f"rows: {counts}",), shown)
+    against_live = _against_live(context, data, rows, data_bucket)
+    show(context, (f"rows: {counts}",), {**shown, **against_live, "first rows": _readable(rows)})
     return data
+
+
+def _readable(rows: Splits) -> dg.TableMetadataValue:
+    """Return the first rows of train as a reader sees them."""
+    return table(
+        {
+            "question": row.question,
+            "reference": row.reference_answer,
+            "context": row.context[:SHOWN_CHARACTERS],
+            "question type": row.metadata.question_type,
+        }
+        for row in rows.first
+    )
+
+
+def _against_live(
+    context: dg.AssetExecutionContext, data: TrainingData, rows: Splits, data_bucket: DataBucket
+) -> Mapping[str, Any]:
+    """Return what is new against the data version of what was promoted last; {} for the same."""
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(PROMOTION))
+    partition = (
+        event.asset_materialization.partition if event and event.asset_materialization else None
+    )
+    if partition is None or (live := data_version_of(partition)) == data.data_version:
+        return {}
+    name = f"against live's data version {live}"
+    try:
+        _, before = data_bucket.read(live, keep=())
+    except LoraAssetsError as error:
+        # It is for the page alone: the data version itself is in order.
+        return {name: f"not known: {error}"}
+    changes = rows.changes(before).items()
+    return {
+        name: table({"split": split, "new": new, "gone": gone} for split, (new, gone) in changes)
+    }
 
 
 class DataConfig(DataThresholds, dg.Config):

@@ -23,15 +23,20 @@ class DataThresholds(Record):
     )
 
 
+SHOWN_ROWS = 3
+"""Rows of train that are shown to a person."""
+
+
 class Splits(dict[SplitName, list[Row]]):
     """The rows of those splits that are kept; of every split, what the gate decides on.
 
     A row leaves its line and two digests of what a reader sees of it, 24 bytes, so that a split
-    is judged in little memory.
+    is judged in little memory. `first` has the first SHOWN_ROWS of train, kept or not.
     """
 
     def __init__(self, kept: Collection[SplitName] = SPLITS) -> None:
         super().__init__({name: [] for name in kept})
+        self.first: list[Row] = []
         self._seen = {name: array("Q") for name in SPLITS}
         self._negatives = dict.fromkeys(SPLITS, 0)
 
@@ -39,6 +44,8 @@ class Splits(dict[SplitName, list[Row]]):
         """Take a row, in the order of a split's lines; the splits may come in any order."""
         if split in self:
             self[split].append(row)
+        if split == "train" and len(self.first) < SHOWN_ROWS:
+            self.first.append(row)
         context, question = _seen(row.context), _seen(row.question)
         pair = f"{len(context)} {context}{question}"
         self._seen[split].extend((line, _digest(_seen(row.prompt_inference)), _digest(pair)))
@@ -47,6 +54,13 @@ class Splits(dict[SplitName, list[Row]]):
     def summary(self, split: SplitName) -> SplitSummary:
         """Return how many rows a split has."""
         return SplitSummary(rows=len(self._seen[split]) // 3, negatives=self._negatives[split])
+
+    def changes(self, before: "Splits") -> Mapping[SplitName, tuple[int, int]]:
+        """Return of each split how many prompts `before` lacks, and how many it alone has."""
+        prompts = {
+            name: (set(self._seen[name][1::3]), set(before._seen[name][1::3])) for name in SPLITS
+        }
+        return {name: (len(now - old), len(old - now)) for name, (now, old) in prompts.items()}
 
     def repeats(self) -> tuple[Sequence[Fault], Sequence[Fault]]:
         """Return the rows that an earlier split has too, and those that their own split has twice.

@@ -49,6 +49,16 @@ def settled_by(standing: Standing) -> Change | None:
     return live[-1] if live[-1].action == "rollback" else None
 
 
+def live_since(standing: Standing) -> Change | None:
+    """Return the entry by which what is live became live; None where the history has none."""
+    since = None
+    for entry in (each for each in reversed(standing.history) if each.outcome == LIVE):
+        if standing.live is None or entry.version != standing.live.version:
+            break
+        since = entry
+    return since
+
+
 def rollback_target(standing: Standing, model: str) -> int:
     """Return the number of the version that a rollback without a name goes back to.
 

@@ -141,6 +141,21 @@ def dying(resources: Resources, dies_at: int, after: bool) -> Resources:
     return replace(resources, registry=registry)
 
 
+def test_the_page_says_what_is_live_on_which_numbers_and_who_waits(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    for number, folder in zip("12", adapter_folders, strict=False):
+        stage(resources, folder, number)
+    result = run_promotion(resources, "1", tags={"lora_assets/by": "ann"})
+    (event,) = result.asset_materializations_for_node("live_deployment")
+    page = {name: value.value for name, value in event.metadata.items()}
+    assert str(page["live since"]).startswith("by ann, 20")
+    assert str(page["waiting for promotion"]).startswith("version 2 (data version 2, ")
+    gates = [record.data for record in event.metadata["gates"].records]  # type: ignore[union-attr]
+    assert [each["gate"] for each in gates] == [gate.name for gate in required_gates("staged")]
+    assert {each["verdict"] for each in gates} == {"passed"}
+
+
 @pytest.mark.parametrize(("source", "end"), [("staged", 6), ("previous", 4)])
 def test_killed_at_any_change_and_run_again_it_ends_in_one_state(
     resources: Resources, adapter_folders: tuple[Path, ...], source: str, end: int

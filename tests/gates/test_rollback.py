@@ -4,6 +4,7 @@ import pytest
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.rollback import (
+    live_since,
     next_previous,
     recorded_live,
     rejected,
@@ -54,6 +55,14 @@ def test_what_was_rolled_back_is_marked_until_a_person_names_it() -> None:
     # Nor does it come back when its successor is rolled back, whatever the aliases say.
     third = entries(*ROLLED_BACK, promotion(3, 1))
     assert rollback_target(standing(3, 2, third), "model") == 1
+
+
+def test_live_is_live_since_the_entry_that_last_made_it_so() -> None:
+    again = (*ROLLED_BACK, promotion(1, 1, "nothing changed"))
+    since = live_since(standing(1, 2, entries(*again)))
+    assert since is not None
+    assert (since.number, since.asked) == (3, "by ann, today: wrong answers")
+    assert live_since(standing(4, 1, entries(*TWO))) is None
 
 
 def test_a_previous_that_was_never_live_does_not_count() -> None:
