@@ -87,6 +87,10 @@ def show_adapter(
         "digest": trained.digest,
         "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
     }
+    if lengths := getattr(metrics, "row_lengths", {}):
+        shown["row lengths (tokens)"] = table(
+            {"split": split} | of_split.model_dump() for split, of_split in lengths.items()
+        )
     if engine := _engine(metrics):
         used = ({"engine": name.replace("_", " "), "value": engine[name]} for name in engine)
         shown["engine"] = table(used)

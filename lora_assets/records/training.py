@@ -124,9 +124,18 @@ class Losses(Record):
     base_answers: tuple[NextToken, ...] = ()
 
 
+class RowLengths(Record):
+    """How many tokens the rows of a split have that were trained or measured on."""
+
+    median: int
+    p95: int
+    longest: int
+
+
 class TrainingMetrics(Losses):
     """What a training run measured."""
 
+    row_lengths: Mapping[str, RowLengths] = {}
     tokens_per_second: float
     engine: Engine | None = None
     steps: int

@@ -1,5 +1,6 @@
 """Rows as token batches, and which of their tokens the loss counts."""
 
+import math
 import random
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
+from lora_assets.records.training import RowLengths
 
 POOL_BATCHES = 16
 """How many batches' worth of shuffled rows are sorted by length together."""
@@ -58,6 +60,13 @@ def encode_split(
             "Raise max-seq-length or shorten the contexts.",
         )
     return [row for row in encoded if len(row.tokens) <= max_seq_length], left_out
+
+
+def lengths(rows: Sequence[EncodedRow]) -> RowLengths:
+    """Return median, P95 and maximum of the rows' tokens."""
+    tokens = sorted(len(row.tokens) for row in rows)
+    median, p95 = (tokens[math.ceil(share * len(tokens)) - 1] for share in (0.5, 0.95))
+    return RowLengths(median=median, p95=p95, longest=tokens[-1])
 
 
 def plan_batches(

@@ -22,7 +22,7 @@ from lora_assets.training.attention import attention
 from lora_assets.training.base_answers import base_answers
 from lora_assets.training.gpu_errors import gpu_errors_in_a_line
 from lora_assets.training.qlora import load_model, load_tokenizer
-from lora_assets.training.rows import encode_split
+from lora_assets.training.rows import encode_split, lengths
 from lora_assets.training.token_budget import TokenBudget
 
 
@@ -88,6 +88,7 @@ def train(
         best_step=step,
         rows_left_out={"train": train_left_out, "val": val_left_out},
         split_rows={"train": len(rows_train), "val": len(rows_val)},
+        row_lengths={"train": lengths(encoded_train), "val": lengths(encoded_val)},
         curve=tuple(point for entry in log for point in loss_points(entry)),
         base_answers=answers,
     )

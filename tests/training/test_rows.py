@@ -5,7 +5,7 @@ import pytest
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
 from lora_assets.training.qlora import load_tokenizer
-from lora_assets.training.rows import EncodedRow, encode, encode_split, plan_batches
+from lora_assets.training.rows import EncodedRow, encode, encode_split, lengths, plan_batches
 
 
 def test_the_prompt_has_the_tokens_that_inference_sends(rows: list[Row], tiny_model: Path) -> None:
@@ -36,11 +36,17 @@ def test_a_row_that_does_not_fit_is_left_out_whole_and_reported(
     rows: list[Row], tiny_model: Path
 ) -> None:
     tokenizer = load_tokenizer(tiny_model)
-    lengths = [len(encode(row, tokenizer).tokens) for row in rows]
-    limit = sorted(lengths)[-3] - 1
+    tokens = [len(encode(row, tokenizer).tokens) for row in rows]
+    limit = sorted(tokens)[-3] - 1
     kept, left_out = encode_split("train", rows, tokenizer, limit)
-    assert left_out == tuple(i for i, length in enumerate(lengths) if length > limit)
-    assert [len(row.tokens) for row in kept] == [n for n in lengths if n <= limit]
+    assert left_out == tuple(i for i, length in enumerate(tokens) if length > limit)
+    assert [len(row.tokens) for row in kept] == [n for n in tokens if n <= limit]
+
+
+def test_row_lengths_are_median_p95_and_longest() -> None:
+    rows = [EncodedRow((0,) * number, 1) for number in range(100, 0, -1)]
+    assert lengths(rows).model_dump() == {"median": 50, "p95": 95, "longest": 100}
+    assert lengths(rows[:1]).model_dump() == {"median": 100, "p95": 100, "longest": 100}
 
 
 @pytest.mark.parametrize(("limit", "rows_kept", "cause"), [(16, 6, "fits 16"), (256, 0, "no rows")])

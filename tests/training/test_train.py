@@ -95,7 +95,7 @@ def test_a_run_leaves_an_adapter_that_names_its_base_model_and_no_checkpoints(ru
     assert list(run.work.iterdir()) == []
     assert metrics.steps == UPDATES
     assert metrics.rows_left_out == {"train": (), "val": ()}
-    assert metrics.split_rows.keys() == {"train", "val"}
+    assert metrics.split_rows.keys() == metrics.row_lengths.keys() == {"train", "val"}
     assert metrics.tokens_per_second > 0
 
 
