@@ -148,10 +148,10 @@ def test_the_page_says_what_is_live_on_which_numbers_and_who_waits(
         stage(resources, folder, number)
     result = run_promotion(resources, "1", tags={"lora_assets/by": "ann"})
     (event,) = result.asset_materializations_for_node("live_deployment")
-    page = {name: value.value for name, value in event.metadata.items()}
+    page: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
     assert str(page["live since"]).startswith("by ann, 20")
     assert str(page["waiting for promotion"]).startswith("version 2 (data version 2, ")
-    gates = [record.data for record in event.metadata["gates"].records]  # type: ignore[union-attr]
+    gates = [record.data for record in page["gates"].records]
     assert [each["gate"] for each in gates] == [gate.name for gate in required_gates("staged")]
     assert {each["verdict"] for each in gates} == {"passed"}
 
