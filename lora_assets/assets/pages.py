@@ -68,6 +68,7 @@ def pages_of(registry: Registry, version: ModelVersion, run_id: str = "") -> dic
         "registry page": dg.MetadataValue.url(registry.page(version)),
         "mlflow run": dg.MetadataValue.url(registry.tracking.page(run_id or version.run_id)),
         "digest": version.digest,
+        "report": f"lora-assets report --data-version {version.data_version}",
     }
 
 

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, Self
 
 from lora_assets.records import AdapterRecord, Record
@@ -161,7 +161,7 @@ def run_link(ui: str, run_id: str | None, text: str = "Dagster run") -> str:
     return f"[{text}]({ui.rstrip('/')}/runs/{run_id})" if ui and run_id else ""
 
 
-def gate_note(verdicts: Iterable[Verdict], before: str | None, dagster_ui: str = "") -> str:
+def gate_note(verdicts: Collection[Verdict], before: str | None, dagster_ui: str = "") -> str:
     """Return gates as a Markdown table, as MLflow shows it on a run or a model version.
 
     Each gate is a link to the Dagster run that decided. A first line that says which run made it
@@ -184,4 +184,10 @@ def gate_note(verdicts: Iterable[Verdict], before: str | None, dagster_ui: str =
             lines.append(
                 f"| {gate} | {verdict.outcome} | {as_it_is(check.name)} | {measured} | {limit} |"
             )
+    for name in sorted({verdict.data_version for verdict in verdicts}):
+        report = f"`lora-assets report --data-version {name}`"
+        lines += [
+            "",
+            f"{report} puts report.html, all on one page, among the training's artifacts.",
+        ]
     return "\n".join(lines)
