@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import dagster as dg
@@ -21,8 +22,9 @@ def make_executor(
 ) -> dg.ExecutorDefinition:
     """Return the executor of that name; for `k8s_job`, with `step_pods` over the steps' tags.
 
-    The configuration of a run is laid over both. Raise LoraAssetsError where `step_pods` names an
-    unknown step, or a field that Kubernetes doesn't know.
+    The configuration of a run is laid over both; it has sizes and nodes alone.
+    Raise LoraAssetsError where `step_pods` names an unknown step, or a field that Kubernetes
+    doesn't know.
     """
     if name == "in_process":
         return dg.in_process_executor
@@ -47,10 +49,25 @@ def make_executor(
 
     return dg.ExecutorDefinition(
         name=name,
-        config_schema=k8s_job_executor.config_schema,  # type: ignore[arg-type]
+        config_schema=_of_a_run(k8s_job_executor.config_schema),
         requirements=k8s_job_executor.get_requirements,
         executor_creation_fn=create,
     )
+
+
+def _of_a_run(full: Any) -> dict[str, Any]:
+    """Return the part of k8s_job_executor's configuration that starts no other code.
+
+    Who may launch a run would otherwise choose image, account, Secrets and volumes of its pods.
+    """
+    optional = partial(dg.Field, is_required=False)
+    memory = optional({"resources": optional(dict)})
+    nodes = optional({"node_selector": optional(dict), "tolerations": optional(list)})
+    sizes = {"container_config": memory, "pod_spec_config": nodes}
+    by_step = dg.Field({str: sizes}, default_value={})
+    known = full.as_field().config_type.fields
+    kept = {name: known[name] for name in ("retries", "max_concurrent")}
+    return {**kept, "step_k8s_config": optional(sizes), PER_STEP: by_step}
 
 
 @dataclass
@@ -107,8 +124,7 @@ class _InPods(dg.Executor):
 
 def _stated(config: Any) -> Mapping[str, Any]:
     """Return the sections of a UserDefinedDagsterK8sConfig that say something."""
-    sections = config.to_dict().items()
-    return {name: fields for name, fields in sections if fields and name != "merge_behavior"}
+    return {name: of for name, of in config.to_dict().items() if of and name != "merge_behavior"}
 
 
 def _delete_steps_if_stopped(instance: dg.DagsterInstance, run_id: str) -> None:

@@ -23,13 +23,9 @@ def fit_into_run(steps: Iterable[Config], run: Config) -> bool:
 
 
 def _resources_alone(step: Config) -> Config | None:
-    match step:
-        case {"container_config": {"resources": dict(resources), **other}, **more} if not (
-            other or more
-        ):
-            return resources
-        case _:
-            return None
+    container = step.get("container_config", {})
+    alone = step.keys() == {"container_config"} and container.keys() == {"resources"}
+    return container["resources"] if alone else None
 
 
 def _within(wanted: Config, offered: Config) -> bool:

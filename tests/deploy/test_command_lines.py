@@ -20,7 +20,7 @@ from tests.support.manifests import REPOSITORY, code_location, dagster_values, v
 from tests.support.stack import free_port
 
 IN_PODS, IN_PAGES = tuple(of_pods()), tuple(of_pages())
-OF_OTHERS = {"vllm", "until", "python"}
+OF_OTHERS = {"vllm", "until", "python", "/bin/oauth2-proxy"}
 """vLLM's options are parsed by the conformance tests; the chart's own init containers wait;
 MLflow's users are made by a script, which tests/deploy/test_mlflow_users.py runs."""
 

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from dagster import DagsterRun
 from dagster._config import process_config, resolve_to_config_type
-from dagster._core.errors import DagsterInvalidConfigError
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._serdes import class_from_code_pointer
 from dagster_k8s import K8sRunLauncher
@@ -21,12 +20,13 @@ from kubernetes.client import ApiClient
 
 from lora_assets.cli.stage_run import REQUEST_TAG
 from lora_assets.kubernetes.step_pods import step_pod
-from tests.support.doubles.dagster_chart import container_context, instance_config, merged, objects
+from tests.support.doubles.dagster_chart import instance_config, merged, objects
 from tests.support.doubles.kubernetes_api import KubernetesApi
 from tests.support.kubernetes_cluster import HOME, TRAINING_CLAIM
 from tests.support.manifests import (
     DATA,
     DEPLOY,
+    REFUSED,
     REPOSITORY,
     code_location,
     dagster_values,
@@ -75,20 +75,6 @@ def test_dagster_starts_with_the_instance_that_the_values_make(
         assert config.value["postgres_db"]["scheme"] == "postgresql+psycopg2"
 
 
-def test_dagster_refuses_pools_beside_the_limit_that_the_chart_sets_without_them(
-    tmp_path: Path,
-) -> None:
-    """So they cannot stand in additionalInstanceConfig (dagster#31086)."""
-    pools = instance_config(dagster_values())["concurrency"]
-    values = {**dagster_values(), "additionalInstanceConfig": {"concurrency": pools}}
-    del values["concurrency"]
-    with (
-        pytest.raises(DagsterInvalidConfigError, match="max_concurrent_runs"),
-        instance(instance_config(values), tmp_path),
-    ):
-        pass
-
-
 def test_a_value_that_the_chart_does_not_read_is_refused() -> None:
     with pytest.raises(AssertionError, match="runMonitoring"):
         instance_config({**dagster_values(), "runMonitoring": {"enabled": True}})
@@ -118,17 +104,14 @@ def test_a_run_that_a_gate_stopped_is_not_started_again() -> None:
 
 
 def made_pod(
-    folder: Path, *step: Mapping[str, Any], values: Mapping[str, Any] | None = None
+    folder: Path, *step: Mapping[str, Any], values: Mapping[str, Any] | None = None, tag: str = "{}"
 ) -> Mapping[str, Any]:
     """Make the Job of a run, or of a step with these configurations, and return its pod."""
-    values = values or dagster_values()
-    with instance(instance_config(values), folder) as started:
+    with instance(instance_config(values or dagster_values()), folder) as started:
         launcher = started.run_launcher
     assert isinstance(launcher, K8sRunLauncher)
-    run = DagsterRun(job_name="train")
-    context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=False).merge(
-        K8sContainerContext.create_from_config(container_context(values))
-    )
+    run = DagsterRun(job_name="train", tags={"dagster-k8s/config": tag})
+    context = launcher.get_container_context_for_run(run)
     assert context.namespace == "dagster"
     for part in step:
         of_step = UserDefinedDagsterK8sConfig.from_dict(part)
@@ -148,8 +131,10 @@ def made_pod(
 def test_a_run_is_confined_and_has_the_code_locations_account_and_environment(
     tmp_path: Path,
 ) -> None:
-    pod = made_pod(tmp_path)
+    more = {"limits": {"memory": "2Gi"}}
+    pod = made_pod(tmp_path, tag=json.dumps({"container_config": {"resources": more}}))
     (container,) = pod["containers"]
+    assert container["resources"]["limits"] == {"cpu": "500m", "memory": "2Gi"}
     assert pod["serviceAccountName"] == "lora-assets"
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"] == code_location()["securityContext"]
@@ -158,10 +143,17 @@ def test_a_run_is_confined_and_has_the_code_locations_account_and_environment(
     assert environment["LORA_ASSETS_STACK"]["value"] == "cluster"
     key = environment["VLLM_API_KEY"]["valueFrom"]["secretKeyRef"]
     assert key == {"name": "vllm-api-key", "key": "VLLM_API_KEY"}
-    assert environment["DAGSTER_PG_PASSWORD"]["valueFrom"]["secretKeyRef"] == {
-        "name": "dagster-postgresql-secret",
-        "key": "postgresql-password",
-    }
+    password = environment["DAGSTER_PG_PASSWORD"]["valueFrom"]["secretKeyRef"]
+    assert password == {"name": "dagster-postgresql-secret", "key": "postgresql-password"}
+
+
+@pytest.mark.parametrize("config", REFUSED["pods"], ids=str)
+def test_a_runs_tag_starts_no_other_code_and_gets_no_other_rights(
+    config: Mapping[str, Any], tmp_path: Path
+) -> None:
+    field = ".".join((*config, *next(iter(config.values()))))
+    with pytest.raises(Exception, match=f"violated the allowed list: {field}$"):
+        made_pod(tmp_path, tag=json.dumps(config))
 
 
 def test_a_training_keeps_its_checkpoints_and_its_model_on_its_claim(tmp_path: Path) -> None:
@@ -209,7 +201,7 @@ def test_the_double_names_and_labels_objects_as_the_real_chart_does() -> None:
     facts = json.loads((DATA / "chart-objects.json").read_text())["objects"]
     arguments = {"dagsterApiGrpcArgs": ["--python-module", "lora_assets.definitions"]}
     changed = {
-        "dagsterWebserver": {"nameOverride": "dagster-webserver"},
+        "dagsterWebserver": {"nameOverride": "dagster-webserver", "enableReadOnly": False},
         "dagster-user-deployments": {"deployments": [{**code_location(), **arguments}]},
     }
     made = objects(merged(dagster_values(), changed), "1.12.19")

@@ -10,6 +10,7 @@ import pytest
 from lora_assets.definitions import ASSETS, CHECKS, make_definitions
 from lora_assets.errors import LoraAssetsError
 from lora_assets.settings import read_settings
+from tests.support.manifests import REFUSED
 
 
 def global_job(**environment: str) -> dg.JobDefinition:
@@ -69,6 +70,27 @@ def test_an_exception_in_a_step_with_a_pod_allows_no_retry(body: Callable[[], ob
     assert error.cause
     assert "No bytes. Bring some." in error.cause.message
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def validated(config: Any) -> Any:
+    return dg.validate_run_config(resolved_job({}), {"execution": {"config": config}})
+
+
+OF_RUNS = [{"step_k8s_config": p, "per_step_k8s_config": {"adapter": p}} for p in REFUSED["pods"]]
+
+
+@pytest.mark.parametrize("config", [*OF_RUNS, *REFUSED["executor"]], ids=str)
+def test_a_runs_configuration_starts_no_other_code_and_gets_no_other_rights(config: Any) -> None:
+    for field in config:
+        with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected config entry"):
+            validated({field: config[field]})
+
+
+def test_a_runs_configuration_chooses_sizes_and_nodes() -> None:
+    nodes = {"node_selector": {"workload": "gpu-l40"}, "tolerations": [{"key": "l40"}]}
+    sizes = {"container_config": {"resources": {"limits": {"cpu": "2"}}}, "pod_spec_config": nodes}
+    config = {"step_k8s_config": sizes, "per_step_k8s_config": {"adapter": sizes}}
+    assert config.items() <= validated(config)["execution"]["k8s_job"].items()
 
 
 @pytest.mark.parametrize(

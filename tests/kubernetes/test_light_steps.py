@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lora_assets.definitions import ASSETS, CHECKS
 from lora_assets.kubernetes.light_steps import fit_into_run
 from tests.support.dagster_services import RUN_RESOURCES
+from tests.support.manifests import dagster_values
 
 RUN: Mapping[str, Any] = {"container_config": {"resources": RUN_RESOURCES}}
 GATE: Mapping[str, Any] = {
@@ -18,7 +17,6 @@ GATE: Mapping[str, Any] = {
         "resources": {"requests": {"cpu": "0.25"}, "limits": {"cpu": 0.5, "memory": "1024Mi"}}
     }
 }
-VALUES = Path(__file__).parents[2] / "deploy" / "dagster" / "values.yaml"
 
 
 def asking(**more: Any) -> Mapping[str, Any]:
@@ -57,7 +55,7 @@ def test_a_run_without_steps_has_no_light_ones() -> None:
 
 
 def test_the_run_of_the_clusters_values_holds_all_but_training_evaluation_and_load_test() -> None:
-    launcher = yaml.safe_load(VALUES.read_text())["runLauncher"]["config"]["k8sRunLauncher"]
+    launcher = dagster_values()["runLauncher"]["config"]["customRunLauncher"]["config"]
     assert launcher["resources"] == RUN_RESOURCES
     heavy = {
         definition.op.name

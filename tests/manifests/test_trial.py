@@ -28,6 +28,7 @@ pytestmark = pytest.mark.e2e
 TRIAL = DEPLOY / "trial"
 OWN = yaml.safe_load((TRIAL / "values.yaml").read_text())
 VALUES = merged(dagster_values(), OWN)
+RUNS = VALUES["runLauncher"]["config"]["customRunLauncher"]["config"]
 UP = (TRIAL / "up.sh").read_text()
 VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 IMAGE = f"lora-assets-trial:{VERSION}"
@@ -103,16 +104,12 @@ def test_everything_fits_on_two_cores_beside_kubernetes_own_pods() -> None:
         replicas = manifest.content["spec"].get("replicas", 1)
         always += [c["resources"] for c in manifest.pod_spec["containers"]] * replicas
     requests = [millicores(resources["requests"]["cpu"]) for resources in always]
-    run = millicores(
-        VALUES["runLauncher"]["config"]["k8sRunLauncher"]["resources"]["requests"]["cpu"]
-    )
+    run = millicores(RUNS["resources"]["requests"]["cpu"])
     changed = json.loads(variables(code_location())["LORA_ASSETS_STEP_PODS"]["value"])
     steps = [each["container_config"]["resources"]["requests"]["cpu"] for each in changed.values()]
     largest_step = max(map(millicores, steps))
     light = [step_pod(name)["dagster-k8s/config"] for name in ("load-adapter", "smoke-test")]
-    assert fit_into_run(
-        light, {"container_config": VALUES["runLauncher"]["config"]["k8sRunLauncher"]}
-    )
+    assert fit_into_run(light, {"container_config": RUNS})
     of_kubernetes = 950  # kind's control plane, CoreDNS and network.
     assert of_kubernetes + sum(requests) + millicores("50m") + run + largest_step < 2000
 

@@ -14,9 +14,10 @@ from tests.support.argo_workflows import WORKFLOWS
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
 DATA = Path(__file__).parent / "data"
+REFUSED = yaml.safe_load((DATA / "pod_configurations.yaml").read_text())
 APPLIED = (
-    *("access", "access/own-s3", "mlflow", "dagster", "dagster/existing-postgresql", "vllm"),
-    *("judge/mistral-7b", "judge/llama-70b", "monitoring"),
+    *("access", "access/own-s3", "mlflow", "dagster", "dagster/existing-postgresql"),
+    *("dagster/sign-in", "vllm", "judge/mistral-7b", "judge/llama-70b", "monitoring"),
 )
 """The folders for `kubectl apply -k`."""
 

@@ -35,11 +35,6 @@ def instance_config(values: Values) -> Mapping[str, Any]:
     return {**_rendered("instance", values), **values.get("additionalInstanceConfig", {})}
 
 
-def container_context(values: Values) -> Mapping[str, Any]:
-    """Return what runs and steps get from the one code location."""
-    return dict(_rendered("container_context", values))
-
-
 def objects(values: Values, version: str = CHART_VERSION) -> Sequence[Values]:
     """Return every Secret, ConfigMap, Service and workload of the release."""
     return list(_rendered("objects", values, version=version))
