@@ -27,12 +27,12 @@ from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.signature import VERDICT_KEY
 from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
 from lora_assets.setting import Setting, setting
+from lora_assets.training.base_identity import is_folder
 
 EMBEDDED_BASE_NAME = "embedded-base"
 EMBEDDED_MLFLOW_UI = "http://127.0.0.1:5000"
 EMBEDDED_DAGSTER_UI = "http://127.0.0.1:3000"
 """Where 'make ui' serves MLflow's database, and Dagster (see Procfile)."""
-CLUSTER_BASE_MODEL = "mistralai/Mistral-7B-v0.1"
 
 
 def _given(folder: str) -> str:
@@ -92,9 +92,9 @@ class Settings(BaseModel):
         str(PACKAGED_BASE_MODEL),
         "trainer.base_model",
         "fleet.base_model",
-        cluster=CLUSTER_BASE_MODEL,
+        cluster="mistralai/Mistral-7B-v0.1@27d67f1b5f57dc0953326b2601d68371d40ea8da",
     )
-    """Base model: a folder, or a name on the Hugging Face hub"""
+    """Base model: a folder, or on the Hugging Face hub `name@revision`"""
     base_model_name: str = setting("", "trainer.base_model_name")
     """Base model's name, as adapters and servers know it; empty: its folder's or the hub's"""
     vllm_url: str = setting(
@@ -181,8 +181,7 @@ class Settings(BaseModel):
         base = str(info.data.get("base_model", ""))
         if Path(base).absolute() == PACKAGED_BASE_MODEL:
             return name or EMBEDDED_BASE_NAME
-        is_folder = base.startswith(("/", ".")) or Path(base).is_dir()
-        return name or (Path(base).absolute().name if is_folder else base)
+        return name or (Path(base).absolute().name if is_folder(base) else base.partition("@")[0])
 
     @field_validator("dagster_home")
     @classmethod

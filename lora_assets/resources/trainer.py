@@ -83,8 +83,7 @@ class Trainer(dg.ConfigurableResource[Any]):
     ) -> None:
         """Refuse data with what `misfits` finds."""
         numbered = {name: dict(enumerate(rows, start=1)) for name, rows in splits.items()}
-        faults = self.misfits(numbered, max_seq_length, max_model_len, share)
-        if faults:
+        if faults := self.misfits(numbered, max_seq_length, max_model_len, share):
             raise LoraAssetsError(
                 f"Rows don't fit: {summary(faults)}",
                 "Correct or shorten them, raise max-seq-length (and the server's max_model_len), "
@@ -114,16 +113,8 @@ class Trainer(dg.ConfigurableResource[Any]):
             from lora_assets.training.several_gpus import train_in_processes
             from lora_assets.training.train import train
 
-        job = partial(
-            train,
-            splits["train"],
-            splits["val"],
-            self.base_model,
-            self.base_model_name,
-            parameters,
-            work,
-            output,
-        )
+        rows = (splits["train"], splits["val"])
+        job = partial(train, *rows, self.base_model, self.base_model_name, parameters, work, output)
         if (gpus := device_count()) > 1:
             return train_in_processes(gpus, job, on_loss, on_progress, on_note)
         return job(on_loss, on_progress, on_note)

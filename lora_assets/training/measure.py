@@ -32,9 +32,8 @@ def measure(
     `on_note` is told, in a line, where memory ended and smaller passes go on.
     Raise LoraAssetsError for an adapter of another base model, and for a loss that isn't finite.
     """
-    limit = parameters.max_seq_length
     tokenizer = load_tokenizer(base_model)
-    encoded, left_out = encode_split("val", rows_val, tokenizer, limit)
+    encoded, left_out = encode_split("val", rows_val, tokenizer, parameters.max_seq_length)
     base = load_base(base_model, parameters)
     linear = {
         name: (module.out_features, module.in_features)

@@ -17,6 +17,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.training import LORA_PROFILES, TrainingParameters
 from lora_assets.serving.base_shapes import ARCHITECTURES
 from lora_assets.training.attention import attention
+from lora_assets.training.base_identity import name_and_revision
 from lora_assets.training.gpu_errors import gpu_errors_in_a_line
 
 
@@ -37,8 +38,8 @@ def device() -> torch.device:
 
 def require_architecture(base_model: Path | str) -> None:
     """Raise LoraAssetsError for a base model of an architecture that isn't trained here."""
-    with _loading(base_model) as name:
-        kind = AutoConfig.from_pretrained(name).model_type
+    with _loading(base_model) as (name, revision):
+        kind = AutoConfig.from_pretrained(name, revision=revision).model_type
     if kind not in ARCHITECTURES:
         raise LoraAssetsError(
             f"Base model {base_model} is a {kind} model, which is not supported",
@@ -48,8 +49,8 @@ def require_architecture(base_model: Path | str) -> None:
 
 def load_tokenizer(base_model: Path | str) -> Any:
     """Return the base model's tokenizer; raise LoraAssetsError without an end-of-sequence token."""
-    with _loading(base_model) as name:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+    with _loading(base_model) as (name, revision):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     if tokenizer.eos_token_id is None:
         raise LoraAssetsError(
             f"The tokenizer of base model {base_model} has no end-of-sequence token",
@@ -73,9 +74,10 @@ def load_base(base_model: Path | str, parameters: TrainingParameters) -> Any:
         bnb_4bit_compute_dtype=dtype,
     )
     logging.disable_progress_bar()
-    with _loading(base_model) as name:
+    with _loading(base_model) as (name, revision):
         base = AutoModelForCausalLM.from_pretrained(
             name,
+            revision=revision,
             dtype=dtype,
             device_map={"": str(target)},
             quantization_config=nf4 if parameters.quantization == "nf4" else None,
@@ -136,15 +138,15 @@ def _keep_trainable_layout(base: Any) -> None:
 
 
 @contextmanager
-def _loading(base_model: Path | str) -> Iterator[str]:
-    """Yield what to load the base model by; what it raises becomes one LoraAssetsError."""
+def _loading(base_model: Path | str) -> Iterator[tuple[str, str]]:
+    """Yield name and revision to load the base model by; what fails becomes one LoraAssetsError."""
     if isinstance(base_model, Path) and not base_model.is_dir():
         raise LoraAssetsError(
             f"There is no base model folder {base_model}", "Give the folder of a base model."
         )
     try:
         with gpu_errors_in_a_line():
-            yield str(base_model)
+            yield name_and_revision(base_model)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise LoraAssetsError(

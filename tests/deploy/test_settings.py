@@ -117,8 +117,9 @@ def test_vllm_takes_every_profile_and_as_many_adapters_as_are_served() -> None:
     assert values(code_location())["VLLM_MAX_MODEL_LEN"] == options["max-model-len"]
     assert int(options["max-loras"]) == MIN_LORAS
     assert {"--enable-lora", f"--middleware={MIDDLEWARE}"} <= set(vllm()["command"])
-    base = read_settings({"LORA_ASSETS_STACK": "cluster"}).base_model
+    base, _, commit = read_settings({"LORA_ASSETS_STACK": "cluster"}).base_model.partition("@")
     assert vllm()["command"][:3] == ["vllm", "serve", base]
+    assert options["revision"] == options["tokenizer-revision"] == commit
     grace = find("Deployment", "vllm")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     before = vllm()["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert before + int(options["shutdown-timeout"]) < grace

@@ -31,15 +31,16 @@ def test_a_byte_of_a_file_that_counts_is_another_base(base: Path, name: str) -> 
 def test_a_name_on_the_hub_is_the_commit_that_it_stands_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def cached(name: str, file: str) -> str:
-        return f"/cache/models--{name.replace('/', '--')}/snapshots/0f1e2d/{file}"
+    def cached(name: str, file: str, revision: str) -> str:
+        return f"/cache/models--{name.replace('/', '--')}/snapshots/0f1e2d-{revision}/{file}"
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
-    assert base_identity("org/model") == "0f1e2d"
+    found = [base_identity(f"org/model{at}") for at in ("", "@v1")]
+    assert found == ["0f1e2d-main", "0f1e2d-v1"]
 
 
 def test_a_name_that_the_hub_does_not_give_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(name: str, file: str) -> str:
+    def nothing(name: str, file: str, revision: str) -> str:
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", nothing)
