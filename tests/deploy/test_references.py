@@ -82,8 +82,7 @@ def references() -> Iterator[tuple[str, str | None, str]]:
 
 
 def test_claims_roles_and_accounts_are_made_and_each_is_used() -> None:
-    made = {m.key for m in manifests.MANIFESTS if m.kind in REFERRED}
-    assert set(references()) == made
+    assert set(references()) == {m.key for m in manifests.MANIFESTS if m.kind in REFERRED}
     assert len(manifests.of_kind("RoleBinding")) == len(manifests.of_kind("Role"))
 
 

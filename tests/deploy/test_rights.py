@@ -69,6 +69,10 @@ def test_the_fleet_role_has_what_discovery_and_deployment_ask_for(
         folder.place(adapter, digest)
         assert folder.contents()["digests"] == {digest: digest}
     assert rights("fleet") == asked_of_the_server(api.requests)
+    # Argo's steps find the replicas, and enter none.
+    assert rights("replicas") == {each for each in rights("fleet") if each[1] != "pods/exec"}
+    entering = {each["name"] for each in find("RoleBinding", "fleet")["subjects"]}
+    assert entering == {"fleet-status", "lora-assets"}
 
 
 def right(verb: str, thing: str) -> Right:
@@ -91,10 +95,8 @@ def test_the_jobs_role_has_what_dagster_asks_for() -> None:
 
 
 def test_argos_executor_may_report_results_and_nothing_else() -> None:
-    assert rights("argo-executor") == {
-        ("argoproj.io", "workflowtaskresults", "create"),
-        ("argoproj.io", "workflowtaskresults", "patch"),
-    }
+    results = ("argoproj.io", "workflowtaskresults")
+    assert rights("argo-executor") == {(*results, "create"), (*results, "patch")}
 
 
 def test_the_bucket_may_be_used_as_the_code_uses_it() -> None:
@@ -121,8 +123,7 @@ def test_the_bucket_may_be_used_as_the_code_uses_it() -> None:
 
 
 def test_both_accounts_with_the_role_are_trusted_by_it() -> None:
-    trust = json.loads((DEPLOY / "access" / "role-trust.json").read_text())
-    (statement,) = trust["Statement"]
+    (statement,) = json.loads((DEPLOY / "access" / "role-trust.json").read_text())["Statement"]
     conditions = statement["Condition"]["StringEquals"]
     (provider,) = (key for key in conditions if key.endswith(":sub"))
     for subject in conditions[provider]:
