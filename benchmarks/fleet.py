@@ -27,7 +27,6 @@ from pathlib import Path
 from benchmarks.promotion import make_version
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.embedded.child import is_healthy, start_child
-from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
@@ -79,9 +78,7 @@ def deploy(resources: Resources, version: ModelVersion) -> float:
     fleet = resources.fleet
     began = time.perf_counter()
     ensure_loaded(resources.registry, fleet.discover(), version, resources.work_folder)
-    fleet.discover().renew_slot(
-        fleet.candidate_slot, version.serving_name, version.digest, smoke.PROMPTS
-    )
+    fleet.discover().renew_slot(fleet.candidate_slot, version.serving_name, version.digest)
     took = time.perf_counter() - began
     assert set(fleet.discover().serving(fleet.candidate_slot).values()) == {version.digest}
     return took

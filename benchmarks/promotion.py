@@ -32,7 +32,6 @@ from lora_assets.assets.training_data import training_data
 from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.data_set.versions import contents
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates import smoke
 from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.slots import LIVE_SLOT
 from lora_assets.records.training import Adapter, TrainingMetrics
@@ -174,9 +173,7 @@ def main() -> None:
                 )
                 resources.registry.set_alias(alias, version)
             live = versions[0]
-            resources.fleet.discover().renew_slot(
-                LIVE_SLOT, live.serving_name, live.digest, smoke.PROMPTS
-            )
+            resources.fleet.discover().renew_slot(LIVE_SLOT, live.serving_name, live.digest)
             if given.during == "down":
                 both = f"{url},http://127.0.0.1:{free_port()}"
                 resources = make_resources(read_settings({**environment, "VLLM_REPLICAS": both}))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates import smoke
 from lora_assets.gates.rollback import next_previous
 from lora_assets.lifecycle import GATES
 from lora_assets.records.history import ABORTED, LIVE, Standing, numbered
@@ -160,13 +159,8 @@ class LiveSwitch:
     def _put_in_slot(self, planned: Promotion, replicas: Replicas) -> None:
         version = planned.version
         ensure_loaded(self.registry, replicas, version, self.work_folder)
-        replicas.renew_slot(
-            self.slot,
-            version.serving_name,
-            version.digest,
-            smoke.PROMPTS,
-            may_undo=lambda: self.registry.holds(planned),
-        )
+        place = (self.slot, version.serving_name, version.digest)
+        replicas.renew_slot(*place, may_undo=lambda: self.registry.holds(planned))
 
     def _follow(self, planned: Promotion, first: Replicas) -> None:
         """Give the slot to replicas that became ready meanwhile, and name those that start.

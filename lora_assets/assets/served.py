@@ -4,7 +4,6 @@ import dagster as dg
 
 from lora_assets.assets.pages import table
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates import smoke
 from lora_assets.records import short
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import Fleet
@@ -53,7 +52,7 @@ def ensure_loaded(
             source = registry.download(version, folder)
             replicas.preflight(adapter_files.inspect(source), not unproved)
             replicas.place(source, version.digest)
-    replicas.load(version.serving_name, version.digest, smoke.PROMPTS)
+    replicas.load(version.serving_name, version.digest)
 
 
 def ensure_candidate_slot(
@@ -71,7 +70,7 @@ def ensure_candidate_slot(
     ensure_loaded(registry, replicas, version, work)
     if held:
         return False
-    replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    replicas.renew_slot(slot, version.serving_name, version.digest)
     registry.set_alias("staged", version)
     return True
 

@@ -54,7 +54,7 @@ def staged_deployment(
     on_each(replicas.members, metrics_of)
     replicas.require_own_slot(slot, version.serving_name)
     ensure_loaded(registry, replicas, version, work_folder)
-    replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    replicas.renew_slot(slot, version.serving_name, version.digest)
     warn_of_gaps(context, replicas, slot)
     context.log.info(f"{version.serving_name} is loaded on {len(replicas.members)} replica(s)")
     table = slot_table(replicas, slot, version)

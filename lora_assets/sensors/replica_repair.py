@@ -10,7 +10,6 @@ from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import ensure_loaded, slot_table
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates import smoke
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.lifecycle import PROMOTION
 from lora_assets.records.history import ABORTED, LIVE
@@ -97,7 +96,7 @@ def _repair(
         if version.serving_name in names or slot in names:
             ensure_loaded(registry, replicas, version, work_folder)
         if slot is not None and slot in names:
-            replicas.renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+            replicas.renew_slot(slot, version.serving_name, version.digest)
     if left := "; ".join(map(str, find_drift(registry, fleet, replicas.served()))):
         raise LoraAssetsError(f"Still wrong after the repair: {left}", "Restart that replica.")
     for difference in drift:

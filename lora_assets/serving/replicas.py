@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.smoke import PROMPTS
 from lora_assets.records.base_model import Base
 from lora_assets.records.model_version import model_of
 from lora_assets.records.served import AdapterShape, Served
@@ -114,11 +115,11 @@ class Replicas:
         """Return those that lack SlotMiddleware: renewing a slot leaves a gap there."""
         return [each.name for each in self.members if each.listing().slots_folder is None]
 
-    def load(self, name: str, digest: str, prompts: Sequence[str]) -> None:
+    def load(self, name: str, digest: str) -> None:
         """Serve the adapter `digest` on every replica under its own name, or on none.
 
         What another path serves under that name is unloaded, and not put back.
-        Its bytes are verified where they lie first. Its answers to `prompts` must differ from
+        Its bytes are verified where they lie first. Its answers to PROMPTS must differ from
         the base model's: an adapter that loaded and changes nothing is refused.
         """
         loaded: list[Replica] = []
@@ -132,7 +133,7 @@ class Replicas:
             replica.load(name, own)
             if before.adapters.get(name) != own:
                 loaded.append(replica)
-                if _answers_alike(replica, before.base_model, name, prompts):
+                if _answers_alike(replica, before.base_model, name):
                     raise LoraAssetsError(
                         f"{replica.name} answers as {name} exactly as its base model does",
                         "The adapter changes nothing there: look at how it was trained and at the "
@@ -157,21 +158,16 @@ class Replicas:
         on_each(self.members, check)
 
     def renew_slot(
-        self,
-        slot: str,
-        name: str,
-        digest: str,
-        prompts: Sequence[str],
-        *,
-        may_undo: Callable[[], bool] = lambda: True,
+        self, slot: str, name: str, digest: str, *, may_undo: Callable[[], bool] = lambda: True
     ) -> None:
         """Point `slot` at the adapter `digest`, loaded as `name`, on every replica or on none.
 
-        The log-probabilities of the slot's answers to `prompts` must equal those of `name`. A
+        The log-probabilities of the slot's answers to PROMPTS must equal those of `name`. A
         server with SlotMiddleware takes the slot's new link with its next request. Without it
         the slot is unloaded and loaded, and is gone in between. What fails is put back, unless
         another one has taken the slot meanwhile: then it `may_undo` nothing.
         """
+        self.require_own_slot(slot, name)
         before = dict(zip(self.members, on_each(self.members, Replica.listing), strict=True))
         linking = [each for each in self.members if before[each].slots_folder is not None]
         reloading = [each for each in self.members if each not in linking]
@@ -179,14 +175,10 @@ class Replicas:
             _require_same_folder(replica, str(before[replica].slots_folder))
         # Replicas may share a folder, whose link is then changed once, and put back once.
         former = {folder: folder.slots().get(slot) for folder in _folders(linking)}
-        for replica, listing in before.items():
-            link = former.get(replica.folder)
-            require_slot_name(slot, listing.base_names)
-            require_own_slot(slot, name, link, listing.adapters, self.others_slots)
         try:
             on_each(list(former), lambda folder: folder.set_slot(slot, name))
             on_each(reloading, lambda each: _reload(each, slot, f"{each.folder.path}/{digest}"))
-            on_each(self.members, lambda each: _prove(each, slot, name, digest, prompts))
+            on_each(self.members, lambda each: _prove(each, slot, name, digest))
         except LoraAssetsError as error:
             if not may_undo():
                 raise
@@ -260,8 +252,8 @@ def _reload(replica: Replica, slot: str, folder: str | None) -> None:
             replica.load(slot, folder)
 
 
-def _prove(replica: Replica, slot: str, name: str, digest: str, prompts: Sequence[str]) -> None:
-    if not _answers_alike(replica, name, slot, prompts):
+def _prove(replica: Replica, slot: str, name: str, digest: str) -> None:
+    if not _answers_alike(replica, name, slot):
         raise LoraAssetsError(
             f"{replica.name} answers as {slot} with other weights than as {name}",
             "Its cache mixes adapters; restart that replica and run this again.",
@@ -283,9 +275,9 @@ def _require_same_folder(replica: Replica, reads: str) -> None:
         )
 
 
-def _answers_alike(replica: Replica, one: str, other: str, prompts: Sequence[str]) -> bool:
+def _answers_alike(replica: Replica, one: str, other: str) -> bool:
     def answers(name: str) -> Sequence[Sequence[float]]:
-        return on_each(prompts, lambda each: replica.complete(name, each, PROBE_TOKENS).logprobs)
+        return on_each(PROMPTS, lambda each: replica.complete(name, each, PROBE_TOKENS).logprobs)
 
     # Name by name: vLLM on a CPU mixes base and adapter up in one batch (docs/facts.md).
     return all(map(same_logprobs, answers(one), answers(other)))

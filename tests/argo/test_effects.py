@@ -196,7 +196,7 @@ def test_a_load_test_sends_what_its_parameters_say_to_the_slot_that_they_name(
     assert "serves nothing as another-slot" in str(run(environment, *load)[0])
     replicas = resources.fleet.discover()
     ensure_loaded(registry, replicas, version, resources.work_folder)
-    replicas.renew_slot("another-slot", version.serving_name, version.digest, ("a",))
+    replicas.renew_slot("another-slot", version.serving_name, version.digest)
     assert run(environment, *load)[0] == 0
     record = tmp_path / "bucket" / "lora-assets" / "records" / "perf_metrics" / "1.json"
     metrics = PerfMetrics.model_validate_json(record.read_bytes())

@@ -130,7 +130,7 @@ def test_a_promotion_that_was_put_back_is_aborted_and_stops_nothing_after_it(
     resources: Resources, third: ModelVersion, adapter_folders: tuple[Path, ...]
 ) -> None:
     def fails() -> None:
-        resources.fleet.discover().renew_slot(LIVE_SLOT, *second, ["a"])
+        resources.fleet.discover().renew_slot(LIVE_SLOT, *second)
         raise LoraAssetsError("replica 1 answers with other weights", "Restart it.")
 
     live = resources.registry.aliases()["live"]

@@ -6,7 +6,6 @@ import pytest
 
 from lora_assets.assets.served import ensure_candidate_slot, ensure_loaded
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.slots import CANDIDATE_SLOT
 from lora_assets.stack_resources import Resources
@@ -18,7 +17,7 @@ def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion
     registry, fleet = resources.registry, resources.fleet
     version = registry.register(trained(resources, folder, data_version))
     ensure_loaded(registry, fleet.discover(), version, resources.work_folder)
-    fleet.discover().renew_slot(CANDIDATE_SLOT, version.serving_name, version.digest, smoke.PROMPTS)
+    fleet.discover().renew_slot(CANDIDATE_SLOT, version.serving_name, version.digest)
     registry.set_alias("staged", version)
     return version
 

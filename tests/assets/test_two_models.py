@@ -11,7 +11,6 @@ import pytest
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.registry import Registry
@@ -134,10 +133,9 @@ def test_a_slot_and_a_registry_refuse_the_adapter_of_another_model(
         ensure_loaded(
             resources.of_model(version.model).registry, replicas, version, other.work_folder
         )
-    replicas.renew_slot(CANDIDATE_SLOT, own.serving_name, own.digest, smoke.PROMPTS)
-    place = (CANDIDATE_SLOT, foreign.serving_name, foreign.digest, smoke.PROMPTS)
+    replicas.renew_slot(CANDIDATE_SLOT, own.serving_name, own.digest)
     with pytest.raises(LoraAssetsError, match=f"{CANDIDATE_SLOT} is a slot of {own.model}, not of"):
-        replicas.renew_slot(*place)
+        replicas.renew_slot(CANDIDATE_SLOT, foreign.serving_name, foreign.digest)
     with pytest.raises(LoraAssetsError, match=f"{LIVE_SLOT} is a slot of another model, not of"):
         other.fleet.discover().require_own_slot(LIVE_SLOT, foreign.serving_name)
     assert serving(resources)[1] == own.digest

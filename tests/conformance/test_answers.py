@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates import smoke
 from lora_assets.records.base_model import Base
 from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.records.training import EMBEDDED_PARAMETERS
@@ -20,12 +19,12 @@ SEQUENCES, STEPS = 50, 3
 
 def put(stack: Stack, known: Known) -> None:
     stack.replicas().place(known.source, known.digest)
-    stack.replicas().load(known.name, known.digest, smoke.PROMPTS)
+    stack.replicas().load(known.name, known.digest)
 
 
 def switch(stack: Stack, slot: str, known: Known) -> None:
     put(stack, known)
-    stack.replicas().renew_slot(slot, known.name, known.digest, smoke.PROMPTS)
+    stack.replicas().renew_slot(slot, known.name, known.digest)
 
 
 def test_any_sequence_of_changes_answers_as_a_fresh_server_does(stack: Stack) -> None:

@@ -122,7 +122,7 @@ def test_two_promotions_at_once_end_in_one_state(
     third = stack.stage(3)
     ensure_loaded(registry, stack.replicas(), third, stack.resources.work_folder)
     place = CANDIDATE_SLOT, third.serving_name, third.digest
-    stack.replicas().renew_slot(*place, smoke.PROMPTS)
+    stack.replicas().renew_slot(*place)
     other = {"DAGSTER_HOME": str(tmp_path)} if homes == "two Dagsters" else {}
     commands: Sequence[tuple[str, Mapping[str, str]]] = (("promote", {}), (second, other))
     ended = at_once(*((command, {**stack.environment, **home}) for command, home in commands))

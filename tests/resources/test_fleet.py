@@ -18,6 +18,7 @@ from lora_assets.embedded.server.batching import Engine
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL, ServerOptions
 from lora_assets.embedded.server.process import start_engine
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.smoke import PROMPTS
 from lora_assets.records.base_model import Base
 from lora_assets.records.served import AdapterShape
 from lora_assets.records.training import EMBEDDED_PARAMETERS
@@ -32,7 +33,6 @@ from lora_assets.training.qlora import load_model, load_tokenizer
 from tests.support.doubles.broken_vllm import BASE, BrokenVllm, listening
 from tests.support.stack import free_port
 
-PROMPTS = ("[INST] Context: ListBuckets: Returns all buckets. Question: What is it? [/INST]",)
 SLOT = "live-slot"
 LOAD, UNLOAD, COMPLETE = (
     f"/v1/{each}" for each in ("load_lora_adapter", "unload_lora_adapter", "completions")
@@ -126,8 +126,8 @@ def test_loading_and_renewing_reach_both_replicas(
     replicas = site.replicas(*urls)
     site.place(*adapter_folders[:2])
     for name, digest in (*site.deployed, site.deployed[0]):
-        replicas.load(name, digest, PROMPTS)
-        replicas.renew_slot(SLOT, name, digest, PROMPTS)
+        replicas.load(name, digest)
+        replicas.renew_slot(SLOT, name, digest)
         assert replicas.serving(SLOT) == replicas.serving(name) == dict.fromkeys(urls, digest)
         assert alike(replicas, SLOT, name)
     assert not alike(replicas, site.deployed[0][0], site.deployed[1][0])
@@ -143,10 +143,10 @@ def test_a_dead_replica_is_named_and_the_other_keeps_what_it_had(
     replicas = serving.replicas(*((dead, serving.url) if first else (serving.url, dead)))
     before = serving.state(serving.url)
     with pytest.raises(LoraAssetsError, match=f"{dead} is unreachable"):
-        replicas.load(*serving.deployed[1], PROMPTS)
+        replicas.load(*serving.deployed[1])
     assert serving.state(serving.url) == before
     with pytest.raises(LoraAssetsError, match=f"{dead} is unreachable"):
-        replicas.renew_slot(SLOT, *serving.deployed[0], PROMPTS)
+        replicas.renew_slot(SLOT, *serving.deployed[0])
     assert serving.state(serving.url) == before
     place = {"vllm_url": dead, "adapters_dir": str(serving.root)}
     assert [each.url for each in Fleet(**place).answering().members] == [dead]
@@ -161,7 +161,7 @@ def test_a_replica_that_fails_while_it_loads_is_named_and_none_has_the_name(
     bad = serving.double(BrokenVllm(faults={path: 500}))
     before = serving.state(serving.url, bad)
     with pytest.raises(LoraAssetsError, match=f"{bad} answered {path} with 500"):
-        serving.replicas(bad, serving.url).load(*serving.deployed[1], PROMPTS)
+        serving.replicas(bad, serving.url).load(*serving.deployed[1])
     assert serving.state(serving.url, bad) == before
 
 
@@ -179,14 +179,14 @@ def test_a_slot_stays_as_it_was_where_one_replica_fails_after_the_others_are_don
     # To list what it serves is the last that each is asked for.
     fails.waits[COMPLETE] = lambda: works.asked[-2:] == [COMPLETE, "/v1/models"]
     with pytest.raises(LoraAssetsError, match="with 500"):
-        replicas.renew_slot(SLOT, name, digest, PROMPTS)
+        replicas.renew_slot(SLOT, name, digest)
     assert serving.state() == ([], {SLOT: old})
 
 
 def test_the_cause_is_said_also_where_another_replica_cannot_go_back(serving: Site) -> None:
     urls = [serving.double(BrokenVllm(faults=f)) for f in ({LOAD: 500}, {UNLOAD: 503})]
     with pytest.raises(LoraAssetsError, match=f"{urls[0]} answered {LOAD} with 500") as raised:
-        serving.replicas(*urls).load(*serving.deployed[1], PROMPTS)
+        serving.replicas(*urls).load(*serving.deployed[1])
     assert f"{urls[1]} answered {UNLOAD} with 503" in str(raised.value)
 
 
@@ -194,7 +194,7 @@ def test_replicas_are_handled_at_once(serving: Site) -> None:
     both = BrokenVllm(), BrokenVllm()
     for one, other in (both, both[::-1]):
         one.waits[LOAD] = lambda other=other: LOAD in other.asked  # type: ignore[misc]
-    serving.replicas(*map(serving.double, both)).load(*serving.deployed[0], PROMPTS)
+    serving.replicas(*map(serving.double, both)).load(*serving.deployed[0])
     assert both[0].adapters == both[1].adapters != {}
 
 
@@ -209,7 +209,7 @@ def test_an_adapter_that_changes_nothing_is_refused_by_name_and_does_not_answer(
     replicas = site.replicas(site.start(), site.start())
     name = site.deployed[0][0]
     with pytest.raises(LoraAssetsError, match=f"as {name} exactly as its base model") as raised:
-        replicas.load(*site.deployed[0], PROMPTS)
+        replicas.load(*site.deployed[0])
     for replica in replicas.members:
         assert replica.url in str(raised.value)
         assert replica.loaded() == {}
@@ -225,7 +225,7 @@ def test_a_byte_changed_in_the_folder_is_refused_before_anything_is_loaded(servi
     replicas = serving.replicas(serving.url)
     assert not replicas.holds(digest)
     with pytest.raises(LoraAssetsError, match=f"{digest[:12]} has digest .* have changed"):
-        replicas.load(*serving.deployed[1], PROMPTS)
+        replicas.load(*serving.deployed[1])
     assert (serving.state(serving.url), contents(serving.root)) == before
     assert replicas.members[0].served().damaged == (digest,)
 
@@ -236,8 +236,8 @@ def test_retiring_removes_what_nothing_points_at_and_nothing_else(
     replicas = site.replicas(site.start(), site.start())
     site.place(*adapter_folders[:3])
     for name, digest in site.deployed:
-        replicas.load(name, digest, PROMPTS)
-    replicas.renew_slot(SLOT, *site.deployed[0], PROMPTS)
+        replicas.load(name, digest)
+    replicas.renew_slot(SLOT, *site.deployed[0])
     replicas.retire([site.deployed[1][1]])
     kept = dict(site.deployed[:2])
     for replica in replicas.members:
@@ -251,11 +251,11 @@ def test_retiring_removes_what_nothing_points_at_and_nothing_else(
 def test_a_server_that_reads_another_folder_is_named_and_no_slot_moves(
     serving: Site, tmp_path: Path
 ) -> None:
-    serving.replicas(serving.url).load(*serving.deployed[1], PROMPTS)
+    serving.replicas(serving.url).load(*serving.deployed[1])
     before = serving.state(serving.url), contents(serving.root)
     elsewhere = serving.start(folder=tmp_path / "elsewhere")
     with pytest.raises(LoraAssetsError, match=f"{elsewhere} reads its slots from .*/elsewhere"):
-        serving.replicas(elsewhere, serving.url).renew_slot(SLOT, *serving.deployed[1], PROMPTS)
+        serving.replicas(elsewhere, serving.url).renew_slot(SLOT, *serving.deployed[1])
     assert (serving.state(serving.url), contents(serving.root)) == before
 
 
@@ -264,10 +264,10 @@ def test_a_slot_that_answers_with_other_weights_is_refused_and_put_back(serving:
     folders = {name: f"{serving.root}/{digest}", SLOT: f"{serving.root}/{old}"}
     url = serving.double(BrokenVllm(slots_folder=str(serving.root), adapters=folders))
     replicas = serving.replicas(url)
-    replicas.load(name, digest, PROMPTS)
+    replicas.load(name, digest)
     before = serving.state()
     with pytest.raises(LoraAssetsError, match=f"{url} answers as {SLOT} with other weights"):
-        replicas.renew_slot(SLOT, name, digest, PROMPTS)
+        replicas.renew_slot(SLOT, name, digest)
     assert serving.state() == before
 
 
@@ -279,8 +279,8 @@ def test_without_the_middleware_a_slot_is_unloaded_and_loaded_again(
     assert replicas.without_slots() == [url]
     site.place(*adapter_folders[:2])
     for name, digest in site.deployed:
-        replicas.load(name, digest, PROMPTS)
-        replicas.renew_slot(SLOT, name, digest, PROMPTS)
+        replicas.load(name, digest)
+        replicas.renew_slot(SLOT, name, digest)
         assert replicas.serving(SLOT) == {url: digest}
         assert alike(replicas, SLOT, name)
 
@@ -297,7 +297,7 @@ def test_without_the_middleware_a_failed_load_brings_the_slot_back(serving: Site
 
     double.waits[LOAD] = once
     with pytest.raises(LoraAssetsError, match="with 500"):
-        serving.replicas(serving.double(double)).renew_slot(SLOT, name, digest, PROMPTS)
+        serving.replicas(serving.double(double)).renew_slot(SLOT, name, digest)
     assert double.adapters[SLOT] == f"{serving.root}/{old}"
 
 

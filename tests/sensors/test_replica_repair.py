@@ -11,7 +11,6 @@ import pytest
 
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates import smoke
 from lora_assets.records import short
 from lora_assets.records.history import Standing
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
@@ -40,7 +39,7 @@ def deploy(watch: Watch, folder: Path, alias: Alias) -> ModelVersion:
     ensure_loaded(watch.registry, watch.replicas, version, watch.resources.work_folder)
     if alias in SLOTS:
         slot, name = SLOTS[alias], version.serving_name
-        watch.replicas.renew_slot(slot, name, version.digest, smoke.PROMPTS)
+        watch.replicas.renew_slot(slot, name, version.digest)
     watch.registry.set_alias(alias, version)
     return version
 
@@ -103,7 +102,7 @@ def test_a_slot_that_stands_for_another_adapter_is_put_back(
 ) -> None:
     other = deploy(watch, adapter_folders[1], "candidate")
     slot = SLOTS["live"]
-    watch.replicas.renew_slot(slot, other.serving_name, other.digest, smoke.PROMPTS)
+    watch.replicas.renew_slot(slot, other.serving_name, other.digest)
     url, expected = watch.fleet.vllm_url, short(live.digest)
     assert watch.requested() == f"{url} serves {short(other.digest)} as {slot}, expected {expected}"
     watch.repair()
@@ -248,7 +247,7 @@ def test_a_promotion_whose_process_is_long_gone_is_ended_and_what_it_left_is_rep
 ) -> None:
     other = watch.registry.register(trained(watch.resources, adapter_folders[1], "2"))
     ensure_loaded(watch.registry, watch.replicas, other, watch.resources.work_folder)
-    watch.replicas.renew_slot(LIVE_SLOT, other.serving_name, other.digest, smoke.PROMPTS)
+    watch.replicas.renew_slot(LIVE_SLOT, other.serving_name, other.digest)
     now = datetime.now(UTC)
     kept = promotion(other).model_copy(update={"token": "a", "at": now.isoformat()})
     watch.registry.begin_promotion(kept)

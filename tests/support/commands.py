@@ -8,7 +8,6 @@ import pytest
 
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.cli.main import main
-from lora_assets.gates import smoke
 from lora_assets.records import Record
 from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.stack_resources import Resources
@@ -65,7 +64,7 @@ def register(
 
 def serve(resources: Resources, version: ModelVersion, slot: str) -> None:
     ensure_loaded(resources.registry, resources.fleet.discover(), version, resources.work_folder)
-    resources.fleet.discover().renew_slot(slot, version.serving_name, version.digest, smoke.PROMPTS)
+    resources.fleet.discover().renew_slot(slot, version.serving_name, version.digest)
 
 
 def keep(resources: Resources, asset: str, record: Record) -> None:

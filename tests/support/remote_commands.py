@@ -115,7 +115,7 @@ def staged(dagster: RemoteDagster, adapter_folders: tuple[Path, ...]) -> ModelVe
     resources.registry.set_alias("staged", version)
     fleet = resources.fleet
     ensure_loaded(resources.registry, fleet.discover(), version, resources.work_folder)
-    fleet.discover().renew_slot(fleet.candidate_slot, version.serving_name, version.digest, ("a",))
+    fleet.discover().renew_slot(fleet.candidate_slot, version.serving_name, version.digest)
     keep(resources, "training_data", data)
     keep(resources, "adapter", adapter)
     keep(resources, "staged_deployment", version)
