@@ -70,9 +70,7 @@ class TrainingOptions(DataThresholds):
 
     def overrides(self) -> Mapping[str, Any]:
         """Return the training parameters that this run sets."""
-        others = {"fresh", "max_left_out", "mlflow_experiment", "registered"}
-        others |= DataThresholds.model_fields.keys()
-        return self.model_dump(exclude_none=True, exclude=others)
+        return self.model_dump(exclude_none=True, include={*TrainingParameters.model_fields})
 
 
 class DeployOptions(Record):

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.training.measured import Measured, Moment, measured, steady_rate
 from benchmarks.training.task import PARAMETERS, Task, make_rows
-from lora_assets.records.training import LossPoint, TrainingProgress
+from lora_assets.records.training import Listeners, LossPoint, TrainingProgress
 from lora_assets.training.train import train
 
 CAP = 24 << 30
@@ -34,9 +34,7 @@ def run(task: Task) -> Measured:
         PARAMETERS.model_copy(update={"lora_config": task.profile, "evaluations": 1}),
         task.folder / "work",
         task.folder / "adapter",
-        losses.append,
-        on_progress,
-        notes.append,
+        Listeners(losses.append, on_progress, notes.append),
     )
     trained = [point.value for point in losses if point.name == "train_loss"]
     found = measured(steady_rate(moments), len(moments), trained, "torch", "transformers", "peft")

@@ -1,6 +1,7 @@
 """Stage 2: a QLoRA training run, and the gate on its losses."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -17,7 +18,7 @@ from lora_assets.gates.quality import quality_gate as decide
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.parameters import TrainingOptions
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.training import LORA_PROFILES, Adapter, TrainingParameters
+from lora_assets.records.training import LORA_PROFILES, Adapter, Listeners, TrainingParameters
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.policy import PolicyFile
@@ -108,15 +109,9 @@ def adapter(
         run.dataset(training_data, "train", "training")
         run.dataset(training_data, "val", "validation")
         context.log.info(f"loading {trainer.base_model_name} to train on it")
-        metrics = trainer.train(
-            splits,
-            parameters,
-            work / "checkpoints",
-            work / ARTIFACT,
-            on_loss=lambda point: report_loss(context, run, point),
-            on_progress=training_log(context),
-            on_note=context.log.info,
-        )
+        on_loss = partial(report_loss, context, run)
+        told = Listeners(on_loss, training_log(context), context.log.info)
+        metrics = trainer.train(splits, parameters, work / "checkpoints", work / ARTIFACT, told)
         digest = digest_folder(work / ARTIFACT)
         run.folder(work / ARTIFACT, ARTIFACT)
         run.tags({"adapter.digest": digest, "adapter.base": base, KEY_TAG: key})

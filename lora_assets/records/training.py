@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from pydantic import Field, FiniteFloat
@@ -90,6 +90,14 @@ class TrainingProgress(NamedTuple):
     tokens: int
     total_tokens: int
     loss: float | None
+
+
+class Listeners(NamedTuple):
+    """What a training calls with every loss, at its start and after each update, with a line."""
+
+    loss: Callable[[LossPoint], None]
+    progress: Callable[[TrainingProgress], None]
+    note: Callable[[str], None]
 
 
 class Engine(Record):

@@ -16,11 +16,10 @@ from lora_assets.records.split_file import Fault, summary
 from lora_assets.records.training import (
     EMBEDDED_PARAMETERS,
     LORA_PROFILES,
+    Listeners,
     Losses,
-    LossPoint,
     TrainingMetrics,
     TrainingParameters,
-    TrainingProgress,
 )
 from lora_assets.training import require_torch
 from lora_assets.training.base_identity import base_identity
@@ -100,9 +99,7 @@ class Trainer(dg.ConfigurableResource[Any]):
         parameters: TrainingParameters,
         work: Path,
         output: Path,
-        on_loss: Callable[[LossPoint], None],
-        on_progress: Callable[[TrainingProgress], None],
-        on_note: Callable[[str], None],
+        told: Listeners,
     ) -> TrainingMetrics:
         """Train an adapter into the folder `output`, going on from what `work` holds."""
         require_torch()
@@ -115,9 +112,8 @@ class Trainer(dg.ConfigurableResource[Any]):
 
         rows = (splits["train"], splits["val"])
         job = partial(train, *rows, self.base_model, self.base_model_name, parameters, work, output)
-        if (gpus := device_count()) > 1:
-            return train_in_processes(gpus, job, on_loss, on_progress, on_note)
-        return job(on_loss, on_progress, on_note)
+        gpus = device_count()
+        return train_in_processes(gpus, job, told) if gpus > 1 else job(told)
 
     def measure(
         self,

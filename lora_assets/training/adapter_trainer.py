@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -16,7 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.utils import is_liger_kernel_available
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.training import LossPoint, TrainingParameters, TrainingProgress
+from lora_assets.records.training import Listeners, LossPoint, TrainingParameters, TrainingProgress
 from lora_assets.training import checkpoints
 from lora_assets.training.packing import model_inputs, pack
 from lora_assets.training.rows import EncodedRow, plan_updates
@@ -44,8 +44,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         rows_train: Sequence[EncodedRow],
         rows_val: Sequence[EncodedRow],
         budget: TokenBudget,
-        on_loss: Callable[[LossPoint], None],
-        on_progress: Callable[[TrainingProgress], None],
+        told: Listeners,
     ) -> None:
         plan = plan_updates(
             rows_train,
@@ -58,7 +57,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         self._loader: DataLoader[Any] = DataLoader(rows, batch_sampler=plan, collate_fn=list)
         self._rows_val, self._budget = rows_val, budget
         tokens = [sum(len(rows_train[index].tokens) for index in update) for update in plan]
-        self._report = _Report(work, tokens, parameters.evaluations, on_loss, on_progress)
+        self._report = _Report(work, tokens, parameters.evaluations, told)
         super().__init__(
             model=model,
             args=_arguments(parameters, work, updates=len(plan)),
@@ -157,8 +156,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
     work: Path
     tokens_per_update: list[int]
     evaluations: int
-    on_loss: Callable[[LossPoint], None]
-    on_progress: Callable[[TrainingProgress], None]
+    told: Listeners
     _loss: float | None = None
     _seconds: float = 0.0
     _started: float = 0.0
@@ -176,7 +174,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
     def _tell(self, step: int) -> None:
         done, total = self._tokens_at[step], self._tokens_at[-1]
-        self.on_progress(TrainingProgress(step, self._updates, done, total, self._loss))
+        self.told.progress(TrainingProgress(step, self._updates, done, total, self._loss))
 
     def _is_stop(self, step: int) -> bool:
         parts = range(1, self.evaluations + 1)
@@ -203,7 +201,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
                 raise _not_finite("training", entry["loss"], point.step)
             if point.name == "train_loss":
                 self._loss = point.value
-            self.on_loss(point)
+            self.told.loss(point)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step

@@ -14,22 +14,16 @@ from torch import distributed
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.training import LossPoint, TrainingMetrics, TrainingProgress
+from lora_assets.records.training import Listeners, TrainingMetrics
 
 Job = partial[TrainingMetrics]
 
 
-def train_in_processes(
-    count: int,
-    job: Job,
-    on_loss: Callable[[LossPoint], None],
-    on_progress: Callable[[TrainingProgress], None],
-    on_note: Callable[[str], None],
-) -> TrainingMetrics:
-    """Do `job`, which is `train` but for its callbacks, in `count` processes with a GPU each.
+def train_in_processes(count: int, job: Job, told: Listeners) -> TrainingMetrics:
+    """Do `job`, which is `train` but for its listeners, in `count` processes with a GPU each.
 
     Without GPUs they share the CPU. The updates and their losses are those of one process. The
-    callbacks are called here. Raise what `train` raises; LoraAssetsError for a process that ends
+    listeners are called here. Raise what `train` raises; LoraAssetsError for a process that ends
     by itself, such as one that the system ended for want of memory. All of them have ended on
     return.
     """
@@ -41,11 +35,6 @@ def train_in_processes(
         target = (rank, count, port, there, job)
         processes.append(context.Process(target=_train_here, args=target, daemon=True))
         heard.append(here)
-    told: dict[str, Callable[[Any], None]] = {
-        "on_loss": on_loss,
-        "on_progress": on_progress,
-        "on_note": on_note,
-    }
     try:
         for process in processes:
             process.start()
@@ -58,9 +47,9 @@ def train_in_processes(
 
 
 def _listen(
-    heard: Sequence[Connection], processes: Sequence[Any], told: dict[str, Callable[[Any], None]]
+    heard: Sequence[Connection], processes: Sequence[Any], told: Listeners
 ) -> TrainingMetrics:
-    """Call back what the processes tell; return what the first of them ends with."""
+    """Pass on what the processes tell; return what the first of them ends with."""
     while True:
         ready = wait([*heard, *(process.sentinel for process in processes)])
         # What a process told before it ended comes before its end.
@@ -71,7 +60,7 @@ def _listen(
                     raise LoraAssetsError(*value)
                 if what == "trained":
                     return TrainingMetrics.model_validate(value)
-                told[what](value)
+                getattr(told, what)(value)
         for rank, process in enumerate(processes):
             if process.sentinel in ready and not heard[rank].poll():
                 raise LoraAssetsError(
@@ -109,9 +98,7 @@ def _train_here(rank: int, count: int, port: int, there: Connection, job: Job) -
         return lambda value: there.send((what, value)) if rank == 0 else None
 
     try:
-        metrics = job(
-            on_loss=tell("on_loss"), on_progress=tell("on_progress"), on_note=tell("on_note")
-        )
+        metrics = job(Listeners(*map(tell, Listeners._fields)))
     except LoraAssetsError as error:
         there.send(("refused", (error.cause, error.remedy)))
         return

@@ -1,6 +1,6 @@
 """One training run, from rows to an adapter folder; a killed run goes on when run again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,9 @@ from transformers import set_seed
 from lora_assets.records.dataset import Row
 from lora_assets.records.training import (
     Engine,
-    LossPoint,
+    Listeners,
     TrainingMetrics,
     TrainingParameters,
-    TrainingProgress,
     perplexity,
 )
 from lora_assets.training import checkpoints
@@ -35,9 +34,7 @@ def train(
     parameters: TrainingParameters,
     work: Path,
     output: Path,
-    on_loss: Callable[[LossPoint], None],
-    on_progress: Callable[[TrainingProgress], None],
-    on_note: Callable[[str], None],
+    told: Listeners,
 ) -> TrainingMetrics:
     """Train a LoRA on the base model and leave its best checkpoint in `output`.
 
@@ -46,9 +43,7 @@ def train(
     `output` becomes a folder of adapter_config.json, which names `base_model_name`, and
     adapter_model.safetensors; one that exists is replaced.
 
-    Call `on_loss` with every loss of this process, `on_progress` at the start and after each
-    update, `on_note` with lines on how the machine is used. A callback that raises ends the run,
-    which can be resumed.
+    A listener that raises ends the run, which can be resumed.
 
     On a CPU the same inputs and number of threads give the same bytes; a GPU adds up gradients in
     no fixed order. Raise LoraAssetsError for rows, parameters or a base model that can't be trained
@@ -62,12 +57,10 @@ def train(
     model = load_model(base_model, parameters)
     answers = base_answers(model, tokenizer)
     longest = max(len(row.tokens) for row in (*encoded_train, *encoded_val))
-    budget = TokenBudget(model, longest, on_note)
+    budget = TokenBudget(model, longest, told.note)
     how = _engine(model, budget)
-    on_note(f"training on {how.device}: attention {how.attention}, kernels of {how.kernels}")
-    trainer = AdapterTrainer(
-        model, parameters, work, encoded_train, encoded_val, budget, on_loss, on_progress
-    )
+    told.note(f"training on {how.device}: attention {how.attention}, kernels of {how.kernels}")
+    trainer = AdapterTrainer(model, parameters, work, encoded_train, encoded_val, budget, told)
     with trainer.accelerator.main_process_first():
         resume_from = checkpoints.newest_complete(work)
     with checkpoints.disk_full_as_error(work):

@@ -20,8 +20,6 @@ times the product. As a share alone, they would break it whenever the product be
 UNNAMED = re.compile(r"utils?|helpers?|common|misc|base")
 REPEATED = {
     "lora_assets/gates/promotion.py": "a reason is one of those that time brings",
-    "lora_assets/resources/trainer.py": "only the step that trains imports torch",
-    "lora_assets/training/train.py": "only the step that trains imports torch",
     "lora_assets/training/attention.py": "transformers calls both by one signature",
 }
 

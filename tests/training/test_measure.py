@@ -8,7 +8,7 @@ from peft import LoraConfig
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
-from lora_assets.records.training import TrainingParameters
+from lora_assets.records.training import Listeners, TrainingParameters
 from lora_assets.training.measure import measure
 from lora_assets.training.train import train
 from tests.support.random_adapters import save_adapter
@@ -27,7 +27,7 @@ def test_a_trained_adapter_is_measured_as_its_training_measured_it(
     )
     adapter = tmp_path / "adapter"
     job = partial(train, rows[:24], rows[24:], tiny_model, "tiny", parameters, tmp_path / "work")
-    trained = job(adapter, lambda point: None, lambda done: None, lambda note: None)
+    trained = job(adapter, Listeners(lambda point: None, lambda done: None, lambda note: None))
     losses = measure(rows[24:], tiny_model, adapter, parameters, unexpected)
     assert losses.final_eval_loss == pytest.approx(trained.final_eval_loss, rel=1e-5)
     assert losses.final_perplexity == pytest.approx(trained.final_perplexity, rel=1e-5)

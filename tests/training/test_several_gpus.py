@@ -13,7 +13,12 @@ from torch import distributed
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
-from lora_assets.records.training import LossPoint, TrainingParameters, TrainingProgress
+from lora_assets.records.training import (
+    Listeners,
+    LossPoint,
+    TrainingParameters,
+    TrainingProgress,
+)
 from lora_assets.serving.adapter_files import inspect
 from lora_assets.training.several_gpus import Job, train_in_processes
 from lora_assets.training.train import train
@@ -38,15 +43,18 @@ def nothing(told: object) -> None:
     pass
 
 
+SILENT = Listeners(nothing, nothing, nothing)
+
+
 def test_two_processes_make_the_updates_of_one(
     tmp_path: Path, tiny_model: Path, rows: list[Row]
 ) -> None:
     val = rows[24:]
-    alone = job(tmp_path / "alone", tiny_model, val, rows)(nothing, nothing, nothing)
+    alone = job(tmp_path / "alone", tiny_model, val, rows)(SILENT)
     heard: list[LossPoint] = []
     progress: list[TrainingProgress] = []
     shared = job(tmp_path / "both", tiny_model, val, rows)
-    both = train_in_processes(2, shared, heard.append, progress.append, nothing)
+    both = train_in_processes(2, shared, Listeners(heard.append, progress.append, nothing))
     assert tuple(heard) == both.curve
     assert [(p.step, p.name) for p in both.curve] == [(p.step, p.name) for p in alone.curve]
     assert [done.step for done in progress] == list(range(both.steps + 1))
@@ -69,7 +77,7 @@ def waiting(there: Connection, *_: object, **__: object) -> None:
 def test_the_processes_end_with_a_parent_that_is_killed() -> None:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    stuck = (2, partial(waiting, there), nothing, nothing, nothing)
+    stuck = (2, partial(waiting, there), SILENT)
     parent = context.Process(target=train_in_processes, args=stuck)
     parent.start()
     there.close()
@@ -83,4 +91,4 @@ def test_what_a_process_refuses_is_refused_by_all(
 ) -> None:
     asked = job(tmp_path, tiny_model, [], rows)
     with pytest.raises(LoraAssetsError, match="The val split has no rows"):
-        train_in_processes(2, asked, nothing, nothing, nothing)
+        train_in_processes(2, asked, SILENT)

@@ -16,6 +16,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
 from lora_assets.records.training import (
     LORA_PROFILES,
+    Listeners,
     LossPoint,
     Profile,
     TrainingMetrics,
@@ -71,7 +72,7 @@ class Run:
 
         rows = self.rows[:24], self.rows[24:]
         job = partial(train, *rows, self.base_model, "tiny", parameters, self.work, self.output)
-        return job(self.losses.append, on_progress, self.notes.append)
+        return job(Listeners(self.losses.append, on_progress, self.notes.append))
 
     def checkpoints(self) -> list[str]:
         return sorted(path.name for path in self.work.iterdir() if path.is_dir())
