@@ -91,13 +91,9 @@ def run_stage(
             _run_here(stack, job, step, find_work(), outputs)
     except RunFailed as failed:
         if failed.gate is not None:
-            outputs.write("result", "failed")
-            if wants_json():
-                print_result(stack.resources.registry, stage, outputs)
+            _conclude(stack, stage, outputs, "failed")
         raise
-    outputs.write("result", "passed")
-    if wants_json():
-        print_result(stack.resources.registry, stage, outputs)
+    _conclude(stack, stage, outputs, "passed")
     click.echo(f"{stage}{f' {step_name}' if step_name else ''}: done", err=True)
     if step_name is None and stage in NEXT:
         model = f" --model-name {stack.model}" if "model_name" in stack.given else ""
@@ -108,9 +104,14 @@ def write_outputs(stack: Stack, work: Work) -> None:
     """Write the outputs of a step that passed and needed no run."""
     outputs = Outputs(stack.settings.outputs)
     _write(outputs, work.tags(work.data_version))
-    outputs.write("result", "passed")
+    _conclude(stack, click.get_current_context().info_name or "", outputs, "passed")
+
+
+def _conclude(stack: Stack, stage: str, outputs: Outputs, result: str) -> None:
+    """Leave what a stage came to; print all of it where a program wants it."""
+    outputs.write("result", result)
     if wants_json():
-        print_result(stack.resources.registry, click.get_current_context().info_name or "", outputs)
+        print_result(stack.resources.registry, stage, outputs)
 
 
 def _run_here(stack: Stack, job: str, step: Step | None, work: Work, outputs: Outputs) -> None:

@@ -50,13 +50,38 @@ def open_client(
     as a bearer token and appears in no error. Proxies of the environment are used, except
     for this machine itself. Raise LoraAssetsError for a URL or key that can't be sent.
     """
-    options, named = _options(base_url, timeout, api_key, server)
+    shown = re.sub(r"//[^/]*@", "//", base_url)
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    possible = url.scheme in ("http", "https") and url.host and (url.port or 0) <= 65535
+    if not possible or url.userinfo:
+        raise LoraAssetsError(
+            f"{shown!r} is not the URL of a server",
+            f"Set {server.url_setting} to one like http://127.0.0.1:8000, without user and "
+            "password.",
+        )
+    if not re.fullmatch(r"[\x21-\x7e]*", api_key or ""):
+        raise LoraAssetsError(
+            f"The API key for {shown} has characters that no key has",
+            f"Set {server.key_setting} again, without line breaks.",
+        )
 
     async def name(request: httpx.Request) -> None:
-        request.extensions[_SERVER] = named
+        request.extensions[_SERVER] = server, shown.rstrip("/")
 
-    deadline = deadline or WHOLE_REPLY * timeout
-    return BoundedClient(deadline, **options, event_hooks={"request": [name]})
+    return BoundedClient(
+        deadline or WHOLE_REPLY * timeout,
+        base_url=url,
+        timeout=timeout,
+        headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
+        trust_env=url.host not in _LOOPBACK,
+        verify=tls(),
+        # The caller's concurrency is the only limit: a pool would add its queue to latencies.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        event_hooks={"request": [name]},
+    )
 
 
 def send(
@@ -83,38 +108,6 @@ def send(
                 raise unreachable(request, error) from None
 
     return run_apart(ask())
-
-
-def _options(
-    base_url: str, timeout: float, api_key: str | None, server: Server
-) -> tuple[dict[str, Any], tuple[Server, str]]:
-    shown = re.sub(r"//[^/]*@", "//", base_url)
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL:
-        url = httpx.URL("")
-    possible = url.scheme in ("http", "https") and url.host and (url.port or 0) <= 65535
-    if not possible or url.userinfo:
-        raise LoraAssetsError(
-            f"{shown!r} is not the URL of a server",
-            f"Set {server.url_setting} to one like http://127.0.0.1:8000, without user and "
-            "password.",
-        )
-    if not re.fullmatch(r"[\x21-\x7e]*", api_key or ""):
-        raise LoraAssetsError(
-            f"The API key for {shown} has characters that no key has",
-            f"Set {server.key_setting} again, without line breaks.",
-        )
-    options = {
-        "base_url": url,
-        "timeout": timeout,
-        "headers": {"Authorization": f"Bearer {api_key}"} if api_key else None,
-        "trust_env": url.host not in _LOOPBACK,
-        "verify": tls(),
-        # The caller's concurrency is the only limit: a pool would add its queue to latencies.
-        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
-    }
-    return options, (server, shown.rstrip("/"))
 
 
 async def models(client: httpx.AsyncClient) -> Sequence[str]:
