@@ -14,7 +14,6 @@ from typing import Generic, Self, TypeVar
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
-from lora_assets.serving.workers import work_through
 
 Kept = TypeVar("Kept", bound=Record)
 
@@ -25,45 +24,6 @@ def key_of(*parts: object) -> str:
     A journal that was kept for another model, prompt or answer thus never matches.
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-async def ask_all(
-    path: Path,
-    record: type[Kept],
-    keys: Sequence[str],
-    ask: Callable[[int], Awaitable[Kept]],
-    max_concurrent: int,
-    progress: Callable[[int, int], None],
-    reuse: "Reuse[Kept] | None" = None,
-    each: Callable[[Kept], None] = lambda _: None,
-    order: Sequence[int] = (),
-) -> tuple[Kept, ...]:
-    """Return a record for each key, from the journal at `path` or else from `ask(position)`.
-
-    They are asked for in the given `order` of positions, else in theirs. What is asked for is kept
-    as it comes. `progress` gets how many are done, of how many, and `each` every record as soon as
-    it is known. What a killed run left is gone on from; where a whole one left every record,
-    `reuse` says what is done with them.
-    """
-    reuse = reuse or Reuse()
-    results: dict[int, Kept] = {}
-    with Journal(path, record, reuse.by) as journal:
-        if reuse.fresh or not await reuse.proved(journal, keys, ask):
-            journal.forget()
-
-        async def result(position: int) -> None:
-            key = keys[position]
-            given = journal.get(key)
-            if given is None:
-                given = await ask(position)
-                journal.add(key, given)
-            reuse.count(journal, key)
-            results[position] = given
-            each(given)
-            progress(len(results), len(keys))
-
-        await work_through(order or range(len(keys)), max_concurrent, result)
-    return tuple(results[position] for position in range(len(keys)))
 
 
 @dataclass

@@ -238,17 +238,6 @@ def test_a_model_that_is_not_served_ends_the_warm_up() -> None:
     assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize(
-    ("prompts", "models", "concurrency", "reason"),
-    [
-        ([], ("m",), 1, "has no prompts"),
-        (["good/1"], (), 1, r"the models \(none\)"),
-        (["good/1"], ("m", "m"), 1, "the models m, m"),
-        (["good/1"], ("m",), 0, "got 0 clients"),
-    ],
-)
-def test_a_test_of_nothing_is_refused(
-    prompts: list[str], models: tuple[str, ...], concurrency: int, reason: str
-) -> None:
-    with pytest.raises(LoraAssetsError, match=reason):
-        LoadTest(models, prompts, concurrency)
+def test_a_test_of_nothing_is_refused() -> None:
+    with pytest.raises(LoraAssetsError, match="has no prompts"):
+        LoadTest(["m"], [])

@@ -53,20 +53,9 @@ def test_where_every_request_failed_there_are_no_percentiles() -> None:
     assert (metrics.latency, metrics.ttft, metrics.success_rate) == (None, None, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("samples", "duration", "reason"),
-    [
-        ([], 1.0, "made no request"),
-        ([_ok(1)], 0.0, "lasted 0.0 seconds"),
-        ([_ok(1)], math.nan, "lasted nan seconds"),
-        ([FAILED.model_copy(update={"error": None})], 1.0, "neither times nor an error"),
-    ],
-)
-def test_a_test_that_measured_nothing_is_an_error(
-    samples: list[RequestSample], duration: float, reason: str
-) -> None:
-    with pytest.raises(LoraAssetsError, match=reason):
-        summarise(samples, duration)
+def test_a_test_that_measured_nothing_is_an_error() -> None:
+    with pytest.raises(LoraAssetsError, match="made no request"):
+        summarise([], 1.0)
 
 
 @given(
