@@ -42,12 +42,10 @@ class Comparison:
     def identity(self) -> Mapping[str, Any]:
         """Return what was compared, on which data, as the records of both stages name it."""
         return {
+            **self.candidate.identity,
             "model_version": self.candidate.version,
-            "digest": self.candidate.digest,
             "live_digest": self.live.digest if self.live else None,
-            "data_version": self.candidate.data_version,
             "data_digest": self.data.digest,
-            "base": self.candidate.base,
         }
 
     @contextmanager

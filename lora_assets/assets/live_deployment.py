@@ -16,7 +16,7 @@ from lora_assets.assets.verdicts import now
 from lora_assets.automation.next_run import CAUSE_TAG
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.policy import reasons_of_policy
-from lora_assets.gates.promotion import evidence, overtaken, reasons_against
+from lora_assets.gates.promotion import Case
 from lora_assets.gates.rollback import reason_against_rejected
 from lora_assets.lifecycle import GATES
 from lora_assets.parameters import PromoteOptions, RollbackOptions
@@ -182,22 +182,21 @@ def _plan(
         return _nothing_changed(standing, version, config, run_id)
     _require_partition(context, config.source_alias, version)
     verdicts = registry.verdicts(version)
-    case = (version, live, verdicts, config.source_alias, config.allow_older)
+    case = Case(version, live, verdicts, config.source_alias, config.allow_older)
     by_rollback = reason_against_rejected(version, standing.history)
     # A sensor or a backfill launched it, as one of many.
     unattended = {CAUSE_TAG, BACKFILL_TAG} & set(context.run.tags)
-    if unattended and (passed_over := (*overtaken(*case), *by_rollback)):
+    if unattended and (passed_over := (*case.overtaken, *by_rollback)):
         context.log.warning(f"Not promoted: {'; '.join(passed_over)}")
         context.instance.add_run_tags(context.run_id, PASSED_OVER)
         return None
     by_policy = reasons_of_policy(verdicts, config.source_alias, policy.read(), now())
-    if reasons := (*reasons_against(*case), *by_rollback, *by_policy):
+    if reasons := (*case.against, *by_rollback, *by_policy):
+        only_older = not (case._replace(allow_older=True).against or by_policy)
         raise LoraAssetsError(
             f"Version {version.version} ({version.digest[:12]}) may not become live: "
             f"{'; '.join(reasons)}",
-            _remedy(
-                version, reasons, by_rollback, not (reasons_against(*case[:-1], True) or by_policy)
-            ),
+            _remedy(version, reasons, by_rollback, only_older),
         )
     return Promotion(
         source_alias=config.source_alias,
@@ -206,7 +205,7 @@ def _plan(
         run_id=run_id,
         by=requested_by(context.run.tags),
         why=context.run.tags.get(WHY, ""),
-        evidence=evidence(verdicts, config.source_alias),
+        evidence=case.evidence,
     )
 
 

@@ -18,7 +18,7 @@ from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.gates.performance import PerfThresholds, drift
 from lora_assets.gates.performance import perf_gate as decide
 from lora_assets.gates.policy import reasons_of_policy
-from lora_assets.gates.promotion import outlook, reasons_against
+from lora_assets.gates.promotion import Case, outlook
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.load_test.generator import LoadTest, ModelLoad
 from lora_assets.load_test.lag import lateness
@@ -152,7 +152,7 @@ def perf_gate(
     live = registry.current_live()
     verdicts = registry.verdicts(version)
     short = reasons_of_policy(verdicts, "perf-passed", policy.read(), now())
-    reasons = (*reasons_against(version, live, verdicts, "perf-passed", False), *short)
+    reasons = (*Case(version, live, verdicts, "perf-passed").against, *short)
     return check_result(
         verdict, {"latency": plot(figure), "if promoted now": outlook(live, reasons)}
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.newest_data import data_version_option, newest_data_version
@@ -27,6 +28,10 @@ from lora_assets.records.run_outcome import RunFailed
 
 _EVERYWHERE = ("model_name", "mlflow_tracking_uri")
 _REPLICAS = ("vllm_url", "deployment", "namespace")
+_SOUND = "training_data_data_is_sound"
+_Configs = Mapping[str, type[BaseModel]]
+_EVALUATED: _Configs = {"eval_grades": EvalOptions, "eval_grades_eval_gate": EvalThresholds}
+_LOAD_TESTED: _Configs = {"perf_metrics": PerfOptions, "perf_metrics_perf_gate": PerfThresholds}
 
 
 @click.command()
@@ -42,7 +47,7 @@ def train(data_version: str | None, step: str | None, **options: Any) -> None:
     stack = Stack(options)
     training = chosen(TrainingOptions, options)
     ops = {
-        "training_data_data_is_sound": chosen(DataThresholds, options),
+        _SOUND: chosen(DataThresholds, options),
         "adapter": training,
         "adapter_quality_gate": chosen(QualityThresholds, options),
     }
@@ -99,13 +104,7 @@ def evaluate(step: str | None, **options: Any) -> None:
 
     The gate sets `eval-passed` or `eval-failed`.
     """
-    stack = Stack(options)
-    ops = {
-        **_data_check(step, options),
-        "eval_grades": chosen(EvalOptions, options),
-        "eval_grades_eval_gate": chosen(EvalThresholds, options),
-    }
-    run_stage(stack, "evaluate", step, lambda: _on_its_data(stack, "alias:staged", ops))
+    _measure("evaluate", "alias:staged", step, options, _EVALUATED)
 
 
 @click.command()
@@ -117,13 +116,17 @@ def performance(step: str | None, **options: Any) -> None:
 
     The gate sets `perf-passed` or `perf-failed`.
     """
+    _measure("performance", "alias:eval-passed", step, options, _LOAD_TESTED)
+
+
+def _measure(
+    stage: str, source: str, step: str | None, options: Mapping[str, Any], configs: _Configs
+) -> None:
     stack = Stack(options)
-    ops = {
-        **_data_check(step, options),
-        "perf_metrics": chosen(PerfOptions, options),
-        "perf_metrics_perf_gate": chosen(PerfThresholds, options),
-    }
-    run_stage(stack, "performance", step, lambda: _on_its_data(stack, "alias:eval-passed", ops))
+    # Of a later stage one step alone asks the data gate.
+    asked: _Configs = {_SOUND: DataThresholds} if step == "download-eval-data" else {}
+    ops = {op: chosen(config, options) for op, config in {**asked, **configs}.items()}
+    run_stage(stack, stage, step, lambda: _on_its_data(stack, source, ops))
 
 
 @click.command()
@@ -135,10 +138,7 @@ def promote(step: str | None, **options: Any) -> None:
 
     `previous` is a rollback.
     """
-    _promote(Stack(options), step, chosen(PromoteOptions, options))
-
-
-def _promote(stack: Stack, step: str | None, config: Mapping[str, Any]) -> None:
+    stack, config = Stack(options), chosen(PromoteOptions, options)
     alias = config.get("source_alias", PromoteOptions.model_fields["source_alias"].default)
     if alias == "previous":
         from lora_assets.cli.rollback import roll_back
@@ -157,12 +157,6 @@ def _promote(stack: Stack, step: str | None, config: Mapping[str, Any]) -> None:
         return Work(data_version=version.data_version, ops=ops, version=version)
 
     run_stage(stack, "promote", step, work)
-
-
-def _data_check(step: str | None, options: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the data gate's configuration, for the one step of a later stage that asks it."""
-    wanted = step == "download-eval-data"
-    return {"training_data_data_is_sound": chosen(DataThresholds, options)} if wanted else {}
 
 
 def _trained_here(stack: Stack, source: str) -> ModelVersion:

@@ -1,6 +1,7 @@
 """Promotion: may this model version take the live traffic, on the evidence as it stands now?"""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from lora_assets.lifecycle import GATES, Gate
 from lora_assets.records import short
@@ -20,73 +21,65 @@ def required_gates(source_alias: str) -> tuple[Gate, ...]:
     )
 
 
-def reasons_against(
-    candidate: ModelVersion,
-    live: ModelVersion | None,
-    verdicts: Mapping[GateName, Verdict],
-    source_alias: str,
-    allow_older: bool,
-) -> tuple[str, ...]:
-    """Return why `candidate` may not become live; nothing when it may.
+class Case(NamedTuple):
+    """A candidate for the live traffic, what is live now, and the candidate's stored verdicts."""
 
-    `verdicts` are those stored for the candidate; `live` is the version that is live now.
-    """
-    reasons: list[str] = []
-    for gate in (gate.name for gate in required_gates(source_alias)):
-        verdict = verdicts.get(gate)
-        if verdict is None:
-            reasons.append(f"{gate} has no verdict")
-        elif verdict.digest != candidate.digest:
-            judged = short(verdict.digest)
-            reasons.append(f"{gate} judged adapter {judged}, not {short(candidate.digest)}")
-        elif not verdict.is_of_base(candidate.base):
-            bases = f"{short(verdict.base)}, not {short(candidate.base)}"
-            reasons.append(f"{gate} judged it on base model {bases}")
-        elif not verdict.passed:
-            reasons.append(f"{gate} failed: {'; '.join(verdict.failures)}")
-    return (*reasons, *overtaken(candidate, live, verdicts, source_alias, allow_older))
+    candidate: ModelVersion
+    live: ModelVersion | None
+    verdicts: Mapping[GateName, Verdict]
+    source_alias: str
+    allow_older: bool = False
 
+    @property
+    def against(self) -> tuple[str, ...]:
+        """Return why the candidate may not become live; nothing when it may."""
+        candidate, reasons = self.candidate, []
+        for gate in (gate.name for gate in required_gates(self.source_alias)):
+            verdict = self.verdicts.get(gate)
+            if verdict is None:
+                reasons.append(f"{gate} has no verdict")
+            elif verdict.digest != candidate.digest:
+                judged = short(verdict.digest)
+                reasons.append(f"{gate} judged adapter {judged}, not {short(candidate.digest)}")
+            elif not verdict.is_of_base(candidate.base):
+                bases = f"{short(verdict.base)}, not {short(candidate.base)}"
+                reasons.append(f"{gate} judged it on base model {bases}")
+            elif not verdict.passed:
+                reasons.append(f"{gate} failed: {'; '.join(verdict.failures)}")
+        return (*reasons, *self.overtaken)
 
-def overtaken(
-    candidate: ModelVersion,
-    live: ModelVersion | None,
-    verdicts: Mapping[GateName, Verdict],
-    source_alias: str,
-    allow_older: bool,
-) -> tuple[str, ...]:
-    """Return what stands against `candidate` only because another version went live meanwhile."""
-    live_digest = live.digest if live else None
-    reasons = [
-        f"{gate.name} compared with {short(verdict.compared_with)}, "
-        f"but live is now {short(live_digest)}"
-        for gate in required_gates(source_alias)
-        if gate.compares_with_live
-        and (verdict := verdicts.get(gate.name)) is not None
-        and verdict.digest == candidate.digest
-        and verdict.passed
-        and verdict.compared_with != live_digest
-    ]
-    if (
-        live is not None
-        and source_alias != "previous"
-        and not allow_older
-        and candidate.is_older_than(live)
-    ):
-        reasons.append(
-            f"data version {candidate.data_version} is older than live {live.data_version}"
+    @property
+    def overtaken(self) -> tuple[str, ...]:
+        """Return what stands against it only because another version went live meanwhile."""
+        candidate, live = self.candidate, self.live
+        live_digest = live.digest if live else None
+        reasons = [
+            f"{gate.name} compared with {short(verdict.compared_with)}, "
+            f"but live is now {short(live_digest)}"
+            for gate in required_gates(self.source_alias)
+            if gate.compares_with_live
+            and (verdict := self.verdicts.get(gate.name)) is not None
+            and verdict.digest == candidate.digest
+            and verdict.passed
+            and verdict.compared_with != live_digest
+        ]
+        may_be_older = self.allow_older or self.source_alias == "previous"
+        if live is not None and not may_be_older and candidate.is_older_than(live):
+            reasons.append(
+                f"data version {candidate.data_version} is older than live {live.data_version}"
+            )
+        return tuple(reasons)
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Return the verdicts that the promotion rests on, for the history."""
+        gates = required_gates(self.source_alias)
+        return tuple(
+            f"{gate.name} of {verdict.decided_at}"
+            + (f" (MLflow run {verdict.evidence_run_id})" if verdict.evidence_run_id else "")
+            for gate in gates
+            if (verdict := self.verdicts.get(gate.name)) is not None
         )
-    return tuple(reasons)
-
-
-def evidence(verdicts: Mapping[GateName, Verdict], source_alias: str) -> tuple[str, ...]:
-    """Return the verdicts that a promotion from `source_alias` rests on, for the history."""
-    named = ((gate.name, verdicts.get(gate.name)) for gate in required_gates(source_alias))
-    return tuple(
-        f"{name} of {verdict.decided_at}"
-        + (f" (MLflow run {verdict.evidence_run_id})" if verdict.evidence_run_id else "")
-        for name, verdict in named
-        if verdict is not None
-    )
 
 
 def outlook(live: ModelVersion | None, reasons: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ from email.utils import parsedate_to_datetime
 import httpx
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.serving import http_client
 
@@ -83,7 +82,8 @@ class Chat:
             try:
                 response = await self.client.send(request)
             except httpx.RequestError as error:
-                failure, may_pass = _unreachable(request, error)
+                failure = http_client.unreachable(request, error)
+                may_pass = not http_client.is_unknown_host(error)
             else:
                 if response.is_success and not _is_failure(response):
                     return _read(response)
@@ -103,10 +103,6 @@ class Chat:
         if "max_tokens" in options and "max_tokens" in self._refused:
             taken["max_completion_tokens"] = options["max_tokens"]
         return taken
-
-
-def _unreachable(request: httpx.Request, error: httpx.RequestError) -> tuple[LoraAssetsError, bool]:
-    return http_client.unreachable(request, error), not http_client.is_unknown_host(error)
 
 
 def _is_failure(response: httpx.Response) -> bool:

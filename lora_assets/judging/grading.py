@@ -111,17 +111,16 @@ class Grader:
         return grade
 
     def _messages(self, answer: Answer) -> list[JsonValue]:
-        return judge_messages(_case(self._rows[answer.row], answer))
-
-
-def _case(row: Row, answer: Answer) -> JudgeCase:
-    return JudgeCase(
-        question_type=row.metadata.question_type,
-        question=row.question,
-        context=row.context,
-        reference_answer=row.reference_answer,
-        answer=answer.text,
-    )
+        row = self._rows[answer.row]
+        return judge_messages(
+            JudgeCase(
+                question_type=row.metadata.question_type,
+                question=row.question,
+                context=row.context,
+                reference_answer=row.reference_answer,
+                answer=answer.text,
+            )
+        )
 
 
 async def _judge(chat: Chat, messages: list[JsonValue], answer: str) -> tuple[Letter | None, str]:

@@ -38,7 +38,7 @@ class Clients:
         headers = {
             name: value
             for name, value in self._request.headers.items()
-            if name not in ("accept-encoding", "connection", "content-length", "content-type")
+            if name not in ("connection", "content-length", "content-type")
         }
         url = self._request.url
         self._head = "\r\n".join(

@@ -6,7 +6,6 @@ time that the server gets the blame for by all others.
 
 import asyncio
 import time
-import zlib
 from typing import Protocol
 
 import httpx
@@ -94,7 +93,7 @@ class Connection(asyncio.Protocol):
                 self._settle(None)
         except StopIteration:
             self._end(None)
-        except (ValueError, IndexError, zlib.error) as error:
+        except (ValueError, IndexError) as error:
             self._end(httpx.RemoteProtocolError(f"the response can't be read: {error}"))
             self.close()
 

@@ -1,7 +1,6 @@
 """An HTTP/1.1 response, read from what comes with the moment at which it came."""
 
-import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,20 +33,21 @@ class Response:
         headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
         self.status = int(first.split(b" ", 2)[1])
         self.closes = headers.get(b"connection", b"").lower() == b"close"
-        taken = _decoded(headers, piece)
+        if (encoding := headers.get(b"content-encoding", b"identity").lower()) != b"identity":
+            raise ValueError(f"its encoding is {encoding.decode(errors='replace')}")
         if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-            yield from self._chunks(taken)
+            yield from self._chunks(piece)
         elif b"content-length" in headers or self.status == 204:
-            taken(self._now, (yield from self._exactly(int(headers.get(b"content-length", b"0")))))
+            piece(self._now, (yield from self._exactly(int(headers.get(b"content-length", b"0")))))
         else:
             self.ends_with_connection = True
             while True:
-                taken(self._now, self._rest)
+                piece(self._now, self._rest)
                 self._now, self._rest = yield
 
-    def _chunks(self, taken: Piece) -> Reader[None]:
+    def _chunks(self, piece: Piece) -> Reader[None]:
         while size := int((yield from self._until(b"\r\n")).partition(b";")[0], 16):
-            taken(self._now, (yield from self._exactly(size)))
+            piece(self._now, (yield from self._exactly(size)))
             yield from self._exactly(2)
         while (yield from self._until(b"\r\n")):  # trailers
             pass
@@ -67,13 +67,3 @@ class Response:
     def _more(self) -> Reader[None]:
         self._now, more = yield
         self._rest += more
-
-
-def _decoded(headers: Mapping[bytes, bytes], piece: Piece) -> Piece:
-    encoding = headers.get(b"content-encoding", b"identity").lower()
-    if encoding == b"identity":
-        return piece
-    if encoding not in (b"gzip", b"deflate"):
-        raise ValueError(f"its encoding is {encoding.decode(errors='replace')}")
-    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib, as it begins
-    return lambda now, data: piece(now, stream.decompress(data))

@@ -101,20 +101,15 @@ def numbered(
 def change(promotion: Promotion, outcome: str, why: str = "") -> Change:
     """Return the entry of a promotion or rollback that has ended."""
     version, replaced = promotion.version, promotion.replaced
+    kept = {"number", "action", "source_alias", "run_id", "by", "at", "evidence"}
     return Change(
-        number=promotion.number,
+        **promotion.model_dump(include=kept),
         token=promotion.token or promotion.run_id[:8],
-        action=promotion.action,
         outcome=outcome,
         version=version.version,
         digest=version.digest,
         data_version=version.data_version,
         replaced=replaced.version if replaced else None,
         replaced_digest=replaced.digest if replaced else None,
-        source_alias=promotion.source_alias,
-        run_id=promotion.run_id,
-        by=promotion.by,
-        at=promotion.at,
         why=why or promotion.why,
-        evidence=promotion.evidence,
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from lora_assets.gates.promotion import outlook, reasons_against, required_gates
+from lora_assets.gates.promotion import Case, outlook, required_gates
 from lora_assets.records import short
 from lora_assets.records.verdict import Check, GateName, Verdict
 from tests.support.records import model_version, passed_verdict
@@ -20,7 +20,7 @@ def all_passed() -> dict[GateName, Verdict]:
 
 
 def test_a_candidate_with_every_verdict_may_become_live() -> None:
-    assert reasons_against(CANDIDATE, LIVE, all_passed(), "staged", False) == ()
+    assert Case(CANDIDATE, LIVE, all_passed(), "staged").against == ()
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -33,9 +33,7 @@ def test_a_missing_a_failed_or_a_foreign_verdict_stands_against_it(gate: GateNam
         ({gate: verdict(gate, digest="x" * 64)}, f"judged adapter {'x' * 12}, not {'c' * 12}"),
     ):
         verdicts = others | changed
-        assert reasons_against(CANDIDATE, LIVE, verdicts, "perf-passed", False) == (
-            f"{gate} {reason}",
-        )
+        assert Case(CANDIDATE, LIVE, verdicts, "perf-passed").against == (f"{gate} {reason}",)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +50,7 @@ def test_a_verdict_on_another_base_model_stands_against_it(
 ) -> None:
     verdicts = all_passed() | {"smoke_test": verdict("smoke_test", base=judged)}
     candidate = CANDIDATE.model_copy(update={"base": now})
-    assert reasons_against(candidate, LIVE, verdicts, "staged", False) == reasons
+    assert Case(candidate, LIVE, verdicts, "staged").against == reasons
 
 
 @pytest.mark.parametrize("gate", ["eval_gate", "perf_gate"])
@@ -61,22 +59,22 @@ def test_a_comparison_with_what_is_no_longer_live_has_lapsed(
     gate: GateName, compared_with: str | None
 ) -> None:
     verdicts = all_passed() | {gate: verdict(gate, compared_with=compared_with)}
-    (reason,) = reasons_against(CANDIDATE, LIVE, verdicts, "staged", False)
+    (reason,) = Case(CANDIDATE, LIVE, verdicts, "staged").against
     assert reason == f"{gate} compared with {short(compared_with)}, but live is now {'l' * 12}"
 
 
 def test_eval_passed_asks_for_no_load_test_but_for_everything_else() -> None:
     verdicts = all_passed()
     del verdicts["perf_gate"]
-    assert reasons_against(CANDIDATE, LIVE, verdicts, "eval-passed", False) == ()
-    staged = reasons_against(CANDIDATE, LIVE, verdicts, "staged", False)
+    assert Case(CANDIDATE, LIVE, verdicts, "eval-passed").against == ()
+    staged = Case(CANDIDATE, LIVE, verdicts, "staged").against
     assert staged == ("perf_gate has no verdict",)
 
 
 def test_an_older_data_version_replaces_a_newer_one_only_when_asked() -> None:
     older = ("data version 2 is older than live 10",)
-    assert reasons_against(CANDIDATE, NEWER_LIVE, all_passed(), "staged", False) == older
-    assert reasons_against(CANDIDATE, NEWER_LIVE, all_passed(), "staged", True) == ()
+    assert Case(CANDIDATE, NEWER_LIVE, all_passed(), "staged").against == older
+    assert Case(CANDIDATE, NEWER_LIVE, all_passed(), "staged", True).against == ()
 
 
 def test_the_registration_tells_which_is_older_where_names_do_not() -> None:
@@ -84,15 +82,15 @@ def test_the_registration_tells_which_is_older_where_names_do_not() -> None:
         model_version(number, name, "l" * 64) for number, name in ((1, "b2c3d4"), (9, "a1b2c3"))
     )
     candidate = model_version(3, "c3d4e5", "c" * 64)
-    case = (all_passed(), "staged", False)
-    assert reasons_against(candidate, first, *case) == ()
-    assert reasons_against(candidate, second, *case) == (
+    case = (all_passed(), "staged")
+    assert Case(candidate, first, *case).against == ()
+    assert Case(candidate, second, *case).against == (
         "data version c3d4e5 is older than live a1b2c3",
     )
 
 
 def test_a_rollback_needs_no_verdict_and_may_go_back() -> None:
-    assert reasons_against(CANDIDATE, NEWER_LIVE, {}, "previous", False) == ()
+    assert Case(CANDIDATE, NEWER_LIVE, {}, "previous").against == ()
 
 
 def test_the_outlook_says_what_a_promotion_would_do() -> None:

@@ -18,10 +18,7 @@ the guard, the paired rule and the policy, the judge's measure, the pages, seque
 forgetting, the paired load test, packed training). Its tests were to be 1.2
 times the product. As a share alone, they would break it whenever the product becomes smaller."""
 UNNAMED = re.compile(r"utils?|helpers?|common|misc|base")
-REPEATED = {
-    "lora_assets/gates/promotion.py": "a reason is one of those that time brings",
-    "lora_assets/training/attention.py": "transformers calls both by one signature",
-}
+REPEATED = {"lora_assets/training/attention.py": "transformers calls both by one signature"}
 
 
 def test_every_file_is_in_a_room() -> None:

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.gates.promotion import reasons_against
+from lora_assets.gates.promotion import Case
 from lora_assets.records.base_model import Base
 from lora_assets.records.verdict import Check
 from lora_assets.resources.registry import Registry
@@ -106,7 +106,7 @@ def test_with_a_key_a_verdict_counts_only_with_its_own_signature(
     def against() -> str:
         found = registry.verdicts(one)
         assert registry.verdicts(two) == {}
-        reasons = reasons_against(one, None, found, "staged", False)
+        reasons = Case(one, None, found, "staged").against
         return "; ".join(each for each in reasons if each.startswith("eval_gate"))
 
     assert "eval_gate failed: its signature is missing (LORA_ASSETS_VERDICT_KEY)" in against()
