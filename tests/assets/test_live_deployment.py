@@ -14,7 +14,6 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
-from lora_assets.serving.replicas import Replicas
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.stack_resources import Resources
 from tests.support.commands import spoil
@@ -60,19 +59,6 @@ class DyingRegistry(Registry):
 
     def end_promotion(self, promotion: Any, *how: str) -> None:
         self._change("end", lambda: Registry.end_promotion(self, promotion, *how))
-
-
-class DyingFleet(Fleet):
-    """A fleet whose process dies when the slot serves the new adapter, before an alias moves."""
-
-    def discover(self) -> Replicas:
-        return DyingReplicas(**vars(Fleet.discover(self)))
-
-
-class DyingReplicas(Replicas):
-    def renew_slot(self, *slot: Any, **undo: Any) -> None:
-        Replicas.renew_slot(self, *slot, **undo)
-        raise Killed
 
 
 def test_verdicts_that_fall_short_of_the_policy_let_nothing_go_live(
@@ -214,21 +200,6 @@ def test_a_second_rollback_changes_nothing_and_only_a_person_brings_the_version_
         *[("promotion", 1), ("promotion", 2), ("rollback", 1), ("return", 2)]
     ]
     assert resources.registry.history()[-1].why == "it was not its fault"
-
-
-def test_killed_between_slot_and_alias_the_next_run_moves_the_alias(
-    resources: Resources, adapter_folders: tuple[Path, ...]
-) -> None:
-    stage(resources, adapter_folders[0], "1")
-    promote(resources, "1")
-    second = stage(resources, adapter_folders[1], "2")
-    fleet = DyingFleet(vllm_url=resources.fleet.vllm_url, adapters_dir=resources.fleet.adapters_dir)
-    with pytest.raises(Killed):
-        promote(replace(resources, fleet=fleet), "2")
-    assert aliases(resources)["live"] == 1
-    promote(resources, "2")
-    assert Path(resources.fleet.discover().members[0].loaded()[LIVE_SLOT]).name == second.digest
-    assert aliases(resources) == {"live": 2, "previous": 1}
 
 
 def test_a_verdict_against_a_live_that_is_gone_is_refused_and_nothing_changes(

@@ -150,9 +150,6 @@ def test_for_a_person_it_says_the_same(
     words = (live.model, live.digest[:12], live.serving_name, signatures)
     assert all(word in printed for word in words)
     assert printed.splitlines()[-1] == "All replicas agree with the aliases (1)."
-    assert (
-        "Signatures of verdicts and history are not checked: no LORA_ASSETS_VERDICT_KEY." in printed
-    )
     resources.fleet.discover().members[0].folder.clear_slot(LIVE_SLOT)
     ended, printed = run(environment, "status")
     assert ended == 1

@@ -202,11 +202,6 @@ def test_a_run_that_dagster_will_try_again_is_not_launched_beside_it(on: Automat
     assert "1 is tried again by Dagster" in on.reason()
 
 
-def test_a_run_that_a_person_cancelled_is_not_launched_again(on: Automated) -> None:
-    on.instance.report_run_canceled(on.start("1"))
-    assert "1 was cancelled" in on.reason()
-
-
 def test_a_version_that_a_backfill_has_is_left_to_it(on: Automated) -> None:
     on.put("1", "2")
     on.instance.add_dynamic_partitions("data_version", ["1", "2"])

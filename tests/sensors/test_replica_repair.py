@@ -21,6 +21,7 @@ from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import ROOT_RUN, find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
+from tests.support.commands import spoil
 from tests.support.repairs import Watch
 from tests.support.stack import free_port, trained
 
@@ -68,8 +69,7 @@ def empty_the_slot(watch: Watch, version: ModelVersion) -> None:
 
 
 def damage(watch: Watch, version: ModelVersion) -> None:
-    weights = Path(watch.fleet.adapters_dir) / version.digest / WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    spoil(Path(watch.fleet.adapters_dir) / version.digest / WEIGHTS)
 
 
 def remove(watch: Watch, version: ModelVersion) -> None:
@@ -216,7 +216,7 @@ def test_an_adapter_damaged_in_the_registry_too_is_not_put_back(
 ) -> None:
     damage(watch, live)
     (stored,) = tmp_path.glob(f"mlflow-artifacts/**/{WEIGHTS}")
-    stored.write_bytes(stored.read_bytes()[:-1] + b"!")
+    spoil(stored)
     with pytest.raises(LoraAssetsError, match=f"expected {live.digest[:12]}"):
         watch.repair()
     assert not watch.replicas.holds(live.digest)

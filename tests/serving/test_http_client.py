@@ -57,7 +57,6 @@ def test_a_path_in_the_base_url_is_kept() -> None:
         (JSONResponse({"error": "plain"}, 500), "with 500: plain"),
         (PlainTextResponse("<h1>Bad\n\nGateway</h1>", 502), "with 502: <h1>Bad Gateway</h1>"),
         (PlainTextResponse("", 503), r"with 503: \(no message\)"),
-        (JSONResponse({}, 301), "with 301"),
         (PlainTextResponse("<html>"), "can't be read"),
         (JSONResponse({"data": [{"name": "m"}]}), "can't be read: data.0.id"),
     ],

@@ -172,31 +172,6 @@ def test_a_byte_that_changed_on_the_replica_is_refused_and_healed(
     assert site.visible() == [digest]
 
 
-def test_names_and_slots_lead_to_digests_and_prune_keeps_what_is_served(
-    site: Site, tmp_path: Path
-) -> None:
-    folder = site.folder
-    made = [make_adapter(tmp_path / f"adapter-{n}", n, values=10) for n in range(3)]
-    digests = [digest for _, digest in made]
-    for n, (source, digest) in enumerate(made):
-        folder.place(source, digest)
-        folder.set_name(f"v{n}", digest)
-    folder.set_slot("live", "v0")
-    folder.set_slot("live", "v1")
-    assert (site.there / "slots" / "live").resolve().name == digests[1]
-    folder.prune([digests[2]])
-    assert folder.contents() == {
-        "digests": {digest: digest for digest in digests[1:]},
-        "names": {"v1": digests[1], "v2": digests[2]},
-        "slots": {"live": "v1"},
-        "foreign": {},
-    }
-    with pytest.raises(LoraAssetsError, match="no adapter v0"):
-        folder.set_slot("live", "v0")
-    folder.clear_slot("live")
-    assert folder.contents()["slots"] == {}
-
-
 @pytest.mark.parametrize("name", ["../up", "-c", "a b", "$(id)"])
 def test_a_name_that_leaves_the_folder_is_refused_there(
     site: Site, adapter: tuple[Path, str], name: str
