@@ -27,14 +27,21 @@ from lora_assets.gates.evaluation import eval_gate
 from lora_assets.gates.performance import perf_gate
 from lora_assets.gates.quality import quality_gate
 from lora_assets.records.dataset import TrainingData
-from lora_assets.records.grades import EvalGrades, Scores
+from lora_assets.records.grades import Scores
 from lora_assets.records.load import LoadSamples, PerfMetrics
 from lora_assets.records.verdict import Verdict
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.tracking import DATA_SOURCE
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, keep, register
-from tests.support.records import NOW, load_metrics, passed_verdict, perf_metrics, trained_adapter
+from tests.support.records import (
+    NOW,
+    eval_grades,
+    load_metrics,
+    passed_verdict,
+    perf_metrics,
+    trained_adapter,
+)
 from tests.support.remote_dagster import small_data
 from tests.support.stack import trained
 
@@ -111,17 +118,8 @@ def of_training(option: str) -> Verdict:
 
 
 def of_evaluation(option: str) -> Verdict:
-    grades = EvalGrades(
-        model_version=2,
-        digest="c" * 64,
-        live_digest=None,
-        data_version="2",
-        data_digest="e" * 64,
-        judge_model="judge",
-        candidate=Scores(letters={"A": 80, "B": 15, "C": 5}, ungraded=0, negatives=20, refusals=19),
-        live=None,
-        mlflow_run_id="run",
-    )
+    letters = {"A": 80, "B": 15, "C": 5}
+    grades = eval_grades(Scores(letters=letters, ungraded=0, negatives=20, refusals=19))
     return eval_gate(grades, given(stages.evaluate, EvalGateConfig, option), NOW)
 
 

@@ -10,7 +10,6 @@ from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, eval_gate
 from lora_assets.records.grades import (
     Corrected,
     Differing,
-    EvalGrades,
     JudgeMeasure,
     OtherSplit,
     Scores,
@@ -18,7 +17,7 @@ from lora_assets.records.grades import (
 )
 from lora_assets.records.looks import Looks
 from lora_assets.records.verdict import Verdict
-from tests.support.records import NOW
+from tests.support.records import NOW, eval_grades
 
 
 def side(
@@ -34,37 +33,10 @@ FORWARD = side(80, 10, 10, refusals=10)
 """It answers half of what it should decline."""
 
 
-def decide(
-    candidate: Scores,
-    live: Scores | None = None,
-    unread: str = "",
-    slices: tuple[Slice, ...] = (),
-    measured: JudgeMeasure | None = None,
-    looks: Looks | None = None,
-    others: tuple[OtherSplit, ...] = (),
-    lacking: tuple[str, ...] = (),
-    corrected: tuple[Corrected, ...] = (),
-    **thresholds: Any,
-) -> Verdict:
-    grades = EvalGrades(
-        model_version=2,
-        digest="c" * 64,
-        live_digest="l" * 64 if live else None,
-        data_version="2",
-        data_digest="e" * 64,
-        judge_model="judge",
-        unread=unread,
-        measured=measured,
-        looks=looks,
-        others=others,
-        lacking=lacking,
-        corrected=corrected,
-        candidate=candidate,
-        live=live,
-        mlflow_run_id="run",
-        slices=slices,
-    )
-    return eval_gate(grades, EvalThresholds(**thresholds), NOW)
+def decide(candidate: Scores, live: Scores | None = None, **given: Any) -> Verdict:
+    """The verdict by what is given: fields of the thresholds, and of the grades."""
+    limits = {name: given.pop(name) for name in EvalThresholds.model_fields if name in given}
+    return eval_gate(eval_grades(candidate, live, **given), EvalThresholds(**limits), NOW)
 
 
 def test_the_absolute_limits_are_for_the_first_deployment_alone() -> None:

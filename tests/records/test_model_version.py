@@ -3,20 +3,13 @@
 import pytest
 
 from lora_assets.records.model_version import ModelVersion
+from tests.support.records import model_version
 
 EARLY, LATE = "2026-11-01T08:00:00+00:00", "2026-11-02T08:00:00+00:00"
 
 
 def version(number: int, data_version: str, arrived: str = "") -> ModelVersion:
-    return ModelVersion(
-        model="model",
-        version=number,
-        run_id="",
-        digest="0" * 64,
-        data_version=data_version,
-        data_digest="1" * 64,
-        data_arrived=arrived,
-    )
+    return model_version(number, data_version).model_copy(update={"data_arrived": arrived})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from typing import Any
 
 from lora_assets.lifecycle import GATES
+from lora_assets.records import Record
+from lora_assets.records.grades import EvalGrades, Scores
 from lora_assets.records.load import LoadMetrics, Percentiles, PerfMetrics
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
@@ -72,28 +74,35 @@ def perf_metrics(
     candidate: LoadMetrics, baseline: LoadMetrics | None = None, **others: Any
 ) -> PerfMetrics:
     known = {
-        "model_version": 2,
-        "digest": "c" * 64,
-        "live_digest": "l" * 64 if baseline else None,
-        "data_version": "2",
-        "data_digest": "e" * 64,
         "candidate": candidate,
         "baseline": baseline,
         "baseline_source": "measured" if baseline else "none",
         "server": (),
         "contradictions": (),
+    }
+    return PerfMetrics.model_validate(_measurement(baseline) | known | others)
+
+
+def eval_grades(candidate: Scores, live: Scores | None = None, **others: Any) -> EvalGrades:
+    known = {"candidate": candidate, "live": live, "judge_model": "judge"}
+    return EvalGrades.model_validate(_measurement(live) | known | others)
+
+
+def _measurement(live: Record | None) -> dict[str, Any]:
+    """What every measurement of the candidate names."""
+    return {
+        **model_version(2, "2").identity,
+        "model_version": 2,
+        "live_digest": "l" * 64 if live else None,
         "mlflow_run_id": "run",
     }
-    return PerfMetrics.model_validate(known | others)
 
 
 def passed_verdict(gate: GateName, version: ModelVersion, live: ModelVersion | None) -> Verdict:
     return Verdict(
         gate=gate,
-        digest=version.digest,
+        **version.identity,
         compared_with=live.digest if live and GATES[gate].compares_with_live else None,
-        data_version=version.data_version,
-        data_digest=version.data_digest,
         checks=(Check.at_least("number", 1.0, 1.0),),
         decided_at=NOW,
     )
