@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable, Sequence
 from typing import Self
 from urllib.request import getproxies, proxy_bypass
 
@@ -11,9 +12,14 @@ import httpx
 from lora_assets.errors import LoraAssetsError
 from lora_assets.load_test.answer import StreamedAnswer
 from lora_assets.load_test.connection import Connection
+from lora_assets.load_test.lag import Lag
 from lora_assets.records.load import RequestSample
 from lora_assets.serving import http_client
 from lora_assets.serving.bounded_client import tls
+from lora_assets.serving.workers import work_through
+
+Ended = Callable[[RequestSample], None]
+"""Gets the sample of each request."""
 
 _PATH = "/v1/completions"
 
@@ -21,7 +27,8 @@ _PATH = "/v1/completions"
 class Clients:
     """Sends requests as `client` would (server, key, timeout), over connections that it keeps.
 
-    It begins with `connections` open ones, which then cost no request any time.
+    It begins with `connections` open ones, which then cost no request any time, and has as many
+    requests under way at once.
     """
 
     def __init__(self, client: httpx.AsyncClient, max_tokens: int, connections: int) -> None:
@@ -29,6 +36,12 @@ class Clients:
         self._connections = connections
         self._max_tokens = max_tokens
         self._idle: list[Connection] = []
+        self._lag = Lag()
+
+    @property
+    def lag(self) -> float:
+        """Return by how many seconds the clients were late (P95 over their time)."""
+        return self._lag.p95
 
     async def __aenter__(self) -> Self:
         self._request = self._client.build_request("POST", _PATH, content=b"")
@@ -54,11 +67,21 @@ class Clients:
         # What fails here fails again with the request that wants it, and is told there.
         opened = await asyncio.gather(*opening, return_exceptions=True)
         self._idle = [each for each in opened if isinstance(each, Connection)]
+        await self._lag.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._lag.__aexit__()
         for connection in self._idle:
             connection.close()
+
+    async def send(self, model: str, prompts: Sequence[str], began: float, ended: Ended) -> None:
+        """Send each prompt once, all clients at work; `ended` gets each request's sample."""
+
+        async def request(prompt: str) -> None:
+            ended(await self.request(model, prompt, began))
+
+        await work_through(prompts, self._connections, request)
 
     async def request(self, model: str, prompt: str, began: float) -> RequestSample:
         """Send one request and time it, from the moment it is sent to `[DONE]`.

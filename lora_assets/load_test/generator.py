@@ -11,11 +11,11 @@ from itertools import count
 import httpx
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.load_test import client_processes
+from lora_assets.load_test.client_processes import ClientProcesses
 from lora_assets.load_test.clients import Clients
-from lora_assets.load_test.lag import Lag
 from lora_assets.records import Record
 from lora_assets.records.load import LoadConditions, RequestSample
-from lora_assets.serving.workers import work_through
 
 WARM_UP_ROUNDS = 2
 """Requests that each client sends to each model before a load test, and that count nowhere: after
@@ -90,8 +90,8 @@ class LoadTest:
         for model in tuple(self.models) * WARM_UP_ROUNDS:
             samples: list[RequestSample] = []
             began = time.perf_counter()
-            async with Clients(client, self.max_tokens, len(others)) as clients:
-                await self._send(clients, model, others, began, samples.append)
+            async with self._clients(client, len(others)) as clients:
+                await clients.send(model, others, began, samples.append)
             if all(sample.error is not None for sample in samples):
                 raise LoraAssetsError(
                     f"Every warm-up request to {model} failed: {samples[0].error}",
@@ -125,15 +125,20 @@ class LoadTest:
             progress(next(done), requests)
 
         at_once = min(self.concurrency, len(self.prompts))
-        async with Clients(client, self.max_tokens, at_once) as clients, Lag() as lag:
+        async with self._clients(client, at_once) as clients:
             began = time.perf_counter()
             for model, prompts in self._schedule():
                 samples: list[RequestSample] = []
                 started = time.perf_counter()
-                await self._send(clients, model, prompts, began, partial(ended, samples))
+                await clients.send(model, prompts, began, partial(ended, samples))
                 lasted = time.perf_counter() - started
                 blocks[model].append(Block(samples=tuple(samples), duration=lasted))
-        return {model: ModelLoad(blocks=tuple(own), lag=lag.p95) for model, own in blocks.items()}
+            lag = clients.lag
+        return {model: ModelLoad(blocks=tuple(own), lag=lag) for model, own in blocks.items()}
+
+    def _clients(self, client: httpx.AsyncClient, at_once: int) -> Clients | ClientProcesses:
+        kind = Clients if at_once <= client_processes.CLIENTS_A_PROCESS else ClientProcesses
+        return kind(client, self.max_tokens, at_once)
 
     def _schedule(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Yield which model gets which prompts next.
@@ -147,18 +152,3 @@ class LoadTest:
         for number in range(blocks):
             for model in self.models if number % 2 == 0 else reversed(self.models):
                 yield model, self.prompts[number::blocks]
-
-    async def _send(
-        self,
-        clients: Clients,
-        model: str,
-        prompts: Sequence[str],
-        began: float,
-        ended: Callable[[RequestSample], None],
-    ) -> None:
-        """Send prompts to one model, all clients at work; `ended` gets each request's sample."""
-
-        async def send(prompt: str) -> None:
-            ended(await clients.request(model, prompt, began))
-
-        await work_through(prompts, self.concurrency, send)

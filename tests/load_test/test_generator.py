@@ -49,8 +49,10 @@ STREAMS: Mapping[str, list[str]] = {
 class StreamingDouble:
     """A completions server that behaves as the prompt says and remembers who was asked."""
 
-    def __init__(self, timeout: float = 5) -> None:
+    def __init__(self, timeout: float = 5, api_key: str | None = None) -> None:
         self.timeout = timeout
+        self.api_key = api_key
+        self.keys: set[str | None] = set()
         self.clients: list[int] = []
         self.asked: list[tuple[str, str]] = []
         self.progress: list[tuple[int, int]] = []
@@ -60,6 +62,7 @@ class StreamingDouble:
         async def complete(request: Request, body: dict[str, Any]) -> Response:
             assert request.client is not None
             self.clients.append(request.client.port)
+            self.keys.add(request.headers.get("authorization"))
             self.asked.append((body["model"], body["prompt"]))
             assert body["stream"] is True
             assert body["temperature"] == 0
@@ -83,7 +86,7 @@ class StreamingDouble:
 
     def _while_it_runs(self, do: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
         async def run(url: str) -> Result:
-            async with open_client(url, self.timeout) as client:
+            async with open_client(url, self.timeout, self.api_key) as client:
                 return await do(client)
 
         with listening(self.app) as url:

@@ -1,0 +1,46 @@
+import psutil
+import pytest
+
+from lora_assets.errors import LoraAssetsError
+from lora_assets.load_test import client_processes
+from tests.load_test.test_generator import StreamingDouble
+
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def one_client_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_processes, "CLIENTS_A_PROCESS", 1)
+
+
+class KillingTheFirst(list[tuple[int, int]]):
+    """Kills one of the processes when the first request has ended."""
+
+    def append(self, progress: tuple[int, int]) -> None:
+        if progress[0] == 1:
+            psutil.Process().children()[0].kill()
+
+
+def test_clients_in_three_processes_are_one_load_test() -> None:
+    server = StreamingDouble(api_key="secret")
+    loads = server.load([f"good/{number}" for number in range(24)], ("a", "b"), concurrency=3)
+    assert server.progress[-1] == (48, 48)
+    assert server.keys == {"Bearer secret"}
+    assert len(set(server.clients)) == 3
+    assert sorted(server.asked) == sorted(
+        (model, f"good/{number}") for model in loads for number in range(24)
+    )
+    for load in loads.values():
+        assert [len(block.samples) for block in load.blocks] == [12, 12]
+        assert {sample.error for sample in load.samples} == {None}
+        assert all(0 <= sample.started < 60 for sample in load.samples)
+    assert psutil.Process().children() == []
+
+
+def test_a_process_that_is_killed_ends_the_load_test_in_one_line() -> None:
+    server = StreamingDouble()
+    server.progress = KillingTheFirst()
+    with pytest.raises(LoraAssetsError, match=r"clients ended \(exit status -9\)\. See the lines"):
+        server.load([f"late text/{number}" for number in range(60)], concurrency=3)
+    assert psutil.Process().children() == []
