@@ -5,7 +5,6 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.load_test import client_processes
 from tests.load_test.test_generator import StreamingDouble
 
-
 pytestmark = pytest.mark.integration
 
 
