@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Here, while there is one thread: its pytest plugin imports it as late as in the summary, where
 # ast.parse, which rewrites its assertions, can fail (python/cpython issue 106905).
-import hypothesis  # noqa: F401
+import hypothesis
 import pytest
 from peft import LoraConfig
 
@@ -24,6 +24,10 @@ for pause in ("FACTOR", "JITTER"):
 
 # Python keeps it from the first time, when it starts 'uname': whoever imports MLflow asks for it.
 platform.platform()
+
+# How fast a busy machine is proves nothing.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 KINDS = ("unit", "integration", "e2e")
 _unit_tests: list[str] = []
