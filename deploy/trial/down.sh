@@ -7,7 +7,8 @@ cd "$(dirname "$0")/../.."
 # First, while Argo's controller can still end them.
 if $KUBECTL get crd workflows.argoproj.io > /dev/null 2>&1; then
     echo "Deleting the workflows, for up to 2 minutes ..."
-    $KUBECTL -n ml-models delete workflows,workflowtemplates --all --timeout 120s
+    $KUBECTL -n ml-models delete workflows,workflowtemplates --all --timeout 120s \
+        || echo "Some workflows are still there; the namespace takes them with it ..."
 fi
 $HELM -n dagster uninstall dagster --ignore-not-found --wait --timeout 120s
 echo "Deleting deploy/trial, for up to 5 minutes ..."

@@ -30,12 +30,12 @@ load() { # COMMAND...
     "$@" "$work/image.tar"
     rm "$work/image.tar"
 }
-case ${TRIAL_LOAD:+own}$context in
-    own*) read -ra command <<< "$TRIAL_LOAD" && load "${command[@]}" ;;
-    kind-*) load kind load image-archive --name "${context#kind-}" ;;
-    minikube) load minikube image load ;;
-    k3d-*) load k3d image import --cluster "${context#k3d-}" ;;
-    docker-desktop | orbstack | rancher-desktop) ;; # They have the images of this machine's Docker.
+case ${TRIAL_LOAD:+own}:$context in
+    own:*) read -ra command <<< "$TRIAL_LOAD" && load "${command[@]}" ;;
+    :kind-*) load kind load image-archive --name "${context#kind-}" ;;
+    :minikube) load minikube image load ;;
+    :k3d-*) load k3d image import --cluster "${context#k3d-}" ;;
+    :docker-desktop | :orbstack | :rancher-desktop) ;; # They have the images of this machine's Docker.
     *) fail "How $context gets an image is not known. Name a command that takes an archive: TRIAL_LOAD=" ;;
 esac
 

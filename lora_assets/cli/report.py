@@ -1,5 +1,6 @@
 """report: one page on a data version, for the one who has to approve it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,13 @@ import click
 
 from lora_assets.assets.report import ARTIFACT, make_report
 from lora_assets.cli.completions import data_versions
+from lora_assets.cli.result import json_option
 from lora_assets.cli.stack import Stack, stack_options
 
 
 @click.command()
 @click.option(
-    "--data-version",
-    required=True,
-    help="Data version that the page is about",
-    shell_complete=data_versions,
+    "--data-version", required=True, help="The page's data version", shell_complete=data_versions
 )
 @click.option(
     "--output",
@@ -23,7 +22,8 @@ from lora_assets.cli.stack import Stack, stack_options
     help="File to write  [default: report-VERSION.html]",
 )
 @stack_options("model_name", "mlflow_tracking_uri")
-def report(data_version: str, output: Path | None, **options: Any) -> None:
+@json_option
+def report(data_version: str, output: Path | None, as_json: bool, **options: Any) -> None:
     """Write one HTML page on a data version.
 
     It has the gates, the learning curve, examples, latencies, lineage and how to reproduce it, and
@@ -34,4 +34,5 @@ def report(data_version: str, output: Path | None, **options: Any) -> None:
     file = output or Path(f"report-{data_version}.html")
     file.write_text(page)
     registry.tracking.reopen(run_id).page(page, ARTIFACT)
-    click.echo(f"{file}, and {ARTIFACT}.html in {registry.tracking.page(run_id)}")
+    kept = {"file": str(file), "run": registry.tracking.page(run_id)}
+    click.echo(json.dumps(kept) if as_json else f"{file}, and {ARTIFACT}.html in {kept['run']}")

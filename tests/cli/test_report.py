@@ -1,5 +1,6 @@
 """report: one page that needs no other file, with what the one who approves asks for."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,9 +81,9 @@ def test_what_the_quality_gate_stopped_has_a_page_too_with_what_to_do(
     adapter_folders: tuple[Path, ...], tmp_path: Path,
 ) -> None:  # fmt: skip
     leave_training(resources, adapter_folders[0], "7", loss=2.0)
-    file = tmp_path / "report.html"
-    assert run(environment, "report", "--data-version", "7", "--output", str(file))[0] == 0
-    page = file.read_text()
+    output = ("--output", str(tmp_path / "report.html"), "--json")
+    _, printed = run(environment, "report", "--data-version", "7", *output)
+    page = Path(json.loads(printed)["file"]).read_text()
     assert "No model version: the quality gate did not let it pass." in page
     assert GATES["quality_gate"].remedy in page
     ended, _ = run(environment, "report", "--data-version", "8")
