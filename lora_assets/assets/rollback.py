@@ -127,7 +127,8 @@ def standing_pages(
         }
         for entry in reversed(standing.history[-SHOWN_CHANGES:])
     )
-    gates = (
+    # One that came from elsewhere has none.
+    gates = [
         {
             "gate": verdict.gate,
             "verdict": verdict.outcome,
@@ -135,14 +136,14 @@ def standing_pages(
             "decided at": verdict.decided_at,
         }
         for verdict in registry.verdicts(planned.version).values()
-    )
+    ]
     since = live_since(standing)
     previous = standing.aliases.get("previous")
     waiting = standing.aliases.get(PromoteOptions().source_alias)
     return {
         "what happened": sentence(planned),
         "live since": since.asked if since else "not known",
-        "gates": table(gates),
+        "gates": table(gates) if gates else "none",
         "waiting for promotion": _named(waiting) if waiting else "none",
         "previous": previous.version if previous else "none",
         "to roll back": "launch the job rollback, or type: lora-assets rollback",

@@ -13,12 +13,18 @@ def one_client_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_processes, "CLIENTS_A_PROCESS", 1)
 
 
+def processes() -> list[psutil.Process]:
+    """Return the clients' processes, and not the servers that other tests share."""
+    name = client_processes.__name__
+    return [each for each in psutil.Process().children() if name in each.cmdline()]
+
+
 class KillingTheFirst(list[tuple[int, int]]):
     """Kills one of the processes when the first request has ended."""
 
     def append(self, progress: tuple[int, int]) -> None:
         if progress[0] == 1:
-            psutil.Process().children()[0].kill()
+            processes()[0].kill()
 
 
 def test_clients_in_three_processes_are_one_load_test() -> None:
@@ -34,7 +40,7 @@ def test_clients_in_three_processes_are_one_load_test() -> None:
         assert [len(block.samples) for block in load.blocks] == [12, 12]
         assert {sample.error for sample in load.samples} == {None}
         assert all(0 <= sample.started < 60 for sample in load.samples)
-    assert psutil.Process().children() == []
+    assert processes() == []
 
 
 def test_a_process_that_is_killed_ends_the_load_test_in_one_line() -> None:
@@ -42,4 +48,4 @@ def test_a_process_that_is_killed_ends_the_load_test_in_one_line() -> None:
     server.progress = KillingTheFirst()
     with pytest.raises(LoraAssetsError, match=r"clients ended \(exit status -9\)\. See the lines"):
         server.load([f"late text/{number}" for number in range(60)], concurrency=3)
-    assert psutil.Process().children() == []
+    assert processes() == []

@@ -77,9 +77,11 @@ def test_mlflow_describes_a_version_and_a_run_by_their_gates(
     row = "| {} | passed | number | 1 | >= 1 |"
     described = client.get_model_version(registry.model_name, "1").description
     assert described is not None
-    assert described.splitlines()[2:] == [row.format("quality_gate"), row.format("eval_gate")]
+    rows = [row.format("quality_gate"), row.format("eval_gate")]
+    assert described.splitlines()[2:-2] == rows
+    assert "`lora-assets report --data-version 1` puts report.html" in described
     note = client.get_run(version.run_id).data.tags["mlflow.note.content"]
-    assert note.splitlines()[2:] == [row.format("quality_gate")]
+    assert note.splitlines()[2:-2] == rows[:1]
     client.update_model_version(registry.model_name, "1", "Mine.")
     registry.store_verdict(version, passed_verdict("eval_gate", version, None))
     assert client.get_model_version(registry.model_name, "1").description == "Mine."

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
-from lora_assets.records.training import TrainingParameters
+from lora_assets.records.training import Listeners, TrainingParameters
 from lora_assets.training import token_budget
 from lora_assets.training.adapter_trainer import AdapterTrainer, summed_loss
 from lora_assets.training.qlora import load_model, load_tokenizer
@@ -131,9 +131,8 @@ def test_a_measuring_pass_that_ends_halfway_leaves_no_gradient(
     model = load_model(tiny_model, parameters)
     encoded = [encode(row, load_tokenizer(tiny_model)) for row in rows[:2]]
     budget = TokenBudget(model, LONGEST, lambda note: None)
-    trainer = AdapterTrainer(
-        model, parameters, tmp_path, encoded, encoded, budget, lambda _: None, lambda _: None
-    )
+    told = Listeners(lambda _: None, lambda _: None, lambda _: None)
+    trainer = AdapterTrainer(model, parameters, tmp_path, encoded, encoded, budget, told)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     reached: list[torch.Tensor] = []
 
