@@ -56,6 +56,7 @@ def test_our_image_comes_from_the_registry_and_those_of_others_stay() -> None:
         f"{registry}/vllm-deployment-tools:0.1.0",
         "vllm/vllm-openai:v0.32.0",
         "ghcr.io/mlflow/mlflow:v3.17.2-full",
+        "quay.io/oauth2-proxy/oauth2-proxy:v7.15.5",
     }
 
 
