@@ -49,3 +49,14 @@ def test_a_process_that_is_killed_ends_the_load_test_in_one_line() -> None:
     with pytest.raises(LoraAssetsError, match=r"clients ended \(exit status -9\)\. See the lines"):
         server.load([f"late text/{number}" for number in range(60)], concurrency=3)
     assert processes() == []
+
+
+def test_what_a_process_refuses_is_told_before_it_ends(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(LoraAssetsError, match=r"clients ended \(exit status 1\)"):
+        StreamingDouble().load(["good/1"], concurrency=2)
+    assert "The load test would measure the proxy before 127.0.0.1" in capfd.readouterr().err

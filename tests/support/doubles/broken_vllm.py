@@ -1,12 +1,12 @@
 """A double of a vLLM server that misbehaves, over real HTTP; and any app on a port of its own."""
 
 import asyncio
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Thread
+from socket import socket
+from threading import Event, Thread
 from typing import Any
 
 import uvicorn
@@ -111,18 +111,27 @@ class BrokenVllm:
         return PlainTextResponse("\n".join([*lines, ""]))
 
 
+class _Server(uvicorn.Server):
+    """Tells when it answers."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.answers = Event()
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.answers.set()
+
+
 @contextmanager
 def listening(app: Any) -> Iterator[str]:
     """An app on a free port of this machine, from when it answers; its URL."""
     config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = _Server(config)
     thread = Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        while not server.started:
-            assert thread.is_alive()
-            # uvicorn offers nothing to wait for.
-            time.sleep(0.005)
+        assert server.answers.wait(60)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
