@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from lora_assets.errors import LoraAssetsError
+
 Item = TypeVar("Item")
 
 
@@ -13,7 +15,12 @@ async def work_through(
     """Do every item, `workers` at a time, each worker taking the next as it gets free.
 
     The first failure cancels the rest and is raised as itself, not in an exception group.
+    Raises LoraAssetsError for fewer than one worker.
     """
+    if workers < 1:
+        raise LoraAssetsError(
+            f"{workers} requests at a time were asked for", "Ask for at least one."
+        )
     remaining = iter(items)
 
     async def work() -> None:
