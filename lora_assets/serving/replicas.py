@@ -167,7 +167,6 @@ class Replicas:
         the slot is unloaded and loaded, and is gone in between. What fails is put back, unless
         another one has taken the slot meanwhile: then it `may_undo` nothing.
         """
-        self.require_own_slot(slot, name)
         before = dict(zip(self.members, on_each(self.members, Replica.listing), strict=True))
         linking = [each for each in self.members if before[each].slots_folder is not None]
         reloading = [each for each in self.members if each not in linking]
@@ -175,6 +174,10 @@ class Replicas:
             _require_same_folder(replica, str(before[replica].slots_folder))
         # Replicas may share a folder, whose link is then changed once, and put back once.
         former = {folder: folder.slots().get(slot) for folder in _folders(linking)}
+        for replica, listing in before.items():
+            link = former.get(replica.folder)
+            require_slot_name(slot, listing.base_names)
+            require_own_slot(slot, name, link, listing.adapters, self.others_slots)
         try:
             on_each(list(former), lambda folder: folder.set_slot(slot, name))
             on_each(reloading, lambda each: _reload(each, slot, f"{each.folder.path}/{digest}"))
