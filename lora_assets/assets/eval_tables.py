@@ -73,12 +73,12 @@ def shown_of(
     }
 
 
-def scores_table(counted: Mapping[Side, Scores]) -> dg.TableMetadataValue:
+def scores_table(counted: Mapping[Side, Scores]) -> dg.MetadataValue:
     """Return a row per count or rate, a column per side."""
     return sides_table({side: _measures(score) for side, score in counted.items()})
 
 
-def slices_table(slices: Iterable[Slice]) -> dg.TableMetadataValue:
+def slices_table(slices: Iterable[Slice]) -> dg.MetadataValue:
     """Return a row per slice: how many rows it has, and on how many one side alone has a letter."""
 
     def gained_and_lost(gained: Sequence[int], lost: Sequence[int]) -> str:
@@ -98,7 +98,7 @@ def slices_table(slices: Iterable[Slice]) -> dg.TableMetadataValue:
 
 def examples_table(
     rows: Sequence[Row], answers: Mapping[Side, Sequence[Answer]], grades: Sequence[Grade]
-) -> dg.TableMetadataValue:
+) -> dg.MetadataValue:
     """Return the rows on which the sides differ most (A against C first), or that went worst."""
     letters: dict[int, dict[Side, str]] = {}
     for grade in grades:

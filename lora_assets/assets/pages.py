@@ -13,12 +13,16 @@ from lora_assets.records.run_tags import ARGO_WORKFLOW, WHY
 from lora_assets.resources.registry import Registry
 
 
-def table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """Return rows as a table, each with the same columns."""
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
+def table(rows: Iterable[Mapping[str, Any]]) -> dg.MetadataValue:
+    """Return rows as a table, each with the same columns; the word "none" where there is no row."""
+    # Dagster refuses a table without columns.
+    records = [dg.TableRecord(row) for row in rows]
+    return dg.MetadataValue.table(records) if records else dg.MetadataValue.text("none")
 
 
-def sides_table(columns: Mapping[str, Mapping[str, str]]) -> dg.TableMetadataValue:
+def sides_table(
+    columns: Mapping[str, Mapping[str, str]],
+) -> dg.MetadataValue:
     """Return a row per measure and a column per side; what a side lacks is missing."""
     measures = dict.fromkeys(measure for column in columns.values() for measure in column)
     return table(

@@ -46,7 +46,7 @@ def headline(metrics: PerfMetrics) -> Sequence[str]:
     ]
 
 
-def metrics_table(metrics: PerfMetrics) -> dg.TableMetadataValue:
+def metrics_table(metrics: PerfMetrics) -> dg.MetadataValue:
     """Return a row per number, a column per side; a number that a side lacks is missing."""
     sides = {"candidate": metrics.candidate}
     if metrics.baseline is not None:

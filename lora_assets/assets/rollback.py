@@ -127,8 +127,7 @@ def standing_pages(
         }
         for entry in reversed(standing.history[-SHOWN_CHANGES:])
     )
-    # One that came from elsewhere has none.
-    gates = [
+    gates = (
         {
             "gate": verdict.gate,
             "verdict": verdict.outcome,
@@ -136,14 +135,14 @@ def standing_pages(
             "decided at": verdict.decided_at,
         }
         for verdict in registry.verdicts(planned.version).values()
-    ]
+    )
     since = live_since(standing)
     previous = standing.aliases.get("previous")
     waiting = standing.aliases.get(PromoteOptions().source_alias)
     return {
         "what happened": sentence(planned),
         "live since": since.asked if since else "not known",
-        "gates": table(gates) if gates else "none",
+        "gates": table(gates),
         "waiting for promotion": _named(waiting) if waiting else "none",
         "previous": previous.version if previous else "none",
         "to roll back": "launch the job rollback, or type: lora-assets rollback",

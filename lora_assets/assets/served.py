@@ -96,7 +96,7 @@ def warn_of_gaps(
         )
 
 
-def slot_table(replicas: Replicas, slot: str, version: ModelVersion) -> dg.TableMetadataValue:
+def slot_table(replicas: Replicas, slot: str, version: ModelVersion) -> dg.MetadataValue:
     """Return what each replica serves as `slot`, read from it, and whether that is `version`."""
     return table(
         {

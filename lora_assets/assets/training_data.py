@@ -35,7 +35,7 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
     return data
 
 
-def _readable(rows: Splits) -> dg.TableMetadataValue:
+def _readable(rows: Splits) -> dg.MetadataValue:
     """Return the first rows of train as a reader sees them."""
     return table(
         {
