@@ -58,19 +58,16 @@ class ClientProcesses:
             for process in self._processes:
                 await _read(process)
         except BaseException:
-            self._stop()
+            await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stop()
-        for process in self._processes:
-            await process.wait()
-
-    def _stop(self) -> None:
         for process in self._processes:
             if process.returncode is None:
                 process.kill()
+        for process in self._processes:
+            await process.wait()
 
     async def send(self, model: str, prompts: Sequence[str], began: float, ended: Ended) -> None:
         """Send each prompt once, dealt over the processes; raise where one of them is lost."""

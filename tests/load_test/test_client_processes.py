@@ -1,8 +1,12 @@
+import asyncio
+
 import psutil
 import pytest
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.load_test import client_processes
+from lora_assets.load_test.generator import LoadTest
+from lora_assets.serving.http_client import open_client
 from tests.load_test.test_generator import StreamingDouble
 
 pytestmark = pytest.mark.integration
@@ -54,9 +58,13 @@ def test_a_process_that_is_killed_ends_the_load_test_in_one_line() -> None:
 def test_what_a_process_refuses_is_told_before_it_ends(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
     monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    with pytest.raises(LoraAssetsError, match=r"clients ended \(exit status 1\)"):
-        StreamingDouble().load(["good/1"], concurrency=2)
-    assert "The load test would measure the proxy before 127.0.0.1" in capfd.readouterr().err
+
+    async def measure() -> None:
+        async with open_client("http://vllm:8000", 5) as client:
+            await LoadTest(["m"], ["p", "p"], 2).run(client, lambda *_: None)
+
+    with pytest.raises(LoraAssetsError, match=r"clients ended \(exit status 1\)\. See the lines"):
+        asyncio.run(measure())
+    assert "The load test would measure the proxy before vllm" in capfd.readouterr().err
