@@ -15,8 +15,11 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: help demo ui check check-style check-types check-workflows size test-fast test test-package
-.PHONY: test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
+.PHONY: coverage test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
 .PHONY: test-migrate test-vllm test-faults images pictures argo-templates bench trial trial-down test-trial
+
+# On two cores something always runs beside a training, and its second thread would wait, busily.
+test-%: export OMP_NUM_THREADS := 1
 
 help: ## print the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -57,10 +60,14 @@ test-fast: $(VENV)/installed ## the unit tests, under a minute
 	$(VENV)/bin/pytest -m unit --numprocesses 2 --dist loadfile
 
 # Two prerequisites, so that 'make --keep-going' runs the tests whatever the style.
-test: check test-package ## style, types, unit and integration tests, coverage
+test: check test-package ## style, types, unit and integration tests
 
 test-package: $(VENV)/installed
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --cov
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(COVERAGE)
+
+# The tracing takes half as much time again as the tests.
+coverage: export COVERAGE := --cov
+coverage: test-package ## the tests of 'make test' once more, for the lines that they reach (nightly)
 
 test-kubernetes: $(VENV)/installed ## runs and steps as Kubernetes Jobs, on a double of the API server
 	$(VENV)/bin/pytest -m e2e tests/kubernetes
