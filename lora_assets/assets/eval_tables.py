@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import dagster as dg
-
-from lora_assets.assets.pages import sides_table, table
+from lora_assets.assets.pages import Table, sides_table, table
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, EvalGrades, Grade, Scores, Side, Slice
 from lora_assets.resources.tracking import TrackedRun
@@ -73,12 +71,12 @@ def shown_of(
     }
 
 
-def scores_table(counted: Mapping[Side, Scores]) -> dg.MetadataValue:
+def scores_table(counted: Mapping[Side, Scores]) -> Table:
     """Return a row per count or rate, a column per side."""
     return sides_table({side: _measures(score) for side, score in counted.items()})
 
 
-def slices_table(slices: Iterable[Slice]) -> dg.MetadataValue:
+def slices_table(slices: Iterable[Slice]) -> Table:
     """Return a row per slice: how many rows it has, and on how many one side alone has a letter."""
 
     def gained_and_lost(gained: Sequence[int], lost: Sequence[int]) -> str:
@@ -98,7 +96,7 @@ def slices_table(slices: Iterable[Slice]) -> dg.MetadataValue:
 
 def examples_table(
     rows: Sequence[Row], answers: Mapping[Side, Sequence[Answer]], grades: Sequence[Grade]
-) -> dg.MetadataValue:
+) -> Table:
     """Return the rows on which the sides differ most (A against C first), or that went worst."""
     letters: dict[int, dict[Side, str]] = {}
     for grade in grades:

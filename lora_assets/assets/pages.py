@@ -12,8 +12,11 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.run_tags import ARGO_WORKFLOW, WHY
 from lora_assets.resources.registry import Registry
 
+Table = dg.TableMetadataValue | dg.TextMetadataValue
+"""Rows on a page, or the word that there are none."""
 
-def table(rows: Iterable[Mapping[str, Any]]) -> dg.MetadataValue:
+
+def table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Return rows as a table, each with the same columns; the word "none" where there is no row."""
     # Dagster refuses a table without columns.
     records = [dg.TableRecord(row) for row in rows]
@@ -22,7 +25,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> dg.MetadataValue:
 
 def sides_table(
     columns: Mapping[str, Mapping[str, str]],
-) -> dg.MetadataValue:
+) -> Table:
     """Return a row per measure and a column per side; what a side lacks is missing."""
     measures = dict.fromkeys(measure for column in columns.values() for measure in column)
     return table(

@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from lora_assets.assets.figures import TIMES, Time, plot
-from lora_assets.assets.pages import sides_table, table
+from lora_assets.assets.pages import Table, sides_table, table
 from lora_assets.records.load import LoadMetrics, PerfMetrics
 from lora_assets.records.verdict import Verdict
 
@@ -46,7 +44,7 @@ def headline(metrics: PerfMetrics) -> Sequence[str]:
     ]
 
 
-def metrics_table(metrics: PerfMetrics) -> dg.MetadataValue:
+def metrics_table(metrics: PerfMetrics) -> Table:
     """Return a row per number, a column per side; a number that a side lacks is missing."""
     sides = {"candidate": metrics.candidate}
     if metrics.baseline is not None:

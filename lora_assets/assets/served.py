@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from lora_assets.assets.pages import table
+from lora_assets.assets.pages import Table, table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import short
 from lora_assets.records.model_version import ModelVersion
@@ -96,7 +96,7 @@ def warn_of_gaps(
         )
 
 
-def slot_table(replicas: Replicas, slot: str, version: ModelVersion) -> dg.MetadataValue:
+def slot_table(replicas: Replicas, slot: str, version: ModelVersion) -> Table:
     """Return what each replica serves as `slot`, read from it, and whether that is `version`."""
     return table(
         {

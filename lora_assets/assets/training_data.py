@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from lora_assets.assets.graph import GATE, stage_asset
-from lora_assets.assets.pages import show, table
+from lora_assets.assets.pages import Table, show, table
 from lora_assets.assets.verdicts import check_result, now, tag_stopped
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import DataThresholds, Splits
@@ -35,7 +35,7 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
     return data
 
 
-def _readable(rows: Splits) -> dg.MetadataValue:
+def _readable(rows: Splits) -> Table:
     """Return the first rows of train as a reader sees them."""
     return table(
         {

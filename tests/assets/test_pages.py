@@ -1,6 +1,7 @@
+import dagster as dg
 import pytest
 
-from lora_assets.assets.pages import number, pace
+from lora_assets.assets.pages import number, pace, sides_table, table
 
 
 @pytest.mark.parametrize(
@@ -17,3 +18,8 @@ def test_a_number_has_no_zeros_at_its_end() -> None:
     assert [number(1600.0), number(0.25), number(-1.5, "+"), number(2.0, "+")] == [
         *("1600", "0.25", "-1.5", "+2"),
     ]
+
+
+def test_a_table_without_rows_says_none() -> None:
+    assert table([]) == sides_table({}) == dg.MetadataValue.text("none")
+    assert table([{"split": "train"}]).records == [dg.TableRecord({"split": "train"})]
