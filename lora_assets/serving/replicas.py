@@ -15,7 +15,7 @@ from lora_assets.serving import base_proof
 from lora_assets.serving.base_shapes import base_modules
 from lora_assets.serving.on_each import on_each
 from lora_assets.serving.preflight import obstacles
-from lora_assets.serving.replica import Replica
+from lora_assets.serving.replica import Listing, Replica
 from lora_assets.serving.replica_folder import ReplicaFolder
 from lora_assets.serving.slot_owner import require_own_slot, require_slot_name
 
@@ -151,11 +151,14 @@ class Replicas:
         """Refuse to give `slot` to the adapter `name` where it is another model's."""
 
         def check(replica: Replica) -> None:
-            link, listing = replica.folder.slots().get(slot), replica.listing()
-            require_slot_name(slot, listing.base_names)
-            require_own_slot(slot, name, link, listing.adapters, self.others_slots)
+            link = replica.folder.slots().get(slot)
+            self._require_own(slot, name, link, replica.listing())
 
         on_each(self.members, check)
+
+    def _require_own(self, slot: str, name: str, link: str | None, listing: Listing) -> None:
+        require_slot_name(slot, listing.base_names)
+        require_own_slot(slot, name, link, listing.adapters, self.others_slots)
 
     def renew_slot(
         self, slot: str, name: str, digest: str, *, may_undo: Callable[[], bool] = lambda: True
@@ -175,9 +178,7 @@ class Replicas:
         # Replicas may share a folder, whose link is then changed once, and put back once.
         former = {folder: folder.slots().get(slot) for folder in _folders(linking)}
         for replica, listing in before.items():
-            link = former.get(replica.folder)
-            require_slot_name(slot, listing.base_names)
-            require_own_slot(slot, name, link, listing.adapters, self.others_slots)
+            self._require_own(slot, name, former.get(replica.folder), listing)
         try:
             on_each(list(former), lambda folder: folder.set_slot(slot, name))
             on_each(reloading, lambda each: _reload(each, slot, f"{each.folder.path}/{digest}"))
