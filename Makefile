@@ -66,7 +66,7 @@ test-package: $(VENV)/installed
 	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(COVERAGE)
 
 # The tracing takes half as much time again as the tests.
-coverage: export COVERAGE := --cov
+coverage: COVERAGE := --cov
 coverage: test-package ## the tests of 'make test' once more, for the lines that they reach (nightly)
 
 test-kubernetes: $(VENV)/installed ## runs and steps as Kubernetes Jobs, on a double of the API server

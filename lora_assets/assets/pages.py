@@ -23,9 +23,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> Table:
     return dg.MetadataValue.table(records) if records else dg.MetadataValue.text("none")
 
 
-def sides_table(
-    columns: Mapping[str, Mapping[str, str]],
-) -> Table:
+def sides_table(columns: Mapping[str, Mapping[str, str]]) -> Table:
     """Return a row per measure and a column per side; what a side lacks is missing."""
     measures = dict.fromkeys(measure for column in columns.values() for measure in column)
     return table(

@@ -46,7 +46,7 @@ def vllm_command(python: str, options: ServerOptions) -> tuple[list[str], Mappin
         "VLLM_TARGET_DEVICE": "cpu",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_CPU_KVCACHE_SPACE": _KV_CACHE_GIB,
-        # vLLM would bind each server on this machine to the same core.
+        # vLLM would bind each server on this machine to the same core; unbound, it takes one.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "1",
         # The worker in its engine's process, as on one GPU: a third one imports all of it again.

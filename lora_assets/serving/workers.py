@@ -15,7 +15,7 @@ async def work_through(
     """Do every item, `workers` at a time, each worker taking the next as it gets free.
 
     The first failure cancels the rest and is raised as itself, not in an exception group.
-    Raises LoraAssetsError for fewer than one worker.
+    Raise LoraAssetsError for fewer than one worker.
     """
     if workers < 1:
         raise LoraAssetsError(
