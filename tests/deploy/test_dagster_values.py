@@ -88,6 +88,21 @@ def test_the_chart_adds_no_account_and_no_rights_to_ours() -> None:
         assert part["rbacEnabled"] is False
 
 
+@pytest.mark.parametrize("part", ["dagsterWebserver", "dagsterDaemon"])
+def test_the_charts_own_pods_are_confined_as_the_code_location_is(part: str) -> None:
+    own, code = dagster_values()[part], code_location()
+    assert own["podSecurityContext"].items() >= code["podSecurityContext"].items()
+    for each in ("securityContext", "volumes", "volumeMounts"):
+        assert own[each] == code[each]
+
+
+def test_the_webserver_may_listen_on_its_port_without_root() -> None:
+    web = dagster_values()["dagsterWebserver"]
+    assert web["service"]["port"] < 1024
+    (allowed,) = web["podSecurityContext"]["sysctls"]
+    assert allowed == {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
+
+
 def test_pools_and_queue_are_those_of_the_embedded_stack() -> None:
     text = (REPOSITORY / "lora_assets" / "local" / "dagster.yaml").read_text()
     embedded, made = yaml.safe_load(text), instance_config(dagster_values())
