@@ -18,7 +18,8 @@ from lora_assets.errors import LoraAssetsError
 REQUEST_TIMEOUT_S = 10.0
 _REMEDIES = {
     400: "Correct VLLM_CONTAINER, or the selector that the pods are listed by.",
-    403: "Give this process's account that right (commands: get and create of pods/exec).",
+    403: "Give this process's account that right (commands: get and create of pods/exec, and "
+    "the name of the Deployment in deploy/access/exec-policy.yaml).",
     404: "Look for the replicas again (pods get other names), and check VLLM_DEPLOYMENT.",
 }
 

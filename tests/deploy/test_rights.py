@@ -18,7 +18,7 @@ from lora_assets.serving.discovery import from_deployment, from_selector, from_s
 from lora_assets.serving.pod_exec import pod_folder
 from tests.serving.test_pod_exec import make_adapter
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
-from tests.support.manifests import DEPLOY, find
+from tests.support.manifests import DEPLOY, PODS, find
 
 Right = tuple[str, str, str]
 """API group, resource and verb."""
@@ -73,6 +73,21 @@ def test_the_fleet_role_has_what_discovery_and_deployment_ask_for(
     assert rights("replicas") == {each for each in rights("fleet") if each[1] != "pods/exec"}
     entering = {each["name"] for each in find("RoleBinding", "fleet")["subjects"]}
     assert entering == {"fleet-status", "lora-assets"}
+
+
+def test_the_accounts_that_enter_replicas_enter_no_other_pod_of_the_namespace() -> None:
+    """On a real API server 1.36.2 the policy was tried with their tokens (docs/cluster.md)."""
+    spec = find("ValidatingAdmissionPolicy", "lora-assets-exec")["spec"]
+    (condition,), (validation,) = spec["matchConditions"], spec["validations"]
+    entering = find("RoleBinding", "fleet")["subjects"]
+    accounts = {f"system:serviceaccount:{each['namespace']}:{each['name']}" for each in entering}
+    assert set(re.findall(r"'(system:[^']+)'", condition["expression"])) == accounts
+    (names,) = re.findall(r"request.name.matches\('(.+)'\)", validation["expression"])
+    of_deployments = {m.name for m in PODS if m.kind == "Deployment" and m.namespace == "ml-models"}
+    assert {"vllm", "judge"} <= of_deployments
+    pods = {name: f"{name}-7d9f8b6c5d-x2x9k" for name in (*of_deployments, "vllm-judge")}
+    assert {name for name, pod in pods.items() if re.search(names, pod)} == {"vllm"}
+    assert "object.container == 'vllm'" in validation["expression"]
 
 
 def right(verb: str, thing: str) -> Right:
