@@ -5,7 +5,7 @@ import dagster as dg
 from lora_assets.assets.pages import Table, table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import short
-from lora_assets.records.model_version import ModelVersion
+from lora_assets.records.model_version import ModelVersion, model_of
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
@@ -78,11 +78,25 @@ def ensure_candidate_slot(
 def live_served(
     registry: Registry, replicas: Replicas, slot: str, work_folder: WorkFolder
 ) -> ModelVersion | None:
-    """Return the live version, in its slot and loaded by name; None before the first."""
+    """Return the live version, in its slot and loaded by name; None before the first.
+
+    Refused where the registry knows none and a replica does: absolute limits alone would judge.
+    """
     if (live := registry.current_live()) is not None:
         require_in_slot(replicas, slot, live)
         ensure_loaded(registry, replicas, live, work_folder)
-    return live
+        return live
+    for replica in replicas.members:
+        loaded = replica.loaded()
+        for name, folder in loaded.items():
+            if folder == loaded.get(slot) and model_of(name) == registry.model_name:
+                raise LoraAssetsError(
+                    f"{replica.name} serves {name} as {slot}, but {registry.model_name} has no "
+                    "live version: its alias and its history are gone",
+                    "Set the alias 'live' to that version again. For a new start empty the "
+                    "replicas' adapters folders and restart them.",
+                )
+    return None
 
 
 def warn_of_gaps(

@@ -8,10 +8,12 @@ from uuid import uuid4
 import pytest
 
 from lora_assets.assets.live_switch import INTERMEDIATE
+from lora_assets.assets.served import live_served
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import required_gates
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.fleet import Fleet
+from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
@@ -114,6 +116,28 @@ def test_a_promotion_moves_slot_and_aliases_and_a_rollback_moves_them_back(
     promote(resources, "1", source_alias="previous")
     assert aliases(resources) == {"live": 1, "previous": 2}
     assert Path(replica.loaded()[LIVE_SLOT]).name == first.digest
+
+
+def test_a_candidate_is_no_first_one_where_alias_and_history_were_taken_away(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    registry = resources.registry
+    stage(resources, adapter_folders[0], "1")
+    first = promote(resources, "1")
+
+    def live() -> ModelVersion | None:
+        return live_served(registry, resources.fleet.discover(), LIVE_SLOT, resources.work_folder)
+
+    assert live() == first
+    client = mlflow_client(registry.tracking_uri)
+    for tag in client.get_registered_model(registry.model_name).tags:
+        client.delete_registered_model_tag(registry.model_name, tag)
+    registry.clear_alias("live")
+    assert registry.current_live() is None
+    with pytest.raises(LoraAssetsError, match=f"serves {first.serving_name} as {LIVE_SLOT}, but"):
+        live()
+    registry.set_alias("live", first)
+    assert live() == first
 
 
 def dying(resources: Resources, dies_at: int, after: bool) -> Resources:
