@@ -1,5 +1,6 @@
 """Keeps what an asset returns, one JSON document per asset and partition."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -15,6 +16,18 @@ class RecordIOManager(dg.ConfigurableIOManager):
 
     uri: str
     s3: dg.ResourceDependency[Any] = NO_S3
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Refuse a run that was told to read variables of its pod, keys among them.
+
+        Every step begins here, and Dagster has put their values into the configuration by then.
+        """
+        named = context.run and _variable(context.run.run_config)
+        if named:
+            raise LoraAssetsError(
+                f"The run's configuration reads the environment variable {named} of its pod",
+                f"Give the value itself in place of {{env: {named}}}.",
+            )
 
     @property
     def store(self) -> ObjectStore:
@@ -35,6 +48,15 @@ class RecordIOManager(dg.ConfigurableIOManager):
             )
         record: Record = TypeAdapter[Any](context.dagster_type.typing_type).validate_json(content)
         return record
+
+
+def _variable(config: object) -> str | None:
+    """Return the first variable that a run's configuration names; None where it names none."""
+    if not isinstance(config, Mapping):
+        return None
+    if set(config) == {"env"} and isinstance(config["env"], str):
+        return config["env"]
+    return next(filter(None, map(_variable, config.values())), None)
 
 
 def _key(context: dg.InputContext | dg.OutputContext) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import dagster as dg
 import pytest
 from dagster import DagsterInstance
 
@@ -161,3 +162,19 @@ def take(instance: DagsterInstance, pool: str) -> None:
     storage = instance.event_log_storage
     storage.initialize_concurrency_limit_to_default(pool)
     assert storage.claim_concurrency_slot(pool, "evaluation", "eval_grades").is_claimed
+
+
+def test_a_runs_configuration_reads_no_variable_of_its_pod(
+    resources: Resources, adapter_folders: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_PG_PASSWORD", "its-secret")
+    stage(resources, adapter_folders[0], "1")
+    named = {"env": "DAGSTER_PG_PASSWORD"}
+    for run in (
+        lambda: roll_back(resources, reason=named),
+        lambda: promote(resources, "1", slot_name=named),
+    ):
+        with pytest.raises(dg.DagsterResourceFunctionError) as refused:
+            run()
+        assert "reads the environment variable DAGSTER_PG_PASSWORD" in str(refused.value.__cause__)
+    assert resources.registry.history() == ()
