@@ -135,11 +135,11 @@ def adapter(
 
 @dg.asset_check(**GATE, asset=adapter, op_tags=step_pod("quality-gate"))
 def quality_gate(
-    config: QualityConfig, adapter: Adapter, tracking: Tracking, policy: PolicyFile
+    config: QualityConfig, adapter: Adapter, registry: Registry, policy: PolicyFile
 ) -> dg.AssetCheckResult:
     """Eval loss and perplexity within their limits."""
     verdict = under(policy, decide(adapter, config, now()))
-    tracking.store_verdict(adapter.mlflow_run_id, verdict)
+    registry.tracking.store_verdict(adapter.mlflow_run_id, verdict, registry.model_name)
     return check_result(verdict)
 
 

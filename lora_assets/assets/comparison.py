@@ -100,5 +100,5 @@ def conclude(measured: Measurement, verdict: Verdict, registry: Registry) -> Mod
             "Measure that version again.",
         )
     registry.conclude(version, verdict)
-    registry.tracking.store_verdict(measured.mlflow_run_id, verdict)
+    registry.tracking.store_verdict(measured.mlflow_run_id, verdict, registry.model_name)
     return version

@@ -36,7 +36,8 @@ def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
 
     tracking = registry.tracking
     version = registry.newest(data_version)
-    run_id = version.run_id if version is not None else tracking.newest_trained(data_version)
+    trained = None if version else tracking.newest_trained(data_version, registry.model_name)
+    run_id = version.run_id if version is not None else trained
     if not run_id:
         raise LoraAssetsError(
             f"No gate has judged an adapter of data version {data_version}",

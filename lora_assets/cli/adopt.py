@@ -23,7 +23,7 @@ def adopt(model_version: int | None, data_version: str | None, **options: Any) -
     if data_version is not None and model_version is None:
         raise click.UsageError("--data-version needs --model-version.")
     stack = Stack(options)
-    registry, fleet = stack.resources.registry, stack.resources.fleet
+    registry, fleet = stack.known_registry(), stack.resources.fleet
     if model_version is None:
         others = registry.others()
         numbers = sorted({others[alias] for alias in get_args(Alias) if alias in others})

@@ -41,7 +41,7 @@ def ask(
     """
     stack = Stack(options)
     context = _text(context_file) if context_file is not None else ""
-    live = stack.resources.registry.current_live()
+    live = stack.known_registry().current_live()
     if live is None:
         raise LoraAssetsError("Nothing is live yet", "Promote an adapter first.")
     asked = {stack.resources.fleet.live_slot: live}

@@ -155,7 +155,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 @json_option
 def list_versions(as_json: bool) -> None:
     """Print the complete data versions in the bucket, and what is passed over, with the reason."""
-    versions, passed_over = Stack({}).resources.data_bucket.survey()
+    versions, passed_over = make_resources(read_settings()).data_bucket.survey()
     if as_json:
         click.echo(json.dumps({"data_versions": versions, "passed_over": passed_over}))
         return

@@ -10,6 +10,7 @@ from lora_assets.assets.report import ARTIFACT, make_report
 from lora_assets.cli.completions import data_versions
 from lora_assets.cli.result import json_option
 from lora_assets.cli.stack import Stack, stack_options
+from lora_assets.records.dataset import require_version_name
 
 
 @click.command()
@@ -29,7 +30,8 @@ def report(data_version: str, output: Path | None, as_json: bool, **options: Any
     It has the gates, the learning curve, examples, latencies, lineage and how to reproduce it, and
     is kept with the training's MLflow run.
     """
-    registry = Stack(options).resources.registry
+    require_version_name(data_version)
+    registry = Stack(options).known_registry()
     page, run_id = make_report(registry, data_version)
     file = output or Path(f"report-{data_version}.html")
     file.write_text(page)

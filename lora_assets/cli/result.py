@@ -31,7 +31,20 @@ def wants_json() -> bool:
 def print_result(registry: "Registry", stage: str, outputs: Outputs) -> None:
     """Print what a stage came to: its run, its adapter, and the verdicts of its gates."""
     known = {name.replace("-", "_"): value for name, value in outputs.values.items()}
-    click.echo(json.dumps({"stage": stage, **known, "verdicts": _of_gates(registry, stage, known)}))
+    result: dict[str, Any] = {"stage": stage, **known}
+    if stage in ("promote", "rollback"):
+        result |= _change(registry, known.get("run_id"))
+    click.echo(json.dumps({**result, "verdicts": _of_gates(registry, stage, known)}))
+
+
+def _change(registry: "Registry", run_id: str | None) -> Mapping[str, str | int | None]:
+    """Return what a run did to the live traffic, and the version that lost it."""
+    of_run = (each for each in reversed(registry.history()) if each.run_id == run_id)
+    done = next(of_run, None) if run_id else None
+    return {
+        "action": done.action if done else "nothing changed",
+        "replaced": done.replaced if done else None,
+    }
 
 
 def _of_gates(registry: "Registry", stage: str, known: Mapping[str, str]) -> Mapping[str, Any]:
@@ -39,9 +52,10 @@ def _of_gates(registry: "Registry", stage: str, known: Mapping[str, str]) -> Map
     gates = [each.gate.name for each in STAGES.values() if each.job == stage and each.gate]
     version, data_version = known.get("model_version"), known.get("data_version", "")
     found = dict(registry.verdicts(registry.resolve(f"version:{version}"))) if version else {}
-    trained = registry.tracking.newest_trained(data_version) if stage == "train" else None
-    if trained and (quality := registry.tracking.verdict(trained, "quality_gate")):
-        found["quality_gate"] = quality
+    if stage == "train":
+        run = registry.tracking.newest_trained(data_version, registry.model_name)
+        quality = registry.tracking.verdict(run, "quality_gate") if run else None
+        found |= {"quality_gate": quality} if quality else {}
     return {
         gate: of_verdict(found[gate])
         for gate in gates

@@ -17,6 +17,7 @@ from lora_assets.gates.rollback import rejected
 from lora_assets.parameters import RollbackOptions
 from lora_assets.records import short
 from lora_assets.records.history import Change
+from lora_assets.records.model_version import Promotion
 from lora_assets.records.run_tags import user
 
 
@@ -36,10 +37,13 @@ def rollback(dry_run: bool, **options: Any) -> None:
 
 def roll_back(stack: Stack, config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     """Say what a rollback does, from what to what; then do it, on Dagster's job `rollback`."""
-    registry = stack.resources.registry
+    registry = stack.known_registry()
     standing = registry.standing()
     wanted = Rollback(registry, RollbackOptions(**config))
     planned = wanted.plan(standing)
+    if dry_run and wants_json():
+        click.echo(json.dumps(_as_planned(planned)))
+        return
     if planned is None:
         click.echo(f"nothing to do: {wanted.nothing_to_do(standing)}", err=wants_json())
         if standing.live is not None:
@@ -54,6 +58,20 @@ def roll_back(stack: Stack, config: Mapping[str, Any], *, dry_run: bool = False)
         run_stage(stack, "rollback", None, lambda: work)
 
 
+def _as_planned(planned: Promotion | None) -> Mapping[str, str | int | None]:
+    """Return what a rollback would do, under the names that its result has."""
+    if planned is None:
+        return {"action": "nothing changed"}
+    version, replaced = planned.version, planned.replaced
+    return {
+        "action": planned.action,
+        "replaced": replaced.version if replaced else None,
+        "model_version": version.version,
+        "data_version": version.data_version,
+        "digest": version.digest,
+    }
+
+
 @click.command()
 @json_option
 @click.option("--sign", is_flag=True, help="Sign that live and previous are as the aliases say")
@@ -63,7 +81,7 @@ def history(as_json: bool, sign: bool, **options: Any) -> None:
 
     With LORA_ASSETS_VERDICT_KEY, that is what was signed with it.
     """
-    registry = Stack(options).resources.registry
+    registry = Stack(options).known_registry()
     if sign:
         registry.sign_aliases(user())
     entries = registry.history()

@@ -10,15 +10,19 @@ from lora_assets.errors import Stopped
 
 @contextmanager
 def raising_stopped() -> Iterator[None]:
-    """Raise Stopped in the block when SIGINT or SIGTERM comes.
+    """Raise Stopped in the block when SIGINT or SIGTERM comes, and ignore those after it.
 
     A SIGINT that was ignored before, as in the background of a script, is still ignored. It gets
     a handler in spite of that: Dagster gives SIGTERM the one that SIGINT has.
     """
     was_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
+    stopped = False
+
     def stop(number: int, _: FrameType | None) -> None:
-        if number != signal.SIGINT or not was_ignored:
+        nonlocal stopped
+        if not stopped and (number != signal.SIGINT or not was_ignored):
+            stopped = True
             raise Stopped(number)
 
     handlers = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}

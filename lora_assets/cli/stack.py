@@ -93,6 +93,18 @@ class Stack:
         _create_database(resources.registry)
         return resources
 
+    def known_registry(self) -> "Registry":
+        """Return the registry; refuse a model that was typed and is not there.
+
+        Of the configured model there may be nothing yet.
+        """
+        from lora_assets.resources.overview import require_model
+
+        registry = self.resources.registry
+        if "model_name" in self.given:
+            require_model(registry)
+        return registry
+
     def names_another(self, option: str) -> bool:
         """Return whether an option was given that differs from the environment's setting."""
         return option in self.given and self.given[option] != self._configured[option]

@@ -17,7 +17,7 @@ from lora_assets.records import short
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.verdict import Check
 from lora_assets.resources.fleet import Fleet
-from lora_assets.resources.overview import StoppedVersion, require_model, stopped_versions
+from lora_assets.resources.overview import StoppedVersion, stopped_versions
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import metrics_of
 from lora_assets.resources.signature import VERDICT_KEY
@@ -48,10 +48,7 @@ def status(as_json: bool, **options: Any) -> None:
 
 def read_status(stack: Stack) -> dict[str, Any]:
     """Return the aliases, verdicts, what gates stopped, and each replica's adapters or error."""
-    registry, fleet = stack.resources.registry, stack.resources.fleet
-    # Of the configured model there may be nothing yet; one that was typed was meant to be there.
-    if "model_name" in stack.given:
-        require_model(registry)
+    registry, fleet = stack.known_registry(), stack.resources.fleet
     standing = registry.standing()
     aliases = standing.aliases
     versions = {version.version: version for version in aliases.values()}

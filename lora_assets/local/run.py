@@ -13,7 +13,7 @@ from lora_assets.local.code_location import LABEL, TAG, show_in_location
 from lora_assets.local.dead_processes import PROCESS_TAG, living
 from lora_assets.local.instance import add_partitions
 from lora_assets.local.pool_wait import report_waiting
-from lora_assets.local.stopping import mark_cancelled, noted_signals
+from lora_assets.local.stopping import mark_cancelled, no_signals, noted_signals
 from lora_assets.local.terminal import bar_cleared
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
@@ -66,12 +66,15 @@ def run_in_process(
                 raise_on_error=False,
                 run_id=run_id,
             )
-        except (Stopped, KeyboardInterrupt):
+        except BaseException:
+            # A second signal breaks off whatever Dagster does about the first one.
             if noted() is None:
                 raise
-        outcome = mark_cancelled(instance, run_id) if noted() is not None else ""
-        show_in_location(instance, run_id)
-        if (number := noted()) is not None:
+        with no_signals():
+            number = noted()
+            outcome = mark_cancelled(instance, run_id) if number is not None else ""
+            show_in_location(instance, run_id)
+        if number is not None:
             raise Stopped(number, outcome)
     if on_metadata is not None:
         for asset, metadata in _metadata(result):

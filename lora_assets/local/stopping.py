@@ -34,6 +34,18 @@ def noted_signals() -> Iterator[Callable[[], int | None]]:
             signal.set_wakeup_fd(before)
 
 
+@contextmanager
+def no_signals() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM in the block: what one has begun, the next one does not break."""
+    ends = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ends}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def interrupt(thread: int) -> None:
     """Raise KeyboardInterrupt in a thread that polls for its turn, deaf to signals."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(

@@ -8,6 +8,7 @@ from lora_assets.records.verdict import Verdict
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.signature import read_verdicts
+from lora_assets.resources.tracking import is_judged_for
 
 _VERDICT = "verdict."
 
@@ -35,8 +36,8 @@ def require_model(registry: Registry) -> None:
 def stopped_versions(registry: Registry, at_most: int) -> Sequence[StoppedVersion]:
     """Return the data versions that a gate stopped, the newest verdict first.
 
-    The quality gate's stand on training runs, of whatever model; the others' on model versions. A
-    data version that was trained again and registered counts by its versions alone.
+    The quality gate's stand on training runs, the others' on model versions. A data version that
+    was trained again and registered counts by its versions alone.
     """
     client = mlflow_client(registry.tracking_uri)
     found: list[StoppedVersion] = []
@@ -62,6 +63,8 @@ def stopped_versions(registry: Registry, at_most: int) -> Sequence[StoppedVersio
         tags = run.data.tags
         stored, data_version = tags.get(f"{_VERDICT}quality_gate"), tags.get("data.version")
         if stored is None or data_version is None or data_version in seen:
+            continue
+        if not is_judged_for(registry.model_name, tags):
             continue
         seen.add(data_version)
         verdict = Verdict.model_validate_json(stored)

@@ -125,6 +125,18 @@ ML_VIEW = "?workflowType=machine_learning"
 """Of a page's URL: without it MLflow 3 shows a run as one of a generative application."""
 
 
+_JUDGED_FOR = "lora_assets.judged_for."
+
+
+def is_judged_for(model: str, tags: Mapping[str, str]) -> bool:
+    """Return whether a run with these tags was judged for `model`.
+
+    Two models may share a training. Where an earlier release left no name, it may be any model's.
+    """
+    models = [tag.removeprefix(_JUDGED_FOR) for tag in tags if tag.startswith(_JUDGED_FOR)]
+    return not models or model in models
+
+
 class Tracking(dg.ConfigurableResource[Any]):
     """An MLflow tracking server (http://…) or database (sqlite:///…).
 
@@ -192,13 +204,14 @@ class Tracking(dg.ConfigurableResource[Any]):
         """Return a run that exists, to add to."""
         return TrackedRun(run_id, self._client)
 
-    def store_verdict(self, run_id: str, verdict: Verdict) -> None:
-        """Keep a gate's verdict, with its evidence, on the run that it judges."""
+    def store_verdict(self, run_id: str, verdict: Verdict, model: str) -> None:
+        """Keep a gate's verdict, with its evidence, on the run that it judges for `model`."""
         run = self.reopen(run_id)
         before = self._client.get_run(run_id).data.tags.get(_DESCRIPTION)
         run.tags(
             {
                 f"verdict.{verdict.gate}": verdict.model_dump_json(),
+                f"{_JUDGED_FOR}{model}": "true",
                 _DESCRIPTION: gate_note([verdict], before, self.dagster_ui),
             }
         )
@@ -209,14 +222,14 @@ class Tracking(dg.ConfigurableResource[Any]):
         stored = self._client.get_run(run_id).data.tags.get(f"verdict.{gate}")
         return Verdict.model_validate_json(stored) if stored else None
 
-    def newest_trained(self, data_version: str) -> str | None:
-        """Return the newest run of a data version that the quality gate judged, or None."""
+    def newest_trained(self, data_version: str, model: str) -> str | None:
+        """Return the newest run that the quality gate judged for these two, or None."""
         runs = self._client.search_runs(
             [each.experiment_id for each in self._client.search_experiments()],
             f"tags.`data.version` = '{data_version}' and metrics.`quality_gate.passed` >= 0",
-            max_results=1,
         )
-        return str(runs[0].info.run_id) if runs else None
+        judged = (str(run.info.run_id) for run in runs if is_judged_for(model, run.data.tags))
+        return next(judged, None)
 
     def logged(self, run_id: str) -> tuple[Mapping[str, str], Mapping[str, float]]:
         """Return a run's parameters and its newest metrics."""

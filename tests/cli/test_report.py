@@ -33,7 +33,7 @@ def leave_training(resources: Resources, folder: Path, data_version: str, loss: 
     check = Check.at_most("eval_loss", loss, 1.0)
     verdict = passed_verdict("quality_gate", model_version(), None)
     verdict = verdict.model_copy(update={"checks": (check,), "digest": adapter.digest})
-    tracking.store_verdict(adapter.mlflow_run_id, verdict)
+    tracking.store_verdict(adapter.mlflow_run_id, verdict, resources.registry.model_name)
     return adapter
 
 
@@ -88,3 +88,6 @@ def test_what_the_quality_gate_stopped_has_a_page_too_with_what_to_do(
     assert GATES["quality_gate"].remedy in page
     ended, _ = run(environment, "report", "--data-version", "8")
     assert str(ended).startswith("error: No gate has judged an adapter of data version 8. ")
+    assert resources.registry.tracking.newest_trained("7", "model-b") is None
+    ended, _ = run(environment, "report", "--data-version", "a'b")
+    assert str(ended).startswith("error: \"a'b\" can't be the name")

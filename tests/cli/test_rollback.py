@@ -27,12 +27,20 @@ def test_a_rollback_says_what_it_does_is_done_once_and_stands_in_the_history(
         f"to version 1 (data version 1, {first.digest[:12]})\n"
     )
     assert run(environment, "rollback", "--dry-run") == (0, f"would be a {from_to}")
+    planned = json.loads(run(environment, "rollback", "--dry-run", "--json")[1])
+    assert (planned["action"], planned["replaced"], planned["model_version"]) == ("rollback", 2, 1)
     assert aliases(resources) == {"live": 2, "previous": 1}
     assert run(environment, "rollback", "--reason", "wrong answers") == (0, from_to)
     assert aliases(resources) == {"live": 1, "previous": 2}
     for again in (("rollback",), ("rollback", "--to", "1"), ("promote", "--source-alias=previous")):
         ended, printed = run(environment, *again)
         assert (ended, printed.startswith("nothing to do: version 1 is live")) == (0, True)
+    again = json.loads(run(environment, "rollback", "--json")[1])
+    assert (again["action"], again["replaced"]) == ("nothing changed", None)
+    ended, printed = run(environment, "rollback", "--to", "2", "--json")
+    returned = json.loads(printed)
+    assert (ended, returned["action"], returned["replaced"]) == (0, "return", 1)
+    assert run(environment, "rollback", "--reason", "wrong answers")[0] == 0
     ended, _ = run(environment, "rollback", "--to", "3")
     assert str(ended).startswith("error: mistral-7b-lora has no version 3")
     ended, printed = run(environment, "history", "--json")

@@ -158,10 +158,13 @@ def test_for_a_person_it_says_the_same(
     assert KEY not in printed
 
 
+@pytest.mark.parametrize(
+    "words", ["status", "history", "rollback", "adopt", "ask why", "report --data-version 1"]
+)
 def test_a_model_that_is_not_there_is_named_with_those_that_are(
-    run: Run, environment: Mapping[str, str], live: ModelVersion
+    run: Run, environment: Mapping[str, str], live: ModelVersion, words: str
 ) -> None:
-    ended, printed = run(environment, "status", "--model-name", "typo")
+    ended, printed = run(environment, *words.split(), "--model-name", "typo")
     assert str(ended).startswith("error: There is no registered model typo in MLflow at ")
     assert str(ended).endswith(f"Give one of {live.model}.")
     assert printed == ""
@@ -171,14 +174,14 @@ def test_what_a_gate_stopped_is_shown_the_quality_gate_too(
     run: Run, environment: Mapping[str, str], resources: Resources,
     live: ModelVersion, adapter_folders: tuple[Path, ...],
 ) -> None:  # fmt: skip
-    tracking = resources.registry.tracking
+    tracking, own = resources.registry.tracking, resources.registry.model_name
     stopped = passed_verdict("eval_gate", live, None).model_copy(update={"faults": ("too few",)})
     resources.registry.store_verdict(live, stopped)
-    for data_version in ("1", "7"):
+    for data_version, model in (("1", own), ("7", own), ("8", "model-b")):
         # Of data version 1 there is a registered version by now, which counts.
         run_of = trained(resources, adapter_folders[1], data_version).mlflow_run_id
         tracking.reopen(run_of).tags({"data.version": data_version})
-        tracking.store_verdict(run_of, stopped.model_copy(update={"gate": "quality_gate"}))
+        tracking.store_verdict(run_of, stopped.model_copy(update={"gate": "quality_gate"}), model)
     ended, printed = run(environment, "status", "--json")
     found = [(each["data_version"], each["version"], each["gate"]) for each in
              json.loads(printed)["stopped"]]  # fmt: skip

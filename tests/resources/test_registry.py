@@ -72,7 +72,8 @@ def test_mlflow_describes_a_version_and_a_run_by_their_gates(
     version = registry.register(trained(resources, adapter_folders[0], "1"))
     for gate in ("quality_gate", "eval_gate"):
         registry.store_verdict(version, passed_verdict(gate, version, None))
-    registry.tracking.store_verdict(version.run_id, passed_verdict("quality_gate", version, None))
+    quality = passed_verdict("quality_gate", version, None)
+    registry.tracking.store_verdict(version.run_id, quality, registry.model_name)
     client = MlflowClient(registry.tracking_uri)
     row = "| {} | passed | number | 1 | >= 1 |"
     described = client.get_model_version(registry.model_name, "1").description
