@@ -1,19 +1,23 @@
 """The errors that are meant for a person."""
 
+import re
+
 from pydantic import ValidationError
+
+_USER_OF_URL = re.compile(r"//[^/?#\s'\"]*@")
 
 
 class LoraAssetsError(Exception):
     """Bad input or a broken neighbour: one line with the cause and the remedy.
 
     The command line prints it as that line and exits with 1; anything else that
-    escapes is a bug of ours and keeps its stack trace.
+    escapes is a bug of ours and keeps its stack trace. No password of a URL is in it.
     """
 
     def __init__(self, cause: str, remedy: str) -> None:
-        self.cause = cause
-        self.remedy = remedy
-        super().__init__(f"{cause}. {remedy}")
+        self.cause = _USER_OF_URL.sub("//", cause)
+        self.remedy = _USER_OF_URL.sub("//", remedy)
+        super().__init__(f"{self.cause}. {self.remedy}")
 
 
 class ConnectionLost(LoraAssetsError):

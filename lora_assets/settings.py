@@ -61,7 +61,9 @@ class Settings(BaseModel):
     """Dagster's folder; in the cluster it can be one with a dagster.yaml of its own"""
     model_name: str = setting("mistral-7b-lora", "registry.model_name", "registry.own_model")
     """MLflow registered model name"""
-    verdict_key: str = setting("", "registry.verdict_key", secret=True, variable=VERDICT_KEY)
+    verdict_key: str = setting(
+        "", "registry.verdict_key", "io_manager.verdict_key", secret=True, variable=VERDICT_KEY
+    )
     """Key that verdicts are signed with; empty: they are not signed"""
     mlflow_tracking_uri: str = setting(
         "{home_sqlite}/mlflow.db",

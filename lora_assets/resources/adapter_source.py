@@ -26,7 +26,8 @@ def fetch_adapter(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
     to.mkdir(parents=True, exist_ok=True)
     with mlflow_errors(tracking_uri):
         repository = get_artifact_repository(source, tracking_uri=tracking_uri)
-        refuse_elsewhere(repository.artifact_uri)
+        # That of runs:/ and models:/ stands before the one that has the files.
+        refuse_elsewhere(getattr(repository, "repo", repository).artifact_uri)
         names = [file.path for file in repository.list_artifacts()]
         for name in names:
             if name in wanted:

@@ -58,8 +58,10 @@ def refuse_elsewhere(uri: str) -> None:
     """Refuse an MLflow at another origin than $MLFLOW_TRACKING_URI's, whose password it'd get."""
     home, asked = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")), urlsplit(uri)
     has_password = any(os.environ.get(name) for name in _PASSWORDS)
-    is_server = asked.scheme in ("http", "https")
-    if has_password and is_server and (asked.scheme, asked.netloc) != (home.scheme, home.netloc):
+    # The proxy of artifacts has no scheme of its own, and without a host it is the server's.
+    scheme = home.scheme if asked.scheme == "mlflow-artifacts" and asked.netloc else asked.scheme
+    is_server = scheme in ("http", "https")
+    if has_password and is_server and (scheme, asked.netloc) != (home.scheme, home.netloc):
         raise LoraAssetsError(
             f"MLflow's password is for {home.netloc or 'no server'}, not for {asked.netloc}",
             "Set MLFLOW_TRACKING_URI with the password of that server, or give none.",

@@ -13,7 +13,7 @@ from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
 from lora_assets.resources.one_model import OneModel
 from lora_assets.resources.signature import VERDICT_KEY, read_signed, signed
-from lora_assets.resources.version_tags import DIGEST, version_record
+from lora_assets.resources.version_tags import is_ours, version_record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -166,7 +166,7 @@ class PromotionLog(OneModel):
         return {
             alias: version_record(versions[number])
             for alias, number in named.items()
-            if DIGEST in versions[number].tags
+            if is_ours(versions[number].tags)
         }
 
     def _version(self, number: str) -> "MlflowModelVersion":

@@ -4,17 +4,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
-from lora_assets.errors import LoraAssetsError
+from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.records import Record
 from lora_assets.resources.object_store import NO_S3, ObjectStore
+from lora_assets.resources.signature import read_signed, signed
 
 
 class RecordIOManager(dg.ConfigurableIOManager):
-    """Stores an asset's record in the bucket, so that steps can run on different machines."""
+    """Stores an asset's record in the bucket, so that steps can run on different machines.
+
+    With a `verdict_key`, a record that is not signed with it is refused: a gate would decide on it.
+    """
 
     uri: str
+    verdict_key: str = Field("", repr=False)
     s3: dg.ResourceDependency[Any] = NO_S3
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
@@ -35,7 +40,8 @@ class RecordIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Record | None) -> None:
         if obj is not None:
-            self.store.put(_key(context), obj.model_dump_json(indent=1).encode())
+            key, text = _key(context), obj.model_dump_json(indent=1)
+            self.store.put(key, signed(self.verdict_key, key, text).encode())
 
     def load_input(self, context: dg.InputContext) -> Record:
         key = _key(context)
@@ -46,17 +52,27 @@ class RecordIOManager(dg.ConfigurableIOManager):
                 f"{asset} of data version {partition} has not been made yet",
                 f"Materialise {asset} for this partition first.",
             )
-        record: Record = TypeAdapter[Any](context.dagster_type.typing_type).validate_json(content)
+        text, wrong = read_signed(self.verdict_key, key, content.decode(errors="replace"))
+        kind = TypeAdapter[Record](context.dagster_type.typing_type)
+        try:
+            record = kind.validate_json(text)
+        except ValidationError as error:
+            wrong = wrong or f"it can't be read ({validation_line(error)})"
+        if wrong:
+            raise LoraAssetsError(
+                f"The record {key} does not count: {wrong}",
+                "Materialise that asset again for this partition.",
+            )
         return record
 
 
 def _variable(config: object) -> str | None:
     """Return the first variable that a run's configuration names; None where it names none."""
-    if not isinstance(config, Mapping):
-        return None
-    if set(config) == {"env"} and isinstance(config["env"], str):
-        return config["env"]
-    return next(filter(None, map(_variable, config.values())), None)
+    if isinstance(config, Mapping):
+        if set(config) == {"env"} and isinstance(config["env"], str):
+            return config["env"]
+        config = list(config.values())
+    return next(filter(None, map(_variable, config)), None) if isinstance(config, list) else None
 
 
 def _key(context: dg.InputContext | dg.OutputContext) -> str:

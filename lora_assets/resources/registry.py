@@ -17,7 +17,14 @@ from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
 from lora_assets.resources.promotion_log import TO_SIGN, PromotionLog
 from lora_assets.resources.signature import read_verdicts, verdict_tag
 from lora_assets.resources.tracking import ML_VIEW, Tracking
-from lora_assets.resources.version_tags import DIGEST, base_of, not_ours, tags_of, version_record
+from lora_assets.resources.version_tags import (
+    DIGEST,
+    base_of,
+    is_ours,
+    not_ours,
+    tags_of,
+    version_record,
+)
 from lora_assets.serving import adapter_files
 from lora_assets.serving.vllm_plugin import adapters_folder
 
@@ -36,8 +43,12 @@ class Registry(PromotionLog):
     @property
     def tracking(self) -> Tracking:
         """Return the runs that the versions come from and are judged by."""
-        uri, ui = self.tracking_uri, self.ui_url
-        return Tracking(tracking_uri=uri, ui_url=ui, dagster_ui=self.dagster_ui)
+        return Tracking(
+            tracking_uri=self.tracking_uri,
+            ui_url=self.ui_url,
+            dagster_ui=self.dagster_ui,
+            verdict_key=self.verdict_key,
+        )
 
     def page(self, version: ModelVersion) -> str:
         """Return the URL of a model version's page in MLflow's UI, which is at `ui_url`."""
@@ -50,7 +61,7 @@ class Registry(PromotionLog):
 
     def is_ours(self, number: int) -> bool:
         """Return whether a version was registered or adopted by lora-assets."""
-        return DIGEST in self._version(str(number)).tags
+        return is_ours(self._version(str(number)).tags)
 
     def current_live(self) -> ModelVersion | None:
         """Return what is live, to compare with or to replace; None before the first promotion.
@@ -234,4 +245,4 @@ class Registry(PromotionLog):
 
     def _ours(self) -> Iterator[ModelVersion]:
         """Yield the versions that have our tags; others stand in nobody's way."""
-        return (version_record(version) for version in self._versions() if DIGEST in version.tags)
+        return (version_record(version) for version in self._versions() if is_ours(version.tags))

@@ -1,8 +1,12 @@
 """Signatures: only who has the key can make a verdict or an entry of the history that counts."""
 
 import hmac
+import logging
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
+from lora_assets.errors import validation_line
 from lora_assets.records.verdict import Verdict
 
 VERDICT_KEY = "LORA_ASSETS_VERDICT_KEY"
@@ -36,19 +40,30 @@ def verdict_tag(key: str, model: str, version: int, verdict: Verdict) -> tuple[s
 def read_verdicts(key: str, model: str, version: int, tags: Mapping[str, str]) -> list[Verdict]:
     """Return the verdicts among a model version's tags.
 
-    With a key, one whose signature is missing or wrong decides nothing: that is its fault.
+    With a key, one whose signature is missing or wrong decides nothing: that is its fault. One
+    that can't be read is passed over.
     """
     verdicts = []
     for name, kept in tags.items():
         if not name.startswith(_VERDICT):
             continue
-        text, wrong = read_signed(key, f"{model}\0{version}", kept)
-        verdict = Verdict.model_validate_json(text)
-        if wrong:
-            fault = f"{wrong}: run {verdict.gate} again"
-            verdict = verdict.model_copy(update={"faults": (*verdict.faults, fault)})
-        verdicts.append(verdict)
+        verdict = read_verdict(key, f"{model}\0{version}", kept)
+        if verdict is not None:
+            verdicts.append(verdict)
     return verdicts
+
+
+def read_verdict(key: str, about: str, kept: str) -> Verdict | None:
+    """Return a verdict as it is kept about `about`; None for what is none, which the log names."""
+    text, wrong = read_signed(key, about, kept)
+    try:
+        verdict = Verdict.model_validate_json(text, extra="ignore")
+    except ValidationError as error:
+        message, shown = "A verdict on %s is passed over: %s", about.replace("\0", " version ")
+        logging.getLogger(__name__).warning(message, shown, validation_line(error))
+        return None
+    fault = (f"{wrong}: run {verdict.gate} again",) if wrong else ()
+    return verdict.model_copy(update={"faults": (*verdict.faults, *fault)})
 
 
 def _sign(key: str, about: str, text: str) -> str:

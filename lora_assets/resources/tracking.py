@@ -19,7 +19,8 @@ from lora_assets.records.dataset import Row, SplitName, TrainingData
 from lora_assets.records.run_tags import requested_by
 from lora_assets.records.verdict import GateName, Verdict, gate_note, run_link
 from lora_assets.resources.fluent_run import fluent_run
-from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
+from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client, refuse_elsewhere
+from lora_assets.resources.signature import read_verdict, signed
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class Tracking(dg.ConfigurableResource[Any]):
     ui_url: str = ""
     dagster_ui: str = ""
     sampling_s: float = 10
+    verdict_key: str = Field("", repr=False)
 
     def page(self, run_id: str) -> str:
         """Return the URL of a run's page in MLflow's UI, which is at `ui_url`."""
@@ -202,6 +204,7 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     def reopen(self, run_id: str) -> TrackedRun:
         """Return a run that exists, to add to."""
+        self._refuse_elsewhere(run_id)
         return TrackedRun(run_id, self._client)
 
     def store_verdict(self, run_id: str, verdict: Verdict, model: str) -> None:
@@ -210,7 +213,9 @@ class Tracking(dg.ConfigurableResource[Any]):
         before = self._client.get_run(run_id).data.tags.get(_DESCRIPTION)
         run.tags(
             {
-                f"verdict.{verdict.gate}": verdict.model_dump_json(),
+                f"verdict.{verdict.gate}": signed(
+                    self.verdict_key, f"run {run_id}", verdict.model_dump_json()
+                ),
                 f"{_JUDGED_FOR}{model}": "true",
                 _DESCRIPTION: gate_note([verdict], before, self.dagster_ui),
             }
@@ -218,9 +223,9 @@ class Tracking(dg.ConfigurableResource[Any]):
         run.metrics({f"{verdict.gate}.passed": float(verdict.passed)})
 
     def verdict(self, run_id: str, gate: GateName) -> Verdict | None:
-        """Return the verdict that a gate left on a run; None where it left none."""
+        """Return the verdict that a gate left on a run; None where it left none to be read."""
         stored = self._client.get_run(run_id).data.tags.get(f"verdict.{gate}")
-        return Verdict.model_validate_json(stored) if stored else None
+        return read_verdict(self.verdict_key, f"run {run_id}", stored) if stored else None
 
     def newest_trained(self, data_version: str, model: str) -> str | None:
         """Return the newest run that the quality gate judged for these two, or None."""
@@ -267,18 +272,26 @@ class Tracking(dg.ConfigurableResource[Any]):
 
         A run that was deleted holds nothing: `mlflow gc` takes its files away.
         """
-        if not self._exists(run_id) or not self._client.list_artifacts(run_id, name):
+        if not self._exists(run_id):
+            return False
+        self._refuse_elsewhere(run_id)
+        if not self._client.list_artifacts(run_id, name):
             return False
         with tempfile.TemporaryDirectory() as folder:
             return digest_folder(self.download(run_id, name, Path(folder))) == digest
 
     def download(self, run_id: str, name: str, to: Path) -> Path:
         """Fetch the artifact folder `name` into `to`; return where it is."""
+        self._refuse_elsewhere(run_id)
         return Path(self._client.download_artifacts(run_id, name, str(to)))
 
     @property
     def _client(self) -> "MlflowClient":
         return mlflow_client(self.tracking_uri)
+
+    def _refuse_elsewhere(self, run_id: str) -> None:
+        """Refuse a run whose files are at another server: MLflow would send its password there."""
+        refuse_elsewhere(str(self._client.get_run(run_id).info.artifact_uri))
 
     def _exists(self, run_id: str) -> bool:
         try:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
 
 DIGEST = "adapter.digest"
-"""The tag by which a model version is ours."""
+"""The tag by which a model version is ours, beside that of its data version."""
 
+_DATA_VERSION = "data.version"
 BASE = "adapter.base"
 _ANSWERS = "adapter.base_answers"
 _ARRIVED = "data.arrived"
@@ -29,7 +30,7 @@ def tags_of(adapter: Adapter) -> Mapping[str, str]:
     base = {BASE: adapter.base, _ANSWERS: _Answers.dump_json(answers).decode() if answers else ""}
     arrived = {_ARRIVED: adapter.data_arrived} if adapter.data_arrived else {}
     return {
-        "data.version": adapter.data_version,
+        _DATA_VERSION: adapter.data_version,
         "data.digest": adapter.data_digest,
         **arrived,
         "adapter.base_model": adapter.base_model,
@@ -58,15 +59,20 @@ def base_of(version: str, tags: Mapping[str, str]) -> Base:
     return Base(identity=identity, answers=kept)
 
 
+def is_ours(tags: Mapping[str, str]) -> bool:
+    """Return whether a version with these tags was registered or adopted by lora-assets."""
+    return {DIGEST, _DATA_VERSION} <= tags.keys()
+
+
 def version_record(version: "MlflowModelVersion") -> ModelVersion:
     """Return the record of a version of ours; raise LoraAssetsError for one of others."""
-    if DIGEST not in version.tags:
+    if not is_ours(version.tags):
         raise not_ours(version.name, version.version)
     return ModelVersion(
         model=version.name,
         version=int(version.version),
         digest=version.tags[DIGEST],
-        data_version=version.tags["data.version"],
+        data_version=version.tags[_DATA_VERSION],
         data_digest=version.tags.get("data.digest", ""),
         data_arrived=version.tags.get(_ARRIVED, ""),
         base=version.tags.get(BASE, ""),

@@ -5,6 +5,7 @@ from datetime import datetime
 from time import time
 
 import dagster as dg
+from dagster import DefaultSensorStatus as Status
 
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.pools import SERVING
@@ -21,6 +22,7 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.drift import KEPT, Drift, drifts
+from lora_assets.settings import read_settings
 
 SECONDS_BETWEEN_TICKS = 20
 
@@ -110,9 +112,14 @@ def repair_replicas() -> None:
     repair()
 
 
+# A fleet that nobody looks after serves what it serves. On one machine nobody asked for its runs.
+_AS_INSTALLED = Status.STOPPED if read_settings().embedded else Status.RUNNING
+
+
 @dg.sensor(
     job=repair_replicas,
     minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+    default_status=_AS_INSTALLED,
     description="Starts repair_replicas where a replica serves something else than the aliases say",
 )
 def replica_repair(

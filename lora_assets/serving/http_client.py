@@ -50,7 +50,6 @@ def open_client(
     as a bearer token and appears in no error. Proxies of the environment are used, except
     for this machine itself. Raise LoraAssetsError for a URL or key that can't be sent.
     """
-    shown = re.sub(r"//[^/]*@", "//", base_url)
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL:
@@ -58,18 +57,18 @@ def open_client(
     possible = url.scheme in ("http", "https") and url.host and (url.port or 0) <= 65535
     if not possible or url.userinfo:
         raise LoraAssetsError(
-            f"{shown!r} is not the URL of a server",
+            f"{base_url!r} is not the URL of a server",
             f"Set {server.url_setting} to one like http://127.0.0.1:8000, without user and "
             "password.",
         )
     if not re.fullmatch(r"[\x21-\x7e]*", api_key or ""):
         raise LoraAssetsError(
-            f"The API key for {shown} has characters that no key has",
+            f"The API key for {base_url} has characters that no key has",
             f"Set {server.key_setting} again, without line breaks.",
         )
 
     async def name(request: httpx.Request) -> None:
-        request.extensions[_SERVER] = server, shown.rstrip("/")
+        request.extensions[_SERVER] = server, base_url.rstrip("/")
 
     return BoundedClient(
         deadline or WHOLE_REPLY * timeout,

@@ -18,7 +18,7 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.replicas import Replicas
 from lora_assets.stack_resources import Resources
-from tests.support.promotions import aliases, promote, roll_back, stage
+from tests.support.promotions import aliases, launch_rollback, promote, roll_back, stage
 
 Happens = Callable[[], object]
 
@@ -170,9 +170,12 @@ def test_a_runs_configuration_reads_no_variable_of_its_pod(
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", "its-secret")
     stage(resources, adapter_folders[0], "1")
     named = {"env": "DAGSTER_PG_PASSWORD"}
+    own = {"vllm_url": "http://127.0.0.1:1", "adapters_dir": "x", "replica_urls": [named]}
+    fleet = {"resources": {"fleet": {"config": own}}}
     for run in (
         lambda: roll_back(resources, reason=named),
         lambda: promote(resources, "1", slot_name=named),
+        lambda: launch_rollback(resources, fleet),
     ):
         with pytest.raises(dg.DagsterResourceFunctionError) as refused:
             run()

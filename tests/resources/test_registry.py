@@ -1,5 +1,6 @@
 """The registry, on an MLflow that people use by hand as well."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,56 @@ def test_a_run_and_a_model_version_have_pages_in_mlflows_ui() -> None:
     registry = Registry(tracking_uri="x", model_name="a b", ui_url="http://mlflow.example")
     version = model_version(7, model="a b")
     assert registry.page(version) == f"http://mlflow.example/#/models/a%20b/versions/7{ML_VIEW}"
+
+
+def test_a_verdict_of_a_newer_release_is_read_and_one_that_is_none_is_passed_over(
+    resources: Resources, adapter_folders: tuple[Path, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    registry, client = resources.registry, MlflowClient(resources.registry.tracking_uri)
+    version = registry.register(trained(resources, adapter_folders[0], "1"))
+    verdict = passed_verdict("eval_gate", version, None)
+    newer = json.loads(verdict.model_dump_json())
+    newer["newer"] = newer["checks"][0]["newer"] = 1
+    tags = {"eval_gate": json.dumps(newer), "perf_gate": "garbage", "other_gate": "{}"}
+    for gate, text in tags.items():
+        client.set_model_version_tag(registry.model_name, "1", f"verdict.{gate}", text)
+        client.set_tag(version.run_id, f"verdict.{gate}", text)
+    assert registry.verdicts(version) == {"eval_gate": verdict}
+    assert caplog.text.count(f"A verdict on {registry.model_name} version 1 is passed over") == 2
+    assert registry.tracking.verdict(version.run_id, "eval_gate") == verdict
+    assert registry.tracking.verdict(version.run_id, "perf_gate") is None
+
+
+def test_a_version_without_a_data_version_stands_in_nobodys_way(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    registry = resources.registry
+    version = registry.register(trained(resources, adapter_folders[0], "1"))
+    client = MlflowClient(registry.tracking_uri)
+    client.create_model_version(registry.model_name, source="x", tags={"adapter.digest": "d" * 64})
+    assert (registry.numbers(), registry.newest("1")) == ([1], version)
+    with pytest.raises(LoraAssetsError, match="Version 2 of"):
+        registry.resolve("version:2")
+
+
+def test_with_a_key_a_verdict_on_a_run_counts_only_with_the_signature_of_that_run(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    unsigned, signing = resources.registry.tracking, with_key(resources.registry).tracking
+    one, two = (trained(resources, adapter_folders[n], "1").mlflow_run_id for n in (0, 1))
+    verdict = passed_verdict("quality_gate", model_version(), None)
+    unsigned.store_verdict(one, verdict, "model")
+    assert verdict == unsigned.verdict(one, "quality_gate")
+    forged = signing.verdict(one, "quality_gate")
+    assert forged is not None
+    assert (forged.passed, forged.outcome) == (False, "inconclusive")
+    signing.store_verdict(one, verdict, "model")
+    assert signing.verdict(one, "quality_gate") == verdict
+    kept = MlflowClient(signing.tracking_uri).get_run(one).data.tags["verdict.quality_gate"]
+    signing.reopen(two).tags({"verdict.quality_gate": kept})
+    moved = signing.verdict(two, "quality_gate")
+    assert moved is not None
+    assert not moved.passed
 
 
 def test_with_a_key_a_verdict_counts_only_with_its_own_signature(

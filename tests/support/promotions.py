@@ -87,11 +87,18 @@ def roll_back(
     resources: Resources, instance: dg.DagsterInstance | None = None, **config: Any
 ) -> dg.ExecuteInProcessResult:
     """Launch Dagster's job `rollback`, without a partition."""
+    return launch_rollback(resources, {"ops": {"roll_back": {"config": config}}}, instance)
+
+
+def launch_rollback(
+    resources: Resources,
+    run_config: Mapping[str, Any],
+    instance: dg.DagsterInstance | None = None,
+) -> dg.ExecuteInProcessResult:
     definitions = dg.Definitions(jobs=[rollback], resources=vars(resources))
     with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as opened:
-        return definitions.resolve_job_def("rollback").execute_in_process(
-            instance=opened, run_config={"ops": {"roll_back": {"config": config}}}
-        )
+        job = definitions.resolve_job_def("rollback")
+        return job.execute_in_process(instance=opened, run_config=run_config)
 
 
 def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion:
