@@ -25,6 +25,9 @@ def test_no_route_of_the_server_answers_without_a_key(tmp_path: Path) -> None:
             assert ("POST", "/v1/load_lora_adapter") in routes
             assert keyless <= {("GET", path) for path in OPEN}
             load = {"lora_name": "x", "lora_path": "attacker/hf-repo"}
+            for path in ("/v1/load_lora_adapter", "/adapters"):
+                refused = client.post(path, json=load, headers=admin)
+                assert (path, refused.status_code) == (path, 403)
             key = {"Authorization": "Bearer client-key"}
             told = client.post("/v1/load_lora_adapter", json=load, headers=key)
             assert (told.status_code, client.get("/v1/models", headers=key).status_code) == (

@@ -55,7 +55,10 @@ def create_app(engine: Engine, options: ServerOptions, judge: FastAPI | None = N
     if judge is not None:
         app.mount("/judge", judge)
     base = digest_base(options.base_model)
-    app.add_middleware(SlotMiddleware, folder=options.adapters_dir, base=base)
+    own_alone = bool(options.admin_key)
+    app.add_middleware(
+        SlotMiddleware, folder=options.adapters_dir, base=base, loads_own_alone=own_alone
+    )
     app.add_middleware(Guard, keys=options.keys, below=["/judge/"])
     return app
 

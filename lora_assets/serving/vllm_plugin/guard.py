@@ -24,6 +24,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 ADMIN_KEY = "LORA_ASSETS_ADMIN_KEY"
 """The variable of the key that changes what a server serves."""
 
+LOADS = "/v1/load_lora_adapter"
+SAGEMAKER_LOADS = "/adapters"
+"""vLLM's other route for loads: with an admin key it is closed, since it takes any path."""
+
 OPEN = ("/health", "/metrics", "/metrics/")
 """Answered without a key to GET: probes and Prometheus have none."""
 
@@ -96,7 +100,7 @@ class Guard:
         if refusal is None and int(headers.get(b"content-length", b"0")) > MOST_BODY_BYTES:
             refusal = _TOO_LARGE
         if refusal is not None:
-            await _refuse(scope, send, *refusal)
+            await refuse(scope, send, *refusal)
             return
         started = False
 
@@ -110,7 +114,7 @@ class Guard:
         except TooLarge:
             if started:
                 raise
-            await _refuse(scope, send, *_TOO_LARGE)
+            await refuse(scope, send, *_TOO_LARGE)
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[int, str] | None:
         """Why it is not answered, as status and text; None where it is."""
@@ -121,7 +125,8 @@ class Guard:
         of_clients = path in OF_CLIENTS or path.startswith(below)
         wanted = self._keys.of_clients if of_clients else self._keys.of_admins
         if not wanted or _is_one(headers, wanted):
-            return None
+            is_open = not self._keys.admin or path.rstrip("/") != SAGEMAKER_LOADS
+            return None if is_open else (403, f"An adapter is loaded by {LOADS}")
         if _is_one(headers, self._keys.api):
             return 403, f"This takes the admin key ({ADMIN_KEY})"
         return 401, "Unauthorized"
@@ -167,7 +172,8 @@ def _bounded(receive: Receive) -> Receive:
     return count
 
 
-async def _refuse(scope: Scope, send: Send, status: int, text: str) -> None:
+async def refuse(scope: Scope, send: Send, status: int, text: str) -> None:
+    """Answer with `status` and the reason; nothing more of the body is read."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": text})
         return

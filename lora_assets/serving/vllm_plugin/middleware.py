@@ -5,12 +5,13 @@ adapter's own name answers also after a restart, before anything has loaded it a
 """
 
 import asyncio
+import os
 
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
 from . import slots
-from .guard import App, Guard
+from .guard import ADMIN_KEY, App, Guard
 from .slots import adapters_dir, named_folder
 
 __all__ = ["SlotMiddleware"]
@@ -20,7 +21,8 @@ class SlotMiddleware(Guard):
     """Asks for the keys that vLLM was started with, then serves the slots."""
 
     def __init__(self, app: App) -> None:
-        super().__init__(slots.SlotMiddleware(app))
+        has_admin = bool(os.environ.get(ADMIN_KEY))
+        super().__init__(slots.SlotMiddleware(app, loads_own_alone=has_admin))
 
 
 class NameResolver(LoRAResolver):  # type: ignore[misc]

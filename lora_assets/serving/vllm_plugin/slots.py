@@ -15,13 +15,14 @@ The folder that it reads:
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .adapters_folder import NAMES, is_name, slots
 from .base_files import ServedBase
-from .guard import App, Message, Receive, Scope, Send
+from .guard import LOADS, App, Message, Receive, Scope, Send, refuse
 
 FOLDER_HEADER = "x-lora-assets-adapters"
 """On the replies to GET /v1/models: the folder whose slots this server serves."""
@@ -56,28 +57,51 @@ def named_folder(folder: Path, name: str) -> Path | None:
 class SlotMiddleware:
     """Puts an adapter's own name in place of a slot's, and lists slots beside the adapters.
 
-    A reply names the adapter that gave it, so a client can tell which one it was.
+    A reply names the adapter that gave it, so a client can tell which one it was. Where loads have
+    a key of their own, only the folder's own adapters are loaded (`loads_own_alone`).
     """
 
-    def __init__(self, app: App, folder: Path | None = None, base: str | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        folder: Path | None = None,
+        base: str | None = None,
+        loads_own_alone: bool = False,
+    ) -> None:
         self._app = app
         self._folder = folder or adapters_dir()
         self._base = ServedBase(base)
+        self._loads_own_alone = loads_own_alone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             if scope["method"] == "POST":
-                receive = await self._with_own_name(scope, receive)
+                messages = await _read(receive)
+                body = b"".join(message.get("body", b"") for message in messages)
+                if scope["path"] == LOADS and self._is_foreign(body):
+                    wanted = f"{self._folder}/<digest>, under a name that ends in its beginning"
+                    await refuse(scope, send, 403, f"An adapter is loaded from {wanted}")
+                    return
+                receive = self._with_own_name(scope, body, messages, receive)
             elif scope["method"] == "GET" and scope["path"] == "/v1/models":
                 send = self._with_slots(send)
         await self._app(scope, receive, send)
 
-    async def _with_own_name(self, scope: Scope, receive: Receive) -> Receive:
-        messages = [await receive()]
-        while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
-            messages.append(await receive())
-        body = b"".join(message.get("body", b"") for message in messages)
+    def _is_foreign(self, body: bytes) -> bool:
+        """Whether a load that must be one of ours is another; vLLM would ask a hub for a name."""
+        try:
+            asked = json.loads(body)
+            name, path = asked["lora_name"], asked["lora_path"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False  # The server has its own words for that.
+        digest = str(path).removeprefix(f"{self._folder}/")
+        is_own = re.fullmatch(r"[0-9a-f]{64}", digest) and str(name).endswith(f"-{digest[:12]}")
+        return self._loads_own_alone and not is_own
+
+    def _with_own_name(
+        self, scope: Scope, body: bytes, messages: list[Message], receive: Receive
+    ) -> Receive:
         renamed = self._renamed(body)
         if renamed is not None:
             scope["headers"] = _with_length(scope["headers"], len(renamed))
@@ -135,6 +159,14 @@ class SlotMiddleware:
             if name in cards:
                 models["data"].append({**cards[name], "id": slot})
         return json.dumps(models).encode()
+
+
+async def _read(receive: Receive) -> list[Message]:
+    """The messages of a request, to its end."""
+    messages = [await receive()]
+    while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
+        messages.append(await receive())
+    return messages
 
 
 def _with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:

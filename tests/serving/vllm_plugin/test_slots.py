@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from lora_assets.serving.vllm_plugin import adapters_folder
 from lora_assets.serving.vllm_plugin.base_files import ServedBase, cached_commit, digest_base
+from lora_assets.serving.vllm_plugin.guard import LOADS
 from lora_assets.serving.vllm_plugin.slots import (
     BASE_HEADER,
     FOLDER_HEADER,
@@ -70,7 +71,7 @@ async def models(request: Request) -> Response:
 
 
 def small_server() -> Starlette:
-    paths = ("/v1/completions", "/v1/chat/completions", "/other")
+    paths = ("/v1/completions", "/v1/chat/completions", LOADS, "/other")
     return Starlette(
         routes=[
             *(Route(path, echo, methods=["POST"]) for path in paths),
@@ -148,6 +149,27 @@ def test_a_body_that_asks_for_no_slot_arrives_byte_for_byte(ask: Client, body: b
     parted = ask("POST", "/v1/completions", body[:5], body[5:], content_length=length)
     assert whole.body == parted.body == body
     assert whole.headers["x-length"] == parted.headers["x-length"] == length
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "status"),
+    [
+        (f"m-v1-{'a' * 12}", f"{{}}/{'a' * 64}", 200),
+        ("live", f"{{}}/{'a' * 64}", 403),
+        (f"m-v1-{'a' * 12}", f"{{}}/{'a' * 64}/../x", 403),
+        (f"m-v1-{'a' * 12}", f"attacker/{'a' * 64}", 403),
+        ("live", "attacker/hf-repo", 403),
+    ],
+)
+def test_where_loads_have_a_key_an_adapter_is_loaded_from_its_own_folder_alone(
+    folder: Path, name: str, path: str, status: int
+) -> None:
+    load = json.dumps({"lora_name": name, "lora_path": path.format(folder)}).encode()
+    without = Client(SlotMiddleware(small_server(), folder))
+    guarded = Client(SlotMiddleware(small_server(), folder, loads_own_alone=True))
+    assert without("POST", LOADS, load).status == 200
+    assert guarded("POST", LOADS, load).status == status
+    assert guarded("POST", LOADS, b"[]").status == 200
 
 
 def test_what_lies_outside_the_model_api_is_left_alone(ask: Client) -> None:
