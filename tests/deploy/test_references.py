@@ -97,11 +97,9 @@ S3_CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_UR
 
 def created() -> dict[tuple[str, str], set[str]]:
     """Return the keys of each Secret that the guide creates, by namespace and name."""
-    commands = re.findall(
-        r"kubectl -n (\S+) create secret generic (\S+)((?:[\s\\]+--from-literal=\S+)+)", GUIDE
-    )
+    commands = re.findall(r"^\$ secret (\S+) (\S+)((?:.*\\\n)*.*)$", GUIDE, re.M)
     return {
-        (namespace, name): set(re.findall(r"--from-literal=([A-Za-z0-9_]+)=", keys))
+        (namespace, name): set(re.findall(r"\s([A-Za-z0-9_]+)=", keys))
         for namespace, name, keys in commands
     }
 
