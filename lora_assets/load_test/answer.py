@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from lora_assets.load_test.response import MOST_PART_BYTES
 from lora_assets.serving import http_client
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -37,12 +38,14 @@ class Events:
     _after_return: bool = False
 
     def take(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the data of each event that ends in `piece`."""
+        """Yield the data of each event that ends in `piece`; refuse a line that never does."""
         if self._after_return and piece:
             piece = piece.removeprefix(b"\n")
         *lines, rest = _LINE_END.split(self._rest + piece)
         self._after_return = not rest and piece.endswith(b"\r")
         self._rest = rest
+        if len(rest) > MOST_PART_BYTES:
+            raise ValueError(f"an event has more than {MOST_PART_BYTES >> 20} MiB")
         for line in lines:
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))

@@ -10,10 +10,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.load_test import connection
 from lora_assets.load_test.generator import WARM_UP_ROUNDS, LoadTest, ModelLoad
 from lora_assets.load_test.summary import summarise
 from lora_assets.serving.http_client import open_client
 from tests.support.doubles.broken_vllm import listening
+from tests.support.doubles.trickling import trickling
 
 Result = TypeVar("Result")
 
@@ -43,6 +45,7 @@ STREAMS: Mapping[str, list[str]] = {
     "error event": [_event("a"), 'data: {"error": {"message": "out of memory"}}\n\n', DONE],
     "no json": [_event("a"), "data: oops\n\n", DONE],
     "dies": [_event("a")],
+    "endless": [":" * 1000 + "\n\n"] * 2000,
 }
 
 
@@ -156,6 +159,24 @@ def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
 def test_a_server_that_falls_silent_fails_the_request_and_not_the_test() -> None:
     (sample,) = StreamingDouble(timeout=PAUSE / 4).load(["late text/1"])["m"].samples
     assert "nothing came for 0.05 s" in str(sample.error)
+
+
+@pytest.mark.parametrize("head", [b"X: ", b"Transfer-Encoding: chunked\r\n\r\n", b"\r\n"])
+def test_a_server_that_sends_byte_by_byte_fails_the_request_at_the_deadline(head: bytes) -> None:
+    async def measure(url: str) -> ModelLoad:
+        async with open_client(url, 600, deadline=0.3) as client:
+            return (await LoadTest(["m"], ["p"] * 4, 2).run(client, lambda *_: None))["m"]
+
+    with trickling(b"HTTP/1.1 200 OK\r\n" + head) as url:
+        load = asyncio.run(measure(url))
+    assert len(load.samples) == 4
+    assert all("no whole reply within 0.3 s" in str(sample.error) for sample in load.samples)
+
+
+def test_a_stream_is_read_up_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MOST_REPLY_BYTES", 1 << 20)
+    (sample,) = StreamingDouble().load(["endless/1"])["m"].samples
+    assert "the reply has more than 1 MiB" in str(sample.error)
 
 
 def test_a_proxy_would_be_measured_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
