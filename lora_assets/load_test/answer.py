@@ -25,6 +25,7 @@ class _Usage(BaseModel):
 
 
 class _Chunk(BaseModel):
+    model: str | None = None
     choices: list[_StreamedChoice]
     usage: _Usage | None = None
 
@@ -64,16 +65,19 @@ class Events:
 
 @dataclass
 class StreamedAnswer:
-    """One answer as it comes. Moments are those of `time.perf_counter`.
+    """One answer as it comes, of which the first chunk must name the `model`.
 
-    `first` is that of the first text, since an event may be empty. `done` is that of [DONE].
+    Moments are those of `time.perf_counter`. `first` is that of the first text, since an
+    event may be empty. `done` is that of [DONE].
     """
 
     request: httpx.Request
+    model: str
     first: float | None = None
     done: float | None = None
     tokens: int = 0
     _counted: bool = False
+    _named: bool = False
     _broken: str | None = None
     _finish_reason: str | None = None
     _events: Events = field(default_factory=Events)
@@ -118,6 +122,11 @@ class StreamedAnswer:
             message = http_client.server_message(self.request, event.decode(errors="replace"))
             self._broken = f"the stream broke off with: {message}"
             return
+        if not self._named:
+            self._named = True
+            if chunk.model != self.model:
+                self._broken = http_client.other_model(self.request, self.model, chunk.model)
+                return
         for choice in chunk.choices:
             if choice.text and self.first is None:
                 self.first = now

@@ -101,10 +101,10 @@ class Clients:
         }
         encoded = json.dumps(body).encode()
         message = b"%s%d\r\n\r\n%s" % (self._head, len(encoded), encoded)
-        sent, answer, failure = time.perf_counter(), _Answer(self._request), None
+        sent, answer, failure = time.perf_counter(), _Answer(self._request, model), None
         try:
             async with asyncio.timeout(self._client.deadline):
-                sent, answer = await self._exchange(message)
+                sent, answer = await self._exchange(message, model)
             failure = answer.failure
         except TimeoutError:
             late = httpx.ReadTimeout(f"no whole reply within {self._client.deadline:g} s")
@@ -121,13 +121,13 @@ class Clients:
             error=failure,
         )
 
-    async def _exchange(self, message: bytes) -> tuple[float, "_Answer"]:
+    async def _exchange(self, message: bytes, model: str) -> tuple[float, "_Answer"]:
         """Return when the message was sent, and the answer to it."""
         while True:
             while self._idle and not self._idle[-1].usable:
                 self._idle.pop()
             is_kept = bool(self._idle)
-            answer = _Answer(self._request)
+            answer = _Answer(self._request, model)
             connection = self._idle.pop() if is_kept else await self._connect()
             answer.connection = connection
             sent = time.perf_counter()

@@ -25,14 +25,17 @@ DONE = "data: [DONE]\n\n"
 
 def _event(text: str, finish_reason: str | None = None) -> str:
     choice = {"index": 0, "text": text, "finish_reason": finish_reason}
-    return f"data: {json.dumps({'choices': [choice]}, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps({'model': 'MODEL', 'choices': [choice]}, ensure_ascii=False)}\n\n"
 
 
-USAGE = f"data: {json.dumps({'choices': [], 'usage': {'completion_tokens': 2}})}\n\n"
+USAGE = 'data: {"model": "MODEL", "choices": [], "usage": {"completion_tokens": 2}}\n\n'
 STREAMS: Mapping[str, list[str]] = {
     "good": [": ping\n\n", _event("a\N{LINE SEPARATOR}b"), _event("", "stop"), USAGE, DONE],
     "carriage returns": [part.replace("\n", "\r") for part in (_event("a", "stop"), USAGE, DONE)],
-    "split data": ['data: {"choices":\ndata: []}\n\ndata:\n\n', _event("a", "stop"), USAGE, DONE],
+    "split data": [
+        'data: {"model": "MODEL",\ndata: "choices": []}\n\ndata:\n\n',
+        *(_event("a", "stop"), USAGE, DONE),
+    ],
     "cut done": [_event("a", "stop"), USAGE, "data: [DONE]"],
     "late text": [_event(""), "PAUSE", _event("a", "stop"), USAGE, DONE],
     "empty answer": [_event("", "stop"), USAGE, DONE],
@@ -45,6 +48,8 @@ STREAMS: Mapping[str, list[str]] = {
     "error event": [_event("a"), 'data: {"error": {"message": "out of memory"}}\n\n', DONE],
     "no json": [_event("a"), "data: oops\n\n", DONE],
     "dies": [_event("a")],
+    "other model": [_event("a", "stop").replace("MODEL", "base"), USAGE, DONE],
+    "no model": [_event("a", "stop").replace('"model"', '"x"'), USAGE, DONE],
     "endless": [":" * 1000 + "\n\n"] * 2000,
 }
 
@@ -74,7 +79,9 @@ class StreamingDouble:
                 return JSONResponse({"error": {"message": "no such model"}}, 404)
             if behaviour == "busy":
                 return JSONResponse({"error": {"message": "busy"}}, 503)
-            return StreamingResponse(_stream(behaviour), media_type="text/event-stream")
+            return StreamingResponse(
+                _stream(behaviour, body["model"]), media_type="text/event-stream"
+            )
 
     def load(
         self, prompts: list[str], models: tuple[str, ...] = ("m",), concurrency: int = 10
@@ -96,8 +103,8 @@ class StreamingDouble:
             return asyncio.run(run(url))
 
 
-async def _stream(behaviour: str) -> AsyncIterator[bytes]:
-    for part in STREAMS[behaviour]:
+async def _stream(behaviour: str, model: str) -> AsyncIterator[bytes]:
+    for part in (each.replace("MODEL", model) for each in STREAMS[behaviour]):
         if part == "PAUSE":
             await asyncio.sleep(PAUSE)
             continue
@@ -134,7 +141,7 @@ def test_a_client_keeps_its_connection() -> None:
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
-    stream = "".join(STREAMS["good"]).encode()
+    stream = "".join(STREAMS["good"]).replace("MODEL", "m").encode()
     connections: list[int] = []
 
     async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -205,6 +212,8 @@ def test_a_proxy_would_be_measured_and_is_refused(monkeypatch: pytest.MonkeyPatc
         ("error event", "out of memory"),
         ("no json", "broke off with: oops"),
         ("dies", "peer closed connection"),
+        ("other model", "the model m was asked, and base answered"),
+        ("no model", "the model m was asked, and none by name answered"),
     ],
 )
 def test_a_failed_request_is_a_sample_with_an_error_and_is_never_dropped(
