@@ -31,7 +31,7 @@ class Reuse(Generic[Kept]):
     """What is done with what was kept before, and what became of that.
 
     `fresh` takes none of it. Of a whole set `proofs` are asked for again, and unless all are
-    `alike` none is taken. `by` names the server, which takes only what it said itself.
+    `alike` none is taken. `by` names the server: only what it said itself is taken.
     """
 
     fresh: bool = False
