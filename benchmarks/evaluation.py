@@ -58,9 +58,10 @@ class Server(httpx.AsyncBaseTransport):
             case = read_case(body["messages"][0]["content"])
             assert case is not None
             right = case.answer.startswith("answer") or case.answer == case.reference_answer
-            said = json.dumps({"reason": "", "grade": "A" if right else "C"})
-            choice = {"message": {"role": "assistant", "content": said}}
-        return httpx.Response(200, json={"choices": [{**choice, "finish_reason": "stop"}]})
+            grade = json.dumps({"reason": "", "grade": "A" if right else "C"})
+            choice = {"message": {"role": "assistant", "content": grade}}
+        said = {"model": body["model"], "choices": [{**choice, "finish_reason": "stop"}]}
+        return httpx.Response(200, json=said)
 
 
 def rows() -> list[Row]:

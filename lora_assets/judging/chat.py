@@ -72,7 +72,7 @@ class Chat:
 
         A 429 or 503 with `Retry-After` is waited for, LONGEST_WAIT at most; what else may pass
         is asked again after RETRY_PAUSES. Raise LoraAssetsError, which names the judge, when it
-        can't be reached, refuses, or sends something else than a chat completion.
+        can't be reached, refuses, or sends something else than a chat completion of the model.
         """
         waited, pauses = 0.0, iter(http_client.RETRY_PAUSES)
         while True:
@@ -86,7 +86,7 @@ class Chat:
                 may_pass = not http_client.is_unknown_host(error)
             else:
                 if response.is_success and not _is_failure(response):
-                    return _read(response)
+                    return _read(response, self.model)
                 if (option := _refused_option(response, body)) is not None:
                     self._refused.add(option)
                     continue
@@ -112,8 +112,8 @@ def _is_failure(response: httpx.Response) -> bool:
         return False
 
 
-def _read(response: httpx.Response) -> Reply:
-    (choice,) = http_client.read(response, _ChatCompletion).choices
+def _read(response: httpx.Response, model: str) -> Reply:
+    (choice,) = http_client.read(response, _ChatCompletion, model).choices
     message = choice.message
     return Reply(
         content=message.content,

@@ -46,10 +46,11 @@ class Evaluation:
     """The rows, and who answers and grades them.
 
     `models` has the serving names, `answers` the journals of each; `builds` names the server and
-    the judge as they are noted. Of the judge's measure there are `controls` parts: a third each
-    of answers that are right, that are wrong, and that are graded twice; `labels` are people's
-    grades. `answered` gets a side whose answers are complete. With a `sequential` rule judging ends
-    when the rule can decide against live, or never will; without, all rows are judged.
+    the judge as they are noted, each with its URL: nothing is taken from another one. Of the
+    judge's measure there are `controls` parts: a third each of answers that are right, that are
+    wrong, and that are graded twice; `labels` are people's grades. `answered` gets a side whose
+    answers are complete. With a `sequential` rule judging ends when the rule can decide against
+    live, or never will; without, all rows are judged.
     """
 
     rows: Sequence[Row]
@@ -73,8 +74,9 @@ class Evaluation:
 
         Answers go on when the judge fails, since they are kept.
         """
-        with Journal(self.grades, Grade, self.builds[1]) as journal:
-            reuse: Reuse[Grade] = Reuse(self.fresh, PROOFS, self.builds[1])
+        by = f"{self.builds[1]} at {judge.base_url}"
+        with Journal(self.grades, Grade, by) as journal:
+            reuse: Reuse[Grade] = Reuse(self.fresh, PROOFS, by)
             grader = Grader(judge, self.judge_model, self.rows, journal, self.max_concurrent, reuse)
             arriving: Mapping[Side, Sequence[asyncio.Future[Answer]]] = {
                 side: [asyncio.get_running_loop().create_future() for _ in self.rows]
@@ -166,12 +168,14 @@ class Evaluation:
     async def _answer(
         self, server: httpx.AsyncClient, arrived: Callable[[Side, Answer], None]
     ) -> Mapping[Side, Sequence[Answer]]:
+        by = f"{self.builds[0]} at {server.base_url}"
+
         async def side(own: Sequence[Side]) -> Sequence[Answer]:
             first = own[0]
             # What a killed evaluation left is gone on from.
             proofs = PROOFS if _whole(self.answers[first]).exists() else 0
             reuse = self._reuse[f"answers of {' and '.join(own)}"] = Reuse(
-                self.fresh, proofs, self.builds[0], lambda kept, now: kept.text == now.text
+                self.fresh, proofs, by, lambda kept, now: kept.text == now.text
             )
 
             def answered(answer: Answer) -> None:

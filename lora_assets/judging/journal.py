@@ -31,7 +31,7 @@ class Reuse(Generic[Kept]):
     """What is done with what was kept before, and what became of that.
 
     `fresh` takes none of it. Of a whole set `proofs` are asked for again, and unless all are
-    `alike` none is taken. `by` names the server, as it is noted with what is kept.
+    `alike` none is taken. `by` names the server: only what it said itself is taken.
     """
 
     fresh: bool = False
@@ -39,7 +39,7 @@ class Reuse(Generic[Kept]):
     by: str = ""
     alike: Callable[[Kept, Kept], bool] = operator.eq
     dropped: bool = False
-    _origins: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _moments: Counter[str] = field(default_factory=Counter)
 
     async def proved(
         self, journal: "Journal[Kept]", keys: Sequence[str], ask: Callable[[int], Awaitable[Kept]]
@@ -55,21 +55,20 @@ class Reuse(Generic[Kept]):
 
     def count(self, journal: "Journal[Kept]", key: str) -> None:
         """Note that a record was used, and whether it is from before."""
-        if (origin := journal.origin(key)) is not None:
-            self._origins[origin] += 1
+        if (moment := journal.moment(key)) is not None:
+            self._moments[moment] += 1
 
     def said(self, what: str, total: int) -> tuple[str, ...]:
         """Return in words what was taken from before, or why nothing was; nothing if neither."""
         if self.dropped:
             return (f"{what}: what was kept is no longer what is said today, so it was dropped",)
-        if not self._origins:
+        if not self._moments:
             return ()
-        moments = sorted({moment or "an earlier release" for moment, _ in self._origins})
-        servers = sorted({server or "unknown" for _, server in self._origins})
+        moments = sorted(self._moments)
         times = moments[0] if len(moments) == 1 else f"{moments[0]} to {moments[-1]}"
         return (
-            f"{what}: {self._origins.total()} of {total} kept from {times} "
-            f"(server {', '.join(servers)}); --fresh asks anew",
+            f"{what}: {self._moments.total()} of {total} kept from {times} "
+            f"(server {self.by}); --fresh asks anew",
         )
 
 
@@ -77,16 +76,18 @@ class Journal(Generic[Kept]):
     """A file of JSON lines `{"key": ..., "record": {...}}`, appended to and read back.
 
     With `by`, the name of a server, each line also says `at` which moment it was made, and by
-    which server. A last line without its newline was cut off by a kill: it is dropped and the
-    rest kept. Anything else that can't be read raises LoraAssetsError naming the line, as do a
-    file that can't be opened and a disk that is full. For one process at a time.
+    which server; lines by another one are passed over.
+
+    A last line without its newline was cut off by a kill: it is dropped and the rest kept.
+    Anything else that can't be read raises LoraAssetsError naming the line, as do a file that
+    can't be opened and a disk that is full. For one process at a time.
     """
 
     def __init__(self, path: Path, record: type[Kept], by: str = "") -> None:
         self._path = path
         self._by = by
         self._kept: dict[str, Kept] = {}
-        self._origins: dict[str, tuple[str, str]] = {}
+        self._moments: dict[str, str] = {}
         with self._os_errors_named():
             path.parent.mkdir(parents=True, exist_ok=True)
             content = path.read_bytes() if path.exists() else b""
@@ -101,8 +102,10 @@ class Journal(Generic[Kept]):
     def _read(self, number: int, line: bytes, record: type[Kept]) -> None:
         try:
             entry = json.loads(line)
-            self._kept[entry["key"]] = record.model_validate(entry["record"])
-            self._origins[entry["key"]] = (str(entry.get("at", "")), str(entry.get("by", "")))
+            kept = record.model_validate(entry["record"])
+            if entry.get("by", "") == self._by:
+                self._kept[entry["key"]] = kept
+                self._moments[entry["key"]] = str(entry.get("at", ""))
         except (ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
             raise LoraAssetsError(
                 f"Line {number} of the journal {self._path} is damaged",
@@ -126,14 +129,14 @@ class Journal(Generic[Kept]):
     def __contains__(self, key: str) -> bool:
         return key in self._kept
 
-    def origin(self, key: str) -> tuple[str, str] | None:
-        """Return when and by which server a record of before was made; None for a new one."""
-        return self._origins.get(key)
+    def moment(self, key: str) -> str | None:
+        """Return when a record of before was made; None for a new one."""
+        return self._moments.get(key)
 
     def forget(self) -> None:
         """Take nothing that was kept before. The file is left as it is: the last record counts."""
         self._kept.clear()
-        self._origins.clear()
+        self._moments.clear()
 
     def add(self, key: str, record: Kept) -> None:
         """Keep a record; it is on file when this returns."""
@@ -141,7 +144,7 @@ class Journal(Generic[Kept]):
         if self._by:
             entry |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": self._by}
         line = json.dumps(entry).encode() + b"\n"
-        self._origins.pop(key, None)
+        self._moments.pop(key, None)
         with self._os_errors_named():
             if (written := self._file.write(line)) < len(line):
                 self._file.write(line[written:])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from lora_assets.load_test.response import MOST_PART_BYTES
 from lora_assets.serving import http_client
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -24,6 +25,7 @@ class _Usage(BaseModel):
 
 
 class _Chunk(BaseModel):
+    model: str | None = None
     choices: list[_StreamedChoice]
     usage: _Usage | None = None
 
@@ -37,12 +39,14 @@ class Events:
     _after_return: bool = False
 
     def take(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the data of each event that ends in `piece`."""
+        """Yield the data of each event that ends in `piece`; refuse a line that never does."""
         if self._after_return and piece:
             piece = piece.removeprefix(b"\n")
         *lines, rest = _LINE_END.split(self._rest + piece)
         self._after_return = not rest and piece.endswith(b"\r")
         self._rest = rest
+        if len(rest) > MOST_PART_BYTES:
+            raise ValueError(f"an event has more than {MOST_PART_BYTES >> 20} MiB")
         for line in lines:
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
@@ -61,16 +65,19 @@ class Events:
 
 @dataclass
 class StreamedAnswer:
-    """One answer as it comes. Moments are those of `time.perf_counter`.
+    """One answer as it comes, of which the first chunk must name the `model`.
 
-    `first` is that of the first text, since an event may be empty. `done` is that of [DONE].
+    Moments are those of `time.perf_counter`. `first` is that of the first text, since an
+    event may be empty. `done` is that of [DONE].
     """
 
     request: httpx.Request
+    model: str
     first: float | None = None
     done: float | None = None
     tokens: int = 0
     _counted: bool = False
+    _named: bool = False
     _broken: str | None = None
     _finish_reason: str | None = None
     _events: Events = field(default_factory=Events)
@@ -115,6 +122,11 @@ class StreamedAnswer:
             message = http_client.server_message(self.request, event.decode(errors="replace"))
             self._broken = f"the stream broke off with: {message}"
             return
+        if not self._named:
+            self._named = True
+            if chunk.model != self.model:
+                self._broken = http_client.other_model(self.request, self.model, chunk.model)
+                return
         for choice in chunk.choices:
             if choice.text and self.first is None:
                 self.first = now

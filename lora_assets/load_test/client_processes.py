@@ -18,6 +18,7 @@ import httpx
 from lora_assets.errors import LoraAssetsError
 from lora_assets.load_test.clients import Clients, Ended
 from lora_assets.records.load import RequestSample
+from lora_assets.serving.bounded_client import BoundedClient
 from lora_assets.serving.http_client import open_client
 from lora_assets.serving.workers import work_through
 
@@ -31,6 +32,7 @@ class ClientProcesses:
     """Does what `Clients` does, with at most CLIENTS_A_PROCESS of the connections in a process."""
 
     def __init__(self, client: httpx.AsyncClient, max_tokens: int, connections: int) -> None:
+        assert isinstance(client, BoundedClient)
         self._client = client
         self._max_tokens = max_tokens
         self._connections = connections
@@ -42,6 +44,7 @@ class ClientProcesses:
         server = {
             "base_url": str(self._client.base_url),
             "timeout": self._client.timeout.read,
+            "deadline": self._client.deadline,
             # By the pipe: arguments and variables of a process are seen by others.
             "api_key": self._client.headers.get("authorization", "").removeprefix("Bearer "),
             "max_tokens": self._max_tokens,

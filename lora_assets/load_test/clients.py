@@ -13,9 +13,10 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.load_test.answer import StreamedAnswer
 from lora_assets.load_test.connection import Connection
 from lora_assets.load_test.lag import Lag
+from lora_assets.load_test.response import MOST_PART_BYTES
 from lora_assets.records.load import RequestSample
 from lora_assets.serving import http_client
-from lora_assets.serving.bounded_client import tls
+from lora_assets.serving.bounded_client import BoundedClient, tls
 from lora_assets.serving.workers import work_through
 
 Ended = Callable[[RequestSample], None]
@@ -25,13 +26,14 @@ _PATH = "/v1/completions"
 
 
 class Clients:
-    """Sends requests as `client` would (server, key, timeout), over connections that it keeps.
+    """Sends requests as `client` would (server, key, time limits), over connections that it keeps.
 
     It begins with `connections` open ones, which then cost no request any time, and has as many
     requests under way at once.
     """
 
     def __init__(self, client: httpx.AsyncClient, max_tokens: int, connections: int) -> None:
+        assert isinstance(client, BoundedClient)
         self._client = client
         self._connections = connections
         self._max_tokens = max_tokens
@@ -99,10 +101,14 @@ class Clients:
         }
         encoded = json.dumps(body).encode()
         message = b"%s%d\r\n\r\n%s" % (self._head, len(encoded), encoded)
-        sent, answer, failure = time.perf_counter(), _Answer(self._request), None
+        sent, answer, failure = time.perf_counter(), _Answer(self._request, model), None
         try:
-            sent, answer = await self._exchange(message)
+            async with asyncio.timeout(self._client.deadline):
+                sent, answer = await self._exchange(message, model)
             failure = answer.failure
+        except TimeoutError:
+            late = httpx.ReadTimeout(f"no whole reply within {self._client.deadline:g} s")
+            failure = http_client.unreachable(self._request, late).cause
         except httpx.RequestError as error:
             failure = http_client.unreachable(self._request, error).cause
         times = (answer.done, answer.first) if failure is None else (None, None)
@@ -115,19 +121,20 @@ class Clients:
             error=failure,
         )
 
-    async def _exchange(self, message: bytes) -> tuple[float, "_Answer"]:
+    async def _exchange(self, message: bytes, model: str) -> tuple[float, "_Answer"]:
         """Return when the message was sent, and the answer to it."""
         while True:
             while self._idle and not self._idle[-1].usable:
                 self._idle.pop()
             is_kept = bool(self._idle)
-            answer = _Answer(self._request)
+            answer = _Answer(self._request, model)
             connection = self._idle.pop() if is_kept else await self._connect()
             answer.connection = connection
             sent = time.perf_counter()
             try:
                 await connection.send(message, answer)
                 answer.end()
+                await connection.finish()
             except httpx.RequestError:
                 # Servers close connections that were idle, which is no failure.
                 if is_kept and not connection.response.status:
@@ -136,7 +143,6 @@ class Clients:
             except asyncio.CancelledError:
                 connection.close()
                 raise
-            await connection.finish()
             if connection.usable:
                 self._idle.append(connection)
             return sent, answer
@@ -189,4 +195,4 @@ class _Answer(StreamedAnswer):
         if 200 <= self._status < 300:
             super().take(now, piece)
         else:
-            self._refusal += piece
+            self._refusal = (self._refusal + piece)[:MOST_PART_BYTES]

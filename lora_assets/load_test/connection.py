@@ -11,6 +11,7 @@ from typing import Protocol
 import httpx
 
 from lora_assets.load_test.response import Reader, Response
+from lora_assets.serving.bounded_client import MOST_REPLY_BYTES
 
 _LONGEST_END = 0.05
 """Seconds to wait for the end of a response whose text is complete; then it is cut off."""
@@ -38,6 +39,7 @@ class Connection(asyncio.Protocol):
         self._said: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
         self._heard = 0.0
+        self._size = 0
         self.response = Response()
         """The last response."""
 
@@ -59,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._taker, self.response = taker, Response()
         self._reader = self.response.read(taker.take)
         next(self._reader)
-        self._heard = loop.time()
+        self._heard, self._size = loop.time(), 0
         self._transport.write(request)
         if self._timeout is not None:
             loop.call_later(self._timeout, self._watch, said)
@@ -85,6 +87,11 @@ class Connection(asyncio.Protocol):
         now = time.perf_counter()
         self._heard = asyncio.get_running_loop().time()
         if self._reader is None:
+            self.close()
+            return
+        self._size += len(data)
+        if self._size > MOST_REPLY_BYTES:
+            self._end(httpx.ReadError(f"the reply has more than {MOST_REPLY_BYTES >> 20} MiB"))
             self.close()
             return
         try:

@@ -7,6 +7,9 @@ from typing import TypeVar
 Piece = Callable[[float, bytes], None]
 """What is called with a part of a body, and when it came (`time.perf_counter`)."""
 
+MOST_PART_BYTES = 1 << 20
+"""Of a head, of one chunk or a body with a length, of one event's line, and of a refusal."""
+
 Part = TypeVar("Part")
 Reader = Generator[None, tuple[float, bytes], Part]
 """What is sent each read of the connection, and returns when it has read its part."""
@@ -66,4 +69,6 @@ class Response:
 
     def _more(self) -> Reader[None]:
         self._now, more = yield
+        if len(self._rest) > MOST_PART_BYTES:
+            raise ValueError(f"a part of it has more than {MOST_PART_BYTES >> 20} MiB")
         self._rest += more

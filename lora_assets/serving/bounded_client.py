@@ -38,14 +38,14 @@ class BoundedClient(httpx.AsyncClient):
         super().__init__(**options, follow_redirects=False)
         # Compressed, a reply of any size fits into few bytes.
         self.headers["Accept-Encoding"] = "identity"
-        self._deadline = deadline
+        self.deadline = deadline
 
     async def send(
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
         """Send a request as httpx does, within these bounds."""
-        until = asyncio.get_running_loop().time() + self._deadline
-        late = httpx.ReadTimeout(f"no whole reply within {self._deadline:g} s", request=request)
+        until = asyncio.get_running_loop().time() + self.deadline
+        late = httpx.ReadTimeout(f"no whole reply within {self.deadline:g} s", request=request)
         try:
             async with asyncio.timeout_at(until):
                 response = await super().send(request, stream=True, **options)

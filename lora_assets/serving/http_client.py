@@ -135,8 +135,8 @@ async def ask(
     """POST a JSON body (GET without one) and read the reply.
 
     It is asked again after RETRY_PAUSES where that may help. Raise LoraAssetsError when the
-    server can't be reached, refuses, or sends something else than a `reply`; a wrong reply is
-    not asked for again, nor a host that does not exist.
+    server can't be reached, refuses, or sends something else than a `reply` of the model that the
+    body names; a wrong reply is not asked for again, nor a host that does not exist.
     """
     request = client.build_request("GET" if body is None else "POST", path, json=body)
     for pause in (*RETRY_PAUSES, None):
@@ -148,7 +148,7 @@ async def ask(
                 break
         else:
             if response.is_success:
-                return read(response, reply)
+                return read(response, reply, (body or {}).get("model"))
             failure = refused(response)
             if response.status_code != 429 and response.status_code < 500:
                 break
@@ -204,10 +204,16 @@ def server_message(request: httpx.Request, body: str) -> str:
     return _one_line(message) or "(no message)"
 
 
-def read(response: httpx.Response, reply: type[Reply]) -> Reply:
-    """Return the reply's body as a `reply`; raise LoraAssetsError where it is something else."""
+def read(response: httpx.Response, reply: type[Reply], model: JsonValue = None) -> Reply:
+    """Return the reply's body as a `reply`; raise LoraAssetsError where it is something else.
+
+    With a `model`, it must also say that it is from that one.
+    """
     try:
-        return reply.model_validate_json(response.content)
+        found = reply.model_validate_json(response.content)
+        if model is None:
+            return found
+        by = _ModelReply.model_validate_json(response.content).model
     except ValidationError as error:
         server, url = _server(response.request)
         raise LoraAssetsError(
@@ -215,6 +221,20 @@ def read(response: httpx.Response, reply: type[Reply]) -> Reply:
             f"read: {_one_line(validation_line(error))}",
             f"Check that {server.url_setting} is the URL of an OpenAI-compatible server.",
         ) from None
+    if by != model:
+        server, url = _server(response.request)
+        raise LoraAssetsError(
+            f"{server.name} at {url}: {other_model(response.request, str(model), by)}",
+            "Check what it serves under this name. A judge is asked by the name by which it "
+            "answers: --judge-model.",
+        )
+    return found
+
+
+def other_model(request: httpx.Request, asked: str, answered: str | None) -> str:
+    """Return in one line that a reply is from another model than the one asked for."""
+    named = server_message(request, answered) if answered else "none by name"
+    return f"the model {asked} was asked, and {named} answered"
 
 
 _SAID = AliasChoices(AliasPath("error", "message"), "error", "message", "detail")
@@ -226,6 +246,10 @@ class _Model(BaseModel):
 
 class _Models(BaseModel):
     data: list[_Model]
+
+
+class _ModelReply(BaseModel):
+    model: str
 
 
 class _Version(BaseModel):

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.responses import JSONResponse
@@ -15,11 +16,11 @@ ROWS = [make_row(number) for number in range(20)]
 EXPECTED = [f"answer to Q{number}" for number in range(20)]
 
 
-def completion(text: str, finish_reason: str | None = "stop") -> JSONResponse:
-    return JSONResponse({"choices": [{"text": text, "finish_reason": finish_reason}]})
+def completion(text: str, finish_reason: str | None = "stop", **others: str) -> dict[str, Any]:
+    return {"choices": [{"text": text, "finish_reason": finish_reason}], **others}
 
 
-def completions(reply: Callable[[str, int], JSONResponse]) -> ModelServer:
+def completions(reply: Callable[[str, int], Any]) -> ModelServer:
     return ModelServer("/v1/completions", itemgetter("prompt"), reply)
 
 
@@ -30,7 +31,7 @@ def answer(server: ModelServer, journal: Path, model: str = "m", at_once: int = 
     return [answer.text for answer in answers]
 
 
-def _echo(prompt: str, tries: int) -> JSONResponse:
+def _echo(prompt: str, tries: int) -> Any:
     return completion(f"answer to {prompt}")
 
 
@@ -48,7 +49,7 @@ def test_every_row_is_asked_greedily_once_and_no_more_at_a_time_than_allowed(
 
 
 def test_a_request_that_fails_twice_is_answered_at_the_third_try(tmp_path: Path) -> None:
-    def flaky(prompt: str, tries: int) -> JSONResponse:
+    def flaky(prompt: str, tries: int) -> Any:
         return JSONResponse({}, 500) if tries < 3 else _echo(prompt, tries)
 
     assert answer(completions(flaky), tmp_path / "journal") == EXPECTED
@@ -73,19 +74,27 @@ def test_an_empty_text_is_an_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", [completion("cut", "abort"), completion("cut", None), JSONResponse({"choices": []})]
+    "reply", [completion("cut", "abort"), completion("cut", None), {"choices": []}]
 )
-def test_an_answer_that_was_cut_off_or_left_out_is_an_error(
-    tmp_path: Path, reply: JSONResponse
-) -> None:
+def test_an_answer_that_was_cut_off_or_left_out_is_an_error(tmp_path: Path, reply: Any) -> None:
     with pytest.raises(LoraAssetsError, match="can't be read: choices"):
         answer(completions(lambda prompt, tries: reply), tmp_path / "journal")
+
+
+def test_an_answer_of_another_model_is_an_error(tmp_path: Path) -> None:
+    other = completions(lambda prompt, tries: completion("x", model="base"))
+    with pytest.raises(LoraAssetsError, match="the model m was asked, and base answered"):
+        answer(other, tmp_path / "journal", at_once=1)
+    assert len(other.asked) == 1
+    nameless = completions(lambda prompt, tries: JSONResponse(completion("x")))
+    with pytest.raises(LoraAssetsError, match="can't be read: model"):
+        answer(nameless, tmp_path / "journal")
 
 
 def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
 
-    def dies(prompt: str, tries: int) -> JSONResponse:
+    def dies(prompt: str, tries: int) -> Any:
         return _echo(prompt, tries) if int(prompt[1:]) < 12 else JSONResponse({}, 500)
 
     with pytest.raises(LoraAssetsError, match="with 500"):

@@ -106,3 +106,8 @@ def test_what_was_cut_off_is_told_from_what_was_said() -> None:
     assert ask(lambda n: said("x"))[0] == Reply(content="x", reasoning=None, cut_off=False)
     cut = ask(lambda n: said(None, "length", reasoning_content="hm"))[0]
     assert cut == Reply(content=None, reasoning="hm", cut_off=True)
+
+
+def test_a_reply_of_another_model_is_refused() -> None:
+    with pytest.raises(LoraAssetsError, match=r"evil answered\. .*--judge-model"):
+        ask(lambda n: {**said("x"), "model": "evil"})

@@ -73,7 +73,9 @@ class Servers:
         self.server.asked.clear()
         return asked
 
-    def evaluate(self, folder: Path, *, both: bool = False, **options: Any) -> Evaluated:
+    def evaluate(
+        self, folder: Path, *, both: bool = False, url: str = "http://server", **options: Any
+    ) -> Evaluated:
         sides: list[Side] = ["candidate", "live"] if both else ["candidate"]
         names = {"candidate": "model", "live": "live"}
         evaluation = Evaluation(
@@ -88,15 +90,14 @@ class Servers:
         )
 
         async def run() -> Evaluated:
-            async with _client(self.server) as server, _client(self.judge) as judge:
+            async with _client(self.server, url) as server, _client(self.judge, url) as judge:
                 return await replace(evaluation, **options).run(server, judge)
 
         return asyncio.run(run())
 
 
-def _client(server: ModelServer) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(server.app)
-    return httpx.AsyncClient(transport=transport, base_url="http://server")
+def _client(server: ModelServer, url: str = "http://server") -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url=url)
 
 
 def test_a_row_is_judged_as_soon_as_it_is_answered(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_what_is_kept_is_proved_and_said_and_not_asked_again(tmp_path: Path) -> 
     said = "; ".join(found.kept)
     assert "answers of candidate: 12 of 12 kept from 20" in said
     assert "answers of live: 12 of 12 kept" in said
-    assert "(server 0.32.0); --fresh asks anew" in said
+    assert "(server 0.32.0 at http://server); --fresh asks anew" in said
     found = servers.evaluate(tmp_path, both=True, fresh=True)
     assert len(servers.answered()) == 2 * len(ROWS)
     assert len(servers.graded()) == 18
@@ -166,6 +167,17 @@ def test_grades_that_are_no_longer_given_are_dropped_with_all_others(tmp_path: P
     assert [grade.letter for grade in found.grades] == ["B"] * len(ROWS)
     assert len(servers.graded()) == len(ROWS)
     assert [grade.letter for grade in servers.evaluate(tmp_path).grades] == ["B"] * len(ROWS)
+
+
+@pytest.mark.parametrize("other", [{"builds": ("0.33.0", "2")}, {"url": "http://other"}])
+def test_what_another_server_said_is_not_taken_over(tmp_path: Path, other: dict[str, Any]) -> None:
+    servers = Servers()
+    servers.evaluate(tmp_path)
+    servers.answered(), servers.graded()
+    assert servers.evaluate(tmp_path, **other).kept == ()
+    assert len(servers.answered()) == len(servers.graded()) == len(ROWS)
+    servers.evaluate(tmp_path)
+    assert len(servers.answered()) == len(servers.graded()) == PROOFS
 
 
 def test_answers_go_on_when_the_judge_fails_and_the_next_evaluation_asks_for_grades_only(

@@ -100,7 +100,8 @@ def test_a_judge_that_always_talks_garbage_leaves_answers_ungraded(
 
 def test_a_judge_that_thinks_gets_more_tokens_and_its_thoughts_are_no_grade(tmp_path: Path) -> None:
     message = {"role": "assistant", "content": None, "reasoning_content": GOOD}
-    thinking = JSONResponse({"choices": [{"message": message, "finish_reason": "length"}]})
+    thought = {"choices": [{"message": message, "finish_reason": "length"}]}
+    thinking = JSONResponse({"model": LEXICAL_JUDGE, **thought})
     judge = judge_double(lambda answer, tries: GOOD if tries == 3 else thinking)
     assert _grade(judge.app, tmp_path / "j", {"candidate": CANDIDATE[:1]})[0].letter == "A"
     assert [body["max_tokens"] for body in judge.bodies] == [512, 2048, 8192]
@@ -169,7 +170,7 @@ def test_the_lexical_judge_refuses_what_it_can_not_grade_as_openai_would(
 
 def test_the_lexical_judge_replies_in_openais_form() -> None:
     reply = _post({"model": LEXICAL_JUDGE, "messages": CASE}).json()
-    assert reply["object"] == "chat.completion"
+    assert (reply["object"], reply["model"]) == ("chat.completion", LEXICAL_JUDGE)
     assert reply["choices"][0]["finish_reason"] == "stop"
     assert json.loads(reply["choices"][0]["message"]["content"])["grade"] == "A"
     assert reply["usage"]["total_tokens"] > reply["usage"]["completion_tokens"] > 0

@@ -10,10 +10,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.load_test import connection
 from lora_assets.load_test.generator import WARM_UP_ROUNDS, LoadTest, ModelLoad
 from lora_assets.load_test.summary import summarise
 from lora_assets.serving.http_client import open_client
 from tests.support.doubles.broken_vllm import listening
+from tests.support.doubles.trickling import trickling
 
 Result = TypeVar("Result")
 
@@ -23,14 +25,17 @@ DONE = "data: [DONE]\n\n"
 
 def _event(text: str, finish_reason: str | None = None) -> str:
     choice = {"index": 0, "text": text, "finish_reason": finish_reason}
-    return f"data: {json.dumps({'choices': [choice]}, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps({'model': 'MODEL', 'choices': [choice]}, ensure_ascii=False)}\n\n"
 
 
-USAGE = f"data: {json.dumps({'choices': [], 'usage': {'completion_tokens': 2}})}\n\n"
+USAGE = 'data: {"model": "MODEL", "choices": [], "usage": {"completion_tokens": 2}}\n\n'
 STREAMS: Mapping[str, list[str]] = {
     "good": [": ping\n\n", _event("a\N{LINE SEPARATOR}b"), _event("", "stop"), USAGE, DONE],
     "carriage returns": [part.replace("\n", "\r") for part in (_event("a", "stop"), USAGE, DONE)],
-    "split data": ['data: {"choices":\ndata: []}\n\ndata:\n\n', _event("a", "stop"), USAGE, DONE],
+    "split data": [
+        'data: {"model": "MODEL",\ndata: "choices": []}\n\ndata:\n\n',
+        *(_event("a", "stop"), USAGE, DONE),
+    ],
     "cut done": [_event("a", "stop"), USAGE, "data: [DONE]"],
     "late text": [_event(""), "PAUSE", _event("a", "stop"), USAGE, DONE],
     "empty answer": [_event("", "stop"), USAGE, DONE],
@@ -43,6 +48,9 @@ STREAMS: Mapping[str, list[str]] = {
     "error event": [_event("a"), 'data: {"error": {"message": "out of memory"}}\n\n', DONE],
     "no json": [_event("a"), "data: oops\n\n", DONE],
     "dies": [_event("a")],
+    "other model": [_event("a", "stop").replace("MODEL", "base"), USAGE, DONE],
+    "no model": [_event("a", "stop").replace('"model"', '"x"'), USAGE, DONE],
+    "endless": [":" * 1000 + "\n\n"] * 2000,
 }
 
 
@@ -71,7 +79,9 @@ class StreamingDouble:
                 return JSONResponse({"error": {"message": "no such model"}}, 404)
             if behaviour == "busy":
                 return JSONResponse({"error": {"message": "busy"}}, 503)
-            return StreamingResponse(_stream(behaviour), media_type="text/event-stream")
+            return StreamingResponse(
+                _stream(behaviour, body["model"]), media_type="text/event-stream"
+            )
 
     def load(
         self, prompts: list[str], models: tuple[str, ...] = ("m",), concurrency: int = 10
@@ -93,8 +103,8 @@ class StreamingDouble:
             return asyncio.run(run(url))
 
 
-async def _stream(behaviour: str) -> AsyncIterator[bytes]:
-    for part in STREAMS[behaviour]:
+async def _stream(behaviour: str, model: str) -> AsyncIterator[bytes]:
+    for part in (each.replace("MODEL", model) for each in STREAMS[behaviour]):
         if part == "PAUSE":
             await asyncio.sleep(PAUSE)
             continue
@@ -131,7 +141,7 @@ def test_a_client_keeps_its_connection() -> None:
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
-    stream = "".join(STREAMS["good"]).encode()
+    stream = "".join(STREAMS["good"]).replace("MODEL", "m").encode()
     connections: list[int] = []
 
     async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -156,6 +166,24 @@ def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
 def test_a_server_that_falls_silent_fails_the_request_and_not_the_test() -> None:
     (sample,) = StreamingDouble(timeout=PAUSE / 4).load(["late text/1"])["m"].samples
     assert "nothing came for 0.05 s" in str(sample.error)
+
+
+@pytest.mark.parametrize("head", [b"X: ", b"Transfer-Encoding: chunked\r\n\r\n", b"\r\n"])
+def test_a_server_that_sends_byte_by_byte_fails_the_request_at_the_deadline(head: bytes) -> None:
+    async def measure(url: str) -> ModelLoad:
+        async with open_client(url, 600, deadline=0.3) as client:
+            return (await LoadTest(["m"], ["p"] * 4, 2).run(client, lambda *_: None))["m"]
+
+    with trickling(b"HTTP/1.1 200 OK\r\n" + head) as url:
+        load = asyncio.run(measure(url))
+    assert len(load.samples) == 4
+    assert all("no whole reply within 0.3 s" in str(sample.error) for sample in load.samples)
+
+
+def test_a_stream_is_read_up_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MOST_REPLY_BYTES", 1 << 20)
+    (sample,) = StreamingDouble().load(["endless/1"])["m"].samples
+    assert "the reply has more than 1 MiB" in str(sample.error)
 
 
 def test_a_proxy_would_be_measured_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +212,8 @@ def test_a_proxy_would_be_measured_and_is_refused(monkeypatch: pytest.MonkeyPatc
         ("error event", "out of memory"),
         ("no json", "broke off with: oops"),
         ("dies", "peer closed connection"),
+        ("other model", "the model m was asked, and base answered"),
+        ("no model", "the model m was asked, and none by name answered"),
     ],
 )
 def test_a_failed_request_is_a_sample_with_an_error_and_is_never_dropped(

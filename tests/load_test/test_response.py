@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_assets.load_test.answer import Events
-from lora_assets.load_test.response import Response
+from lora_assets.load_test.response import MOST_PART_BYTES, Response
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKS = b"3;ext=1\r\nabc\r\nA\r\n\r\n34567890\r\n0\r\nTrailer: x\r\n\r\n"
@@ -55,6 +55,14 @@ def test_a_body_without_a_length_ends_with_its_connection() -> None:
 def test_what_is_no_response_is_an_error(response: bytes) -> None:
     with pytest.raises((ValueError, IndexError)):
         read(response)
+
+
+@pytest.mark.parametrize("head", [b"X: ", b"Content-Length: 99999999\r\n\r\n"])
+def test_what_is_not_yet_complete_is_kept_up_to_a_bound(head: bytes) -> None:
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        read(HEAD + head + b"x" * (2 * MOST_PART_BYTES), MOST_PART_BYTES + 99)
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        list(Events().take(b"data: " + b"x" * MOST_PART_BYTES))
 
 
 @given(

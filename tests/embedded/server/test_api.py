@@ -156,6 +156,7 @@ def test_a_stream_of_a_completion_carries_the_whole_answer(client: httpx.Client)
     for name, values in whole["choices"][0]["logprobs"].items():
         assert [v for p in parts for v in p["choices"][0]["logprobs"][name]] == values, name
     assert (last["choices"], last["usage"]) == ([], whole["usage"])
+    assert {each["model"] for each in (whole, *parts, last)} == {"embedded-base"}
 
 
 def test_a_stream_of_a_chat_carries_the_whole_answer(client: httpx.Client) -> None:
@@ -165,6 +166,7 @@ def test_a_stream_of_a_chat_carries_the_whole_answer(client: httpx.Client) -> No
     content = "".join(p["choices"][0]["delta"]["content"] for p in parts)
     assert content == whole["choices"][0]["message"]["content"]
     assert last["usage"] == whole["usage"]
+    assert {each["model"] for each in (whole, first, *parts, last)} == {"embedded-base"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,10 @@ from fastapi import FastAPI
 
 
 class ModelServer:
-    """Reply to each body of `path` by its name and how often that was asked; keep what was."""
+    """Reply to each body of `path` by its name and how often that was asked; keep what was.
+
+    A reply that names no model is from the one that was asked.
+    """
 
     def __init__(
         self, path: str, name: Callable[[dict[str, Any]], str], reply: Callable[[str, int], Any]
@@ -29,4 +32,5 @@ class ModelServer:
             self.most_at_once = max(self.most_at_once, at_once)
             await asyncio.sleep(0)
             at_once -= 1
-            return reply(name(body), tries)
+            said = reply(name(body), tries)
+            return {"model": body["model"], **said} if isinstance(said, dict) else said
