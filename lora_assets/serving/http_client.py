@@ -207,7 +207,8 @@ def server_message(request: httpx.Request, body: str) -> str:
 def read(response: httpx.Response, reply: type[Reply], model: JsonValue = None) -> Reply:
     """Return the reply's body as a `reply`; raise LoraAssetsError where it is something else.
 
-    With a `model`, it must also say that it is from that one.
+    With a `model`, it must also say that it is from that one: by its name, or, as providers answer
+    for an alias, by one that continues it (gpt-4o, gpt-4o-2024-08-06).
     """
     try:
         found = reply.model_validate_json(response.content)
@@ -221,12 +222,12 @@ def read(response: httpx.Response, reply: type[Reply], model: JsonValue = None) 
             f"read: {_one_line(validation_line(error))}",
             f"Check that {server.url_setting} is the URL of an OpenAI-compatible server.",
         ) from None
-    if by != model:
+    if by != model and not by.startswith(f"{model}-"):
         server, url = _server(response.request)
         raise LoraAssetsError(
             f"{server.name} at {url}: {other_model(response.request, str(model), by)}",
-            "Check what it serves under this name. A judge is asked by the name by which it "
-            "answers: --judge-model.",
+            "Check what it serves under this name. Where it answers by another one, ask for that: "
+            "--judge-model.",
         )
     return found
 

@@ -108,6 +108,8 @@ def test_what_was_cut_off_is_told_from_what_was_said() -> None:
     assert cut == Reply(content=None, reasoning="hm", cut_off=True)
 
 
-def test_a_reply_of_another_model_is_refused() -> None:
+def test_a_reply_of_another_model_is_refused_and_one_of_a_version_of_it_is_not() -> None:
+    dated = ask(lambda n: {**said("x"), "model": "judge-2026-11-28"})
+    assert dated[0].content == "x"
     with pytest.raises(LoraAssetsError, match=r"evil answered\. .*--judge-model"):
         ask(lambda n: {**said("x"), "model": "evil"})
