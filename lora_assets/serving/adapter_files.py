@@ -60,10 +60,14 @@ class _Config(LoraFeatures):
     base_model_name_or_path: str
 
 
-MOST_BYTES: Mapping[str, int] = {CONFIG: 1 << 20, WEIGHTS: 16 << 30}
-"""Rank 512 on every linear layer of a model of 70 billion parameters takes 13 GiB in bf16."""
-MOST_HEADER_BYTES, MOST_TENSORS = 8 << 20, 20_000
-"""Of the header of safetensors, which is read whole; a large adapter has some thousand tensors."""
+_HEADER = "a header"
+MOST_BYTES: Mapping[str, int] = {
+    CONFIG: 1 << 20, WEIGHTS: 16 << 30, PICKLED: 16 << 30, _HEADER: 8 << 20
+}  # fmt: skip
+"""Rank 512 on every linear layer of a model of 70 billion parameters takes 13 GiB in bf16. The
+header of safetensors is read whole."""
+MOST_TENSORS = 20_000
+"""A large adapter has some thousand."""
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """The types of safetensors that weights may have; numpy has no bfloat16."""
@@ -120,16 +124,21 @@ def refuse_oversized(folder: Path) -> None:
 
     Raise FileNotFoundError where a file is missing.
     """
-    found = {f"{name} of": ((folder / name).stat().st_size, MOST_BYTES[name]) for name in FILES}
+    sizes = {name: (folder / name).stat().st_size for name in FILES}
+    refuse_larger(folder, sizes)
     with (folder / WEIGHTS).open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     # A header that is longer than its file is for safetensors to name.
-    if header <= found[f"{WEIGHTS} of"][0]:
-        found["a header of"] = header, MOST_HEADER_BYTES
-    for what, (size, most) in found.items():
-        if size > most:
+    if header <= sizes[WEIGHTS]:
+        refuse_larger(folder, {_HEADER: header})
+
+
+def refuse_larger(adapter: Path | str, sizes: Mapping[str, int]) -> None:
+    """Refuse an adapter that has a file of more bytes than any has that can be served."""
+    for name, size in sizes.items():
+        if size > (most := MOST_BYTES[name]):
             raise LoraAssetsError(
-                f"Adapter {folder} has {what} {size} bytes, more than {most}", "Train a LoRA."
+                f"Adapter {adapter} has {name} of {size} bytes, more than {most}", "Train a LoRA."
             )
 
 
