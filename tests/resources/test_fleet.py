@@ -157,14 +157,14 @@ def test_a_dead_replica_is_named_and_the_other_keeps_what_it_had(
 
 
 @pytest.mark.parametrize("path", [LOAD, COMPLETE])
-def test_a_replica_that_fails_while_it_loads_is_named_and_none_has_the_name(
+def test_a_replica_that_fails_first_is_named_has_the_name_no_more_and_no_other_is_asked(
     serving: Site, path: str
 ) -> None:
-    bad = serving.double(BrokenVllm(faults={path: 500}))
+    bad, other = serving.double(BrokenVllm(faults={path: 500})), BrokenVllm()
     before = serving.state(serving.url, bad)
     with pytest.raises(LoraAssetsError, match=f"{bad} answered {path} with 500"):
-        serving.replicas(bad, serving.url).load(*serving.deployed[1])
-    assert serving.state(serving.url, bad) == before
+        serving.replicas(bad, serving.url, serving.double(other)).load(*serving.deployed[1])
+    assert (serving.state(serving.url, bad), other.asked) == (before, [])
 
 
 def test_a_slot_stays_as_it_was_where_one_replica_fails_after_the_others_are_done(
@@ -199,17 +199,6 @@ def test_one_replica_goes_first_and_the_others_at_once_after_it(serving: Site) -
         one.waits[LOAD] = lambda other=other: LOAD in other.asked  # type: ignore[misc]
     serving.replicas(*map(serving.double, (first, *both))).load(*serving.deployed[0])
     assert first.adapters == both[0].adapters == both[1].adapters != {}
-
-
-@pytest.mark.parametrize("path", [LOAD, COMPLETE])
-def test_an_adapter_that_the_first_replica_cannot_serve_touches_no_other(
-    serving: Site, path: str
-) -> None:
-    first, other = BrokenVllm(faults={path: 500}), BrokenVllm()
-    replicas = serving.replicas(*map(serving.double, (first, other)))
-    with pytest.raises(LoraAssetsError, match="with 500"):
-        replicas.load(*serving.deployed[1])
-    assert (first.adapters, other.asked) == ({}, [])
 
 
 def test_an_adapter_that_the_first_folder_cannot_take_is_not_placed_in_another(
