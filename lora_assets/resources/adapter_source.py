@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import require_version_name
 from lora_assets.resources.mlflow_client import mlflow_client, mlflow_errors, refuse_elsewhere
-from lora_assets.serving.adapter_files import PICKLED
+from lora_assets.serving.adapter_files import PICKLED, refuse_larger
 from lora_assets.serving.vllm_plugin.adapters_folder import FILES
 
 if TYPE_CHECKING:
@@ -18,25 +18,29 @@ if TYPE_CHECKING:
 
 
 def fetch_adapter(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
-    """Fetch the adapter at `source` into `to`; return the names of the files beside it."""
+    """Fetch the adapter at `source` into `to`; return the names of the files beside it.
+
+    Refused before it is fetched where the store says that a file is larger than any may be.
+    """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    # Fetched as well, pickled weights are refused by name.
-    wanted = (*FILES, PICKLED)
     to.mkdir(parents=True, exist_ok=True)
     with mlflow_errors(tracking_uri):
         repository = get_artifact_repository(source, tracking_uri=tracking_uri)
         # That of runs:/ and models:/ stands before the one that has the files.
         refuse_elsewhere(getattr(repository, "repo", repository).artifact_uri)
-        names = [file.path for file in repository.list_artifacts()]
-        for name in names:
-            if name in wanted:
-                repository.download_artifacts(name, str(to))  # type: ignore[no-untyped-call]
-    if not any(name in wanted for name in names):
+        # Some stores say no size; `inspect` looks again at what has come.
+        sizes = {file.path: file.file_size or 0 for file in repository.list_artifacts()}
+        # Fetched as well, pickled weights are refused by name.
+        wanted = [name for name in sizes if name in (*FILES, PICKLED)]
+        refuse_larger(source, {name: sizes[name] for name in wanted})
+        for name in wanted:
+            repository.download_artifacts(name, str(to))  # type: ignore[no-untyped-call]
+    if not wanted:
         raise LoraAssetsError(
             f"There is no adapter in {source}", "Register one that has its files."
         )
-    return [name for name in names if name not in wanted]
+    return [name for name in sizes if name not in wanted]
 
 
 def fetch_source(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
@@ -55,13 +59,14 @@ def fetch_source(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
             "Give one, or runs:/<run>/<folder>, or models:/<name>/<version>.",
         )
     names = sorted(each.name for each in folder.iterdir())
-    wanted = [name for name in (*FILES, PICKLED) if name in names]
+    wanted = [name for name in (*FILES, PICKLED) if (folder / name).is_file()]
     if not wanted:
         inside = sorted(f"{each.parent.name}/" for each in folder.glob(f"*/{FILES[0]}"))
         hint = f"; {', '.join(inside)} has one" if inside else ""
         raise LoraAssetsError(
             f"There is no adapter in {source}{hint}", "Give the folder into which peft saved it."
         )
+    refuse_larger(source, {name: (folder / name).stat().st_size for name in wanted})
     to.mkdir(parents=True, exist_ok=True)
     for name in wanted:
         shutil.copyfile(folder / name, to / name)

@@ -1,7 +1,7 @@
 """An adapter as files: which it may have, and the digest that is its only identity."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, PositiveInt, ValidationError
@@ -60,12 +60,20 @@ class _Config(LoraFeatures):
     base_model_name_or_path: str
 
 
-MOST_BYTES: Mapping[str, int] = {CONFIG: 1 << 20, WEIGHTS: 16 << 30}
-"""Rank 512 on every linear layer of a model of 70 billion parameters takes 13 GiB in bf16."""
-MOST_HEADER_BYTES, MOST_TENSORS = 8 << 20, 20_000
-"""Of the header of safetensors, which is read whole; a large adapter has some thousand tensors."""
+_HEADER = "a header"
+MOST_BYTES: Mapping[str, int] = {
+    CONFIG: 1 << 20, WEIGHTS: 16 << 30, PICKLED: 16 << 30, _HEADER: 8 << 20
+}  # fmt: skip
+"""Rank 512 on every linear layer of a model of 70 billion parameters takes 13 GiB in bf16. The
+header of safetensors is read whole."""
+MOST_TENSORS = 20_000
+"""A large adapter has some thousand."""
+
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""The types of safetensors that weights may have; numpy has no bfloat16."""
 
 MODULE = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_HALF = re.compile(r"(?P<start>.+\.lora_)(?P<side>[AB])\.weight")
 _EMBEDDING = re.compile(r"\.(embed_tokens|lm_head)\.")
 
 
@@ -98,17 +106,16 @@ def inspect(folder: Path) -> AdapterShape:
         raise LoraAssetsError(f"Adapter {folder} is damaged: {reason}", "Train it again.") from None
     if not shapes:
         raise LoraAssetsError(f"Adapter {folder} has no weights", "Train it again.")
-    for name, shape in shapes.items():
-        if MODULE.fullmatch(name) and (len(shape) != 2 or not all(shape)):
-            raise LoraAssetsError(
-                f"Adapter {folder} has {name} of shape {list(shape)}, which is no matrix",
-                "Train it again.",
-            )
+    fault = next(misshapen(shapes), None)
+    modules = {} if fault else lora_modules(shapes)
+    if not modules:
+        fault = fault or f"{next(iter(shapes))} is no LoRA of a linear layer"
+        raise LoraAssetsError(f"Adapter {folder} does not fit: {fault}", "Train it again.")
     ranks = [shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")]
     return AdapterShape(
         rank=max((config.r, *ranks)),
         base_model=config.base_model_name_or_path,
-        modules=lora_modules(shapes),
+        modules=modules,
     )
 
 
@@ -117,35 +124,64 @@ def refuse_oversized(folder: Path) -> None:
 
     Raise FileNotFoundError where a file is missing.
     """
-    found = {f"{name} of": ((folder / name).stat().st_size, MOST_BYTES[name]) for name in FILES}
+    sizes = {name: (folder / name).stat().st_size for name in FILES}
+    refuse_larger(folder, sizes)
     with (folder / WEIGHTS).open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     # A header that is longer than its file is for safetensors to name.
-    if header <= found[f"{WEIGHTS} of"][0]:
-        found["a header of"] = header, MOST_HEADER_BYTES
-    for what, (size, most) in found.items():
-        if size > most:
+    if header <= sizes[WEIGHTS]:
+        refuse_larger(folder, {_HEADER: header})
+
+
+def refuse_larger(adapter: Path | str, sizes: Mapping[str, int]) -> None:
+    """Refuse an adapter that has a file of more bytes than any has that can be served."""
+    for name, size in sizes.items():
+        if size > (most := MOST_BYTES[name]):
             raise LoraAssetsError(
-                f"Adapter {folder} has {what} {size} bytes, more than {most}", "Train a LoRA."
+                f"Adapter {adapter} has {name} of {size} bytes, more than {most}", "Train a LoRA."
             )
 
 
 def tensor_shapes(weights: Path) -> Mapping[str, Sequence[int]]:
-    """Return the shape of each tensor in a safetensors file, by name."""
+    """Return the shape of each tensor in a safetensors file, by name; refuse what is no float."""
     with safe_open(str(weights), framework="numpy") as tensors:
         names = list(tensors.keys())
         if len(names) > MOST_TENSORS:
             raise LoraAssetsError(
                 f"{weights} has {len(names)} tensors, more than {MOST_TENSORS}", "Train a LoRA."
             )
-        return {name: tensors.get_slice(name).get_shape() for name in names}
+        slices = {name: tensors.get_slice(name) for name in names}
+        for name, each in slices.items():
+            if (kind := each.get_dtype()) not in FLOATS:
+                raise LoraAssetsError(
+                    f"{weights}: {name} holds {kind}, not floating-point numbers", "Train a LoRA."
+                )
+        return {name: each.get_shape() for name, each in slices.items()}
+
+
+def misshapen(shapes: Mapping[str, Sequence[int]], allowed: Collection[int] = ()) -> Iterator[str]:
+    """Yield what is no half of a LoRA of one rank, which is in `allowed` where that is given."""
+    says = f", where {CONFIG} says {' or '.join(map(str, sorted(allowed)))}" if allowed else ""
+    for name, shape in shapes.items():
+        if (match := _HALF.fullmatch(name)) is None:
+            continue
+        half = "B" if match["side"] == "A" else "A"
+        other = shapes.get(f"{match['start']}{half}.weight")
+        if len(shape) != 2 or 0 in shape:
+            yield f"{name} has shape {list(shape)}, which is no matrix"
+        elif other is None:
+            yield f"{name} has no lora_{half} beside it"
+        elif half == "B" and len(other) == 2:
+            rank = shape[0]
+            if rank != other[1] or (allowed and rank not in allowed):
+                yield f"{name} has rank {rank} in A and {other[1]} in B{says}"
 
 
 def refuse_unservable(folder: Path, max_rank: int) -> None:
     """Refuse an adapter that `inspect` takes but vLLM can't serve, with every reason."""
+    rank = inspect(folder).rank
     config = _Config.model_validate_json((folder / CONFIG).read_bytes())
-    tensors = tensor_shapes(folder / WEIGHTS)
-    refuse_features(config, tensors, inspect(folder).rank, max_rank)
+    refuse_features(config, tensor_shapes(folder / WEIGHTS), rank, max_rank)
 
 
 def refuse_features(

@@ -27,3 +27,10 @@ def on_each(items: Sequence[_Item], act: Callable[[_Item], _Result]) -> Sequence
     if errors:
         raise LoraAssetsError("; ".join(dict.fromkeys(e.cause for e in errors)), errors[0].remedy)
     return results
+
+
+def on_first_then_each(
+    items: Sequence[_Item], act: Callable[[_Item], _Result]
+) -> Sequence[_Result]:
+    """Run `act` on the first, and as `on_each` on the others once that has succeeded."""
+    return [*on_each(items[:1], act), *on_each(items[1:], act)]

@@ -13,7 +13,7 @@ from lora_assets.records.model_version import model_of
 from lora_assets.records.served import AdapterShape, Served
 from lora_assets.serving import base_proof
 from lora_assets.serving.base_shapes import base_modules
-from lora_assets.serving.on_each import on_each
+from lora_assets.serving.on_each import on_each, on_first_then_each
 from lora_assets.serving.preflight import obstacles
 from lora_assets.serving.replica import Listing, Replica
 from lora_assets.serving.replica_folder import ReplicaFolder
@@ -95,8 +95,11 @@ class Replicas:
         on_each(self.members, check)
 
     def place(self, source: Path, digest: str) -> None:
-        """Copy an adapter to every replica's folder, where its digest is taken again."""
-        on_each(self.folders, lambda folder: folder.place(source, digest))
+        """Copy an adapter to every replica's folder, where its digest is taken again.
+
+        One goes first, so that what can't be taken touches no other.
+        """
+        on_first_then_each(self.folders, lambda folder: folder.place(source, digest))
 
     def holds(self, digest: str) -> bool:
         """Return whether every replica's folder has the adapter, its bytes as they should be."""
@@ -118,6 +121,7 @@ class Replicas:
     def load(self, name: str, digest: str) -> None:
         """Serve the adapter `digest` on every replica under its own name, or on none.
 
+        One replica goes first: an adapter that it can't load or serve reaches no other.
         What another path serves under that name is unloaded, and not put back.
         Its bytes are verified where they lie first. Its answers to PROMPTS must differ from
         the base model's: an adapter that loaded and changes nothing is refused.
@@ -141,7 +145,7 @@ class Replicas:
                     )
 
         try:
-            on_each(self.members, load_one)
+            on_first_then_each(self.members, load_one)
             # Only now, since a server finds by itself what has a link.
             on_each(self.folders, lambda folder: folder.set_name(name, digest))
         except LoraAssetsError as error:

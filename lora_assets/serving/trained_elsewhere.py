@@ -20,10 +20,12 @@ from safetensors.numpy import save_file
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.serving.adapter_files import (
     CONFIG,
+    FLOATS,
     MODULE,
     PICKLED,
     WEIGHTS,
     lora_modules,
+    misshapen,
     refuse_features,
     refuse_oversized,
     tensor_shapes,
@@ -31,9 +33,6 @@ from lora_assets.serving.adapter_files import (
 from lora_assets.serving.peft_config import PeftConfig, PeftKind
 
 Modules = Mapping[str, tuple[int, int]]
-
-_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-"""The types of safetensors that weights may have; numpy has no bfloat16."""
 
 
 def rewrite(
@@ -58,9 +57,9 @@ def rewrite(
     _require_base(config.base_model_name_or_path, bases, trained_on)
     ranks = [shape[0] for name, shape in shapes.items() if ".lora_A." in name and shape]
     refuse_features(config, shapes, max((config.r, *ranks)), max_rank, *config.others)
-    faults = list(_misshapen(config, shapes))
+    faults = list(misshapen(shapes, {config.r, *(config.rank_pattern or {}).values()}))
     faults = faults or list(_unwhole(config, lora_modules(shapes), base_modules))
-    if faults := faults or list(_not_numbers(source / WEIGHTS)):
+    if faults := faults or list(_not_finite(source / WEIGHTS)):
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise LoraAssetsError(
             f"The adapter does not fit: {faults[0]}{more}",
@@ -154,23 +153,6 @@ def _tail(name: str) -> str:
     return parts[-1].casefold()
 
 
-def _misshapen(config: PeftConfig, shapes: Mapping[str, Sequence[int]]) -> Iterator[str]:
-    """Yield the tensors that are no half of a LoRA of the rank that the configuration says."""
-    allowed = {config.r, *(config.rank_pattern or {}).values()}
-    sides = {(m["module"], m["side"]): s for n, s in shapes.items() if (m := MODULE.fullmatch(n))}
-    for (module, side), shape in sides.items():
-        other = sides.get((module, "B" if side == "A" else "A"))
-        if other is None:
-            yield f"{module} has lora_{side} alone"
-        elif len(shape) != 2 or 0 in shape:
-            yield f"lora_{side} of {module} has shape {tuple(shape)}"
-        elif side == "A" and len(other) == 2 and (shape[0] not in allowed or shape[0] != other[1]):
-            yield (
-                f"{module} has rank {shape[0]} in A and {other[1]} in B, where {CONFIG} says "
-                f"{' or '.join(map(str, sorted(allowed)))}"
-            )
-
-
 def _unwhole(config: PeftConfig, modules: Modules, base: Modules | None) -> Iterator[str]:
     """Yield the modules that are missing, that nobody asked for, or that the base doesn't have."""
     for name, shape in modules.items():
@@ -194,16 +176,13 @@ def _grid(modules: Modules) -> Iterator[str]:
             yield f"{before}{layer}{after}"
 
 
-def _not_numbers(weights: Path) -> Iterator[str]:
-    for name, kind, values in _tensors(weights):
-        if values is None:
-            yield f"{name} holds {kind}, not floating-point numbers"
-        elif not np.isfinite(values).all():
+def _not_finite(weights: Path) -> Iterator[str]:
+    for name, values in _tensors(weights):
+        if not np.isfinite(values).all():
             yield f"{name} holds NaN or infinity"
 
 
-def _tensors(weights: Path) -> Iterator[tuple[str, str, NDArray[Any] | None]]:
-    """Yield name, type and values of each tensor; None for a type that no weight may have."""
+def _tensors(weights: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -211,23 +190,19 @@ def _tensors(weights: Path) -> Iterator[tuple[str, str, NDArray[Any] | None]]:
     header.pop("__metadata__", None)
     for name, tensor in sorted(header.items()):
         start, end = tensor["data_offsets"]
-        if (kind := tensor["dtype"]) not in _FLOATS:
-            yield name, kind, None
-            continue
-        values = content[start:end].view(_FLOATS[kind])
-        if kind == "BF16":
+        values = content[start:end].view(FLOATS[tensor["dtype"]])
+        if tensor["dtype"] == "BF16":
             # The upper half of a float32.
             values = (values.astype(np.uint32) << 16).view(np.float32)
-        yield name, kind, values.reshape(tensor["shape"])
+        yield name, values.reshape(tensor["shape"])
 
 
 def _folded(config: PeftConfig, weights: Path, rank: int) -> dict[str, NDArray[np.float32]]:
     """Return the tensors at one rank, zeros in the place of the others, B times its scale."""
     folded = {}
-    for name, _, values in _tensors(weights):
+    for name, values in _tensors(weights):
         match = MODULE.fullmatch(name)
         assert match is not None
-        assert values is not None
         is_a = match["side"] == "A"
         own = values.shape[0 if is_a else 1]
         scaled = values if is_a else values * np.float64(config.scale(match["module"], own))

@@ -24,6 +24,8 @@ from lora_assets.records.served import AdapterShape
 from lora_assets.records.training import EMBEDDED_PARAMETERS
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving import adapter_files
+from lora_assets.serving.replica import Replica
+from lora_assets.serving.replica_folder import shared_folder
 from lora_assets.serving.replicas import Replicas, same_logprobs
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, digest_folder
 from lora_assets.serving.vllm_plugin.slots import SlotMiddleware
@@ -155,14 +157,14 @@ def test_a_dead_replica_is_named_and_the_other_keeps_what_it_had(
 
 
 @pytest.mark.parametrize("path", [LOAD, COMPLETE])
-def test_a_replica_that_fails_while_it_loads_is_named_and_none_has_the_name(
+def test_a_replica_that_fails_first_is_named_has_the_name_no_more_and_no_other_is_asked(
     serving: Site, path: str
 ) -> None:
-    bad = serving.double(BrokenVllm(faults={path: 500}))
+    bad, other = serving.double(BrokenVllm(faults={path: 500})), BrokenVllm()
     before = serving.state(serving.url, bad)
     with pytest.raises(LoraAssetsError, match=f"{bad} answered {path} with 500"):
-        serving.replicas(bad, serving.url).load(*serving.deployed[1])
-    assert serving.state(serving.url, bad) == before
+        serving.replicas(bad, serving.url, serving.double(other)).load(*serving.deployed[1])
+    assert (serving.state(serving.url, bad), other.asked) == (before, [])
 
 
 def test_a_slot_stays_as_it_was_where_one_replica_fails_after_the_others_are_done(
@@ -184,18 +186,31 @@ def test_a_slot_stays_as_it_was_where_one_replica_fails_after_the_others_are_don
 
 
 def test_the_cause_is_said_also_where_another_replica_cannot_go_back(serving: Site) -> None:
-    urls = [serving.double(BrokenVllm(faults=f)) for f in ({LOAD: 500}, {UNLOAD: 503})]
-    with pytest.raises(LoraAssetsError, match=f"{urls[0]} answered {LOAD} with 500") as raised:
+    urls = [serving.double(BrokenVllm(faults=f)) for f in ({UNLOAD: 503}, {LOAD: 500})]
+    with pytest.raises(LoraAssetsError, match=f"{urls[1]} answered {LOAD} with 500") as raised:
         serving.replicas(*urls).load(*serving.deployed[1])
-    assert f"{urls[1]} answered {UNLOAD} with 503" in str(raised.value)
+    assert f"{urls[0]} answered {UNLOAD} with 503" in str(raised.value)
 
 
-def test_replicas_are_handled_at_once(serving: Site) -> None:
-    both = BrokenVllm(), BrokenVllm()
+def test_one_replica_goes_first_and_the_others_at_once_after_it(serving: Site) -> None:
+    first, *both = BrokenVllm(), BrokenVllm(), BrokenVllm()
+    first.waits[LOAD] = lambda: not both[0].asked + both[1].asked
     for one, other in (both, both[::-1]):
         one.waits[LOAD] = lambda other=other: LOAD in other.asked  # type: ignore[misc]
-    serving.replicas(*map(serving.double, both)).load(*serving.deployed[0])
-    assert both[0].adapters == both[1].adapters != {}
+    serving.replicas(*map(serving.double, (first, *both))).load(*serving.deployed[0])
+    assert first.adapters == both[0].adapters == both[1].adapters != {}
+
+
+def test_an_adapter_that_the_first_folder_cannot_take_is_not_placed_in_another(
+    adapter_folders: tuple[Path, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "first").write_text("in the way")
+    folders = (shared_folder(str(tmp_path / name)) for name in ("first", "other"))
+    members = tuple(Replica("http://none", "", 1.0, folder) for folder in folders)
+    digest = digest_folder(adapter_folders[0])
+    with pytest.raises(LoraAssetsError, match=f"Can't change {tmp_path}/first"):
+        Replicas(members, "base", 8, "candidate").place(adapter_folders[0], digest)
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_adapter_that_changes_nothing_is_refused_by_name_and_does_not_answer(
@@ -210,8 +225,8 @@ def test_an_adapter_that_changes_nothing_is_refused_by_name_and_does_not_answer(
     name = site.deployed[0][0]
     with pytest.raises(LoraAssetsError, match=f"as {name} exactly as its base model") as raised:
         replicas.load(*site.deployed[0])
+    assert replicas.members[0].url in str(raised.value)
     for replica in replicas.members:
-        assert replica.url in str(raised.value)
         assert replica.loaded() == {}
         with pytest.raises(LoraAssetsError, match="404"):
             replica.complete(name, "a", 1)

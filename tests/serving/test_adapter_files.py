@@ -1,9 +1,13 @@
 import json
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from lora_assets.errors import LoraAssetsError
@@ -39,6 +43,8 @@ def test_a_file_that_is_missing_or_cut_off_is_refused(adapter: Path, name: str) 
 def refused(adapter: Path) -> str:
     with pytest.raises(LoraAssetsError) as raised:
         adapter_files.inspect(adapter)
+    with pytest.raises(LoraAssetsError, match=re.escape(raised.value.cause)):
+        adapter_files.refuse_unservable(adapter, 32)
     return raised.value.cause
 
 
@@ -67,9 +73,29 @@ def test_a_rank_below_one_is_refused(adapter: Path, rank: int) -> None:
     assert "r: Input should be greater than 0" in refused(adapter)
 
 
-@pytest.mark.parametrize("shape", [(), (8,), (0, 8), (2, 2, 2)])
-def test_a_lora_that_is_no_matrix_is_refused_by_name(adapter: Path, shape: tuple[int, ...]) -> None:
-    tensors = load_file(adapter / adapter_files.WEIGHTS)
-    name = next(iter(tensors))
-    save_file({**tensors, name: np.zeros(shape, np.float32)}, adapter / adapter_files.WEIGHTS)
-    assert f"{name} of shape {list(shape)}, which is no matrix" in refused(adapter)
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+A, B = f"{LAYER}A.weight", f"{LAYER}B.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({A: None}, f"{B} has no lora_A beside it"),
+        ({B: None}, f"{A} has no lora_B beside it"),
+        ({B: np.zeros((64, 16), np.float32)}, f"{A} has rank 8 in A and 16 in B"),
+        ({A: np.zeros((8, 64), np.int8)}, f"{A} holds I8, not floating-point numbers"),
+        ({"x.lora_A.weight": np.zeros((), np.float32)}, "x.lora_A.weight has shape []"),
+        (None, "foo.bar is no LoRA of a linear layer"),
+        *(
+            ({A: np.zeros(shape, np.float32)}, f"{A} has shape {list(shape)}, which is no matrix")
+            for shape in ((), (8,), (0, 8), (2, 2, 2))
+        ),
+    ],
+)
+def test_tensors_that_are_no_lora_are_refused_by_name(
+    adapter: Path, change: Mapping[str, NDArray[Any] | None] | None, cause: str
+) -> None:
+    weights = adapter / adapter_files.WEIGHTS
+    changed = {**load_file(weights), **change} if change else {"foo.bar": np.zeros(4, np.float32)}
+    save_file({name: each for name, each in changed.items() if each is not None}, weights)
+    assert cause in refused(adapter)

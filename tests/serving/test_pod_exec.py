@@ -24,14 +24,18 @@ pytestmark = pytest.mark.integration
 
 ADAPTERS = "/mnt/adapters"
 CONFIG = {"r": 8, "base_model_name_or_path": "base", "target_modules": ["q_proj"]}
+Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
 V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
 
 
 def make_adapter(folder: Path, seed: int, values: int = 100_000) -> tuple[Path, str]:
     folder.mkdir()
     (folder / adapter_files.CONFIG).write_text(json.dumps(CONFIG))
-    weights = np.random.default_rng(seed).standard_normal(values, dtype=np.float32)
-    save_file({"lora_A": weights}, folder / adapter_files.WEIGHTS)
+    half = np.random.default_rng(seed).standard_normal((8, values // 16), dtype=np.float32)
+    save_file(
+        {f"{Q0}A.weight": half, f"{Q0}B.weight": half.reshape(-1, 8)},
+        folder / adapter_files.WEIGHTS,
+    )
     return folder, digest_folder(folder)
 
 
@@ -202,8 +206,10 @@ def test_a_large_adapter_is_copied_in_little_memory(site: Site, tmp_path: Path) 
     source = tmp_path / "large"
     source.mkdir()
     (source / adapter_files.CONFIG).write_text(json.dumps(CONFIG))
-    entry = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
-    header = json.dumps({"lora_A": entry}).encode()
+    half = size // 2
+    a = {"dtype": "F32", "shape": [8, half // 32], "data_offsets": [0, half]}
+    b = {"dtype": "F32", "shape": [half // 32, 8], "data_offsets": [half, size]}
+    header = json.dumps({f"{Q0}A.weight": a, f"{Q0}B.weight": b}).encode()
     with (source / adapter_files.WEIGHTS).open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)

@@ -4,6 +4,7 @@ import inspect
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lora_assets.serving.replica_folder import SharedFolder
 from lora_assets.serving.vllm_plugin import adapters_folder
 from lora_assets.serving.vllm_plugin.adapters_folder import FILES, Refused, contents, receive
 
@@ -139,6 +142,23 @@ def test_a_stream_with_a_changed_byte_is_refused_or_the_adapter_all_the_same(
         assert everything(root) == {}
     else:
         assert everything(root / digest) == ONE
+
+
+def test_a_file_for_which_there_is_no_room_is_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, need = tmp_path / "root", len(ONE[WEIGHTS])
+    digest = put(tmp_path / "source", ONE)
+    shared, source = SharedFolder(str(root)), tmp_path / "source" / digest
+    room = SimpleNamespace(total=need, free=need - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
+    cause = f"{need - 1} bytes are free, {WEIGHTS} needs {need}"
+    assert shared.run("receive", digest, adapter=source) == {"failed": cause}
+    with pytest.raises(OSError, match=cause):
+        put(root, ONE)
+    assert everything(root) == {}
+    room.total = 0
+    assert shared.run("receive", digest, adapter=source) == {"done": None}
 
 
 def test_a_damaged_folder_is_refused_by_name_until_it_is_received_again(tmp_path: Path) -> None:
