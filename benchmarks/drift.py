@@ -82,7 +82,7 @@ def main() -> None:
         try:
             running.start_all()
             before, live = make_live(running)
-            running.switch_on(str(replica_repair.name))
+            running.switch_on(replica_repair().name)
             running.wait_for(is_right, PATIENCE)
             for spoil in (foreign, stale):
                 seen, gone = zip(*(measure(spoil) for _ in range(rounds)), strict=True)

@@ -37,7 +37,8 @@ def make_definitions(settings: Settings) -> dg.Definitions:
         assets=[retry_lost_pods(asset) for asset in ASSETS] if in_pods else ASSETS,
         asset_checks=[retry_lost_pods(check) for check in CHECKS] if in_pods else CHECKS,
         jobs=[*jobs, rollback, repair_replicas],
-        sensors=[new_data_versions, notices, replica_repair],
+        # On one machine nobody asked for its runs; a fleet needs somebody to look after it.
+        sensors=[new_data_versions, notices, replica_repair(is_on=not settings.embedded)],
         resources=vars(resources) | ({"s3": s3} if s3 else {}),
         loggers={"console": progress_logger},
         executor=make_executor(settings.executor, settings.step_pods, steps),

@@ -39,6 +39,13 @@ def test_every_gate_is_described_and_blocks_its_own_data_version() -> None:
         assert spec.partitions_def == data_versions
 
 
+def test_the_repair_of_replicas_is_on_as_installed_in_a_cluster_alone() -> None:
+    for stack, status in (("cluster", "RUNNING"), ("embedded", "STOPPED")):
+        made = make_definitions(read_settings({"LORA_ASSETS_STACK": stack}))
+        (sensor,) = (s for s in made.sensors or () if s.name == "replica_repair")
+        assert (stack, sensor.default_status.name) == (stack, status)
+
+
 def test_every_job_and_sensor_says_what_it_does() -> None:
     jobs = [defs.resolve_job_def(job) for job in (*JOBS, "repair_replicas")]
     described: list[Any] = [*jobs, *(defs.sensors or ())]

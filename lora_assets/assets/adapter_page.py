@@ -14,7 +14,8 @@ from lora_assets.records.training import (
     TrainingMetrics,
     TrainingProgress,
 )
-from lora_assets.resources.tracking import TrackedRun, Tracking
+from lora_assets.resources.tracked_run import TrackedRun
+from lora_assets.resources.tracking import Tracking
 from lora_assets.training.curve import learning_curve
 
 HEADLINE = ("final_eval_loss", "final_perplexity", "tokens_per_second")

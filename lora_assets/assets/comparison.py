@@ -19,7 +19,8 @@ from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
-from lora_assets.resources.tracking import TrackedRun, Tracking, in_mlflow
+from lora_assets.resources.tracked_run import TrackedRun
+from lora_assets.resources.tracking import Tracking, in_mlflow
 from lora_assets.resources.work_folder import WorkFolder
 
 

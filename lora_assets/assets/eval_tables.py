@@ -6,7 +6,7 @@ from typing import Any
 from lora_assets.assets.pages import Table, sides_table, table
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, EvalGrades, Grade, Scores, Side, Slice
-from lora_assets.resources.tracking import TrackedRun
+from lora_assets.resources.tracked_run import TrackedRun
 
 SHOWN_EXAMPLES = 10
 _UNGRADED = "ungraded"

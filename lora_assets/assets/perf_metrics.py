@@ -39,7 +39,8 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
-from lora_assets.resources.tracking import TrackedRun, Tracking
+from lora_assets.resources.tracked_run import TrackedRun
+from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving import http_client
 

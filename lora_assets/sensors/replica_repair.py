@@ -22,7 +22,6 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving.drift import KEPT, Drift, drifts
-from lora_assets.settings import read_settings
 
 SECONDS_BETWEEN_TICKS = 20
 
@@ -112,17 +111,22 @@ def repair_replicas() -> None:
     repair()
 
 
-# A fleet that nobody looks after serves what it serves. On one machine nobody asked for its runs.
-_AS_INSTALLED = Status.STOPPED if read_settings().embedded else Status.RUNNING
+def replica_repair(is_on: bool = False) -> dg.SensorDefinition:
+    """Return the sensor. Unless it `is_on` as installed, somebody has to switch it on."""
+    make = dg.sensor(
+        name="replica_repair",
+        job=repair_replicas,
+        minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+        default_status=Status.RUNNING if is_on else Status.STOPPED,
+        description=_ABOUT,
+    )
+    return make(_request_repair)
 
 
-@dg.sensor(
-    job=repair_replicas,
-    minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
-    default_status=_AS_INSTALLED,
-    description="Starts repair_replicas where a replica serves something else than the aliases say",
-)
-def replica_repair(
+_ABOUT = "Starts repair_replicas where a replica serves something else than the aliases say"
+
+
+def _request_repair(
     context: dg.SensorEvaluationContext, registry: Registry, fleet: Fleet
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare the aliases with what each replica serves; a difference starts `repair_replicas`."""

@@ -11,7 +11,7 @@ from lora_assets.assets.eval_tables import (
     scores_table,
 )
 from lora_assets.records.grades import Answer, Grade, Letter, Scores, Side
-from lora_assets.resources.tracking import TrackedRun
+from lora_assets.resources.tracked_run import TrackedRun
 from tests.support.rows import make_row
 
 LETTERS: Mapping[str, Letter | None] = {"A": "A", "B": "B", "C": "C", "-": None}

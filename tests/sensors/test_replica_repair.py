@@ -1,9 +1,6 @@
 """The sensor finds what a replica no longer serves, and its run brings it back."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -55,18 +52,6 @@ def live(watch: Watch, adapter_folders: tuple[Path, ...]) -> ModelVersion:
 
 def promotion(version: ModelVersion) -> Promotion:
     return Promotion(source_alias="staged", version=version, replaced=None, run_id="run")
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(("stack", "status"), [("cluster", "RUNNING"), ("embedded", "STOPPED")])
-def test_it_is_on_as_installed_in_a_cluster_alone(stack: str, status: str) -> None:
-    program = (
-        f"from {find_drift.__module__} import replica_repair as r; print(r.default_status.name)"
-    )
-    environment = {**os.environ, "LORA_ASSETS_STACK": stack}
-    assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True) == (
-        f"{status}\n"
-    )
 
 
 def test_before_the_first_promotion_there_is_nothing_to_repair(watch: Watch) -> None:

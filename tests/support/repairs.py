@@ -32,7 +32,8 @@ class Watch:
 
     def tick(self) -> dg.SensorResult | dg.SkipReason:
         given = {"registry": self.registry, "fleet": self.fleet}
-        result = replica_repair(dg.build_sensor_context(instance=self.instance, resources=given))
+        context = dg.build_sensor_context(instance=self.instance, resources=given)
+        result = replica_repair()(context)
         assert isinstance(result, dg.SensorResult | dg.SkipReason)
         return result
 

@@ -99,8 +99,7 @@ def receive(root: Path, digest: str, stream: IO[bytes] | None = None) -> None:
                         raise Refused(f"the stream holds {member.name!r}, no adapter file")
                     source = archive.extractfile(member)
                     assert source is not None
-                    _require_room(incoming / member.name, member.size)
-                    _write(source, incoming / member.name)
+                    _write(source, incoming / member.name, member.size)
         except tarfile.TarError as error:
             raise Refused(f"the stream broke off ({error})") from None
 
@@ -110,8 +109,7 @@ def copy(root: Path, digest: str, source: str) -> None:
     with _incoming(root, digest) as incoming:
         for name in FILES:
             with Path(source, name).open("rb") as file:
-                _require_room(incoming / name, os.fstat(file.fileno()).st_size)
-                _write(file, incoming / name)
+                _write(file, incoming / name, os.fstat(file.fileno()).st_size)
 
 
 def set_name(root: Path, name: str, digest: str) -> None:
@@ -230,14 +228,11 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _require_room(to: Path, size: int) -> None:
-    """Refuse a file for which there is no room, where the file system tells how much it has."""
+def _write(source: IO[bytes], to: Path, size: int) -> None:
+    """Write a file of `size` bytes, where the file system has room or doesn't tell."""
     room = shutil.disk_usage(to.parent)
     if room.total and room.free < size:
         raise OSError(errno.ENOSPC, f"{room.free} bytes are free, {to.name} needs {size}")
-
-
-def _write(source: IO[bytes], to: Path) -> None:
     with to.open("wb") as file:
         shutil.copyfileobj(source, file, _BLOCK)
         file.flush()
