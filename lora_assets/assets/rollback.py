@@ -19,7 +19,7 @@ from lora_assets.gates.rollback import (
 )
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.lifecycle import PROMOTION
-from lora_assets.parameters import PromoteOptions, RollbackOptions
+from lora_assets.parameters import RollbackOptions
 from lora_assets.records import short
 from lora_assets.records.history import Standing
 from lora_assets.records.model_version import ModelVersion, Promotion
@@ -138,14 +138,17 @@ def standing_pages(
     )
     since = live_since(standing)
     previous = standing.aliases.get("previous")
-    waiting = standing.aliases.get(PromoteOptions().source_alias)
+    waiting = standing.aliases.get("perf-passed")
+    waits = _named(waiting) if waiting and waiting != standing.live else "none"
     return {
-        "what happened": sentence(planned),
+        "summary": dg.MetadataValue.md(
+            f"**{sentence(planned)}**. Waiting for promotion: {waits}. To roll back launch the job "
+            "rollback, or type `lora-assets rollback`"
+        ),
         "live since": since.asked if since else "not known",
         "gates": table(gates),
-        "waiting for promotion": _named(waiting) if waiting else "none",
+        "waiting for promotion": waits,
         "previous": previous.version if previous else "none",
-        "to roll back": "launch the job rollback, or type: lora-assets rollback",
         "replicas": slot_table(switch.replicas(), switch.slot, planned.version),
         "aliases": table(aliases),
         "history": table(changes),

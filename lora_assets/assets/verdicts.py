@@ -58,7 +58,8 @@ def check_result(
         for check in verdict.checks
     )
     metadata: dict[str, dg.MetadataValue | str] = {
-        "summary": dg.MetadataValue.md(_summary(verdict)),
+        # Dagster sorts what a check says by its name, and capitals come first.
+        "Summary": dg.MetadataValue.md(_summary(verdict)),
         "checks": table(rows),
         **_plotted(verdict),
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),

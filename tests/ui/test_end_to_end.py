@@ -59,7 +59,7 @@ def test_rollback_is_a_button_that_needs_no_partition(
     browser.roll_back(page, re.compile(r"rollback from version \d+ .* to version 1 .*: done$"))
     assert live() == {before}
     shown = browser.events(page, "live_deployment", "1")
-    expect(shown).to_contain_text(re.compile("what happened.*rollback from version"))
+    expect(shown).to_contain_text(re.compile("summary.*rollback from version"))
     browser.roll_back(page, "nothing to roll back: version 1 is live")
     assert live() == {before}
 
