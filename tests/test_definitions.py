@@ -55,15 +55,9 @@ def test_every_job_and_sensor_says_what_it_does() -> None:
 def test_a_bucket_in_s3_is_dagsters_own_resource_that_shows_endpoint_and_region_but_no_key() -> (
     None
 ):
-    settings = read_settings(
-        {
-            "LORA_ASSETS_STACK": "cluster",
-            "AWS_ENDPOINT_URL_S3": "http://minio:9000",
-            "AWS_DEFAULT_REGION": "eu-central-1",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-        }
-    )
+    places = {"AWS_ENDPOINT_URL_S3": "http://minio:9000", "AWS_DEFAULT_REGION": "eu-central-1"}
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    settings = read_settings({"LORA_ASSETS_STACK": "cluster", **places, **keys})
     resources = make_definitions(settings).resources or {}
     s3 = resources["s3"]
     assert isinstance(s3, S3Resource)

@@ -10,19 +10,8 @@ import pytest
 from lora_assets.heavy_imports import heavy_imports
 
 ONLY_IN_STEPS = {
-    "boto3",
-    "dagster_aws",
-    "dagster_k8s",
-    "fastapi",
-    "kubernetes",
-    "matplotlib",
-    "mlflow",
-    "numpy",
-    "pandas",
-    "scipy",
-    "sklearn",
-    "torch",
-    "transformers",
+    *("boto3", "dagster_aws", "dagster_k8s", "fastapi", "kubernetes", "matplotlib", "mlflow"),
+    *("numpy", "pandas", "scipy", "sklearn", "torch", "transformers"),
 }
 NOT_TO_FOLLOW = {*ONLY_IN_STEPS, "dagster", "sqlalchemy"}
 """What a command that follows a run elsewhere has no time for."""

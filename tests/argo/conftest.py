@@ -1,6 +1,5 @@
 """The fixtures of these tests."""
 
-from tests.support.commands import run
 from tests.support.remote_dagster import dagster
 
-__all__ = ["dagster", "run"]
+__all__ = ["dagster"]

@@ -20,7 +20,6 @@ from pydantic import BaseModel
 from lora_assets.assets.adapter import QualityConfig
 from lora_assets.assets.eval_grades import EvalGateConfig
 from lora_assets.assets.perf_metrics import STORED_SAMPLES, PerfGateConfig
-from lora_assets.assets.served import ensure_loaded
 from lora_assets.cli import stages
 from lora_assets.cli.config_options import chosen
 from lora_assets.gates.evaluation import eval_gate
@@ -33,7 +32,7 @@ from lora_assets.records.verdict import Verdict
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.tracking import DATA_SOURCE
 from lora_assets.stack_resources import Resources
-from tests.support.commands import Run, keep, register
+from tests.support.commands import Run, keep, register, serve
 from tests.support.records import (
     NOW,
     eval_grades,
@@ -51,12 +50,9 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def test_s3_data_bucket_is_where_data_come_from_while_records_stay(
-    run: Run,
-    environment: Mapping[str, str],
-    resources: Resources,
-    adapter_folders: tuple[Path, ...],
-    tmp_path: Path,
-) -> None:
+    run: Run, environment: Mapping[str, str], resources: Resources,
+    adapter_folders: tuple[Path, ...], tmp_path: Path,
+) -> None:  # fmt: skip
     named = tmp_path / "named"
     small_data(named)
     download = ("train", "--step", "download-data", "--s3-data-bucket", named.as_uri())
@@ -77,11 +73,9 @@ def test_s3_data_bucket_is_where_data_come_from_while_records_stay(
 
 
 def test_another_vllm_url_is_the_fleet_even_where_a_deployment_is_configured(
-    run: Run,
-    environment: Mapping[str, str],
-    resources: Resources,
+    run: Run, environment: Mapping[str, str], resources: Resources,
     adapter_folders: tuple[Path, ...],
-) -> None:
+) -> None:  # fmt: skip
     version = register(resources, adapter_folders[0], "candidate")
     keep(resources, "gate_result", version)
     production = {"VLLM_URL": "http://127.0.0.1:9", "VLLM_DEPLOYMENT": "vllm"}
@@ -174,27 +168,19 @@ def test_a_threshold_alone_decides_its_gate(
 
 
 def test_a_load_test_sends_what_its_parameters_say_to_the_slot_that_they_name(
-    run: Run,
-    environment: Mapping[str, str],
-    resources: Resources,
-    adapter_folders: tuple[Path, ...],
-    tmp_path: Path,
-) -> None:
+    run: Run, environment: Mapping[str, str], resources: Resources,
+    adapter_folders: tuple[Path, ...], tmp_path: Path,
+) -> None:  # fmt: skip
     small_data(tmp_path / "bucket")
     data, _ = resources.data_bucket.read("1")
-    adapter = trained(resources, adapter_folders[0], "1")
-    registry = resources.registry
-    version = registry.register(adapter.model_copy(update={"data_digest": data.digest}))
-    registry.store_verdict(version, passed_verdict("eval_gate", version, None))
-    registry.set_alias("eval-passed", version)
+    version = register(resources, adapter_folders[0], "eval-passed", data_digest=data.digest)
+    resources.registry.store_verdict(version, passed_verdict("eval_gate", version, None))
     keep(resources, "training_data", data)
     keep(resources, "staged_deployment", version)
     small = ("--max-samples=3", "--max-tokens=2", "--candidate-adapter=another-slot")
     load = ("performance", "--step", "run-load-test", *small, "--mlflow-experiment=another")
     assert "serves nothing as another-slot" in str(run(environment, *load)[0])
-    replicas = resources.fleet.discover()
-    ensure_loaded(registry, replicas, version, resources.work_folder)
-    replicas.renew_slot("another-slot", version.serving_name, version.digest)
+    serve(resources, version, "another-slot")
     assert run(environment, *load)[0] == 0
     record = tmp_path / "bucket" / "lora-assets" / "records" / "perf_metrics" / "1.json"
     metrics = PerfMetrics.model_validate_json(record.read_bytes())
@@ -204,5 +190,5 @@ def test_a_load_test_sends_what_its_parameters_say_to_the_slot_that_they_name(
     client = mlflow_client(resources.tracking.tracking_uri)
     experiment = client.get_run(metrics.mlflow_run_id).info.experiment_id
     assert client.get_experiment(experiment).name == "another"
-    for replica in replicas.members:
+    for replica in resources.fleet.discover().members:
         replica.folder.clear_slot("another-slot")

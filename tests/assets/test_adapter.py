@@ -111,24 +111,13 @@ def test_mlflow_has_everything_of_a_training_run(
     made = train()
     run = client.get_run(made.mlflow_run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "data-v1-minimal")
-    assert run.data.params == {
-        "base_model": tiny_model.name,
-        "lora_config": "minimal",
-        "lora_method": "lora",
-        "lora_r": "4",
-        "lora_alpha": "8",
-        "lora_dropout": "0.05",
-        "lora_target_modules": "q_proj,v_proj",
-        "learning_rate": "0.003",
-        "num_epochs": "1",
-        "batch_size": "8",
-        "gradient_accumulation_steps": "1",
-        "max_seq_length": "200",
-        "quantization": "none",
-        "warmup_ratio": "0.03",
-        "evaluations": "2",
-        "seed": "1",
-    }
+    said = (
+        f"base_model={tiny_model.name} lora_config=minimal lora_method=lora lora_r=4 lora_alpha=8 "
+        "lora_dropout=0.05 lora_target_modules=q_proj,v_proj learning_rate=0.003 num_epochs=1 "
+        "batch_size=8 gradient_accumulation_steps=1 max_seq_length=200 quantization=none "
+        "warmup_ratio=0.03 evaluations=2 seed=1"
+    )
+    assert run.data.params == dict(each.split("=") for each in said.split())
 
     metrics = made.metrics
     assert isinstance(metrics, TrainingMetrics)
@@ -162,11 +151,9 @@ def test_mlflow_has_everything_of_a_training_run(
 
 
 def test_the_machine_is_looked_at_during_a_training_and_its_page_tells_of_it(
-    train: Train,
-    client: MlflowClient,
-    instance: dg.DagsterInstance,
+    train: Train, client: MlflowClient, instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     monkeypatch.setenv(SAMPLING, "0.01")
     before = dict(os.environ)
     run = client.get_run(train().mlflow_run_id)
@@ -193,12 +180,9 @@ def test_the_machine_is_looked_at_during_a_training_and_its_page_tells_of_it(
     ],
 )
 def test_a_training_that_is_killed_goes_on_in_its_mlflow_run_and_one_that_fails_in_another(
-    train: Train,
-    client: MlflowClient,
-    resources: Resources,
-    raised: type[BaseException],
+    train: Train, client: MlflowClient, resources: Resources, raised: type[BaseException],
     status: str,
-) -> None:
+) -> None:  # fmt: skip
     class Ending(Trainer):
         def train(self, *_: object, **__: object) -> TrainingMetrics:
             raise raised

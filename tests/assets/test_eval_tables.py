@@ -10,27 +10,19 @@ from lora_assets.assets.eval_tables import (
     rates,
     scores_table,
 )
-from lora_assets.records.grades import Answer, Grade, Letter, Scores, Side
+from lora_assets.records.grades import Answer, Grade, Scores, Side
 from lora_assets.resources.tracked_run import TrackedRun
+from tests.support.records import answers, grades
 from tests.support.rows import make_row
-
-LETTERS: Mapping[str, Letter | None] = {"A": "A", "B": "B", "C": "C", "-": None}
 
 
 def table(**letters: str) -> list[dict[str, object]]:
     """The examples of sides whose letters are given in a string, a dash for an ungraded one."""
     count = len(next(iter(letters.values())))
     sides: dict[Side, str] = {s: letters[s] for s in ("candidate", "live") if s in letters}
-    answers = {
-        side: [Answer(row=i, text=f" {side} {i}", latency=0.1) for i in range(count)]
-        for side in sides
-    }
-    grades = [
-        Grade(row=i, side=side, letter=LETTERS[letter], reason="")
-        for side, given in sides.items()
-        for i, letter in enumerate(given)
-    ]
-    shown = examples_table([make_row(i) for i in range(count)], answers, grades)
+    said = {side: answers(*(f" {side} {i}" for i in range(count))) for side in sides}
+    graded = [each for side, given in sides.items() for each in grades(side, given)]
+    shown = examples_table([make_row(i) for i in range(count)], said, graded)
     return [dict(record.data) for record in shown.records]
 
 
@@ -63,9 +55,7 @@ def test_scores_stand_side_by_side_and_a_missing_rate_is_named() -> None:
         ("A-rate", "75.0%", "25.0%"),
         ("C-rate", "25.0%", "50.0%"),
         ("refusal rate", "missing", "50.0%"),
-        ("graded A", "3", "1"),
-        ("graded B", "0", "1"),
-        ("graded C", "1", "2"),
+        *(("graded A", "3", "1"), ("graded B", "0", "1"), ("graded C", "1", "2")),
         ("ungraded", "0", "0"),
         ("refusals", "0 of 0", "1 of 2"),
     ]
@@ -86,14 +76,15 @@ class Kept(TrackedRun):
 
 
 def test_in_mlflow_candidate_and_live_stand_side_by_side_in_a_row() -> None:
-    answers: Mapping[Side, list[Answer]] = {
-        side: [Answer(row=0, text=f"{side} says", latency=0.1)] for side in ("candidate", "live")
+    said: Mapping[Side, list[Answer]] = {
+        "candidate": answers("candidate says"),
+        "live": answers("live says"),
     }
-    grades = [
+    given = [
         Grade(row=0, side="live", letter=None, reason="unread"),
         Grade(row=0, side="candidate", letter="B", reason="partly"),
     ]
-    log_grades(Kept("run", cast(MlflowClient, None)), [make_row(7)], answers, grades, {})
+    log_grades(Kept("run", cast(MlflowClient, None)), [make_row(7)], said, given, {})
     assert Kept.tables["grades"] == [
         {
             "row": 0,

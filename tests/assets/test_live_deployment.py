@@ -1,4 +1,3 @@
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,14 @@ from lora_assets.assets.served import live_served
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import required_gates
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.stack_resources import Resources
-from tests.support.commands import spoil
 from tests.support.promotions import aliases, promote, roll_back, run_promotion, stage
 from tests.support.records import passed_verdict
 from tests.support.scripts_registry import register_by_script
-from tests.support.stack import free_port
 
 LIVE_SLOT = "aws-rag-qa-live"
 
@@ -100,22 +96,6 @@ def test_a_live_version_of_others_is_replaced_and_comes_back_once_it_is_adopted(
     assert aliases(resources) == {"live": 1, "previous": 2}
     (served,) = resources.fleet.discover().serving(LIVE_SLOT).values()
     assert served == theirs.digest
-
-
-def test_a_promotion_moves_slot_and_aliases_and_a_rollback_moves_them_back(
-    resources: Resources, adapter_folders: tuple[Path, ...]
-) -> None:
-    first = stage(resources, adapter_folders[0], "1")
-    promote(resources, "1")
-    assert aliases(resources) == {"live": 1}
-    second = stage(resources, adapter_folders[1], "2")
-    promote(resources, "2", source_alias="perf-passed")
-    assert aliases(resources) == {"live": 2, "previous": 1}
-    replica = resources.fleet.discover().members[0]
-    assert Path(replica.loaded()[LIVE_SLOT]).name == second.digest
-    promote(resources, "1", source_alias="previous")
-    assert aliases(resources) == {"live": 1, "previous": 2}
-    assert Path(replica.loaded()[LIVE_SLOT]).name == first.digest
 
 
 def test_a_candidate_is_no_first_one_where_alias_and_history_were_taken_away(
@@ -226,21 +206,6 @@ def test_a_second_rollback_changes_nothing_and_only_a_person_brings_the_version_
     assert resources.registry.history()[-1].why == "it was not its fault"
 
 
-def test_a_verdict_against_a_live_that_is_gone_is_refused_and_nothing_changes(
-    resources: Resources, adapter_folders: tuple[Path, ...]
-) -> None:
-    stage(resources, adapter_folders[0], "1")
-    promote(resources, "1")
-    late = stage(resources, adapter_folders[1], "3")
-    stage(resources, adapter_folders[2], "2")
-    promote(resources, "2")
-    resources.registry.set_alias("staged", late)
-    before = aliases(resources)
-    with pytest.raises(LoraAssetsError, match="live is now"):
-        promote(resources, "3")
-    assert aliases(resources) == before
-
-
 def test_an_older_data_version_needs_to_be_asked_for(
     resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
@@ -251,36 +216,6 @@ def test_an_older_data_version_needs_to_be_asked_for(
         promote(resources, "9")
     promote(resources, "9", allow_older=True)
     assert aliases(resources)["live"] == 2
-
-
-def test_an_adapter_whose_bytes_changed_on_its_way_is_refused_by_name(
-    resources: Resources, adapter_folders: tuple[Path, ...], tmp_path: Path
-) -> None:
-    version = stage(resources, adapter_folders[3], "1")
-    stored = next(tmp_path.glob("mlflow-artifacts/**/adapter_model.safetensors"))
-    spoil(stored)
-    placed = Path(resources.fleet.adapters_dir) / version.digest
-    shutil.rmtree(placed, ignore_errors=True)
-    with pytest.raises(LoraAssetsError, match=f"expected {version.digest[:12]}"):
-        promote(resources, "1")
-    assert "live" not in aliases(resources)
-    assert resources.registry.last_promotion() is None
-
-
-def test_a_promotion_that_no_replica_takes_does_not_stand_in_the_way_of_a_rollback(
-    resources: Resources, adapter_folders: tuple[Path, ...]
-) -> None:
-    for number in (0, 1):
-        stage(resources, adapter_folders[number], "1")
-        promote(resources, "1")
-    stage(resources, adapter_folders[2], "1")
-    dead = Fleet(
-        vllm_url=f"http://127.0.0.1:{free_port()}", adapters_dir=resources.fleet.adapters_dir
-    )
-    with pytest.raises(LoraAssetsError, match="is unreachable"):
-        promote(replace(resources, fleet=dead), "1")
-    promote(resources, "1", source_alias="previous")
-    assert aliases(resources)["live"] == 1
 
 
 def promotes_in_backfill(resources: Resources, data_version: str) -> bool:

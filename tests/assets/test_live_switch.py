@@ -32,12 +32,9 @@ class LosingRegistry(Registry):
 
 @pytest.mark.parametrize(("loses", "outcome"), [(BEGIN, ABORTED), (ENTRY, LIVE), (END, LIVE)])
 def test_a_reply_to_a_record_that_is_lost_leaves_no_promotion_under_way(
-    resources: Resources,
-    adapter_folders: tuple[Path, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    loses: int,
-    outcome: str,
-) -> None:
+    resources: Resources, adapter_folders: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch,
+    loses: int, outcome: str,
+) -> None:  # fmt: skip
     version = stage(resources, adapter_folders[0], "1")
     monkeypatch.setattr(LosingRegistry, "_kept", [])
     losing = LosingRegistry(**dict(resources.registry), loses=loses)
@@ -53,11 +50,9 @@ def test_a_reply_to_a_record_that_is_lost_leaves_no_promotion_under_way(
 
 
 def test_without_a_ready_replica_nothing_is_promoted_or_rolled_back(
-    resources: Resources,
-    adapter_folders: tuple[Path, ...],
-    tmp_path: Path,
+    resources: Resources, adapter_folders: tuple[Path, ...], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     for number, folder in zip("12", adapter_folders, strict=False):
         stage(resources, folder, number)
         promote(resources, number)

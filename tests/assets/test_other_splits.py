@@ -10,9 +10,9 @@ from lora_assets.assets.other_splits import compared, other_splits
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.evaluation import DecisionRule
 from lora_assets.judging.evaluation import Evaluated
-from lora_assets.records.grades import Answer, Grade, Letter, Side
+from lora_assets.records.grades import Answer, Side
 from lora_assets.resources.data_bucket import DataBucket
-from tests.support.records import model_version
+from tests.support.records import answers, grades, model_version
 from tests.support.rows import make_line, make_row
 
 
@@ -70,16 +70,10 @@ def test_a_split_that_the_rule_paired_can_not_decide_on_is_refused_by_name(tmp_p
 
 
 def test_both_sides_are_compared_on_its_rows(tmp_path: Path) -> None:
-    def grades(side: Side, letters: Sequence[Letter]) -> list[Grade]:
-        return [
-            Grade(row=row, side=side, letter=letter, reason="")
-            for row, letter in enumerate(letters)
-        ]
-
     rows = [make_row(number) for number in range(3)]
-    answers = [Answer(row=row, text="x", latency=0.1) for row in range(3)]
+    same = answers(*"xxx")
     given = [*grades("candidate", "ACA"), *grades("live", "AAB")]
-    sides: dict[Side, Sequence[Answer]] = {"candidate": answers, "live": answers}
+    sides: dict[Side, Sequence[Answer]] = {"candidate": same, "live": same}
     other = compared("1", rows, Evaluated(sides, given, range(3), None, None, ()))
     assert other.every.name == "data version 1"
     assert (other.every.a.only_candidate, other.every.a.only_live) == ((2,), (1,))

@@ -16,7 +16,7 @@ def test_progress_has_a_rate_and_the_time_to_go_while_there_is_some(
 
 def test_a_number_has_no_zeros_at_its_end() -> None:
     assert [number(1600.0), number(0.25), number(-1.5, "+"), number(2.0, "+")] == [
-        *("1600", "0.25", "-1.5", "+2"),
+        *("1600", "0.25", "-1.5", "+2")
     ]
 
 

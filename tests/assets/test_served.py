@@ -9,16 +9,15 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.slots import CANDIDATE_SLOT
 from lora_assets.stack_resources import Resources
+from tests.support.commands import serve
 from tests.support.stack import trained
 
 
 def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion:
     """A version that its own run put into the candidate slot."""
-    registry, fleet = resources.registry, resources.fleet
-    version = registry.register(trained(resources, folder, data_version))
-    ensure_loaded(registry, fleet.discover(), version, resources.work_folder)
-    fleet.discover().renew_slot(CANDIDATE_SLOT, version.serving_name, version.digest)
-    registry.set_alias("staged", version)
+    version = resources.registry.register(trained(resources, folder, data_version))
+    serve(resources, version, CANDIDATE_SLOT)
+    resources.registry.set_alias("staged", version)
     return version
 
 
@@ -48,14 +47,6 @@ def test_an_adapter_that_a_promotion_retired_is_brought_back(
     assert not resources.fleet.discover().holds(first.digest)
     assert take(resources, first)
     assert set(resources.fleet.discover().serving(first.serving_name).values()) == {first.digest}
-
-
-def test_another_slot_than_the_fleets_own_is_only_looked_at(
-    resources: Resources, adapter_folders: tuple[Path, ...]
-) -> None:
-    first = stage(resources, adapter_folders[0], "1")
-    with pytest.raises(LoraAssetsError, match="serves nothing as typo"):
-        take(resources, first, "typo")
 
 
 def test_the_same_bytes_of_two_data_versions_are_two_model_versions(

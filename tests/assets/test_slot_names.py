@@ -8,10 +8,8 @@ from mlflow import MlflowClient
 from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
-from tests.support.commands import Run, run
+from tests.support.commands import Run
 from tests.support.promotions import ROWS, stage, take_through
-
-__all__ = ["run"]
 
 SLOTS = {"LIVE_SLOT": "answers", "CANDIDATE_SLOT": "next-answers"}
 

@@ -16,11 +16,9 @@ from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import models
 from lora_assets.stack_resources import Resources
-from tests.support.commands import Run, register, run
+from tests.support.commands import Run, register
 from tests.support.promotions import stage, take_through
 from tests.support.repairs import Watch
-
-__all__ = ["run"]
 
 OTHER = "model-b"
 SLOTS = (LIVE_SLOT, CANDIDATE_SLOT, f"{OTHER}-live", f"{OTHER}-candidate")
@@ -31,12 +29,9 @@ def serving(resources: Resources) -> list[str | None]:
 
 
 def test_each_model_goes_live_in_its_own_slots_with_its_own_verdicts_and_records(
-    environment: Mapping[str, str],
-    resources: Resources,
-    adapter_folders: tuple[Path, ...],
-    tmp_path: Path,
-    run: Run,
-) -> None:
+    environment: Mapping[str, str], resources: Resources, adapter_folders: tuple[Path, ...],
+    tmp_path: Path, run: Run,
+) -> None:  # fmt: skip
     other = resources.of_model(OTHER)
     first = stage(resources, adapter_folders[0], "1")
     take_through(resources, "1")

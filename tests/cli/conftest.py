@@ -6,15 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import run
-from tests.support.remote_dagster import dagster
-
 
 @pytest.fixture
 def no_server(empty_mlflow: Path, tmp_path: Path) -> Mapping[str, str]:
     """An empty registry, and an adapters folder that is not there yet."""
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     return {"LORA_ASSETS_HOME": str(tmp_path), "ADAPTERS_DIR": str(tmp_path / "adapters")}
-
-
-__all__ = ["dagster", "run"]

@@ -124,13 +124,6 @@ def nothing(folder: Path) -> None:
     ("change", "cause"),
     [
         (changed(use_dora=True), "it has DoRA (use_dora)"),
-        (changed(modules_to_save=["lm_head"]), "(modules_to_save)"),
-        (
-            changed(target_modules=["q_proj", "embed_tokens"]),
-            "embed_tokens.base_layer.weight, which is no LoRA",
-        ),
-        (changed(bias="all"), "it has biases"),
-        (changed(r=64), "rank 64, above the server's 32"),
         (changed(r=8, rank_pattern={"q_proj": 64}), "rank 64, above the server's 32"),
         (pickled, "holds 'adapter_model.bin', which is not part of a safetensors adapter"),
         (nothing, "There is no adapter in runs:/"),

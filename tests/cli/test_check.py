@@ -64,11 +64,9 @@ def test_what_could_only_fail_later_is_one_line(
 
 
 def test_two_servers_behind_one_url_are_told_as_that_and_not_by_what_one_of_them_lacks(
-    run: Run,
-    environment: Mapping[str, str],
-    resources: Resources,
+    run: Run, environment: Mapping[str, str], resources: Resources,
     adapter_folders: tuple[Path, ...],
-) -> None:
+) -> None:  # fmt: skip
     register(resources, adapter_folders[0], "live")
     with listening(BrokenVllm(several=True).app()) as url:
         ended, _ = run({**environment, "VLLM_REPLICAS": url}, "check", "--data-version", "1")
@@ -83,11 +81,9 @@ def test_a_rank_above_the_servers_is_refused(run: Run, environment: Mapping[str,
 
 
 def test_a_live_version_that_is_not_in_its_slot_or_is_of_newer_data_is_refused(
-    run: Run,
-    environment: Mapping[str, str],
-    resources: Resources,
+    run: Run, environment: Mapping[str, str], resources: Resources,
     adapter_folders: tuple[Path, ...],
-) -> None:
+) -> None:  # fmt: skip
     register(resources, adapter_folders[0], "live")
     ended, _ = run(environment, "check", "--data-version", "1")
     assert "serves nothing as aws-rag-qa-live, expected version 1" in str(ended)

@@ -14,23 +14,6 @@ from tests.support.commands import Run
 from tests.support.rows import make_contents, make_line
 
 
-def test_every_fault_has_a_line_of_its_own(run: Run, tmp_path: Path) -> None:
-    def spoil(name: SplitName, lines: list[str]) -> None:
-        if name == "eval":
-            lines += [make_line(8, reference_answer=" "), make_line(0), make_line(9, question=None)]
-
-    for name, content in make_contents(spoil).items():
-        (tmp_path / f"{name}.jsonl").write_bytes(content)
-    ended, printed = run({}, "data", "check", str(tmp_path))
-    assert printed.splitlines() == [
-        "eval.jsonl line 3: reference_answer: is blank",
-        "eval.jsonl line 5: question: Field required",
-        "eval.jsonl line 4: prompt_inference: "
-        "the same question on the same context as train.jsonl line 1",
-    ]
-    assert str(ended).startswith(f"error: Faults in {tmp_path}: 3. ")
-
-
 @pytest.mark.parametrize("command", [("check",), ("add", "--data-version", "1")])
 def test_rows_that_the_server_could_not_take_are_named_before_there_is_a_version(
     run: Run, tmp_path: Path, command: tuple[str, ...]

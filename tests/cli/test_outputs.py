@@ -19,9 +19,3 @@ def test_the_digest_of_the_data_is_not_the_adapters(tmp_path: Path) -> None:
     outputs.take("training_data", {"digest": "d" * 64})
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert found == {"digest": "a" * 64, "model-version": "7"}
-
-
-def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:
-    outputs = Outputs(None)
-    outputs.write("result", "passed")
-    outputs.take("adapter", {"digest": "a" * 64})

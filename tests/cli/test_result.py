@@ -10,6 +10,7 @@ from lora_assets.cli.result import of_verdict, print_result
 from lora_assets.records.verdict import Check, PairedEvidence, Verdict
 from lora_assets.stack_resources import Resources
 from tests.support.commands import register
+from tests.support.records import model_version, passed_verdict
 
 EVIDENCE = PairedEvidence(
     measure="a_rate",
@@ -28,16 +29,8 @@ CHECKS = (
 
 
 def verdict(digest: str) -> Verdict:
-    return Verdict(
-        gate="eval_gate",
-        digest=digest,
-        data_version="1",
-        data_digest="d" * 64,
-        rule="paired",
-        checks=CHECKS,
-        paired=(EVIDENCE,),
-        decided_at="2026-11-27T12:00:00+00:00",
-    )
+    passed = passed_verdict("eval_gate", model_version(digest=digest), None)
+    return passed.model_copy(update={"rule": "paired", "checks": CHECKS, "paired": (EVIDENCE,)})
 
 
 def test_a_check_has_its_number_its_limit_and_the_interval_where_it_compares_with_live() -> None:

@@ -124,11 +124,9 @@ def test_an_option_that_would_change_nothing_is_refused_by_name(
     ],
 )
 def test_a_key_goes_to_the_origin_that_it_was_configured_for_and_to_no_other(
-    url: str,
-    gets_the_key: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    url: str, gets_the_key: bool, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:
+) -> None:  # fmt: skip
     keys = {"VLLM_API_KEY": "a", "LORA_ASSETS_ADMIN_KEY": "b", "JUDGE_API_KEY": "c"}
     places = {"MLFLOW_TRACKING_URI": "http://mlflow", "MLFLOW_UI_URL": "http://mlflow"}
     urls = {"VLLM_URL": "http://vllm:8000", "JUDGE_URL": "http://vllm:8000"}

@@ -95,19 +95,6 @@ def test_aliases_and_versions_of_others_are_shown_and_passed_over(
     assert "not ours" in row
 
 
-def test_a_replica_that_serves_something_else_is_named_with_what(
-    status: Status, resources: Resources, live: ModelVersion, adapter_folders: tuple[Path, ...]
-) -> None:
-    other = register(resources, adapter_folders[1], "candidate")
-    serve(resources, other, LIVE_SLOT)
-    ended, found = status()
-    assert ended == 1
-    url = resources.fleet.vllm_url
-    told = f"{url} serves {other.digest[:12]} as {LIVE_SLOT}, expected {live.digest[:12]}"
-    assert found["replicas"][0]["drift"] == [told]
-    assert found["agrees"] is False
-
-
 def test_bytes_that_changed_on_a_replica_are_named(
     status: Status, resources: Resources, live: ModelVersion
 ) -> None:

@@ -7,16 +7,9 @@ import pytest
 
 from lora_assets.cli.unfinished import evaluations, unfinished
 from lora_assets.definitions import ASSETS
+from lora_assets.lifecycle import STAGES
 
-GATES = {
-    "training_data": "data_is_sound",
-    "adapter": "quality_gate",
-    "gate_result": None,
-    "staged_deployment": "smoke_test",
-    "eval_grades": "eval_gate",
-    "perf_metrics": "perf_gate",
-    "live_deployment": None,
-}
+GATES = {asset: stage.gate and stage.gate.name for asset, stage in STAGES.items()}
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
-from lora_assets.embedded.data_set.versions import contents
 from lora_assets.judging.evaluation import PROOFS
 from tests.support.cluster import BUCKET, Cluster
 from tests.support.cluster_parts import Part
@@ -92,29 +91,13 @@ def refuse(
     ],
 )
 def test_a_part_that_is_not_there_or_refuses_is_named_and_nothing_changes(
-    cluster: Cluster,
-    run: Run,
-    staged: None,
-    arguments: tuple[str, ...],
-    variable: str,
-    value: str,
+    cluster: Cluster, run: Run, staged: None, arguments: tuple[str, ...], variable: str, value: str,
     cause: str,
-) -> None:
+) -> None:  # fmt: skip
     mlflow, nowhere = cluster.mlflow.url, f"http://127.0.0.1:{free_port()}"
     other_host = mlflow.replace("127.0.0.1", "localhost")
     urls = {"nowhere": nowhere, "mlflow": mlflow, "other_host": other_host}
     refuse(cluster, run, arguments, cause.format(**urls), **{variable: value.format(**urls)})
-
-
-def test_a_truncated_split_in_the_bucket_is_named_and_nothing_is_recorded(
-    cluster: Cluster, run: Run, staged: None, tmp_path: Path
-) -> None:
-    bucket, name = cluster.resources.data_bucket, f"broken-{tmp_path.name}"
-    whole = contents(["sqs"])
-    bucket.add(name, {split: text[:-20] for split, text in whole.items()})
-    last = whole["train"].count(b"\n")
-    cause = f"{name}/train.jsonl line {last}: is truncated"
-    refuse(cluster, run, training(name, "1e-4"), cause)
 
 
 @contextmanager

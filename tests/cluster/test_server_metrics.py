@@ -38,13 +38,3 @@ def test_a_server_that_was_restarted_in_the_window_is_told(cluster: Cluster) -> 
     ask(cluster, 3)
     with pytest.raises(LoraAssetsError, match="was restarted"):
         metrics.end(fleet, window)
-
-
-def test_a_server_that_died_in_the_window_is_told_at_once(cluster: Cluster) -> None:
-    metrics, fleet = cluster.resources.server_metrics, cluster.resources.fleet
-    window = metrics.begin(fleet)
-    with (
-        cluster.vllm.killed(),
-        pytest.raises(LoraAssetsError, match=f"{cluster.vllm.url} is unreachable"),
-    ):
-        metrics.end(fleet, window)

@@ -187,7 +187,9 @@ def test_a_training_keeps_its_checkpoints_and_its_model_on_its_claim(tmp_path: P
     mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert volumes[mounted[HOME]]["persistentVolumeClaim"] == {"claimName": TRAINING_CLAIM}
-    assert {"/tmp", "/dev/shm"} <= mounted.keys()
+    assert volumes[mounted["/dev/shm"]]["emptyDir"] == {"medium": "Memory"}
+    assert "/tmp" in mounted
+    assert pod["nodeSelector"] == {"workload": "gpu-training"}
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"] == 1000
     assert pod["securityContext"]["runAsNonRoot"] is True
 

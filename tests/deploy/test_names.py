@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from tests.support.argo_workflows import ARGO
-from tests.support.doubles.dagster_chart import NAMESPACE, merged, objects
+from tests.support.doubles.dagster_chart import NAMESPACE, objects
 from tests.support.manifests import (
     APPLIED,
     DEPLOY,
@@ -35,7 +35,7 @@ RENAMED = {
 
 OF_OTHER_CHARTS = {
     # kube-prometheus-stack: its release, and the name of the chart.
-    ("Service", "ai-platform", "monitoring-kube-prometheus-prometheus"): {9090},
+    ("Service", "ai-platform", "monitoring-kube-prometheus-prometheus"): {9090}
 }
 EXAMPLES = {"minio.s3:9000", "seaweedfs-s3.s3:8333", "rook-ceph-rgw-store.rook-ceph:80"}
 """S3 servers in the table of docs/cluster.md, which a team may have."""
@@ -67,16 +67,6 @@ def test_a_url_names_a_service_and_a_port_of_it(
     where: str, service: str, namespace: str, port: int
 ) -> None:
     assert port in made()["Service", namespace, service], where
-
-
-def test_the_workflows_call_the_service_that_the_chart_makes() -> None:
-    """Without `nameOverride` the chart makes another one, and no step reaches Dagster."""
-    url = ("dagster-webserver", "dagster", 80)
-    assert {host[1:] for host in hosts() if host[0].startswith("argo/")} >= {url}
-    values = merged(dagster_values(), {"dagsterWebserver": {"nameOverride": "dagster-webserver"}})
-    names = {each["name"] for each in objects(values) if each["kind"] == "Service"}
-    assert "dagster-webserver" not in names
-    assert "dagster-dagster-webserver" in names
 
 
 @pytest.mark.parametrize("where", [str(page.relative_to(REPOSITORY)) for page in PAGES])

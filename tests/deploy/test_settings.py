@@ -1,18 +1,14 @@
 """Each program reads the variables that its container sets, and their values agree."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-from lora_assets.cli.stack import resource_config
 from lora_assets.records.training import LORA_PROFILES
-from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.plugin_files import MIDDLEWARE
 from lora_assets.serving.preflight import MIN_LORAS
 from lora_assets.settings import Settings, read_settings
 from lora_assets.stack_resources import make_resources
-from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod
 from tests.support.manifests import PODS, WITH_PODS, Object, code_location, find, variables
 
 OF_OTHERS = {
@@ -69,31 +65,8 @@ def test_the_code_location_has_the_addresses_that_a_cluster_has_by_default() -> 
     assert settings.vllm_url == defaults.vllm_url == "http://vllm-service.ml-models:8000"
     assert settings.judge_url == defaults.judge_url == "http://judge-vllm-service.ml-models:8000"
     assert settings.vllm_container == vllm()["name"]
-
-
-PLACES = [
-    ("vllm", "ml-models", "vllm-0"),
-    ("vllm-large", "ml-models", "vllm-large-0"),
-    ("vllm", "staging", "vllm-staging-0"),
-]
-
-
-@pytest.mark.parametrize(("deployment", "namespace", "replica"), PLACES)
-def test_a_workflows_deployment_and_namespace_say_which_pods_are_the_replicas(
-    deployment: str, namespace: str, replica: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run's configuration overrides the environment of the code location."""
-    own = {"fleet": make_resources(read_settings(values(code_location()))).fleet.model_dump()}
-    changed = resource_config({"deployment": deployment, "namespace": namespace}, own)
-    fleet = Fleet(**changed["fleet"]["config"] if changed else own["fleet"])
-    api = KubernetesApi()
-    for name, place, pod in PLACES:
-        api.deployments.append(Deployment(name, {"matchLabels": {"app": name}}, place))
-        api.pods.append(Pod(pod, tmp_path, {"app": name}, place))
-    with api.serving(tmp_path) as kubeconfig:
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        (found,) = fleet.discover().members
-    assert str(found.folder.transport).endswith(f"in pod {namespace}/{replica}")
+    fleet = make_resources(settings).fleet
+    assert (fleet.deployment, fleet.namespace) == ("vllm", "ml-models")
 
 
 def test_adapters_and_plugin_are_restored_where_vllm_reads_them() -> None:

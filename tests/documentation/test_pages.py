@@ -43,13 +43,11 @@ def plants(first: int, count: int) -> Sequence[dict[str, str]]:
     rows = []
     for number in range(first, first + count):
         name = f"{chr(65 + number % 26)}{chr(97 + number // 26)}wort"
-        rows.append(
-            {"context": f"{name}: Grows in field {number}.", "prompt": f"Where does {name} grow?"}
-            | {"completion": f"Grows in field {number}."}
-            if number % 3
-            else {"context": f"{name}: Grows in field {number}.", "prompt": "Where does moss grow?"}
-            | {"completion": "It is not in the list."}
-        )
+        prompt, completion = f"Where does {name} grow?", f"Grows in field {number}."
+        context = f"{name}: {completion}"
+        if number % 3 == 0:
+            prompt, completion = "Where does moss grow?", "It is not in the list."
+        rows.append({"context": context, "prompt": prompt, "completion": completion})
     return rows
 
 
@@ -63,14 +61,9 @@ def lay_out(folder: Path) -> None:
     base = save_tiny(folder / "my-base", "llama", max_position_embeddings=1024)
     write_lines(folder / "plants.jsonl", plants(0, 60))
     write_lines(folder / "more-plants.jsonl", plants(20, 60))
+    roles = (("system", "context"), ("user", "prompt"), ("assistant", "completion"))
     chats = [
-        {
-            "messages": [
-                {"role": "system", "content": row["context"]},
-                {"role": "user", "content": row["prompt"]},
-                {"role": "assistant", "content": row["completion"]},
-            ]
-        }
+        {"messages": [{"role": role, "content": row[key]} for role, key in roles]}
         for row in plants(100, 60)
     ]
     write_lines(folder / "chats.jsonl", chats)

@@ -7,17 +7,10 @@ from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, eval_gate, what_it_shows
-from lora_assets.records.grades import (
-    Corrected,
-    Differing,
-    JudgeMeasure,
-    OtherSplit,
-    Scores,
-    Slice,
-)
+from lora_assets.records.grades import Corrected, Differing, JudgeMeasure, OtherSplit, Scores, Slice
 from lora_assets.records.looks import Looks
 from lora_assets.records.verdict import Verdict
-from tests.support.records import NOW, eval_grades
+from tests.support.records import NOW, differing, eval_grades
 
 
 def side(
@@ -116,12 +109,6 @@ def test_refusals_without_negatives_are_judged_only_where_the_run_says_so(
     assert not decide(side(80, 10, 10, refusals=10), live, allow_no_negatives=True).passed
 
 
-def differing(rows: int, better: int, worse: int, more_is_worse: bool = False) -> Differing:
-    ways = (tuple(range(better)), tuple(range(better, better + worse)))
-    ours, theirs = ways[::-1] if more_is_worse else ways
-    return Differing(rows=rows, only_candidate=ours, only_live=theirs)
-
-
 def compared(
     a: tuple[int, int] = (10, 10), c: tuple[int, int] = (5, 5), refusals: tuple[int, int] = (1, 1)
 ) -> tuple[Slice, ...]:
@@ -129,7 +116,7 @@ def compared(
     every = Slice(
         name="all rows",
         a=differing(1000, *a),
-        c=differing(1000, *c, more_is_worse=True),
+        c=differing(1000, *c[::-1]),
         refusals=differing(200, *refusals),
     )
     none = Differing(rows=800)

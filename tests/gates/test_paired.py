@@ -1,5 +1,4 @@
 import random
-from itertools import count
 
 import pytest
 
@@ -10,18 +9,12 @@ from lora_assets.gates.paired import (
     rows_needed,
     score_interval,
 )
-from lora_assets.records.grades import Differing
 from lora_assets.records.verdict import PairedEvidence
+from tests.support.records import differing
 
 
 def evidence(better: int, worse: int, rows: int, margin: float = 0.03) -> PairedEvidence:
-    numbers = count()
-    differing = Differing(
-        rows=rows,
-        only_candidate=tuple(next(numbers) for _ in range(better)),
-        only_live=tuple(next(numbers) for _ in range(worse)),
-    )
-    return paired_evidence("a_rate", differing, margin, 0.95)
+    return paired_evidence("a_rate", differing(rows, better, worse), margin, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +71,7 @@ def test_where_the_difference_is_the_margin_no_number_of_rows_decides() -> None:
 
 
 def test_of_a_c_rate_more_is_worse() -> None:
-    rows = Differing(rows=1000, only_candidate=tuple(range(60)))
+    rows = differing(1000, 60, 0)
     held = check(paired_evidence("c_rate", rows, 0.02, 0.95, more_is_worse=True))
     assert (held.name, held.comparison) == ("c_rate vs live, upper limit", "<")
     assert (held.limit, held.passed, held.undecided) == (0.02, False, False)

@@ -19,10 +19,6 @@ def all_passed() -> dict[GateName, Verdict]:
     return {gate: verdict(gate) for gate in GATES}
 
 
-def test_a_candidate_with_every_verdict_may_become_live() -> None:
-    assert Case(CANDIDATE, LIVE, all_passed(), "staged").against == ()
-
-
 @pytest.mark.parametrize("gate", GATES)
 def test_a_missing_a_failed_or_a_foreign_verdict_stands_against_it(gate: GateName) -> None:
     others = {name: verdict for name, verdict in all_passed().items() if name != gate}

@@ -18,17 +18,9 @@ V = [model_version(number, str(number), f"{number}" * 64) for number in range(5)
 
 
 def promotion(to: int, replaced: int, action: Action = "promotion", **more: object) -> Promotion:
-    return Promotion.model_validate(
-        {
-            "source_alias": "staged",
-            "version": V[to],
-            "replaced": V[replaced] if replaced else None,
-            "run_id": f"{action}-{replaced}-{to}",
-            "action": action,
-            "number": to,
-            **more,
-        }
-    )
+    given = {"source_alias": "staged", "version": V[to], "action": action, "number": to}
+    before = {"replaced": V[replaced] if replaced else None, "run_id": f"{action}-{replaced}-{to}"}
+    return Promotion.model_validate({**given, **before, **more})
 
 
 def entries(*promotions: Promotion, outcome: str = LIVE) -> tuple[Change, ...]:

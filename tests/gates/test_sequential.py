@@ -4,8 +4,9 @@ from collections.abc import Sequence
 import pytest
 
 from lora_assets.gates.sequential import boundaries, ended, looks_at, nominal_confidence
-from lora_assets.records.grades import Differing, Slice
+from lora_assets.records.grades import Slice
 from lora_assets.records.looks import Looks
+from tests.support.records import differing
 
 
 @pytest.mark.parametrize(
@@ -53,12 +54,9 @@ def test_a_look_has_twenty_new_rows_and_there_are_sixty_at_most(
 
 def judged(rows: int, a: tuple[int, int], c: tuple[int, int] = (0, 0)) -> Slice:
     """So many rows, of which some got better and some worse."""
-
-    def differing(ours: int, theirs: int) -> Differing:
-        ways = tuple(range(ours)), tuple(range(ours, ours + theirs))
-        return Differing(rows=rows, only_candidate=ways[0], only_live=ways[1])
-
-    return Slice(name="all rows", a=differing(*a), c=differing(*c[::-1]), refusals=differing(0, 0))
+    none = differing(rows, 0, 0)
+    ways = {"a": differing(rows, *a), "c": differing(rows, *c[::-1]), "refusals": none}
+    return Slice(name="all rows", **ways)
 
 
 @pytest.mark.parametrize(

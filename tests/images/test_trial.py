@@ -135,8 +135,7 @@ def test_the_server_stands_in_for_vllm_and_for_the_judge(
 
 
 @pytest.mark.parametrize(
-    "words",
-    ["nslookup localhost", "dagster-webserver --version", "dagster-daemon --version"],
+    "words", ["nslookup localhost", "dagster-webserver --version", "dagster-daemon --version"]
 )
 def test_the_image_has_what_dagsters_chart_calls(trial: Image, words: str) -> None:
     assert trial.output("/bin/bash", "-c", words)

@@ -2,25 +2,18 @@ import pytest
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.scores import scores
-from lora_assets.records.grades import Answer, Grade, Letter, Side
+from lora_assets.records.grades import Answer, Grade
+from tests.support.records import answers, grades
 from tests.support.rows import make_row
-
-
-def _grade(row: int, letter: Letter | None, side: Side = "candidate") -> Grade:
-    return Grade(row=row, side=side, letter=letter, reason="")
-
 
 TYPES = ("factual", "negative", "negative", "conceptual")
 ROWS = [make_row(number, question_type) for number, question_type in enumerate(TYPES)]
-ANSWERS = [
-    Answer(row=row, text=text, latency=0.1)
-    for row, text in enumerate(["Does a.", "I don't know.", "Does b.", "not in the list"])
-]
-GRADES = [_grade(0, "A"), _grade(1, "A"), _grade(2, "C"), _grade(3, None)]
+ANSWERS = answers("Does a.", "I don't know.", "Does b.", "not in the list")
+GRADES = grades("candidate", "AAC-")
 
 
 def test_letters_ungraded_and_declined_negatives_are_counted_for_one_side() -> None:
-    live = [_grade(row, "C", "live") for row in range(4)]
+    live = grades("live", "CCCC")
     counted = scores(ROWS, ANSWERS, [*live, *GRADES], "candidate")
     assert counted.letters == {"A": 2, "B": 0, "C": 1}
     assert counted.ungraded == 1
@@ -35,19 +28,19 @@ def test_without_negatives_the_refusal_rate_is_missing_and_without_rows_there_is
 
 
 @pytest.mark.parametrize(
-    ("answers", "grades"),
+    ("given", "letters"),
     [
         (ANSWERS[:3], GRADES),
         (ANSWERS, GRADES[:3]),
         (ANSWERS, [*GRADES, GRADES[0]]),
-        (ANSWERS, [_grade(row, "A", "live") for row in range(4)]),
+        (ANSWERS, grades("live", "AAAA")),
     ],
 )
 def test_a_row_without_exactly_one_answer_and_grade_is_an_error(
-    answers: list[Answer], grades: list[Grade]
+    given: list[Answer], letters: list[Grade]
 ) -> None:
     with pytest.raises(LoraAssetsError, match="don't match the eval split"):
-        scores(ROWS, answers, grades, "candidate")
+        scores(ROWS, given, letters, "candidate")
 
 
 def test_rates_are_of_the_rows_that_were_judged_and_refusals_of_all_negatives() -> None:

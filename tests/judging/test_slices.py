@@ -3,23 +3,12 @@ import pytest
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.slices import compare_slices, slice_rows
 from lora_assets.records.dataset import Row
-from lora_assets.records.grades import Answer, Differing, Grade, Letter, Side
+from lora_assets.records.grades import Differing
+from tests.support.records import answers, grades
 from tests.support.rows import make_row
 
 TYPES = ("factual", "negative", "negative", "conceptual")
 ROWS = [make_row(number, question_type) for number, question_type in enumerate(TYPES)]
-
-
-def grades(side: Side, letters: str) -> list[Grade]:
-    known: dict[str, Letter | None] = {"A": "A", "B": "B", "C": "C", "-": None}
-    return [
-        Grade(row=row, side=side, letter=known[letter], reason="")
-        for row, letter in enumerate(letters)
-    ]
-
-
-def answers(*texts: str) -> list[Answer]:
-    return [Answer(row=row, text=text, latency=0.1) for row, text in enumerate(texts)]
 
 
 def test_rows_that_differ_are_named_over_all_and_in_each_slice() -> None:

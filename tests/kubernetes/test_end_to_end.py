@@ -109,20 +109,6 @@ def test_each_step_has_the_resources_of_the_specification_or_of_its_deployment(
         assert job.body["spec"]["backoffLimit"] == 0
 
 
-def test_training_runs_on_a_gpu_node_with_shared_memory_and_the_token(lifecycle: Lifecycle) -> None:
-    pod = lifecycle.jobs("adapter")[0].pod.spec
-    (container,) = pod["containers"]
-    assert pod["nodeSelector"] == {"workload": "gpu-training"}
-    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
-    (shared,) = [m["name"] for m in container["volumeMounts"] if m["mountPath"] == "/dev/shm"]
-    assert {"name": shared, "emptyDir": {"medium": "Memory"}} in pod["volumes"]
-    secrets = [v["valueFrom"]["secretKeyRef"]["name"] for v in container["env"] if "valueFrom" in v]
-    assert secrets == ["hf-token"]
-    for step in STEPS:
-        if step != "adapter":
-            assert "nodeSelector" not in lifecycle.jobs(step)[0].pod.spec
-
-
 def test_no_step_takes_more_memory_than_its_limit(lifecycle: Lifecycle) -> None:
     peaks = {step: lifecycle.jobs(step)[-1].pod.peak_memory for step in STEPS}
     limits = {step: parse_quantity(row.limits["memory"]) for step, row in ROWS.items()}

@@ -34,13 +34,6 @@ def test_the_environment_chooses_the_executor(environment: dict[str, str], execu
     assert global_job(**environment).executor_def.name == executor
 
 
-def test_another_executor_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(
-        LoraAssetsError, match="'in_process', 'multiprocess' or 'k8s_job', not 'celery'"
-    ):
-        read_settings({"LORA_ASSETS_EXECUTOR": "celery"})
-
-
 def test_only_steps_with_a_pod_of_their_own_are_retried() -> None:
     in_pods: Sequence[Any] = global_job(LORA_ASSETS_EXECUTOR="k8s_job").nodes
     assert {node.name for node in in_pods} == {d.op.name for d in (*ASSETS, *CHECKS)}

@@ -8,10 +8,8 @@ import pytest
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.local.instance import open_instance
-from tests.support.commands import Run, run
+from tests.support.commands import Run
 from tests.support.remote_dagster import small_data
-
-__all__ = ["run"]
 
 LAX = ("--max-eval-loss=100", "--max-perplexity=1e9")
 SMALL = ("--lora-config=minimal", "--num-epochs=1", "--max-seq-length=200")

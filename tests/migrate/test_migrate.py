@@ -16,13 +16,11 @@ from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.cluster_parts import mlflow_server
 from tests.support.cluster_stages import EVALUATE, PERFORMANCE, training
-from tests.support.commands import run
 from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 from tests.support.random_adapters import ATTENTION, save_adapter
 from tests.support.scripts_registry import register_by_script
 from tests.support.stack import free_port, serving, stack_environment
 
-__all__ = ["run"]
 pytestmark = pytest.mark.e2e
 
 ROWS_OF_A_KIND = {"train": 60, "val": 4, "eval": 4}

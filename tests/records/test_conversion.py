@@ -22,10 +22,7 @@ def chat(*said: tuple[str, str]) -> dict[str, Any]:
     [
         ("messages", chat(("system", CONTEXT), ("user", QUESTION), ("assistant", ANSWER))),
         ("messages", {**chat(("user", QUESTION), ("assistant", ANSWER)), "context": CONTEXT}),
-        (
-            "prompt-completion",
-            {"prompt": QUESTION, "completion": f" {ANSWER}", "context": CONTEXT},
-        ),
+        ("prompt-completion", {"prompt": QUESTION, "completion": f" {ANSWER}", "context": CONTEXT}),
         ("alpaca", {"instruction": QUESTION, "input": CONTEXT, "output": ANSWER}),
     ],
 )

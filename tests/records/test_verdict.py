@@ -16,10 +16,6 @@ def test_a_margin_is_positive_inside_the_limit_and_negative_outside(
     assert check.passed == (margin >= 0)
 
 
-def test_a_missing_number_has_no_margin() -> None:
-    assert Check(name="number", measured=None, comparison="<=", limit=1.0).margin is None
-
-
 def test_a_description_leads_to_the_run_that_decided_and_keeps_who_made_it() -> None:
     passed = passed_verdict("eval_gate", model_version(), None)
     decided = passed.model_copy(update={"dagster_run": "r2"})

@@ -1,7 +1,6 @@
 """The data bucket as a folder and on a real S3 server, with the sensor and the asset over it."""
 
 import os
-import sys
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,20 +10,19 @@ import dagster as dg
 import pytest
 
 from lora_assets.assets.training_data import data_is_sound, training_data
-from lora_assets.embedded.child import start_child
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import SPLITS
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
 from lora_assets.resources.object_store import s3_resource
 from tests.support.automated import Automated
-from tests.support.dagster_services import is_listening, until
+from tests.support.cluster_parts import S3_KEY, S3_SECRET, s3_server
 from tests.support.rows import make_line
 from tests.support.stack import free_port
 
 pytestmark = pytest.mark.integration
 
-BUCKET, KEY, SECRET = "my-vllm-data", "key", "secret"
+BUCKET = "my-vllm-data"
 VERSIONS = 340
 """Their 1,020 objects are more than one page of an S3 listing (1,000 keys)."""
 
@@ -37,17 +35,9 @@ def s3(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """
     folder = tmp_path / "s3" / BUCKET
     folder.mkdir(parents=True)
-    port = free_port()
-    rclone = str(Path(sys.executable).with_name("rclone"))
-    options = ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
-    command = [rclone, "serve", "s3", str(folder.parent), *options]
-    server = start_child(command, {"HOME": str(tmp_path)})
-    try:
-        until(lambda: is_listening(port))
-        yield f"http://127.0.0.1:{port}", folder
-    finally:
-        server.terminate()
-        server.wait(30)
+    server = s3_server(folder.parent)
+    with server.running():
+        yield server.url, folder
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -57,26 +47,14 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> DataBucket:
         return DataBucket(uri=tmp_path.as_uri())
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
     url, _ = request.getfixturevalue("s3")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", S3_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", S3_SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     return DataBucket(uri=f"s3://{BUCKET}/inside", s3=s3_resource(endpoint_url=url))
 
 
 def put(bucket: DataBucket, key: str, content: bytes = b"{}\n") -> None:
     bucket.store.put(f"{PROCESSED}/{key}", content)
-
-
-def test_only_complete_versions_count_in_their_own_order(bucket: DataBucket) -> None:
-    assert bucket.versions() == ()
-    for version in ("10", "9", "2026-11", ".9.aside", "half"):
-        for split in SPLITS[: 2 if version == "half" else 3]:
-            put(bucket, f"{version}/{split}.jsonl")
-    put(bucket, "9/notes.txt")
-    put(bucket, "README.md")
-    assert bucket.versions() == ("9", "10", "2026-11")
-    put(bucket, "half/eval.jsonl")
-    assert "half" in bucket.versions()
 
 
 def test_what_is_passed_over_has_a_reason_and_a_link_is_a_folder(
@@ -183,5 +161,3 @@ def test_a_store_that_fails_is_named_and_never_an_empty_bucket(bucket: DataBucke
         broken = DataBucket(uri="s3://nowhere", s3=nobody)
         with pytest.raises(LoraAssetsError, match="s3://nowhere failed"):
             broken.versions()
-    with pytest.raises(LoraAssetsError, match="does not name a bucket"):
-        DataBucket(uri="gs://bucket").versions()

@@ -121,22 +121,6 @@ def alike(replicas: Replicas, one: str, other: str) -> bool:
     )
 
 
-def test_loading_and_renewing_reach_both_replicas(
-    site: Site, adapter_folders: tuple[Path, ...]
-) -> None:
-    urls = site.start(), site.start()
-    replicas = site.replicas(*urls)
-    site.place(*adapter_folders[:2])
-    for name, digest in (*site.deployed, site.deployed[0]):
-        replicas.load(name, digest)
-        replicas.renew_slot(SLOT, name, digest)
-        assert replicas.serving(SLOT) == replicas.serving(name) == dict.fromkeys(urls, digest)
-        assert alike(replicas, SLOT, name)
-    assert not alike(replicas, site.deployed[0][0], site.deployed[1][0])
-    assert replicas.without_slots() == []
-    assert replicas.serving("unknown") == dict.fromkeys(urls)
-
-
 @pytest.mark.parametrize("first", [True, False])
 def test_a_dead_replica_is_named_and_the_other_keeps_what_it_had(
     serving: Site, first: bool

@@ -28,9 +28,7 @@ def test_a_run_has_the_policys_parameters_and_promotion_is_as_it_says(tmp_path: 
         }
         automated.make("1", *TRAIN)
         (serving,) = automated.tick().run_requests or ()
-        assert "live_deployment" not in {
-            key.to_user_string() for key in serving.asset_selection or ()
-        }
+        assert dg.AssetKey("live_deployment") not in (serving.asset_selection or ())
         assert serving.run_config == {
             "ops": {"eval_grades_eval_gate": {"config": {"min_a_rate": 0.8}}}
         }

@@ -11,7 +11,6 @@ import pytest
 
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records import short
 from lora_assets.records.history import Standing
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.run_tags import WHY
@@ -21,7 +20,7 @@ from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import ROOT_RUN, find_drift, repair_replicas
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
-from tests.support.commands import spoil
+from tests.support.commands import register, serve, spoil
 from tests.support.repairs import Watch
 from tests.support.stack import free_port, trained
 
@@ -36,12 +35,10 @@ def watch(resources: Resources) -> Iterator[Watch]:
 
 def deploy(watch: Watch, folder: Path, alias: Alias) -> ModelVersion:
     """An adapter that is served everywhere as its alias says."""
-    version = watch.registry.register(trained(watch.resources, folder, "1"))
+    version = register(watch.resources, folder, alias)
     ensure_loaded(watch.registry, watch.replicas, version, watch.resources.work_folder)
     if alias in SLOTS:
-        slot, name = SLOTS[alias], version.serving_name
-        watch.replicas.renew_slot(slot, name, version.digest)
-    watch.registry.set_alias(alias, version)
+        serve(watch.resources, version, SLOTS[alias])
     return version
 
 
@@ -95,18 +92,6 @@ def test_what_went_missing_is_named_and_brought_back(
     assert shown[0].partition_key == live.data_version
     (row,) = shown[0].asset_observation.metadata["replicas"].value.records
     assert (row.data["replica"], row.data["digest"]) == (url, live.digest[:12])
-
-
-def test_a_slot_that_stands_for_another_adapter_is_put_back(
-    watch: Watch, live: ModelVersion, adapter_folders: tuple[Path, ...]
-) -> None:
-    other = deploy(watch, adapter_folders[1], "candidate")
-    slot = SLOTS["live"]
-    watch.replicas.renew_slot(slot, other.serving_name, other.digest)
-    url, expected = watch.fleet.vllm_url, short(live.digest)
-    assert watch.requested() == f"{url} serves {short(other.digest)} as {slot}, expected {expected}"
-    watch.repair()
-    assert watch.replicas.serving(slot) == {url: live.digest}
 
 
 def test_an_adapter_from_elsewhere_under_our_name_is_told_and_replaced(
@@ -211,18 +196,6 @@ def test_a_dead_replica_is_named_by_the_tick(watch: Watch, live: ModelVersion) -
         replace(watch, resources=replace(watch.resources, fleet=fleet)).tick()
 
 
-def test_an_adapter_damaged_in_the_registry_too_is_not_put_back(
-    watch: Watch, live: ModelVersion, tmp_path: Path, adapter_folders: tuple[Path, ...]
-) -> None:
-    damage(watch, live)
-    (stored,) = tmp_path.glob(f"mlflow-artifacts/**/{WEIGHTS}")
-    spoil(stored)
-    with pytest.raises(LoraAssetsError, match=f"expected {live.digest[:12]}"):
-        watch.repair()
-    assert not watch.replicas.holds(live.digest)
-    watch.replicas.place(adapter_folders[0], live.digest)  # For the tests that follow.
-
-
 def test_a_live_alias_that_was_removed_or_moved_by_hand_follows_the_history(
     watch: Watch, live: ModelVersion, adapter_folders: tuple[Path, ...]
 ) -> None:
@@ -246,8 +219,7 @@ def test_a_promotion_whose_process_is_long_gone_is_ended_and_what_it_left_is_rep
     watch: Watch, live: ModelVersion, adapter_folders: tuple[Path, ...]
 ) -> None:
     other = watch.registry.register(trained(watch.resources, adapter_folders[1], "2"))
-    ensure_loaded(watch.registry, watch.replicas, other, watch.resources.work_folder)
-    watch.replicas.renew_slot(LIVE_SLOT, other.serving_name, other.digest)
+    serve(watch.resources, other, LIVE_SLOT)
     now = datetime.now(UTC)
     kept = promotion(other).model_copy(update={"token": "a", "at": now.isoformat()})
     watch.registry.begin_promotion(kept)

@@ -80,18 +80,9 @@ def test_the_api_key_is_in_no_error_and_no_repr() -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_named_with_its_setting() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(LoraAssetsError, match=rf"judge at {url} is unreachable.*--judge-url"):
-            _models(open_client(url, 5, server=JUDGE))
-
-
-Ask = Callable[[str], object]
-ASKS: dict[str, Ask] = {
-    "a client": lambda url: _models(open_client(url, 5)),
-    "one request": lambda url: http_client.send(url, 5, "", VLLM, "GET", "/v1/models"),
+ASKS: dict[str, Callable[[str, float], object]] = {
+    "a client": lambda url, within: _models(open_client(url, 600, deadline=within)),
+    "one request": lambda url, within: http_client.send(url, within, "", VLLM, "GET", "/v1/models"),
 }
 
 
@@ -115,7 +106,7 @@ def test_a_host_that_does_not_exist_names_the_setting_and_is_not_asked_for_again
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(LoraAssetsError, match=cause) as caught:
-        ASKS[ask]("http://nowhere:80")
+        ASKS[ask]("http://nowhere:80", 5)
     assert "\n" not in str(caught.value)
     assert len(looked_up) == (asked if ask == "a client" else 1)
 
@@ -129,25 +120,18 @@ def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
     assert "pass@" not in str(caught.value)
 
 
-Trickle = Callable[[str], object]
-
-
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"]
 )
-@pytest.mark.parametrize("ask", ["a client", "one request"])
+@pytest.mark.parametrize("ask", ASKS)
 def test_a_server_that_sends_byte_by_byte_is_given_up_at_the_deadline(
     head: bytes, ask: str
 ) -> None:
-    asks: dict[str, Trickle] = {
-        "a client": lambda url: _models(open_client(url, 600, deadline=0.3)),
-        "one request": lambda url: http_client.send(url, 0.3, "", VLLM, "GET", "/v1/models"),
-    }
     with (
         trickling(head) as url,
         pytest.raises(LoraAssetsError, match=r"unreachable \(no whole reply within 0.3 s"),
     ):
-        asks[ask](url)
+        ASKS[ask](url, 0.3)
 
 
 def test_a_reply_is_read_up_to_its_bound_and_never_unpacked(

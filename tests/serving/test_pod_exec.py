@@ -160,22 +160,6 @@ def test_a_source_that_vanishes_while_it_is_sent_is_named_and_leaves_nothing(
     assert site.visible() == []
 
 
-def test_a_byte_that_changed_on_the_replica_is_refused_and_healed(
-    site: Site, adapter: tuple[Path, str]
-) -> None:
-    source, digest = adapter
-    site.folder.place(source, digest)
-    weights = site.there / digest / adapter_files.WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    assert not site.folder.intact(digest)
-    with pytest.raises(LoraAssetsError, match=rf"vllm-0.*{digest[:12]}.*bytes have changed"):
-        site.folder.verify(digest)
-    site.folder.place(source, digest)
-    site.folder.verify(digest)
-    assert site.folder.intact(digest)
-    assert site.visible() == [digest]
-
-
 @pytest.mark.parametrize("name", ["../up", "-c", "a b", "$(id)"])
 def test_a_name_that_leaves_the_folder_is_refused_there(
     site: Site, adapter: tuple[Path, str], name: str

@@ -69,16 +69,9 @@ def test_weights_keep_their_bytes_and_the_configuration_only_what_serving_needs(
     taken = take(folder)
     assert (taken / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
     assert json.loads((taken / CONFIG).read_text()) == {
-        "base_model_name_or_path": BASE,
-        "bias": "none",
-        "inference_mode": True,
-        "lora_alpha": 4.0,
-        "lora_dropout": 0.0,
-        "peft_type": "LORA",
-        "r": 2,
-        "target_modules": ["q_proj"],
-        "task_type": "CAUSAL_LM",
-        "use_rslora": True,
+        **{"base_model_name_or_path": BASE, "bias": "none", "inference_mode": True},
+        **{"lora_alpha": 4.0, "lora_dropout": 0.0, "peft_type": "LORA", "r": 2},
+        **{"target_modules": ["q_proj"], "task_type": "CAUSAL_LM", "use_rslora": True},
     }
     assert inspect(taken).modules == SHAPES
 

@@ -68,22 +68,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         prometheus = cluster_parts.prometheus_server(folder, vllm_port)
         judge = cluster_parts.judge_server(folder / "judge.log")
         environment = {
-            "LORA_ASSETS_STACK": "cluster",
-            "LORA_ASSETS_HOME": str(folder / "home"),
-            "DAGSTER_HOME": str(folder / "dagster"),
-            "MLFLOW_TRACKING_URI": mlflow.url,
-            "S3_DATA_BUCKET": f"s3://{BUCKET}",
-            "AWS_ENDPOINT_URL_S3": s3.url,
+            **{"LORA_ASSETS_STACK": "cluster", "LORA_ASSETS_HOME": str(folder / "home")},
+            **{"DAGSTER_HOME": str(folder / "dagster"), "ADAPTERS_DIR": str(folder / "adapters")},
+            **{"S3_DATA_BUCKET": f"s3://{BUCKET}", "AWS_ENDPOINT_URL_S3": s3.url},
             "AWS_ACCESS_KEY_ID": cluster_parts.S3_KEY,
             "AWS_SECRET_ACCESS_KEY": cluster_parts.S3_SECRET,
-            "PROMETHEUS_URL": prometheus.url,
-            "PROMETHEUS_SELECTOR": 'job="vllm"',
-            "VLLM_URL": f"http://127.0.0.1:{vllm_port}",
-            "VLLM_REPLICAS": f"http://127.0.0.1:{vllm_port}",
-            "JUDGE_URL": judge.url,
-            "ADAPTERS_DIR": str(folder / "adapters"),
-            "BASE_MODEL": str(PACKAGED_BASE_MODEL),
-            "BASE_MODEL_NAME": EMBEDDED_BASE_NAME,
+            **{"PROMETHEUS_URL": prometheus.url, "PROMETHEUS_SELECTOR": 'job="vllm"'},
+            **dict.fromkeys(("VLLM_URL", "VLLM_REPLICAS"), f"http://127.0.0.1:{vllm_port}"),
+            **{"MLFLOW_TRACKING_URI": mlflow.url, "JUDGE_URL": judge.url},
+            **{"BASE_MODEL": str(PACKAGED_BASE_MODEL), "BASE_MODEL_NAME": EMBEDDED_BASE_NAME},
             **write_policy(folder, ANY_TRAINING, ANY_ANSWER, ANY_SPEED),
         }
         vllm = cluster_parts.model_server(environment, vllm_port, folder / "vllm.log")

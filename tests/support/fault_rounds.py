@@ -6,19 +6,18 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from time import perf_counter
+from typing import get_args
 
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.slots import LIVE_SLOT
-from tests.support.faulty_operations import CALLS, GO, Fault, Meant, Operation, start
+from tests.support.faulty_operations import CALLS, GO, AtMlflow, Fault, Meant, Operation, start
 from tests.support.repairs import Watch
 from tests.support.replicas import Stack
 
 OPERATIONS: Sequence[Operation] = ("promotion", "rollback", "deployment", "repair")
-AT_MLFLOW: Sequence[Fault] = (
-    *("killed before", "killed after", "error", "away", "reply lost", "second writer"),
-)
+AT_MLFLOW: Sequence[Fault] = get_args(AtMlflow)
 AT_VLLM: Sequence[Fault] = (*AT_MLFLOW, "empty reply", "replica lost")
 REPAIRS = 4
 """Ticks of the sensor after which what is still wrong counts as stuck: 80 seconds' worth."""

@@ -31,18 +31,8 @@ from tests.support.promotions import gate_result, run_promotion
 from tests.support.replicas import kill_family
 
 Operation = Literal["deployment", "promotion", "rollback", "repair"]
-Fault = Literal[
-    "none",
-    "killed before",
-    "killed after",
-    "error",
-    "away",
-    "empty reply",
-    "reply lost",
-    "replica lost",
-    "second writer",
-    "clock",
-]
+AtMlflow = Literal["killed before", "killed after", "error", "away", "reply lost", "second writer"]
+Fault = Literal[AtMlflow, "none", "empty reply", "replica lost", "clock"]
 CALLS, GO = "calls", "go"
 CLOCK_S = -60
 PATIENCE_S = 600

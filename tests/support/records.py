@@ -1,10 +1,11 @@
 """Records as a run would leave them, for what is decided on them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lora_assets.lifecycle import GATES
 from lora_assets.records import Record
-from lora_assets.records.grades import EvalGrades, Scores
+from lora_assets.records.grades import Answer, Differing, EvalGrades, Grade, Letter, Scores, Side
 from lora_assets.records.load import LoadMetrics, Percentiles, PerfMetrics
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics
@@ -106,3 +107,22 @@ def passed_verdict(gate: GateName, version: ModelVersion, live: ModelVersion | N
         checks=(Check.at_least("number", 1.0, 1.0),),
         decided_at=NOW,
     )
+
+
+LETTERS: Mapping[str, Letter | None] = {"A": "A", "B": "B", "C": "C", "-": None}
+
+
+def grades(side: Side, letters: str) -> list[Grade]:
+    """A grade for each row; a dash is an ungraded one."""
+    numbered = enumerate(letters)
+    return [Grade(row=row, side=side, letter=LETTERS[each], reason="") for row, each in numbered]
+
+
+def answers(*texts: str) -> list[Answer]:
+    return [Answer(row=row, text=text, latency=0.1) for row, text in enumerate(texts)]
+
+
+def differing(rows: int, better: int, worse: int) -> Differing:
+    """So many rows, of which some got better and some worse."""
+    ways = (tuple(range(better)), tuple(range(better, better + worse)))
+    return Differing(rows=rows, only_candidate=ways[0], only_live=ways[1])

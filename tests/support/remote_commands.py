@@ -10,10 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from lora_assets.assets.served import ensure_loaded
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.remote.webserver import Run
-from tests.support.commands import command, keep
+from tests.support.commands import command, keep, serve
 from tests.support.dagster_services import PATIENCE_S
 from tests.support.records import passed_verdict
 from tests.support.remote_dagster import RemoteDagster
@@ -113,9 +112,7 @@ def staged(dagster: RemoteDagster, adapter_folders: tuple[Path, ...]) -> ModelVe
     resources.registry.store_verdict(version, passed_verdict("smoke_test", version, None))
     resources.registry.set_alias("candidate", version)
     resources.registry.set_alias("staged", version)
-    fleet = resources.fleet
-    ensure_loaded(resources.registry, fleet.discover(), version, resources.work_folder)
-    fleet.discover().renew_slot(fleet.candidate_slot, version.serving_name, version.digest)
+    serve(resources, version, resources.fleet.candidate_slot)
     keep(resources, "training_data", data)
     keep(resources, "adapter", adapter)
     keep(resources, "staged_deployment", version)

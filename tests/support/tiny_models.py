@@ -59,16 +59,9 @@ def save_tiny(
     """Save a random model of an architecture as transformers calls it, its biases not zero."""
     torch.manual_seed(1)
     sizes = {
-        "vocab_size": 2048,
-        "hidden_size": 64,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": 256,
-        "tie_word_embeddings": False,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
+        **{"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
+        **{"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256},
+        **{"tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2},
     }
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**sizes, **others}))
     for name, parameter in model.named_parameters():

@@ -13,23 +13,14 @@ from torch import distributed
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
-from lora_assets.records.training import (
-    Listeners,
-    LossPoint,
-    TrainingParameters,
-    TrainingProgress,
-)
+from lora_assets.records.training import Listeners, LossPoint, TrainingParameters, TrainingProgress
 from lora_assets.serving.adapter_files import inspect
 from lora_assets.training.several_gpus import Job, train_in_processes
 from lora_assets.training.train import train
 
+SMALL = {"batch_size": 2, "gradient_accumulation_steps": 1, "evaluations": 2}
 PARAMETERS = TrainingParameters(
-    learning_rate=0.01,
-    batch_size=2,
-    gradient_accumulation_steps=1,
-    max_seq_length=256,
-    evaluations=2,
-    quantization="none",
+    learning_rate=0.01, max_seq_length=256, quantization="none", **SMALL
 )
 
 

@@ -34,14 +34,8 @@ from lora_assets.training.rows import EncodedRow, encode
 from lora_assets.training.train import train
 from tests.support.tiny_models import save_tiny
 
-QUICK = TrainingParameters(
-    learning_rate=0.01,
-    batch_size=4,
-    gradient_accumulation_steps=2,
-    max_seq_length=256,
-    num_epochs=2,
-    evaluations=3,
-)
+SHORT = {"num_epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 2, "evaluations": 3}
+QUICK = TrainingParameters(learning_rate=0.01, max_seq_length=256, **SHORT)
 UPDATES = 6
 """24 rows, twice, in batches of 4, two to an update."""
 

@@ -9,7 +9,6 @@ import pytest
 from lora_assets.embedded.data_set import versions
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.dataset import SPLITS, Row
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -22,14 +21,6 @@ def _run(code: str, folder: Path) -> int:
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", program]
     return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
-
-
-def test_a_version_is_three_splits_of_valid_rows(tmp_path: Path) -> None:
-    folder = build("v1", ["dynamodb"], tmp_path)
-    assert folder == tmp_path / "data" / "processed" / "v1"
-    assert set(_content(folder)) == {f"{split}.jsonl" for split in SPLITS}
-    for content in _content(folder).values():
-        assert [Row.model_validate_json(line) for line in content.splitlines()]
 
 
 @pytest.mark.integration
