@@ -123,7 +123,7 @@ class Settings(BaseModel):
     vllm_max_model_len: NonNegativeInt = setting("0", "fleet.max_model_len")
     """vLLM's `--max-model-len`, which data are measured against; 0: `VLLM_URL` is asked"""
     vllm_min_replicas: PositiveInt = setting("1", "fleet.min_replicas")
-    """Fewest ready replicas with which anything is done"""
+    """Minimum number of ready replicas"""
     vllm_python: str = setting()
     """Python that has vLLM, to serve by it instead of the embedded server"""
     vllm_api_key: str = setting("", "fleet.api_key", secret=True)

@@ -92,7 +92,7 @@ def _prompt(stack: Stack, version: ModelVersion, context: str, question: str) ->
     if prompt is None:
         raise LoraAssetsError(
             f"The prompts of data version {version.data_version} don't have context and question "
-            "word for word, so that no other question can be put in their place",
+            "word for word, so they cannot serve as a template for a question",
             "Send a whole prompt to /v1/completions.",
         )
     return prompt

@@ -89,7 +89,7 @@ def check(folder: Path, **options: Any) -> None:
     "form",
     type=click.Choice(FORMATS),
     default=None,
-    help="Format of the files; default: told by the fields of each row",
+    help="Format of the files; default: detected from each row's fields",
 )
 @config_options(DataThresholds, Fit)
 def add(source: Path, data_version: str, form: Format | None, **options: Any) -> None:

@@ -50,7 +50,7 @@ class Given(BaseModel):
         """Return what the quality gate reads; refuse a perplexity that is of another loss."""
         if self.eval_loss is None:
             if self.perplexity is not None:
-                raise LoraAssetsError("--perplexity is given alone", "Give --eval-loss too.")
+                raise LoraAssetsError("--perplexity needs --eval-loss", "Give --eval-loss too.")
             return Losses(final_eval_loss=None, final_perplexity=None)
         expected = perplexity(self.eval_loss)
         given = expected if self.perplexity is None else self.perplexity

@@ -156,7 +156,7 @@ def with_fleet(given: Mapping[str, str], fleet: Mapping[str, Any]) -> Mapping[st
                 )
     if others.keys() == {"namespace"} and not (given.get("deployment") or fleet.get("deployment")):
         raise LoraAssetsError(
-            f"--namespace {others['namespace']} is of no deployment",
+            f"--namespace {others['namespace']} needs --deployment",
             "Give --deployment too, or leave --namespace out.",
         )
     alone = others.keys() == {"vllm_url"} and fleet.get("deployment")

@@ -165,7 +165,7 @@ def _trained_here(stack: Stack, source: str) -> ModelVersion:
     if not version.data_digest:
         raise LoraAssetsError(
             f"Version {version.version} was adopted: it can be live or previous, but the gates "
-            "can't judge it, since its data are known by name alone",
+            "can't judge it, since only the name of its data is known",
             f"Train on data version {version.data_version}, and deploy what comes of it.",
         )
     return version

@@ -47,7 +47,7 @@ class Change(Record):
     def asked(self) -> str:
         """Return who asked for it, when and why."""
         why = f": {self.why}" if self.why else ""
-        return f"by {self.by or 'an unknown hand'}, {self.at or 'at an unknown time'}{why}"
+        return f"by {self.by or 'an unknown user'}, {self.at or 'at an unknown time'}{why}"
 
 
 class Standing(Record):

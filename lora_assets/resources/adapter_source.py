@@ -107,7 +107,7 @@ def data_version_of(version: "MlflowModelVersion", run: "Run | None", given: str
     if not trained_on:
         raise LoraAssetsError(
             f"Neither version {version.version} nor its run has the tag 'data.version'",
-            f"Say it: --model-version {version.version} --data-version <data version>.",
+            f"Give it with --model-version {version.version} --data-version <data version>.",
         )
     require_version_name(trained_on)
     return str(trained_on)

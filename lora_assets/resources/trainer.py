@@ -46,7 +46,7 @@ class Trainer(dg.ConfigurableResource[Any]):
             remedy = f"Correct {name}."
             if name == "lora_config":
                 (nearest,) = get_close_matches(str(value), LORA_PROFILES, n=1, cutoff=0)
-                remedy = f"The nearest LoRA profile is {nearest!r}."
+                remedy = f"Choose {', '.join(LORA_PROFILES)}; the nearest is {nearest!r}."
             if name == "lora_method" and value == "dora":
                 remedy = "vLLM does not serve DoRA: use lora or rslora."
             raise LoraAssetsError(

@@ -53,7 +53,7 @@ def base_of(version: str, tags: Mapping[str, str]) -> Base:
     if wrong or len(kept) not in (0, len(PROMPTS)):
         raise LoraAssetsError(
             f"The tag {wrong or _ANSWERS!r} of {version} is {tags[wrong or _ANSWERS]!r:.80}, which "
-            "is no base model's",
+            "does not identify a base model",
             "Correct it, or delete that tag: then its base model is not proved.",
         )
     return Base(identity=identity, answers=kept)

@@ -39,6 +39,6 @@ class Webhook(dg.ConfigurableResource[Any]):
 
     def _failed(self, reason: str) -> LoraAssetsError:
         return LoraAssetsError(
-            f"The webhook did not take a notice ({reason})",
-            "Correct LORA_ASSETS_WEBHOOK or repair what it leads to; the notice is posted then.",
+            f"The webhook rejected a notice ({reason})",
+            "Correct LORA_ASSETS_WEBHOOK or repair the server there; the notice will be retried.",
         )

@@ -174,5 +174,5 @@ def _summary(
     untouched = sum(next_run.is_untouched(each) for each in progress)
     counts = f"{len(progress)} data versions: {running} under way, {stopped} stopped by a gate"
     if untouched:
-        counts += f", {untouched} there before the sensor (materialise one to start it)"
+        counts += f", {untouched} present before the sensor was on (materialise one to start it)"
     return "; ".join([counts, *waits[:SHOWN_WAITING]])

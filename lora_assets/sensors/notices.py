@@ -110,7 +110,7 @@ def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, str
     step, message = _error(instance, run)
     if step == PROMOTION:
         # Live is the old version or half way to the new one: promoting again is right in both.
-        return f"the promotion failed: {message}", f"Promoted again it goes on. {remedy}"
+        return f"the promotion failed: {message}", f"Promoting again resumes it. {remedy}"
     return f"{step} failed: {message}", remedy
 
 

@@ -168,7 +168,7 @@ def misshapen(shapes: Mapping[str, Sequence[int]], allowed: Collection[int] = ()
         half = "B" if match["side"] == "A" else "A"
         other = shapes.get(f"{match['start']}{half}.weight")
         if len(shape) != 2 or 0 in shape:
-            yield f"{name} has shape {list(shape)}, which is no matrix"
+            yield f"{name} has shape {list(shape)}, which is not a matrix"
         elif other is None:
             yield f"{name} has no lora_{half} beside it"
         elif half == "B" and len(other) == 2:

@@ -124,7 +124,7 @@ def _behind(
     if len(part.ports or []) != 1 or part.ports[0].port is None:
         names = ", ".join(repr(port.name or "") for port in part.ports or []) or "none"
         raise LoraAssetsError(
-            f"Which port of {where} is vLLM's is not clear (there: {names})",
+            f"Cannot tell which port of {where} is vLLM's (there: {names})",
             "Use a service whose only port is that of vLLM's API.",
         )
     address, target, conditions = endpoint.addresses[0], endpoint.target_ref, endpoint.conditions

@@ -104,7 +104,7 @@ def _read(source: Path) -> tuple[PeftConfig, Mapping[str, Sequence[int]]]:
         content = (source / CONFIG).read_bytes()
         if (kind := PeftKind.model_validate_json(content).peft_type) != "LORA":
             raise LoraAssetsError(
-                f"The adapter is a {kind} of peft's, and vLLM serves LoRA alone", "Train a LoRA."
+                f"The adapter is a {kind} of peft's, and vLLM serves only LoRA", "Train a LoRA."
             )
         config = PeftConfig.model_validate_json(content)
         for key in config.alpha_pattern or {}:

@@ -27,7 +27,7 @@ from lora_assets.gates.performance import perf_gate
 from lora_assets.gates.quality import quality_gate
 from lora_assets.records.dataset import TrainingData
 from lora_assets.records.grades import Scores
-from lora_assets.records.load import LoadSamples, PerfMetrics
+from lora_assets.records.load import LoadMetrics, LoadSamples, PerfMetrics
 from lora_assets.records.verdict import Verdict
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.tracking import DATA_SOURCE
@@ -117,17 +117,17 @@ def of_evaluation(option: str) -> Verdict:
     return eval_gate(grades, given(stages.evaluate, EvalGateConfig, option), NOW)
 
 
-def of_performance(option: str) -> Verdict:
-    metrics = perf_metrics(
-        load_metrics(latency=4.4, ttft=0.52, throughput=3.6, success=0.995),
-        load_metrics(latency=4.0, ttft=0.5, throughput=4.0, success=0.99),
-    )
-    return perf_gate(metrics, given(stages.performance, PerfGateConfig, option), NOW)
+LIVE = load_metrics(latency=4.0, ttft=0.5, throughput=4.0, success=0.99)
+
+
+def of_performance(option: str, live: LoadMetrics | None = LIVE) -> Verdict:
+    candidate = load_metrics(latency=4.4, ttft=0.52, throughput=3.6, success=0.995)
+    limits = given(stages.performance, PerfGateConfig, option)
+    return perf_gate(perf_metrics(candidate, live), limits, NOW)
 
 
 def of_first_performance(option: str) -> Verdict:
-    metrics = perf_metrics(load_metrics(latency=4.4, ttft=0.52, throughput=3.6, success=0.995))
-    return perf_gate(metrics, given(stages.performance, PerfGateConfig, option), NOW)
+    return of_performance(option, None)
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_losses_that_are_not_given_are_measured_here_and_the_adapter_can_be_depl
     ("arguments", "cause"),
     [
         (("{folder}", *ON_1, *LOSS, "--perplexity", "1.9"), "--perplexity 1.9 is not that of"),
-        (("{folder}", *ON_1, "--perplexity", "1.9"), "--perplexity is given alone"),
+        (("{folder}", *ON_1, "--perplexity", "1.9"), "--perplexity needs --eval-loss"),
         (("{folder}", *ON_1, "--eval-loss", "nan"), "--eval-loss nan is not possible"),
         (("{folder}", *ON_1, "--quantization", "int8"), "quantization = 'int8' is not possible"),
         (("{folder}", "--data-version", "9", *LOSS), "Data version 9 has no "),

@@ -12,16 +12,8 @@ from lora_assets.stack_resources import Resources
 from tests.support.commands import register
 from tests.support.records import model_version, passed_verdict
 
-EVIDENCE = PairedEvidence(
-    measure="a_rate",
-    rows=100,
-    only_candidate=3,
-    only_live=5,
-    lower=-0.06,
-    upper=0.02,
-    margin=0.03,
-    confidence=0.95,
-)
+COUNTED = {"measure": "a_rate", "rows": 100, "only_candidate": 3, "only_live": 5}
+EVIDENCE = PairedEvidence(**COUNTED, lower=-0.06, upper=0.02, margin=0.03, confidence=0.95)
 CHECKS = (
     Check(name="a_rate vs live, lower limit", measured=-0.06, comparison=">", limit=-0.03),
     Check.at_least("refusal_rate", 0.95, 0.9),

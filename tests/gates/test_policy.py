@@ -67,8 +67,8 @@ def test_a_policy_is_what_its_file_says_and_else_the_specification() -> None:
         (b"a-margin: 0.01\na_margin: 0.9", "The policy has a-margin 2 times"),
         (b"", "The policy has no keys"),
         (b"- a", "The policy has no keys"),
-        (b"a: [", "The policy is no YAML: while parsing"),
-        (b"\xff\xfe\xff", "The policy is no YAML"),
+        (b"a: [", "The policy is not valid YAML: while parsing"),
+        (b"\xff\xfe\xff", "The policy is not valid YAML"),
     ],
 )
 def test_what_a_policy_can_not_be_is_refused_by_name(content: bytes, message: str) -> None:

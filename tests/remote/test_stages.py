@@ -129,7 +129,7 @@ def test_the_steps_of_an_evaluation_that_start_side_by_side_launch_one_run(
     ("arguments", "cause"),
     [
         (("train", "--data-version", "nope"), "Data version nope has no file:"),
-        (("train", "--lora-config", "extended"), "The nearest LoRA profile is 'standard'."),
+        (("train", "--lora-config", "extended"), "the nearest is 'standard'."),
         (("performance",), "Alias 'eval-passed' of mistral-7b-lora is not set"),
         (("promote", "--source-alias", "best"), "Alias 'best' of mistral-7b-lora is not set"),
         ((*TRAIN, "--mlflow-tracking-uri", "http://[::1]:9"), "MLflow at"),

@@ -71,7 +71,7 @@ def test_what_was_there_when_it_was_switched_on_starts_only_when_somebody_works_
     automated.make("1", *TRAIN)
     automated.put("2")
     assert automated.wanted() == {}
-    assert "2 there before the sensor" in automated.reason()
+    assert "2 present before the sensor was on" in automated.reason()
     automated.put("3")
     assert automated.wanted() == {"3": TRAIN}
     assert set(automated.instance.get_dynamic_partitions("data_version")) == {"1", "2", "3"}

@@ -86,7 +86,7 @@ def test_a_failed_promotion_and_a_failed_step_are_posted(ticks: Ticks) -> None:
     ticks.run("adapter", **{CAUSE_TAG: "7/adapter/1"})
     ticks.tick()
     promotion, training = ticks.receiver.texts
-    assert "the promotion failed: No reply. Start it. Promoted again it goes on." in promotion
+    assert "the promotion failed: No reply. Start it. Promoting again resumes it." in promotion
     assert "Look at the run, then launch it again." in promotion
     assert "adapter failed: No reply. Start it. It is launched again by itself" in training
 
