@@ -95,6 +95,7 @@ def check(data_version: str | None, **options: Any) -> None:
     if note:
         click.echo(f"note: {note}", err=True)
     click.echo("check: done", err=True)
+    click.echo(f"next: lora-assets train --data-version {data_version}", err=True)
 
 
 def _is_older(data_version: str, live: ModelVersion, registry: Registry) -> bool:

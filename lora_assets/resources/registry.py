@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
 
 ARTIFACT = "adapter"
+_ABOUT = """LoRA adapters that lora-assets trained and judged, a version each; the description of a
+version has its gates. `live` answers clients, `previous` did before: `lora-assets history` says
+since when, by whom and why."""
 
 
 class Registry(PromotionLog):
@@ -130,7 +133,7 @@ class Registry(PromotionLog):
         if (known := self.known(adapter.digest, adapter.data_version, adapter.base)) is not None:
             return known
         if self._model() is None:
-            self._client.create_registered_model(self.model_name)
+            self._client.create_registered_model(self.model_name, description=_ABOUT)
         run = self._client.get_run(adapter.mlflow_run_id)
         made = self._client.create_model_version(
             self.model_name,

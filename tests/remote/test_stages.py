@@ -25,7 +25,10 @@ def test_a_check_asks_what_the_runs_of_dagster_will_work_with(stages: Stages) ->
     elsewhere = {"VLLM_URL": "http://127.0.0.1:9", "BASE_MODEL_NAME": "another"}
     code, printed = stages.run("check", "--data-version", "1", **elsewhere)
     measured = "note: rows are measured where the training takes place\n"
-    assert (code, printed) == (0, f"{measured}check: done\n")
+    assert (code, printed) == (
+        0,
+        f"{measured}check: done\nnext: lora-assets train --data-version 1\n",
+    )
     code, printed = stages.run("check", "--data-version", "1", "--vllm-url", "http://[::1]:9")
     assert code == 1
     *withheld, last = printed.splitlines()
