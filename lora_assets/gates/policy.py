@@ -84,7 +84,9 @@ def parse_policy(content: bytes) -> Policy:
         given, tree = yaml.safe_load(content), yaml.compose(content, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise LoraAssetsError(f"The policy is not valid YAML: {reason}", "Correct the file.") from None
+        raise LoraAssetsError(
+            f"The policy is not valid YAML: {reason}", "Correct the file."
+        ) from None
     if not isinstance(given, dict) or not given:
         raise LoraAssetsError(
             "The policy has no keys", "Write what it demands, as in 'decision-rule: paired'."

@@ -85,7 +85,8 @@ def rollback_target(standing: Standing, model: str) -> int:
         if number not in not_again:
             return number
     raise LoraAssetsError(
-        f"{model} has no version to go back to: every version that was live before has been rolled back",
+        f"{model} has no version to go back to: every version that was live before has been "
+        "rolled back",
         "Name one with --to VERSION ('lora-assets history' lists them), or promote another.",
     )
 

@@ -87,7 +87,10 @@ A, B = f"{LAYER}A.weight", f"{LAYER}B.weight"
         ({"x.lora_A.weight": np.zeros((), np.float32)}, "x.lora_A.weight has shape []"),
         (None, "foo.bar is no LoRA of a linear layer"),
         *(
-            ({A: np.zeros(shape, np.float32)}, f"{A} has shape {list(shape)}, which is not a matrix")
+            (
+                {A: np.zeros(shape, np.float32)},
+                f"{A} has shape {list(shape)}, which is not a matrix",
+            )
             for shape in ((), (8,), (0, 8), (2, 2, 2))
         ),
     ],

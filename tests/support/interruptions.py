@@ -38,8 +38,8 @@ def interrupt(point: str, act: Callable[[], None], patch: Patch = setattr) -> No
     patch(owner, method, then_act)
 
 
-def _copying(act: Callable[[], None]) -> Callable[[IO[bytes], Path], None]:
-    def write(source: IO[bytes], to: Path) -> None:
+def _copying(act: Callable[[], None]) -> Callable[[IO[bytes], Path, int], None]:
+    def write(source: IO[bytes], to: Path, size: int) -> None:
         content = source.read()
         with to.open("wb") as file:
             file.write(content[: len(content) // 2])
@@ -54,7 +54,7 @@ def _copying(act: Callable[[], None]) -> Callable[[IO[bytes], Path], None]:
 def flip_a_byte(patch: Patch) -> None:
     """Have copies arrive with other bytes than they left with."""
 
-    def write(source: IO[bytes], to: Path) -> None:
+    def write(source: IO[bytes], to: Path, size: int) -> None:
         with to.open("wb") as file:
             shutil.copyfileobj(source, file)
         damage(to)
