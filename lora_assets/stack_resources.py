@@ -14,7 +14,7 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.judge import Judge
 from lora_assets.resources.object_store import s3_resource
 from lora_assets.resources.policy import PolicyFile
-from lora_assets.resources.record_io import RecordIOManager
+from lora_assets.resources.record_io import OWN_VARIABLES, RecordIOManager
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import Tracking
@@ -22,6 +22,10 @@ from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.webhook import Webhook
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.settings import SETTINGS, Settings, fields_given
+
+OWN_VARIABLES.update(
+    {place: each.variable for each in SETTINGS.values() if each.secret for place in each.gives}
+)
 
 
 def secrets_by_name(settings: Settings) -> Settings:

@@ -11,6 +11,9 @@ from lora_assets.records import Record
 from lora_assets.resources.object_store import NO_S3, ObjectStore
 from lora_assets.resources.signature import read_signed, signed
 
+OWN_VARIABLES: dict[str, str] = {}
+"""The variable of each secret of a resource, by "<resource>.<field>", as the settings have it."""
+
 
 class RecordIOManager(dg.ConfigurableIOManager):
     """Stores an asset's record in the bucket, so that steps can run on different machines.
@@ -66,13 +69,22 @@ class RecordIOManager(dg.ConfigurableIOManager):
         return record
 
 
-def _variable(config: object) -> str | None:
-    """Return the first variable that a run's configuration names; None where it names none."""
+def _variable(config: object, at: tuple[str, ...] = ()) -> str | None:
+    """Return the first variable that a run's configuration names; None where it names none.
+
+    A resource's secret may stay the variable that it is anyway: who changes another field of the
+    resource has to give all of them.
+    """
     if isinstance(config, Mapping):
         if set(config) == {"env"} and isinstance(config["env"], str):
-            return config["env"]
-        config = list(config.values())
-    return next(filter(None, map(_variable, config)), None) if isinstance(config, list) else None
+            place = ".".join(at[1::2]) if at[:1] == ("resources",) else ""
+            return None if OWN_VARIABLES.get(place) == config["env"] else config["env"]
+        below = [_variable(value, (*at, str(name))) for name, value in config.items()]
+    elif isinstance(config, list):
+        below = [_variable(value, (*at, "")) for value in config]
+    else:
+        return None
+    return next(filter(None, below), None)
 
 
 def _key(context: dg.InputContext | dg.OutputContext) -> str:

@@ -170,7 +170,8 @@ def test_a_runs_configuration_reads_no_variable_of_its_pod(
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", "its-secret")
     stage(resources, adapter_folders[0], "1")
     named = {"env": "DAGSTER_PG_PASSWORD"}
-    own = {"vllm_url": "http://127.0.0.1:1", "adapters_dir": "x", "replica_urls": [named]}
+    own: dict[str, Any] = {"vllm_url": "http://127.0.0.1:1", "adapters_dir": "x"}
+    own["replica_urls"] = [named]
     fleet = {"resources": {"fleet": {"config": own}}}
     for run in (
         lambda: roll_back(resources, reason=named),
@@ -181,3 +182,8 @@ def test_a_runs_configuration_reads_no_variable_of_its_pod(
             run()
         assert "reads the environment variable DAGSTER_PG_PASSWORD" in str(refused.value.__cause__)
     assert resources.registry.history() == ()
+    # The fleet's own secret stays what it is, where a command changes another field of the fleet.
+    monkeypatch.setenv("VLLM_API_KEY", "key")
+    own |= {"replica_urls": [], "api_key": {"env": "VLLM_API_KEY"}}
+    with pytest.raises(LoraAssetsError, match="previous. of"):
+        launch_rollback(resources, fleet)
