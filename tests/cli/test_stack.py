@@ -105,7 +105,11 @@ def test_another_url_alone_is_the_fleet(given: dict[str, str], meant: dict[str, 
             for field in ("service", "pod_selector", "replica_urls")
         ),
         ({"vllm_url": "u"}, {"service": "a/b"}, r"the fleet that VLLM_SERVICE names \(a/b\)"),
-        ({"namespace": "staging"}, {"vllm_url": "http://live"}, "--namespace staging is of no"),
+        (
+            {"namespace": "staging"},
+            {"vllm_url": "http://live"},
+            "--namespace staging needs --deployment",
+        ),
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused_by_name(
