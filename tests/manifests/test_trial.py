@@ -222,7 +222,7 @@ def test_the_code_location_differs_from_the_real_one_only_where_it_must() -> Non
     assert without == {
         *("MODEL_NAME", "S3_DATA_BUCKET", "MLFLOW_TRACKING_URI", "VLLM_URL", "PROMETHEUS_URL"),
         *("VLLM_MAX_LORA_RANK", "VLLM_MAX_MODEL_LEN", "LORA_ASSETS_PROMOTION"),
-        *("LORA_ASSETS_WEBHOOK", "LORA_ASSETS_ADMIN_KEY", "LORA_ASSETS_VERDICT_KEY"),
+        *("LORA_ASSETS_WEBHOOK", "LORA_ASSETS_VERDICT_KEY"),
     }
     stated = {name: variables(real)[name].get("value") for name in without}
     assert settings.s3_data_bucket == stated["S3_DATA_BUCKET"]
