@@ -81,10 +81,7 @@ class Rounds:
         if other is not None:
             other.join()
         began = perf_counter()
-        for server in self.stack.servers:
-            if server.process is not None and server.process.poll() is not None:
-                server.start()
-                server.await_health()
+        self._restart_dead()
         if process.exitcode == KILLED and operation != "repair":
             # As run monitoring takes up a run whose worker was lost.
             start(operation, number, *given, Meant()).join()
@@ -113,10 +110,21 @@ class Rounds:
         second: Operation = "promotion" if operation == "rollback" else "rollback"
         return start(second, self.number, self.stack.environment, self.home, Meant(), waits=True)
 
+    def _restart_dead(self) -> None:
+        for server in self.stack.servers:
+            if server.process is not None and server.process.poll() is not None:
+                server.start()
+                server.await_health()
+
     def _repaired(self) -> bool:
         watch = Watch(self.stack.resources, self.instance)
         for _ in range(REPAIRS):
-            tick = watch.tick()
+            self._restart_dead()
+            try:
+                tick = watch.tick()
+            except LoraAssetsError:
+                # A replica that was killed a moment ago had not ended yet; the next tick sees it.
+                continue
             if isinstance(tick, dg.SkipReason):
                 return "Every replica serves" in str(tick.skip_message)
             with suppress(LoraAssetsError):
