@@ -40,7 +40,9 @@ class Events:
 
     def take(self, piece: bytes) -> Iterator[bytes]:
         """Yield the data of each event that ends in `piece`; refuse a line that never does."""
-        if self._after_return and piece:
+        if not piece:
+            return
+        if self._after_return:
             piece = piece.removeprefix(b"\n")
         *lines, rest = _LINE_END.split(self._rest + piece)
         self._after_return = not rest and piece.endswith(b"\r")

@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lora_assets.load_test.answer import Events
@@ -65,6 +65,7 @@ def test_what_is_not_yet_complete_is_kept_up_to_a_bound(head: bytes) -> None:
         list(Events().take(b"data: " + b"x" * MOST_PART_BYTES))
 
 
+@example(lines=[b"data: a"], ends=[b"\r\n"], cuts=[8, 8])
 @given(
     lines=st.lists(st.sampled_from([b"data: a", b"data:b", b"data:", b": ping", b"id: 1", b""])),
     ends=st.lists(st.sampled_from([b"\r\n", b"\n", b"\r"]), min_size=1),
