@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from lora_assets.errors import Stopped
+from lora_assets.stop_signals import handled_by
 
 
 @contextmanager
@@ -16,7 +17,6 @@ def raising_stopped() -> Iterator[None]:
     a handler in spite of that: Dagster gives SIGTERM the one that SIGINT has.
     """
     was_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
     stopped = False
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -25,9 +25,5 @@ def raising_stopped() -> Iterator[None]:
             stopped = True
             raise Stopped(number)
 
-    handlers = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_by(stop):
         yield
-    finally:
-        for name, handler in handlers.items():
-            signal.signal(name, handler)

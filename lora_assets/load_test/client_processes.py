@@ -13,8 +13,6 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from typing import Self
 
-import httpx
-
 from lora_assets.errors import LoraAssetsError
 from lora_assets.load_test.clients import Clients, Ended
 from lora_assets.records.load import RequestSample
@@ -31,8 +29,7 @@ _COMMAND = (sys.executable, "-m", "lora_assets.load_test.client_processes")
 class ClientProcesses:
     """Does what `Clients` does, with at most CLIENTS_A_PROCESS of the connections in a process."""
 
-    def __init__(self, client: httpx.AsyncClient, max_tokens: int, connections: int) -> None:
-        assert isinstance(client, BoundedClient)
+    def __init__(self, client: BoundedClient, max_tokens: int, connections: int) -> None:
         self._client = client
         self._max_tokens = max_tokens
         self._connections = connections

@@ -32,8 +32,7 @@ class Clients:
     requests under way at once.
     """
 
-    def __init__(self, client: httpx.AsyncClient, max_tokens: int, connections: int) -> None:
-        assert isinstance(client, BoundedClient)
+    def __init__(self, client: BoundedClient, max_tokens: int, connections: int) -> None:
         self._client = client
         self._connections = connections
         self._max_tokens = max_tokens

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
-import httpx
-
 from lora_assets.errors import LoraAssetsError
 from lora_assets.load_test import client_processes
 from lora_assets.load_test.client_processes import ClientProcesses
 from lora_assets.load_test.clients import Clients
 from lora_assets.records import Record
 from lora_assets.records.load import LoadConditions, RequestSample
+from lora_assets.serving.bounded_client import BoundedClient
 
 WARM_UP_ROUNDS = 2
 """Requests that each client sends to each model before a load test, and that count nowhere: after
@@ -79,7 +78,7 @@ class LoadTest:
             server=server,
         )
 
-    async def warm_up(self, client: httpx.AsyncClient) -> None:
+    async def warm_up(self, client: BoundedClient) -> None:
         """Put each model under the load of the test for WARM_UP_ROUNDS rounds, one after another.
 
         Every model gets the same prompts as often. They begin with a line break, so that no
@@ -99,7 +98,7 @@ class LoadTest:
                 )
 
     async def run(
-        self, client: httpx.AsyncClient, progress: Callable[[int, int], None]
+        self, client: BoundedClient, progress: Callable[[int, int], None]
     ) -> Mapping[str, ModelLoad]:
         """Send each prompt to each model once, greedily and streaming.
 
@@ -136,7 +135,7 @@ class LoadTest:
             lag = clients.lag
         return {model: ModelLoad(blocks=tuple(own), lag=lag) for model, own in blocks.items()}
 
-    def _clients(self, client: httpx.AsyncClient, at_once: int) -> Clients | ClientProcesses:
+    def _clients(self, client: BoundedClient, at_once: int) -> Clients | ClientProcesses:
         kind = Clients if at_once <= client_processes.CLIENTS_A_PROCESS else ClientProcesses
         return kind(client, self.max_tokens, at_once)
 

@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 
-import httpx
-
 from lora_assets.gates.performance import PerfRule, regressions
 from lora_assets.load_test.generator import Block, LoadTest, ModelLoad
 from lora_assets.load_test.summary import summarise
 from lora_assets.records.load import LatencyChange, Measure, Ratio, RequestSample
 from lora_assets.records.looks import Looks
+from lora_assets.serving.bounded_client import BoundedClient
 
 Progress = Callable[[int, int], None]
 
@@ -28,7 +27,7 @@ class Alternation:
     looks: Looks = field(default_factory=lambda: Looks(of=0))
 
     async def run(
-        self, test: LoadTest, client: httpx.AsyncClient, progress: Callable[[], Progress]
+        self, test: LoadTest, client: BoundedClient, progress: Callable[[], Progress]
     ) -> Mapping[str, ModelLoad]:
         """Run the test, and again until it has `enough`; `progress` is made anew for each."""
         loads = await test.run(client, progress())

@@ -1,6 +1,7 @@
 """A run of one partition in this process."""
 
 from collections.abc import Callable, Iterator, Mapping
+from signal import SIG_IGN
 from typing import Any
 from uuid import uuid4
 
@@ -13,11 +14,12 @@ from lora_assets.local.code_location import LABEL, TAG, show_in_location
 from lora_assets.local.dead_processes import PROCESS_TAG, living
 from lora_assets.local.instance import add_partitions
 from lora_assets.local.pool_wait import report_waiting
-from lora_assets.local.stopping import mark_cancelled, no_signals, noted_signals
+from lora_assets.local.stopping import mark_cancelled, noted_signals
 from lora_assets.local.terminal import bar_cleared
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 from lora_assets.records.run_tags import BY, WHY, user
+from lora_assets.stop_signals import handled_by
 
 
 def run_in_process(
@@ -70,7 +72,8 @@ def run_in_process(
             # A second signal breaks off whatever Dagster does about the first one.
             if noted() is None:
                 raise
-        with no_signals():
+        # What the first signal has begun, the next one does not break.
+        with handled_by(SIG_IGN):
             number = noted()
             outcome = mark_cancelled(instance, run_id) if number is not None else ""
             show_in_location(instance, run_id)

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 
 from dagster import DagsterInstance, DagsterRunStatus
 
+from lora_assets.stop_signals import SIGNALS
+
 
 @contextmanager
 def noted_signals() -> Iterator[Callable[[], int | None]]:
@@ -25,25 +27,13 @@ def noted_signals() -> Iterator[Callable[[], int | None]]:
 
         def first() -> int | None:
             with suppress(BlockingIOError):
-                came.extend(n for n in reader.recv(4096) if n in (signal.SIGINT, signal.SIGTERM))
+                came.extend(n for n in reader.recv(4096) if n in SIGNALS)
             return came[0] if came else None
 
         try:
             yield first
         finally:
             signal.set_wakeup_fd(before)
-
-
-@contextmanager
-def no_signals() -> Iterator[None]:
-    """Ignore SIGINT and SIGTERM in the block: what one has begun, the next one does not break."""
-    ends = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ends}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def interrupt(thread: int) -> None:

@@ -13,6 +13,7 @@ from lora_assets.records.run_outcome import GateOutcome, RunFailed, StepError
 from lora_assets.remote.attempts import current, surplus
 from lora_assets.remote.log import RunEvent
 from lora_assets.remote.webserver import PAUSES, DagsterWebserver, Run
+from lora_assets.stop_signals import handled_by
 
 POLL_SECONDS = 1.0
 NOTHING_LAUNCHED = "nothing was launched"
@@ -43,12 +44,8 @@ def stop_signals() -> Iterator[Stop]:
         stop.number = number
         stop.set()
 
-    handlers = {name: signal.signal(name, handle) for name in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handled_by(handle):
         yield stop
-    finally:
-        for name, handler in handlers.items():
-            signal.signal(name, handler)
 
 
 class RemoteRun:

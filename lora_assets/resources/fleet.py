@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
-import httpx
 from pydantic import Field
 
 from lora_assets.errors import LoraAssetsError
@@ -14,6 +13,7 @@ from lora_assets.records.model_version import Alias
 from lora_assets.records.partition import model_of
 from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.one_model import partition_of_run
+from lora_assets.serving.bounded_client import BoundedClient
 from lora_assets.serving.http_client import open_client
 from lora_assets.serving.on_each import on_each
 from lora_assets.serving.replica import Replica
@@ -73,7 +73,7 @@ class Fleet(dg.ConfigurableResource[Any]):
         """The slot that serves an alias, for those aliases that have one."""
         return {"live": self.live_slot, "staged": self.candidate_slot}
 
-    def client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    def client(self) -> AbstractAsyncContextManager[BoundedClient]:
         """Return an HTTP client for inference through `vllm_url`."""
         return open_client(self.vllm_url, self.timeout, self.api_key)
 

@@ -136,8 +136,9 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     def store_verdict(self, run_id: str, verdict: Verdict, model: str) -> None:
         """Keep a gate's verdict, with its evidence, on the run that it judges for `model`."""
-        run = self.reopen(run_id)
-        before = self._client.get_run(run_id).data.tags.get(_DESCRIPTION)
+        kept = self._client.get_run(run_id)
+        refuse_elsewhere(str(kept.info.artifact_uri))
+        run, before = TrackedRun(run_id, self._client), kept.data.tags.get(_DESCRIPTION)
         run.tags(
             {
                 f"verdict.{verdict.gate}": signed(
@@ -199,13 +200,17 @@ class Tracking(dg.ConfigurableResource[Any]):
 
         A run that was deleted holds nothing: `mlflow gc` takes its files away.
         """
-        if not self._exists(run_id):
+        try:
+            run = self._client.get_run(run_id)
+        except NotInMlflow:
             return False
-        self._refuse_elsewhere(run_id)
+        if run.info.lifecycle_stage != "active":
+            return False
+        refuse_elsewhere(str(run.info.artifact_uri))
         if not self._client.list_artifacts(run_id, name):
             return False
-        with tempfile.TemporaryDirectory() as folder:
-            return digest_folder(self.download(run_id, name, Path(folder))) == digest
+        with tempfile.TemporaryDirectory() as to:
+            return digest_folder(Path(self._client.download_artifacts(run_id, name, to))) == digest
 
     def download(self, run_id: str, name: str, to: Path) -> Path:
         """Fetch the artifact folder `name` into `to`; return where it is."""
@@ -219,12 +224,6 @@ class Tracking(dg.ConfigurableResource[Any]):
     def _refuse_elsewhere(self, run_id: str) -> None:
         """Refuse a run whose files are at another server: MLflow would send its password there."""
         refuse_elsewhere(str(self._client.get_run(run_id).info.artifact_uri))
-
-    def _exists(self, run_id: str) -> bool:
-        try:
-            return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
-        except NotInMlflow:
-            return False
 
     def _newest(self, experiment: str, status: str, tags: Mapping[str, str]) -> str | None:
         """Return the newest run with these tags of which `status` is true, or None."""

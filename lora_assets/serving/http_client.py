@@ -41,7 +41,7 @@ def open_client(
     api_key: str | None = None,
     server: Server = VLLM,
     deadline: float | None = None,
-) -> httpx.AsyncClient:
+) -> BoundedClient:
     """Return a client for one server; `timeout` in seconds holds for connecting and each read.
 
     A whole reply may take `deadline` seconds, by default WHOLE_REPLY times that.

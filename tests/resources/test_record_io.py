@@ -26,15 +26,11 @@ def loaded(records: RecordIOManager, partition: str = "1") -> object:
 
 def test_with_a_key_only_a_record_that_is_signed_for_its_place_is_read(tmp_path: Path) -> None:
     signing, plain = manager(tmp_path, "k" * 64), manager(tmp_path, "")
-    asset = dg.AssetKey("adapter")
-    plain.handle_output(
-        dg.build_output_context(asset_key=asset, partition_key="1"), trained_adapter()
-    )
+    context = dg.build_output_context(asset_key=dg.AssetKey("adapter"), partition_key="1")
+    plain.handle_output(context, trained_adapter())
     with pytest.raises(LoraAssetsError, match=f"{KEY} does not count: its signature is missing"):
         loaded(signing)
-    signing.handle_output(
-        dg.build_output_context(asset_key=asset, partition_key="1"), trained_adapter()
-    )
+    signing.handle_output(context, trained_adapter())
     assert loaded(signing) == loaded(plain) == trained_adapter()
     kept = signing.store.get(KEY)
     assert kept is not None

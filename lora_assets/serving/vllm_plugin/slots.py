@@ -79,7 +79,7 @@ class SlotMiddleware:
             if scope["method"] == "POST":
                 messages = await _read(receive)
                 body = b"".join(message.get("body", b"") for message in messages)
-                if scope["path"] == LOADS and self._is_foreign(body):
+                if self._loads_own_alone and scope["path"] == LOADS and self._is_foreign(body):
                     wanted = f"{self._folder}/<digest>, under a name that ends in its beginning"
                     await refuse(scope, send, 403, f"An adapter is loaded from {wanted}")
                     return
@@ -97,7 +97,7 @@ class SlotMiddleware:
             return False  # The server has its own words for that.
         digest = str(path).removeprefix(f"{self._folder}/")
         is_own = re.fullmatch(r"[0-9a-f]{64}", digest) and str(name).endswith(f"-{digest[:12]}")
-        return self._loads_own_alone and not is_own
+        return not is_own
 
     def _with_own_name(
         self, scope: Scope, body: bytes, messages: list[Message], receive: Receive
