@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from lora_assets.load_test.response import MOST_PART_BYTES
 from lora_assets.serving import http_client
+
+MOST_EVENT_BYTES = 1 << 20
+"""Of one line of an event, and of a refusal."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 """As the standard has it. Not str.splitlines, which also splits at U+2028 and its like."""
@@ -47,8 +49,8 @@ class Events:
         *lines, rest = _LINE_END.split(self._rest + piece)
         self._after_return = not rest and piece.endswith(b"\r")
         self._rest = rest
-        if len(rest) > MOST_PART_BYTES:
-            raise ValueError(f"an event has more than {MOST_PART_BYTES >> 20} MiB")
+        if len(rest) > MOST_EVENT_BYTES:
+            raise ValueError(f"an event has more than {MOST_EVENT_BYTES >> 20} MiB")
         for line in lines:
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))

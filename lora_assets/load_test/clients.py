@@ -10,10 +10,9 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.load_test.answer import StreamedAnswer
+from lora_assets.load_test.answer import MOST_EVENT_BYTES, StreamedAnswer
 from lora_assets.load_test.connection import Connection
 from lora_assets.load_test.lag import Lag
-from lora_assets.load_test.response import MOST_PART_BYTES
 from lora_assets.records.load import RequestSample
 from lora_assets.serving import http_client
 from lora_assets.serving.bounded_client import BoundedClient, tls
@@ -136,7 +135,7 @@ class Clients:
                 await connection.finish()
             except httpx.RequestError:
                 # Servers close connections that were idle, which is no failure.
-                if is_kept and not connection.response.status:
+                if is_kept and not connection.status:
                     continue
                 raise
             except asyncio.CancelledError:
@@ -181,7 +180,7 @@ class _Answer(StreamedAnswer):
 
     @property
     def _status(self) -> int:
-        return self.connection.response.status if self.connection else 0
+        return self.connection.status if self.connection else 0
 
     @property
     def failure(self) -> str | None:
@@ -194,4 +193,4 @@ class _Answer(StreamedAnswer):
         if 200 <= self._status < 300:
             super().take(now, piece)
         else:
-            self._refusal = (self._refusal + piece)[:MOST_PART_BYTES]
+            self._refusal = (self._refusal + piece)[:MOST_EVENT_BYTES]

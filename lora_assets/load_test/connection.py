@@ -8,9 +8,9 @@ import asyncio
 import time
 from typing import Protocol
 
+import httptools
 import httpx
 
-from lora_assets.load_test.response import Reader, Response
 from lora_assets.serving.bounded_client import MOST_REPLY_BYTES
 
 _LONGEST_END = 0.05
@@ -29,25 +29,28 @@ class Taker(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection, for one request after another; `timeout` bounds each silence in seconds."""
+    """One connection, for one request after another; `timeout` bounds each silence in seconds.
+
+    It is also the target of its parser, which calls the methods named on_….
+    """
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self._transport: asyncio.Transport | None = None
-        self._reader: Reader[None] | None = None
+        self._parser: httptools.HttpResponseParser | None = None
         self._taker: Taker | None = None
         self._said: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
-        self._heard = 0.0
+        self._now = self._heard = 0.0
         self._size = 0
-        self.response = Response()
-        """The last response."""
+        self.status = 0
+        """Of the last response; 0 until its head has come."""
 
     @property
     def usable(self) -> bool:
         """Return whether another request can be sent."""
         transport = self._transport
-        return transport is not None and not transport.is_closing() and self._reader is None
+        return transport is not None and not transport.is_closing() and self._parser is None
 
     def send(self, request: bytes, taker: Taker) -> "asyncio.Future[None]":
         """Send a request; return what is done when the response has ended or `taker` has settled.
@@ -58,10 +61,8 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         said = self._said = loop.create_future()
         self._ended = loop.create_future()
-        self._taker, self.response = taker, Response()
-        self._reader = self.response.read(taker.take)
-        next(self._reader)
-        self._heard, self._size = loop.time(), 0
+        self._taker, self._parser = taker, httptools.HttpResponseParser(self)
+        self._heard, self._size, self.status = loop.time(), 0, 0
         self._transport.write(request)
         if self._timeout is not None:
             loop.call_later(self._timeout, self._watch, said)
@@ -71,7 +72,7 @@ class Connection(asyncio.Protocol):
         """Wait a moment for the end of a response that has said all."""
         if self._ended is not None:
             await asyncio.wait([self._ended], timeout=_LONGEST_END)
-        if not self.usable or self.response.closes:
+        if not self.usable:
             self.close()
 
     def close(self) -> None:
@@ -84,30 +85,46 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        now = time.perf_counter()
+        self._now = time.perf_counter()
         self._heard = asyncio.get_running_loop().time()
-        if self._reader is None:
-            self.close()
-            return
         self._size += len(data)
-        if self._size > MOST_REPLY_BYTES:
-            self._end(httpx.ReadError(f"the reply has more than {MOST_REPLY_BYTES >> 20} MiB"))
+        if self._parser is None:
             self.close()
-            return
-        try:
-            self._reader.send((now, data))
-            if self._taker is not None and self._taker.settled:
+        elif self._size > MOST_REPLY_BYTES:
+            self._fail(httpx.ReadError(f"the reply has more than {MOST_REPLY_BYTES >> 20} MiB"))
+        else:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserError as error:
+                cause = error.__context__ or error
+                self._fail(httpx.RemoteProtocolError(f"the response can't be read: {cause}"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"content-encoding" and value.lower() != b"identity":
+            raise ValueError(f"its encoding is {value.decode(errors='replace')}")
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        if self._taker is not None:
+            self._taker.take(self._now, body)
+            if self._taker.settled:
                 self._settle(None)
-        except StopIteration:
-            self._end(None)
-        except (ValueError, IndexError) as error:
-            self._end(httpx.RemoteProtocolError(f"the response can't be read: {error}"))
+
+    def on_message_complete(self) -> None:
+        assert self._parser is not None
+        keeps = self._parser.should_keep_alive()
+        self._end(None)
+        if not keeps:
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self._end(httpx.ReadError(str(exc)))
-        elif self.response.ends_with_connection:
+        elif self.status and self._parser is not None and not self._parser.should_keep_alive():
+            # Of a body without a length this is the end; one that was cut off lacks its [DONE].
             self._end(None)
         else:
             self._end(httpx.RemoteProtocolError("peer closed connection within its response"))
@@ -120,8 +137,7 @@ class Connection(asyncio.Protocol):
         if left > 0:
             loop.call_later(left, self._watch, said)
         else:
-            self._end(httpx.ReadTimeout(f"nothing came for {self._timeout:g} s"))
-            self.close()
+            self._fail(httpx.ReadTimeout(f"nothing came for {self._timeout:g} s"))
 
     def _settle(self, error: httpx.RequestError | None) -> None:
         said, self._said = self._said, None
@@ -132,9 +148,13 @@ class Connection(asyncio.Protocol):
         else:
             said.set_exception(error)
 
+    def _fail(self, error: httpx.RequestError) -> None:
+        self._end(error)
+        self.close()
+
     def _end(self, error: httpx.RequestError | None) -> None:
         self._settle(error)
         ended, self._ended = self._ended, None
-        self._reader = self._taker = None
+        self._parser = self._taker = None
         if ended is not None and not ended.done():
             ended.set_result(None)

@@ -168,7 +168,7 @@ def test_a_server_that_falls_silent_fails_the_request_and_not_the_test() -> None
     assert "nothing came for 0.05 s" in str(sample.error)
 
 
-@pytest.mark.parametrize("head", [b"X: ", b"Transfer-Encoding: chunked\r\n\r\n", b"\r\n"])
+@pytest.mark.parametrize("head", [b"X: ", b"Transfer-Encoding: chunked\r\n\r\nffff\r\n", b"\r\n"])
 def test_a_server_that_sends_byte_by_byte_fails_the_request_at_the_deadline(head: bytes) -> None:
     async def measure(url: str) -> ModelLoad:
         async with open_client(url, 600, deadline=0.3) as client:
@@ -274,3 +274,28 @@ def test_a_model_that_is_not_served_ends_the_warm_up() -> None:
 def test_a_test_of_nothing_is_refused() -> None:
     with pytest.raises(LoraAssetsError, match="has no prompts"):
         LoadTest(["m"], [])
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (b"oops\r\n\r\n", "the response can't be read"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "can't be read"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", "its encoding is gzip"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", r"ended without \[DONE\]"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (2 << 20), "an event has more than 1 MiB"),
+    ],
+)
+def test_what_is_no_response_is_a_sample_with_an_error(response: bytes, error: str) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response)
+
+    async def measure() -> ModelLoad:
+        server = await asyncio.start_server(say, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, open_client(url, 5) as client:
+            return (await LoadTest(["m"], ["p"] * 2, 1).run(client, lambda *_: None))["m"]
+
+    samples = asyncio.run(measure()).samples
+    assert [bool(re.search(error, str(sample.error))) for sample in samples] == [True, True]
