@@ -111,7 +111,8 @@ def eval_grades(
         run.parameters(
             {"judge_model": judge_model, **config.model_dump(), **comparison.slots, **versions}
         )
-        log_grades(run, rows, answers, grades, counted)
+        compared_on = (*record.slices, *(each.every for each in record.others))
+        log_grades(run, rows, answers, grades, counted, compared_on)
         if found.measured is not None:
             run.record(found.measured, "judge_measure")
     pages = {

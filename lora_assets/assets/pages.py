@@ -1,6 +1,6 @@
 """What the assets show in Dagster's UI, on their pages and in a run's log."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -14,6 +14,8 @@ from lora_assets.resources.registry import Registry
 
 Table = dg.TableMetadataValue | dg.TextMetadataValue
 """Rows on a page, or the word that there are none."""
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> Table:

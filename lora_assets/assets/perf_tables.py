@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lora_assets.assets.figures import TIMES, Time, plot
 from lora_assets.assets.pages import Table, sides_table, table
 from lora_assets.records.load import LoadMetrics, PerfMetrics
+from lora_assets.records.units import unit_of
 from lora_assets.records.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -23,13 +24,7 @@ def numbers(metrics: LoadMetrics, prefix: str = "") -> Mapping[str, float]:
 
 def with_units(values: Mapping[str, float]) -> Mapping[str, float]:
     """Return the numbers under names that have their units."""
-    return {f"{name} ({_unit(name)})": value for name, value in values.items()}
-
-
-def _unit(name: str) -> str:
-    if name.endswith("throughput"):
-        return "requests/s"
-    return "share" if name.endswith("success_rate") else "s"
+    return {f"{name} ({unit_of(name)})": value for name, value in values.items()}
 
 
 def headline(metrics: PerfMetrics) -> Sequence[str]:
@@ -37,7 +32,7 @@ def headline(metrics: PerfMetrics) -> Sequence[str]:
     values = numbers(metrics.candidate)
     baseline = numbers(metrics.baseline) if metrics.baseline is not None else {}
     return [
-        f"{name} {values[name]:.3g} {_unit(name)}"
+        f"{name} {values[name]:.3g} {unit_of(name)}"
         + (f" (live {baseline[name]:.3g})" if name in baseline else "")
         for name in ("latency_p95", "ttft_p95", "throughput")
         if name in values

@@ -1,18 +1,17 @@
 """The report on a data version: one page with all that the one who approves it has to see."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from lora_assets.assets.adapter import RECORD
+from lora_assets.assets.eval_tables import GRADES, SLICES
 from lora_assets.assets.figures import data_url, latency_distribution
-from lora_assets.assets.pages import number
+from lora_assets.assets.pages import Rows
 from lora_assets.assets.perf_metrics import STORED_SAMPLES
 from lora_assets.assets.perf_tables import with_units
 from lora_assets.assets.registered import REGISTERED
+from lora_assets.assets.verdicts import check_rows, evidence_rows
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
 from lora_assets.records.load import LoadSamples
@@ -50,16 +49,17 @@ def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
     curve = adapter.metrics.curve if isinstance(adapter.metrics, TrainingMetrics) else ()
     aliases = [alias for alias, holder in registry.aliases().items() if holder == version]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["number"] = number
     page = environment.from_string(files(__package__).joinpath("report.html").read_text()).render(
         data_version=data_version,
         version=version,
         aliases=aliases,
-        adapter=adapter,
         verdicts=verdicts,
+        check_rows=check_rows,
+        evidence_rows=evidence_rows,
         remedies={name: gate.remedy for name, gate in GATES.items()},
         curve=data_url(learning_curve(curve)) if curve else None,
-        examples=_examples(registry, verdicts.get("eval_gate")),
+        slices=_stored(registry, verdicts.get("eval_gate"), SLICES),
+        examples=_examples(_stored(registry, verdicts.get("eval_gate"), GRADES)),
         load=_load(registry, verdicts.get("perf_gate")),
         lineage={
             "model": f"{registry.model_name} {version.version if version else '(no version)'}",
@@ -83,17 +83,15 @@ def _verdicts(
     return {**of_run, **(registry.verdicts(version) if version is not None else {})}
 
 
-def _examples(registry: Registry, verdict: Verdict | None) -> Sequence[Mapping[str, Any]]:
-    """Return rows with both sides' answers and grades, those on which they differ first."""
+def _stored(registry: Registry, verdict: Verdict | None, name: str) -> Rows:
+    """Return the rows of a table that the run of a gate's evidence has; none without them."""
     if verdict is None or verdict.evidence_run_id is None:
         return []
-    with TemporaryDirectory() as folder:
-        path = registry.tracking.download(verdict.evidence_run_id, "grades.json", Path(folder))
-        stored = json.loads(path.read_text())
-    if "side" in stored["columns"]:
-        # The form of 0.1.0, a line per row and side.
-        return []
-    lines = (dict(zip(stored["columns"], values, strict=True)) for values in stored["data"])
+    return registry.tracking.table(verdict.evidence_run_id, name)
+
+
+def _examples(lines: Rows) -> Rows:
+    """Return rows with both sides' answers and grades, those on which they differ first."""
     rows = [
         {
             "question": line["question"],
@@ -105,6 +103,8 @@ def _examples(registry: Registry, verdict: Verdict | None) -> Sequence[Mapping[s
             },
         }
         for line in lines
+        # The form of 0.1.0 is a line per row and side.
+        if "side" not in line
     ]
 
     def differs(row: Mapping[str, Any]) -> int:

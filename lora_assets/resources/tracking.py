@@ -1,5 +1,6 @@
 """MLflow runs: opened, found again, judged, read."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -194,6 +195,16 @@ class Tracking(dg.ConfigurableResource[Any]):
                     f"{name}.json of MLflow run {run_id} is damaged",
                     "Delete that run in MLflow, then run this again.",
                 ) from None
+
+    def table(self, run_id: str, name: str) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of the table that a run stored as `name`.json; none where it has none."""
+        self._refuse_elsewhere(run_id)
+        file = f"{name}.json"
+        if file not in {each.path for each in self._client.list_artifacts(run_id)}:
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            stored = json.loads(self.download(run_id, file, Path(folder)).read_bytes())
+        return [dict(zip(stored["columns"], row, strict=True)) for row in stored["data"]]
 
     def holds(self, run_id: str, name: str, digest: str) -> bool:
         """Return whether a run's artifact folder `name` has the bytes of `digest`.

@@ -24,11 +24,11 @@ def test_a_gate_is_shown_as_numbers_limits_and_margins() -> None:
         )
     )
     assert not result.passed
-    columns = ["check", "measured", "must be", "margin", "verdict"]
+    columns = ["check", "measured", "must be", "margin", "unit", "verdict"]
     assert [list(row) for row in rows(result)] == [columns, columns]
     assert [list(row.values()) for row in rows(result)] == [
-        ["eval_loss", "2.5", "<= 1", "-1.5", "FAILED"],
-        ["perplexity", "missing", "<= 2", "missing", "FAILED"],
+        ["eval_loss", "2.5", "<= 1", "-1.5", "nats per token", "FAILED"],
+        ["perplexity", "missing", "<= 2", "missing", "", "FAILED"],
     ]
 
 
