@@ -70,12 +70,14 @@ def pages_of(registry: Registry, version: ModelVersion, run_id: str = "") -> dic
 
     The MLflow run is the one that trained the version unless `run_id` names another.
     """
+    report = registry.tracking.report_page(version.run_id)
+    command = f"lora-assets report --data-version {version.data_version}"
     return {
         "model version": version.version,
         "registry page": dg.MetadataValue.url(registry.page(version)),
         "mlflow run": dg.MetadataValue.url(registry.tracking.page(run_id or version.run_id)),
         "digest": version.digest,
-        "report": f"lora-assets report --data-version {version.data_version}",
+        "report": dg.MetadataValue.url(report) if report else command,
     }
 
 

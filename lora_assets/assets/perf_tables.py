@@ -12,6 +12,9 @@ from lora_assets.records.verdict import Verdict
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+STORED_SAMPLES = "load_samples"
+"""What a load test leaves in its MLflow run: LoadSamples."""
+
 
 def numbers(metrics: LoadMetrics, prefix: str = "") -> Mapping[str, float]:
     """Return one side's metrics under the names that MLflow keeps them by, behind `prefix`."""

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from lora_assets.assets.adapter import RECORD
+from lora_assets.assets.adapter_page import RECORD
 from lora_assets.assets.eval_tables import GRADES, SLICES
 from lora_assets.assets.figures import data_url, latency_distribution
 from lora_assets.assets.pages import Rows
-from lora_assets.assets.perf_metrics import STORED_SAMPLES
-from lora_assets.assets.perf_tables import with_units
+from lora_assets.assets.perf_tables import STORED_SAMPLES, with_units
 from lora_assets.assets.registered import REGISTERED
-from lora_assets.assets.verdicts import check_rows, evidence_rows
+from lora_assets.assets.verdicts import check_rows, evidence_rows, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
 from lora_assets.records.load import LoadSamples
@@ -26,15 +25,11 @@ SHOWN_EXAMPLES = 30
 
 
 def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
-    """Return the page on a data version, as HTML without links to other files, and its MLflow run.
+    """Return the page on the newest adapter of a data version, and the MLflow run of its training.
 
-    Everything comes from the registry and its runs. Raise LoraAssetsError where nothing was
-    trained on the data version.
+    Raise LoraAssetsError where nothing was trained on the data version.
     """
-    import jinja2
-
-    tracking = registry.tracking
-    version = registry.newest(data_version)
+    tracking, version = registry.tracking, registry.newest(data_version)
     trained = None if version else tracking.newest_trained(data_version, registry.model_name)
     run_id = version.run_id if version is not None else trained
     if not run_id:
@@ -42,6 +37,19 @@ def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
             f"No gate has judged an adapter of data version {data_version}",
             f"Run 'lora-assets train --data-version {data_version}' first.",
         )
+    return report_on(registry, data_version, run_id, version), run_id
+
+
+def report_on(
+    registry: Registry, data_version: str, run_id: str, version: ModelVersion | None
+) -> str:
+    """Return the page on a training as HTML without links to other files.
+
+    Everything comes from the registry and its runs.
+    """
+    import jinja2
+
+    tracking = registry.tracking
     parameters, _ = tracking.logged(run_id)
     is_trained_here = "lora_config" in parameters
     adapter = tracking.record(run_id, RECORD if is_trained_here else REGISTERED, Adapter)
@@ -49,8 +57,10 @@ def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
     curve = adapter.metrics.curve if isinstance(adapter.metrics, TrainingMetrics) else ()
     aliases = [alias for alias, holder in registry.aliases().items() if holder == version]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(files(__package__).joinpath("report.html").read_text()).render(
+    template = environment.from_string(files(__package__).joinpath("report.html").read_text())
+    return template.render(
         data_version=data_version,
+        made_at=now(),
         version=version,
         aliases=aliases,
         verdicts=verdicts,
@@ -72,7 +82,6 @@ def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
         parameters=parameters,
         command=_command(data_version, parameters) if is_trained_here else None,
     )
-    return page, run_id
 
 
 def _verdicts(

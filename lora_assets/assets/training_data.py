@@ -84,4 +84,4 @@ def data_is_sound(
     )
     verdict = decide(training_data, splits, config, now())
     tag_stopped(verdict)
-    return check_result(verdict)
+    return check_result(verdict, {"data": dg.MetadataValue.url(training_data.source)})

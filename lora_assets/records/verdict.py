@@ -185,9 +185,9 @@ def gate_note(verdicts: Collection[Verdict], before: str | None, dagster_ui: str
                 f"| {gate} | {verdict.outcome} | {as_it_is(check.name)} | {measured} | {limit} |"
             )
     for name in sorted({verdict.data_version for verdict in verdicts}):
-        report = f"`lora-assets report --data-version {name}`"
         lines += [
             "",
-            f"{report} puts report.html, all on one page, among the training's artifacts.",
+            "report.html among the training's artifacts has all on one page, once the last gate "
+            f"decided or one said no; `lora-assets report --data-version {name}` makes it anew.",
         ]
     return "\n".join(lines)

@@ -44,10 +44,6 @@ class TrackedRun:
         for name, value in values.items():
             self.client.set_tag(self.run_id, name, value)
 
-    def page(self, html: str, name: str) -> None:
-        """Store a page as `name`.html, which MLflow's UI shows."""
-        self.client.log_text(self.run_id, html, f"{name}.html")
-
     def figure(self, figure: "Figure", name: str) -> None:
         """Store a figure as `name`.png."""
         self.client.log_figure(self.run_id, figure, f"{name}.png")
