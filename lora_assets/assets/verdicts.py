@@ -10,6 +10,7 @@ import dagster as dg
 from lora_assets.assets.pages import Rows, number, table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES, STAGES, next_step
+from lora_assets.records import short
 from lora_assets.records.markdown import as_it_is
 from lora_assets.records.run_tags import STOPPED_BY
 from lora_assets.records.units import unit_of
@@ -55,10 +56,10 @@ def check_result(
         **_plotted(verdict),
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
         "digest": verdict.digest,
-        "policy": verdict.policy or "the specification's",
+        "policy": short(verdict.policy) if verdict.policy else "the specification's",
     }
     if GATES[verdict.gate].compares_with_live:
-        metadata["compared with"] = verdict.compared_with or "nothing live"
+        metadata["compared with"] = f"live: {short(verdict.compared_with)}"
     metadata |= evidence or {}
     if verdict.faults:
         metadata["faults"] = "; ".join(verdict.faults)
@@ -112,7 +113,8 @@ def _summary(verdict: Verdict) -> str:
     decisive = (*verdict.failures, *(str(check) for check in verdict.checks if check.passed))
     (asset,) = (s.asset for s in STAGES.values() if s.gate and s.gate.name == verdict.gate)
     return (
-        f"**{verdict.gate} {outcome} for data version {verdict.data_version}**: "
+        f"**{verdict.gate} {outcome} for data version {verdict.data_version}** "
+        f"({short(verdict.digest)}): "
         f"{as_it_is('; '.join(decisive[:SHOWN_NUMBERS]))}. Next: {next_step(asset, verdict.passed)}"
     )
 

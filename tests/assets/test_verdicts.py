@@ -38,7 +38,7 @@ def test_a_gates_page_opens_with_the_outcome_and_its_numbers_can_be_plotted() ->
     first = min(metadata)
     assert (first, metadata[first].value) == (
         "Summary",
-        "**eval_gate FAILED for data version 1**: c_rate 1600 (must be <= 0.1); "
+        f"**eval_gate FAILED for data version 1** ({'c' * 12}): c_rate 1600 (must be <= 0.1); "
         f"a_rate 0.8 (must be >= 0.75). Next: {GATES['eval_gate'].remedy}",
     )
     plotted = {name: metadata[name].value for name in ("a_rate", "c_rate", "c_rate margin")}
@@ -61,6 +61,6 @@ def test_only_a_gate_that_compares_says_with_what() -> None:
     check = Check.at_least("a_rate", 0.8, 0.7)
     assert "compared with" not in check_result(verdict("quality_gate", check)).metadata
     first = check_result(verdict("eval_gate", check)).metadata["compared with"]
-    assert first.value == "nothing live"
+    assert first.value == "live: nothing"
     later = check_result(verdict("eval_gate", check, compared_with="l" * 64)).metadata
-    assert later["compared with"].value == "l" * 64
+    assert (later["compared with"].value, later["digest"].value) == (f"live: {'l' * 12}", "c" * 64)
