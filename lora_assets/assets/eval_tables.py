@@ -124,12 +124,13 @@ def examples_table(
     return table(
         {
             "candidate is": compared(row),
-            "question": rows[row].question,
-            "reference": rows[row].reference_answer,
             **{
                 side: f"{letters[row][side]}: {given[row].text.strip()}"
                 for side, given in answers.items()
             },
+            "reference": rows[row].reference_answer,
+            # Where a screen ends: the answers are what is compared.
+            "question": rows[row].question,
         }
         for row in sorted(letters, key=order, reverse=True)[:SHOWN_EXAMPLES]
     )

@@ -21,7 +21,7 @@ Rows = Sequence[Mapping[str, Any]]
 def table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Return rows as a table, each with the same columns; the word "none" where there is no row."""
     # Dagster refuses a table without columns.
-    records = [dg.TableRecord(row) for row in rows]
+    records = [dg.TableRecord(_rounded(row)) for row in rows]
     return dg.MetadataValue.table(records) if records else dg.MetadataValue.text("none")
 
 
@@ -42,7 +42,7 @@ def show(context: dg.AssetExecutionContext, facts: Iterable[str], shown: Mapping
     context.add_output_metadata(
         {
             "summary": dg.MetadataValue.md(f"{summary} Next: {next_step(asset)}"),
-            **shown,
+            **_rounded(shown),
             **origin(context.run.tags),
         }
     )
@@ -58,6 +58,18 @@ def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:
         value = dg.MetadataValue.url if is_url else dg.MetadataValue.text
         shown["argo workflow"] = value(workflow)
     return shown
+
+
+def rounded(value: float) -> float:
+    """Return a number with six digits that tell something, as it is shown and plotted."""
+    return float(f"{value:.6g}")
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: rounded(value) if isinstance(value, float) else value
+        for name, value in values.items()
+    }
 
 
 def number(value: float, sign: str = "") -> str:

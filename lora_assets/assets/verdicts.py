@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from lora_assets.assets.pages import Rows, number, table
+from lora_assets.assets.pages import Rows, number, rounded, table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES, STAGES, next_step
 from lora_assets.records import short
@@ -123,7 +123,7 @@ def _plotted(verdict: Verdict) -> Mapping[str, dg.MetadataValue[Any]]:
     numbers = {check.name: check.measured for check in verdict.checks}
     numbers |= {f"{check.name} margin": check.margin for check in verdict.checks}
     return {
-        name: dg.MetadataValue.float(value)
+        name: dg.MetadataValue.float(rounded(value))
         for name, value in numbers.items()
         if value is not None and math.isfinite(value)
     }

@@ -37,6 +37,7 @@ def test_the_rows_that_differ_most_come_first_with_both_answers() -> None:
     ]
     assert (shown[1]["live"], shown[1]["candidate"]) == ("A: live 2", "C: candidate 2")
     assert shown[0]["candidate"] == "ungraded: candidate 4"
+    assert [*shown[0]] == ["candidate is", "candidate", "live", "reference", "question"]
 
 
 def test_without_live_the_worst_rows_come_first() -> None:

@@ -23,3 +23,4 @@ def test_a_number_has_no_zeros_at_its_end() -> None:
 def test_a_table_without_rows_says_none() -> None:
     assert table([]) == sides_table({}) == dg.MetadataValue.text("none")
     assert table([{"split": "train"}]).records == [dg.TableRecord({"split": "train"})]
+    assert table([{"mean": 0.1 + 0.2}]).records == [dg.TableRecord({"mean": 0.3})]
