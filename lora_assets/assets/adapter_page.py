@@ -18,9 +18,6 @@ from lora_assets.resources.tracked_run import TrackedRun
 from lora_assets.resources.tracking import Tracking
 from lora_assets.training.curve import learning_curve
 
-RECORD = "trained"
-"""What a training leaves in its MLflow run: an Adapter."""
-
 HEADLINE = ("final_eval_loss", "final_perplexity", "tokens_per_second")
 """What matters of a training: nats per answer token, its exponential, speed."""
 

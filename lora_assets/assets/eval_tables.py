@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lora_assets.assets.pages import Rows, Table, sides_table, table
+from lora_assets.assets.pages import Rows, Table, sides_rows, table
 from lora_assets.records.dataset import Row
 from lora_assets.records.grades import Answer, Differing, EvalGrades, Grade, Scores, Side, Slice
 from lora_assets.resources.tracked_run import TrackedRun
@@ -79,7 +79,7 @@ def shown_of(
 
 def scores_table(counted: Mapping[Side, Scores]) -> Table:
     """Return a row per count or rate, a column per side."""
-    return sides_table({side: _measures(score) for side, score in counted.items()})
+    return table(sides_rows({side: _measures(score) for side, score in counted.items()}))
 
 
 def slice_lines(slices: Iterable[Slice]) -> Rows:

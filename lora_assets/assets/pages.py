@@ -25,14 +25,14 @@ def table(rows: Iterable[Mapping[str, Any]]) -> Table:
     return dg.MetadataValue.table(records) if records else dg.MetadataValue.text("none")
 
 
-def sides_table(columns: Mapping[str, Mapping[str, str]]) -> Table:
+def sides_rows(columns: Mapping[str, Mapping[str, str]]) -> Rows:
     """Return a row per measure and a column per side; what a side lacks is missing."""
     measures = dict.fromkeys(measure for column in columns.values() for measure in column)
-    return table(
+    return [
         {"measure": measure}
         | {side: column.get(measure, "missing") for side, column in columns.items()}
         for measure in measures
-    )
+    ]
 
 
 def show(context: dg.AssetExecutionContext, facts: Iterable[str], shown: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lora_assets.assets.figures import TIMES, Time, plot
-from lora_assets.assets.pages import Table, sides_table, table
+from lora_assets.assets.pages import Table, sides_rows, table
 from lora_assets.records.load import LoadMetrics, PerfMetrics
 from lora_assets.records.units import unit_of
 from lora_assets.records.verdict import Verdict
@@ -44,15 +44,13 @@ def headline(metrics: PerfMetrics) -> Sequence[str]:
 
 def metrics_table(metrics: PerfMetrics) -> Table:
     """Return a row per number, a column per side; a number that a side lacks is missing."""
-    sides = {"candidate": metrics.candidate}
-    if metrics.baseline is not None:
-        sides["baseline"] = metrics.baseline
-    return sides_table(
-        {
-            side: {name: f"{value:.4g}" for name, value in with_units(numbers(load)).items()}
-            for side, load in sides.items()
-        }
-    )
+    sides = {"candidate": metrics.candidate, "baseline": metrics.baseline}
+    shown = {
+        side: {name: f"{value:.4g}" for name, value in with_units(numbers(load)).items()}
+        for side, load in sides.items()
+        if load is not None
+    }
+    return table(sides_rows(shown))
 
 
 def limit_lines(verdict: Verdict, metrics: PerfMetrics) -> Mapping[Time, Mapping[str, float]]:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from lora_assets.assets.adapter_page import RECORD
 from lora_assets.assets.eval_tables import GRADES, SLICES
 from lora_assets.assets.figures import data_url, latency_distribution
-from lora_assets.assets.pages import Rows
+from lora_assets.assets.pages import Rows, sides_rows
 from lora_assets.assets.perf_tables import STORED_SAMPLES, with_units
-from lora_assets.assets.registered import REGISTERED
+from lora_assets.assets.registered import RECORD, REGISTERED
 from lora_assets.assets.verdicts import check_rows, evidence_rows, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
@@ -53,7 +52,9 @@ def report_on(
     parameters, _ = tracking.logged(run_id)
     is_trained_here = "lora_config" in parameters
     adapter = tracking.record(run_id, RECORD if is_trained_here else REGISTERED, Adapter)
-    verdicts = _verdicts(registry, version, run_id)
+    quality = tracking.verdict(run_id, "quality_gate")
+    verdicts: dict[GateName, Verdict] = {"quality_gate": quality} if quality else {}
+    verdicts |= registry.verdicts(version) if version else {}
     curve = adapter.metrics.curve if isinstance(adapter.metrics, TrainingMetrics) else ()
     aliases = [alias for alias, holder in registry.aliases().items() if holder == version]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -84,14 +85,6 @@ def report_on(
     )
 
 
-def _verdicts(
-    registry: Registry, version: ModelVersion | None, run_id: str
-) -> Mapping[GateName, Verdict]:
-    quality = registry.tracking.verdict(run_id, "quality_gate")
-    of_run: Mapping[GateName, Verdict] = {"quality_gate": quality} if quality else {}
-    return {**of_run, **(registry.verdicts(version) if version is not None else {})}
-
-
 def _stored(registry: Registry, verdict: Verdict | None, name: str) -> Rows:
     """Return the rows of a table that the run of a gate's evidence has; none without them."""
     if verdict is None or verdict.evidence_run_id is None:
@@ -101,25 +94,13 @@ def _stored(registry: Registry, verdict: Verdict | None, name: str) -> Rows:
 
 def _examples(lines: Rows) -> Rows:
     """Return rows with both sides' answers and grades, those on which they differ first."""
-    rows = [
-        {
-            "question": line["question"],
-            "reference": line["reference_answer"],
-            "sides": {
-                side: {"grade": line[f"{side}_grade"], "answer": line[f"{side}_answer"]}
-                for side in ("candidate", "live")
-                if line.get(f"{side}_grade")
-            },
-        }
-        for line in lines
-        # The form of 0.1.0 is a line per row and side.
-        if "side" not in line
-    ]
 
-    def differs(row: Mapping[str, Any]) -> int:
-        return len({side["grade"] for side in row["sides"].values()})
+    def differs(line: Mapping[str, Any]) -> bool:
+        return bool(line.get("live_grade")) and line["live_grade"] != line["candidate_grade"]
 
-    return sorted(rows, key=differs, reverse=True)[:SHOWN_EXAMPLES]
+    # The form of 0.1.0 is a line per row and side.
+    known = [line for line in lines if "side" not in line]
+    return sorted(known, key=differs, reverse=True)[:SHOWN_EXAMPLES]
 
 
 def _load(registry: Registry, verdict: Verdict | None) -> Mapping[str, Any] | None:
@@ -129,19 +110,16 @@ def _load(registry: Registry, verdict: Verdict | None) -> Mapping[str, Any] | No
     tracking = registry.tracking
     _, metrics = tracking.logged(verdict.evidence_run_id)
     sides = {
-        side: with_units(
-            {
-                name.removeprefix(f"{side}."): value
-                for name, value in metrics.items()
-                if name.startswith(f"{side}.")
-            }
-        )
+        side: {
+            name.removeprefix(f"{side}."): f"{value:.4g}"
+            for name, value in with_units(metrics).items()
+            if name.startswith(f"{side}.")
+        }
         for side in ("candidate", "baseline")
     }
     samples = tracking.record(verdict.evidence_run_id, STORED_SAMPLES, LoadSamples)
     return {
-        "sides": {side: values for side, values in sides.items() if values},
-        "names": sorted({name for values in sides.values() for name in values}),
+        "rows": sides_rows({side: values for side, values in sides.items() if values}),
         "picture": data_url(latency_distribution(samples, {})),
     }
 

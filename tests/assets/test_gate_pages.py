@@ -9,11 +9,11 @@ import dagster as dg
 import pytest
 
 from lora_assets.assets.adapter import quality_gate
-from lora_assets.assets.adapter_page import RECORD
 from lora_assets.assets.pages import pages_of
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_gate
 from lora_assets.assets.perf_tables import STORED_SAMPLES
+from lora_assets.assets.registered import RECORD
 from lora_assets.records.load import LoadSamples
 from lora_assets.records.training import Adapter
 from lora_assets.settings import read_settings

@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from lora_assets.assets.adapter_page import RECORD
 from lora_assets.assets.eval_tables import log_grades
 from lora_assets.assets.perf_tables import STORED_SAMPLES
+from lora_assets.assets.registered import RECORD
 from lora_assets.gates.paired import paired_evidence
 from lora_assets.lifecycle import GATES
 from lora_assets.records.grades import Answer, Grade, Letter, Side, Slice
