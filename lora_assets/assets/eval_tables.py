@@ -103,8 +103,11 @@ def slice_lines(slices: Iterable[Slice]) -> Rows:
 def examples_table(
     rows: Sequence[Row], answers: Mapping[Side, Sequence[Answer]], grades: Sequence[Grade]
 ) -> Table:
-    """Return the rows on which the sides differ most (A against C first), or that went worst."""
-    letters: dict[int, dict[Side, str]] = {}
+    """Return the rows on which the sides differ most (A against C first), or that went worst.
+
+    Each has a line for each text: side by side they are too narrow to be read at 1,600 pixels.
+    """
+    letters: dict[int, dict[str, str]] = {}
     for grade in grades:
         letters.setdefault(grade.row, {})[grade.side] = grade.letter or _UNGRADED
 
@@ -121,18 +124,21 @@ def examples_table(
             return "alone"
         return "better" if advantage(row) > 0 else "worse" if advantage(row) else "level"
 
+    def lines(row: int) -> Iterable[tuple[str, str]]:
+        yield "question", rows[row].question
+        yield "reference", rows[row].reference_answer
+        for side, given in answers.items():
+            yield side, given[row].text.strip()
+
     return table(
         {
-            "candidate is": compared(row),
-            **{
-                side: f"{letters[row][side]}: {given[row].text.strip()}"
-                for side, given in answers.items()
-            },
-            "reference": rows[row].reference_answer,
-            # Where a screen ends: the answers are what is compared.
-            "question": rows[row].question,
+            "candidate is": compared(row) if what == "question" else "",
+            "what": what,
+            "grade": letters[row].get(what, ""),
+            "text": text,
         }
         for row in sorted(letters, key=order, reverse=True)[:SHOWN_EXAMPLES]
+        for what, text in lines(row)
     )
 
 
