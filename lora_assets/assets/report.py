@@ -17,6 +17,7 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics, TrainingParameters
 from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.registry import Registry
+from lora_assets.resources.tracking import Tracking
 from lora_assets.training.curve import learning_curve
 
 ARTIFACT = "report"
@@ -55,6 +56,8 @@ def report_on(
     quality = tracking.verdict(run_id, "quality_gate")
     verdicts: dict[GateName, Verdict] = {"quality_gate": quality} if quality else {}
     verdicts |= registry.verdicts(version) if version else {}
+    evidence = {gate: verdict.evidence_run_id for gate, verdict in verdicts.items()}
+    evaluation, load_test = evidence.get("eval_gate"), evidence.get("perf_gate")
     curve = adapter.metrics.curve if isinstance(adapter.metrics, TrainingMetrics) else ()
     aliases = [alias for alias, holder in registry.aliases().items() if holder == version]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -69,9 +72,9 @@ def report_on(
         evidence_rows=evidence_rows,
         remedies={name: gate.remedy for name, gate in GATES.items()},
         curve=data_url(learning_curve(curve)) if curve else None,
-        slices=_stored(registry, verdicts.get("eval_gate"), SLICES),
-        examples=_examples(_stored(registry, verdicts.get("eval_gate"), GRADES)),
-        load=_load(registry, verdicts.get("perf_gate")),
+        slices=tracking.table(evaluation, SLICES) if evaluation else [],
+        examples=_examples(tracking.table(evaluation, GRADES)) if evaluation else [],
+        load=_load(tracking, load_test) if load_test else None,
         lineage={
             "model": f"{registry.model_name} {version.version if version else '(no version)'}",
             "adapter digest": adapter.digest,
@@ -85,13 +88,6 @@ def report_on(
     )
 
 
-def _stored(registry: Registry, verdict: Verdict | None, name: str) -> Rows:
-    """Return the rows of a table that the run of a gate's evidence has; none without them."""
-    if verdict is None or verdict.evidence_run_id is None:
-        return []
-    return registry.tracking.table(verdict.evidence_run_id, name)
-
-
 def _examples(lines: Rows) -> Rows:
     """Return rows with both sides' answers and grades, those on which they differ first."""
 
@@ -103,12 +99,9 @@ def _examples(lines: Rows) -> Rows:
     return sorted(known, key=differs, reverse=True)[:SHOWN_EXAMPLES]
 
 
-def _load(registry: Registry, verdict: Verdict | None) -> Mapping[str, Any] | None:
-    """Return the load test's numbers of both sides, and its picture."""
-    if verdict is None or verdict.evidence_run_id is None:
-        return None
-    tracking = registry.tracking
-    _, metrics = tracking.logged(verdict.evidence_run_id)
+def _load(tracking: Tracking, run_id: str) -> Mapping[str, Any]:
+    """Return a load test's numbers of both sides, and its picture."""
+    _, metrics = tracking.logged(run_id)
     sides = {
         side: {
             name.removeprefix(f"{side}."): f"{value:.4g}"
@@ -117,7 +110,7 @@ def _load(registry: Registry, verdict: Verdict | None) -> Mapping[str, Any] | No
         }
         for side in ("candidate", "baseline")
     }
-    samples = tracking.record(verdict.evidence_run_id, STORED_SAMPLES, LoadSamples)
+    samples = tracking.record(run_id, STORED_SAMPLES, LoadSamples)
     return {
         "rows": sides_rows({side: values for side, values in sides.items() if values}),
         "picture": data_url(latency_distribution(samples, {})),
