@@ -40,7 +40,10 @@ def _kept(
 ) -> dg.MetadataValue | str:
     try:
         page = report_on(registry, verdict.data_version, training, version)
-        return dg.MetadataValue.url(registry.tracking.keep_report(training, page, ARTIFACT))
+        url = registry.tracking.keep_report(training, page, ARTIFACT)
+        if version is not None:
+            registry.describe(version)
+        return dg.MetadataValue.url(url)
     except LoraAssetsError as error:
         # The gate has decided, and its verdict stands without a page.
         dg.AssetCheckExecutionContext.get().log.warning(f"The report could not be made: {error}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from mlflow import MlflowClient
 
 from lora_assets.assets.adapter import quality_gate
 from lora_assets.assets.pages import pages_of
@@ -86,6 +87,12 @@ def test_the_report_is_kept_where_a_gate_says_no_and_where_the_last_one_decided(
     assert "perf_gate: " in page
     assert "perf-passed" in page
     assert pages_of(registry, version)["report"].value == links["report"]
+    kept = MlflowClient(registry.tracking_uri).get_model_version(
+        version.model, str(version.version)
+    )
+    assert f"[report.html]({links['report']}) among the training's artifacts" in str(
+        kept.description
+    )
 
 
 def test_a_report_that_cant_be_made_is_named_and_changes_no_verdict(
