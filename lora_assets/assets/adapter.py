@@ -8,9 +8,10 @@ import dagster as dg
 from pydantic import Field
 
 from lora_assets.assets.adapter_page import log_training, report_loss, show_adapter, training_log
+from lora_assets.assets.gate_pages import gate_pages
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pools import TRAINING
-from lora_assets.assets.registered import registered_adapter
+from lora_assets.assets.registered import RECORD, registered_adapter
 from lora_assets.assets.verdicts import check_result, now, require_passed, under
 from lora_assets.gates.data import Splits, data_is_sound
 from lora_assets.gates.quality import QualityThresholds
@@ -30,8 +31,6 @@ from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 CODE_VERSION = "2"
 """Of the training; a new one trains again what an older one has trained."""
-
-RECORD = "trained"
 
 FRESH = "lora_assets.fresh"
 """The tag of a training that was asked for anew: the Dagster run that asked first."""
@@ -140,7 +139,7 @@ def quality_gate(
     """Eval loss and perplexity within their limits."""
     verdict = under(policy, decide(adapter, config, now()))
     registry.tracking.store_verdict(adapter.mlflow_run_id, verdict, registry.model_name)
-    return check_result(verdict)
+    return check_result(verdict, gate_pages(registry, verdict))
 
 
 def _require_fit(

@@ -90,7 +90,10 @@ def show_adapter(
     }
     if lengths := getattr(metrics, "row_lengths", {}):
         shown["row lengths (tokens)"] = table(
-            {"split": split} | of_split.model_dump() for split, of_split in lengths.items()
+            {"split": split}
+            | of_split.model_dump()
+            | {"too long, left out": len(metrics.rows_left_out[split])}
+            for split, of_split in lengths.items()
         )
     if engine := _engine(metrics):
         used = ({"engine": name.replace("_", " "), "value": engine[name]} for name in engine)

@@ -8,6 +8,7 @@ import dagster as dg
 
 from lora_assets.assets.comparison import Comparison, conclude, prepare
 from lora_assets.assets.eval_tables import examples_table, headline, log_grades, rates, shown_of
+from lora_assets.assets.gate_pages import gate_pages
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.other_splits import compared, other_splits
 from lora_assets.assets.pages import pages_of, progress_log, show
@@ -111,7 +112,8 @@ def eval_grades(
         run.parameters(
             {"judge_model": judge_model, **config.model_dump(), **comparison.slots, **versions}
         )
-        log_grades(run, rows, answers, grades, counted)
+        compared_on = (*record.slices, *(each.every for each in record.others))
+        log_grades(run, rows, answers, grades, counted, compared_on)
         if found.measured is not None:
             run.record(found.measured, "judge_measure")
     pages = {
@@ -131,8 +133,8 @@ def eval_gate(
 ) -> dg.AssetCheckResult:
     """A-rate, C-rate and refusal rate; alias `eval-passed` or `eval-failed`."""
     verdict = under(policy, decide(eval_grades, config, now()))
-    conclude(eval_grades, verdict, registry)
-    return check_result(verdict)
+    version = conclude(eval_grades, verdict, registry)
+    return check_result(verdict, gate_pages(registry, verdict, version))
 
 
 def _evaluation(

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lora_assets.assets.pages import Table, sides_table, table
+from lora_assets.assets.pages import Rows, Table, sides_rows, table
 from lora_assets.records.dataset import Row
-from lora_assets.records.grades import Answer, EvalGrades, Grade, Scores, Side, Slice
+from lora_assets.records.grades import Answer, Differing, EvalGrades, Grade, Scores, Side, Slice
 from lora_assets.resources.tracked_run import TrackedRun
+
+GRADES, SLICES = "grades", "slices"
+"""Tables in MLflow."""
 
 SHOWN_EXAMPLES = 10
 _UNGRADED = "ungraded"
@@ -20,8 +23,9 @@ def log_grades(
     answers: Mapping[Side, Sequence[Answer]],
     grades: Sequence[Grade],
     counted: Mapping[Side, Scores],
+    slices: Sequence[Slice] = (),
 ) -> None:
-    """Log each side's rates, and a line per row with what each side answered and got for it."""
+    """Log each side's rates, a line per row with what each side said and got, one per slice."""
     run.metrics(rates(counted))
     lines: dict[int, dict[str, Any]] = {}
     for grade in sorted(grades, key=lambda grade: (grade.row, grade.side)):
@@ -32,7 +36,9 @@ def log_grades(
         line[f"{grade.side}_grade"] = grade.letter or _UNGRADED
         line[f"{grade.side}_answer"] = answers[grade.side][grade.row].text
         line[f"{grade.side}_reason"] = grade.reason
-    run.table([*lines.values()], "grades")
+    run.table([*lines.values()], GRADES)
+    if slices:
+        run.table([*slice_lines(slices)], SLICES)
 
 
 def rates(counted: Mapping[Side, Scores]) -> Mapping[str, float]:
@@ -66,39 +72,42 @@ def shown_of(
         **({"judged": str(grades.looks)} if grades.looks else {}),
         "scores": scores_table(counted),
         "what the eval split can show": "; ".join(resolution),
-        **({"by slice": slices_table(grades.slices)} if grades.slices else {}),
-        **({"other data": slices_table(others)} if others else {}),
+        **({"by slice": table(slice_lines(grades.slices))} if grades.slices else {}),
+        **({"other data": table(slice_lines(others))} if others else {}),
     }
 
 
 def scores_table(counted: Mapping[Side, Scores]) -> Table:
     """Return a row per count or rate, a column per side."""
-    return sides_table({side: _measures(score) for side, score in counted.items()})
+    return table(sides_rows({side: _measures(score) for side, score in counted.items()}))
 
 
-def slices_table(slices: Iterable[Slice]) -> Table:
+def slice_lines(slices: Iterable[Slice]) -> Rows:
     """Return a row per slice: how many rows it has, and on how many one side alone has a letter."""
 
-    def gained_and_lost(gained: Sequence[int], lost: Sequence[int]) -> str:
-        return f"+{len(gained)} -{len(lost)}"
+    def gained_and_lost(rows: Differing) -> str:
+        return f"+{len(rows.only_candidate)} -{len(rows.only_live)}"
 
-    return table(
+    return [
         {
             "slice": each.name,
             "rows": each.a.rows,
-            "A": gained_and_lost(each.a.only_candidate, each.a.only_live),
-            "C": gained_and_lost(each.c.only_candidate, each.c.only_live),
-            "refusals": gained_and_lost(each.refusals.only_candidate, each.refusals.only_live),
+            "A": gained_and_lost(each.a),
+            "C": gained_and_lost(each.c),
+            "refusals": gained_and_lost(each.refusals),
         }
         for each in slices
-    )
+    ]
 
 
 def examples_table(
     rows: Sequence[Row], answers: Mapping[Side, Sequence[Answer]], grades: Sequence[Grade]
 ) -> Table:
-    """Return the rows on which the sides differ most (A against C first), or that went worst."""
-    letters: dict[int, dict[Side, str]] = {}
+    """Return the rows on which the sides differ most (A against C first), or that went worst.
+
+    Each has a line for each text: side by side they are too narrow to be read at 1,600 pixels.
+    """
+    letters: dict[int, dict[str, str]] = {}
     for grade in grades:
         letters.setdefault(grade.row, {})[grade.side] = grade.letter or _UNGRADED
 
@@ -115,17 +124,21 @@ def examples_table(
             return "alone"
         return "better" if advantage(row) > 0 else "worse" if advantage(row) else "level"
 
+    def lines(row: int) -> Iterable[tuple[str, str]]:
+        yield "question", rows[row].question
+        yield "reference", rows[row].reference_answer
+        for side, given in answers.items():
+            yield side, given[row].text.strip()
+
     return table(
         {
-            "candidate is": compared(row),
-            "question": rows[row].question,
-            "reference": rows[row].reference_answer,
-            **{
-                side: f"{letters[row][side]}: {given[row].text.strip()}"
-                for side, given in answers.items()
-            },
+            "candidate is": compared(row) if what == "question" else "",
+            "what": what,
+            "grade": letters[row].get(what, ""),
+            "text": text,
         }
         for row in sorted(letters, key=order, reverse=True)[:SHOWN_EXAMPLES]
+        for what, text in lines(row)
     )
 
 

@@ -48,9 +48,11 @@ def latency_distribution(load: LoadSamples, limits: Mapping[Time, Mapping[str, f
         for number, (name, limit) in enumerate(limits.get(time, {}).items()):
             color = f"C{len(sides) + number}"
             axes.axvline(limit, linestyle="--", color=color, label=f"{name} {limit:.3g} s")
+        if any(len(line.get_xdata()) for line in axes.lines):
+            # Where no request was answered there is nothing to scale.
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.axhline(0.95, linestyle=":", color="grey")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))

@@ -1,6 +1,6 @@
 """What the assets show in Dagster's UI, on their pages and in a run's log."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -15,22 +15,24 @@ from lora_assets.resources.registry import Registry
 Table = dg.TableMetadataValue | dg.TextMetadataValue
 """Rows on a page, or the word that there are none."""
 
+Rows = Sequence[Mapping[str, Any]]
+
 
 def table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Return rows as a table, each with the same columns; the word "none" where there is no row."""
     # Dagster refuses a table without columns.
-    records = [dg.TableRecord(row) for row in rows]
+    records = [dg.TableRecord(_rounded(row)) for row in rows]
     return dg.MetadataValue.table(records) if records else dg.MetadataValue.text("none")
 
 
-def sides_table(columns: Mapping[str, Mapping[str, str]]) -> Table:
+def sides_rows(columns: Mapping[str, Mapping[str, str]]) -> Rows:
     """Return a row per measure and a column per side; what a side lacks is missing."""
     measures = dict.fromkeys(measure for column in columns.values() for measure in column)
-    return table(
+    return [
         {"measure": measure}
         | {side: column.get(measure, "missing") for side, column in columns.items()}
         for measure in measures
-    )
+    ]
 
 
 def show(context: dg.AssetExecutionContext, facts: Iterable[str], shown: Mapping[str, Any]) -> None:
@@ -40,7 +42,7 @@ def show(context: dg.AssetExecutionContext, facts: Iterable[str], shown: Mapping
     context.add_output_metadata(
         {
             "summary": dg.MetadataValue.md(f"{summary} Next: {next_step(asset)}"),
-            **shown,
+            **_rounded(shown),
             **origin(context.run.tags),
         }
     )
@@ -58,6 +60,18 @@ def origin(tags: Mapping[str, str]) -> Mapping[str, dg.MetadataValue]:
     return shown
 
 
+def rounded(value: float) -> float:
+    """Return a number with six digits that tell something, as it is shown and plotted."""
+    return float(f"{value:.6g}")
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: rounded(value) if isinstance(value, float) else value
+        for name, value in values.items()
+    }
+
+
 def number(value: float, sign: str = "") -> str:
     """Return a number with at most four decimals, and none that are zero; "+" signs all."""
     return f"{value:{sign}.4f}".rstrip("0").rstrip(".")
@@ -68,12 +82,14 @@ def pages_of(registry: Registry, version: ModelVersion, run_id: str = "") -> dic
 
     The MLflow run is the one that trained the version unless `run_id` names another.
     """
+    report = registry.tracking.report_page(version.run_id)
+    command = f"lora-assets report --data-version {version.data_version}"
     return {
         "model version": version.version,
         "registry page": dg.MetadataValue.url(registry.page(version)),
         "mlflow run": dg.MetadataValue.url(registry.tracking.page(run_id or version.run_id)),
         "digest": version.digest,
-        "report": f"lora-assets report --data-version {version.data_version}",
+        "report": dg.MetadataValue.url(report) if report else command,
     }
 
 

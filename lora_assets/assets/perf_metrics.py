@@ -10,9 +10,10 @@ import dagster as dg
 from lora_assets.assets.comparison import conclude, prepare
 from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
+from lora_assets.assets.gate_pages import gate_pages
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import pages_of, progress_log, show
-from lora_assets.assets.perf_tables import headline, limit_lines, numbers, shown_of
+from lora_assets.assets.perf_tables import STORED_SAMPLES, headline, limit_lines, numbers, shown_of
 from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.gates.performance import PerfThresholds, drift
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STORED_METRICS = "load_metrics"
-STORED_SAMPLES = "load_samples"
 
 
 class PerfConfig(PerfOptions, dg.Config):
@@ -154,9 +154,9 @@ def perf_gate(
     verdicts = registry.verdicts(version)
     short = reasons_of_policy(verdicts, "perf-passed", policy.read(), now())
     reasons = (*Case(version, live, verdicts, "perf-passed").against, *short)
-    return check_result(
-        verdict, {"latency": plot(figure), "if promoted now": outlook(live, reasons)}
-    )
+    pages = gate_pages(registry, verdict, version)
+    pages |= {"latency": plot(figure), "if promoted now": outlook(live, reasons)}
+    return check_result(verdict, pages)
 
 
 async def _measure(

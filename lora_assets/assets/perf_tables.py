@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lora_assets.assets.figures import TIMES, Time, plot
-from lora_assets.assets.pages import Table, sides_table, table
+from lora_assets.assets.pages import Table, sides_rows, table
 from lora_assets.records.load import LoadMetrics, PerfMetrics
+from lora_assets.records.units import unit_of
 from lora_assets.records.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+STORED_SAMPLES = "load_samples"
+"""What a load test leaves in its MLflow run: LoadSamples."""
 
 
 def numbers(metrics: LoadMetrics, prefix: str = "") -> Mapping[str, float]:
@@ -23,13 +27,7 @@ def numbers(metrics: LoadMetrics, prefix: str = "") -> Mapping[str, float]:
 
 def with_units(values: Mapping[str, float]) -> Mapping[str, float]:
     """Return the numbers under names that have their units."""
-    return {f"{name} ({_unit(name)})": value for name, value in values.items()}
-
-
-def _unit(name: str) -> str:
-    if name.endswith("throughput"):
-        return "requests/s"
-    return "share" if name.endswith("success_rate") else "s"
+    return {f"{name} ({unit_of(name)})": value for name, value in values.items()}
 
 
 def headline(metrics: PerfMetrics) -> Sequence[str]:
@@ -37,7 +35,7 @@ def headline(metrics: PerfMetrics) -> Sequence[str]:
     values = numbers(metrics.candidate)
     baseline = numbers(metrics.baseline) if metrics.baseline is not None else {}
     return [
-        f"{name} {values[name]:.3g} {_unit(name)}"
+        f"{name} {values[name]:.3g} {unit_of(name)}"
         + (f" (live {baseline[name]:.3g})" if name in baseline else "")
         for name in ("latency_p95", "ttft_p95", "throughput")
         if name in values
@@ -46,15 +44,13 @@ def headline(metrics: PerfMetrics) -> Sequence[str]:
 
 def metrics_table(metrics: PerfMetrics) -> Table:
     """Return a row per number, a column per side; a number that a side lacks is missing."""
-    sides = {"candidate": metrics.candidate}
-    if metrics.baseline is not None:
-        sides["baseline"] = metrics.baseline
-    return sides_table(
-        {
-            side: {name: f"{value:.4g}" for name, value in with_units(numbers(load)).items()}
-            for side, load in sides.items()
-        }
-    )
+    sides = {"candidate": metrics.candidate, "baseline": metrics.baseline}
+    shown = {
+        side: {name: f"{value:.4g}" for name, value in with_units(numbers(load)).items()}
+        for side, load in sides.items()
+        if load is not None
+    }
+    return table(sides_rows(shown))
 
 
 def limit_lines(verdict: Verdict, metrics: PerfMetrics) -> Mapping[Time, Mapping[str, float]]:

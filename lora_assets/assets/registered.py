@@ -15,8 +15,8 @@ from lora_assets.resources.tracking import Tracking
 from lora_assets.resources.trainer import Trainer
 from lora_assets.serving import adapter_files
 
-REGISTERED = "registered"
-"""The record that `lora-assets register` leaves in its MLflow run: an Adapter."""
+RECORD, REGISTERED = "trained", "registered"
+"""What a training, and what `lora-assets register`, leaves in its MLflow run: an Adapter."""
 
 
 def registered_adapter(

@@ -1,18 +1,15 @@
 """The report on a data version: one page with all that the one who approves it has to see."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from lora_assets.assets.adapter import RECORD
+from lora_assets.assets.eval_tables import GRADES, SLICES
 from lora_assets.assets.figures import data_url, latency_distribution
-from lora_assets.assets.pages import number
-from lora_assets.assets.perf_metrics import STORED_SAMPLES
-from lora_assets.assets.perf_tables import with_units
-from lora_assets.assets.registered import REGISTERED
+from lora_assets.assets.pages import Rows, sides_rows
+from lora_assets.assets.perf_tables import STORED_SAMPLES, with_units
+from lora_assets.assets.registered import RECORD, REGISTERED
+from lora_assets.assets.verdicts import check_rows, evidence_rows, now
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
 from lora_assets.records.load import LoadSamples
@@ -20,6 +17,7 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter, TrainingMetrics, TrainingParameters
 from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.registry import Registry
+from lora_assets.resources.tracking import Tracking
 from lora_assets.training.curve import learning_curve
 
 ARTIFACT = "report"
@@ -27,15 +25,11 @@ SHOWN_EXAMPLES = 30
 
 
 def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
-    """Return the page on a data version, as HTML without links to other files, and its MLflow run.
+    """Return the page on the newest adapter of a data version, and the MLflow run of its training.
 
-    Everything comes from the registry and its runs. Raise LoraAssetsError where nothing was
-    trained on the data version.
+    Raise LoraAssetsError where nothing was trained on the data version.
     """
-    import jinja2
-
-    tracking = registry.tracking
-    version = registry.newest(data_version)
+    tracking, version = registry.tracking, registry.newest(data_version)
     trained = None if version else tracking.newest_trained(data_version, registry.model_name)
     run_id = version.run_id if version is not None else trained
     if not run_id:
@@ -43,24 +37,44 @@ def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
             f"No gate has judged an adapter of data version {data_version}",
             f"Run 'lora-assets train --data-version {data_version}' first.",
         )
+    return report_on(registry, data_version, run_id, version), run_id
+
+
+def report_on(
+    registry: Registry, data_version: str, run_id: str, version: ModelVersion | None
+) -> str:
+    """Return the page on a training as HTML without links to other files.
+
+    Everything comes from the registry and its runs.
+    """
+    import jinja2
+
+    tracking = registry.tracking
     parameters, _ = tracking.logged(run_id)
     is_trained_here = "lora_config" in parameters
     adapter = tracking.record(run_id, RECORD if is_trained_here else REGISTERED, Adapter)
-    verdicts = _verdicts(registry, version, run_id)
+    quality = tracking.verdict(run_id, "quality_gate")
+    verdicts: dict[GateName, Verdict] = {"quality_gate": quality} if quality else {}
+    verdicts |= registry.verdicts(version) if version else {}
+    evidence = {gate: verdict.evidence_run_id for gate, verdict in verdicts.items()}
+    evaluation, load_test = evidence.get("eval_gate"), evidence.get("perf_gate")
     curve = adapter.metrics.curve if isinstance(adapter.metrics, TrainingMetrics) else ()
     aliases = [alias for alias, holder in registry.aliases().items() if holder == version]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["number"] = number
-    page = environment.from_string(files(__package__).joinpath("report.html").read_text()).render(
+    template = environment.from_string(files(__package__).joinpath("report.html").read_text())
+    return template.render(
         data_version=data_version,
+        made_at=now(),
         version=version,
         aliases=aliases,
-        adapter=adapter,
         verdicts=verdicts,
+        check_rows=check_rows,
+        evidence_rows=evidence_rows,
         remedies={name: gate.remedy for name, gate in GATES.items()},
         curve=data_url(learning_curve(curve)) if curve else None,
-        examples=_examples(registry, verdicts.get("eval_gate")),
-        load=_load(registry, verdicts.get("perf_gate")),
+        slices=tracking.table(evaluation, SLICES) if evaluation else [],
+        examples=_examples(tracking.table(evaluation, GRADES)) if evaluation else [],
+        load=_load(tracking, load_test) if load_test else None,
         lineage={
             "model": f"{registry.model_name} {version.version if version else '(no version)'}",
             "adapter digest": adapter.digest,
@@ -72,67 +86,33 @@ def make_report(registry: Registry, data_version: str) -> tuple[str, str]:
         parameters=parameters,
         command=_command(data_version, parameters) if is_trained_here else None,
     )
-    return page, run_id
 
 
-def _verdicts(
-    registry: Registry, version: ModelVersion | None, run_id: str
-) -> Mapping[GateName, Verdict]:
-    quality = registry.tracking.verdict(run_id, "quality_gate")
-    of_run: Mapping[GateName, Verdict] = {"quality_gate": quality} if quality else {}
-    return {**of_run, **(registry.verdicts(version) if version is not None else {})}
-
-
-def _examples(registry: Registry, verdict: Verdict | None) -> Sequence[Mapping[str, Any]]:
+def _examples(lines: Rows) -> Rows:
     """Return rows with both sides' answers and grades, those on which they differ first."""
-    if verdict is None or verdict.evidence_run_id is None:
-        return []
-    with TemporaryDirectory() as folder:
-        path = registry.tracking.download(verdict.evidence_run_id, "grades.json", Path(folder))
-        stored = json.loads(path.read_text())
-    if "side" in stored["columns"]:
-        # The form of 0.1.0, a line per row and side.
-        return []
-    lines = (dict(zip(stored["columns"], values, strict=True)) for values in stored["data"])
-    rows = [
-        {
-            "question": line["question"],
-            "reference": line["reference_answer"],
-            "sides": {
-                side: {"grade": line[f"{side}_grade"], "answer": line[f"{side}_answer"]}
-                for side in ("candidate", "live")
-                if line.get(f"{side}_grade")
-            },
-        }
-        for line in lines
-    ]
 
-    def differs(row: Mapping[str, Any]) -> int:
-        return len({side["grade"] for side in row["sides"].values()})
+    def differs(line: Mapping[str, Any]) -> bool:
+        return bool(line.get("live_grade")) and line["live_grade"] != line["candidate_grade"]
 
-    return sorted(rows, key=differs, reverse=True)[:SHOWN_EXAMPLES]
+    # The form of 0.1.0 is a line per row and side.
+    known = [line for line in lines if "side" not in line]
+    return sorted(known, key=differs, reverse=True)[:SHOWN_EXAMPLES]
 
 
-def _load(registry: Registry, verdict: Verdict | None) -> Mapping[str, Any] | None:
-    """Return the load test's numbers of both sides, and its picture."""
-    if verdict is None or verdict.evidence_run_id is None:
-        return None
-    tracking = registry.tracking
-    _, metrics = tracking.logged(verdict.evidence_run_id)
+def _load(tracking: Tracking, run_id: str) -> Mapping[str, Any]:
+    """Return a load test's numbers of both sides, and its picture."""
+    _, metrics = tracking.logged(run_id)
     sides = {
-        side: with_units(
-            {
-                name.removeprefix(f"{side}."): value
-                for name, value in metrics.items()
-                if name.startswith(f"{side}.")
-            }
-        )
+        side: {
+            name.removeprefix(f"{side}."): f"{value:.4g}"
+            for name, value in with_units(metrics).items()
+            if name.startswith(f"{side}.")
+        }
         for side in ("candidate", "baseline")
     }
-    samples = tracking.record(verdict.evidence_run_id, STORED_SAMPLES, LoadSamples)
+    samples = tracking.record(run_id, STORED_SAMPLES, LoadSamples)
     return {
-        "sides": {side: values for side, values in sides.items() if values},
-        "names": sorted({name for values in sides.values() for name in values}),
+        "rows": sides_rows({side: values for side, values in sides.items() if values}),
         "picture": data_url(latency_distribution(samples, {})),
     }
 

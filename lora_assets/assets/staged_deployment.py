@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from lora_assets.assets.gate_pages import gate_pages
 from lora_assets.assets.graph import GATE, stage_asset
 from lora_assets.assets.pages import pages_of, show
 from lora_assets.assets.pools import SERVING
@@ -84,4 +85,4 @@ def smoke_test(
             given.append(smoke.SmokeAnswer(text=answer.text, latency=answer.latency))
     verdict = under(policy, smoke.smoke_test(staged_deployment, answers, config, now()))
     registry.conclude(staged_deployment, verdict)
-    return check_result(verdict)
+    return check_result(verdict, gate_pages(registry, verdict, staged_deployment))

@@ -29,7 +29,9 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
     context.log.info(f"read {counts} rows, digest {data.digest[:12]}")
     splits = ({"split": name} | split.model_dump() for name, split in data.splits.items())
     source = dg.MetadataValue.url(data.source)
-    shown = {"digest": data.digest, "source": source, "splits": table(splits)}
+    # The step has no tokenizer: its image has no more than the data need.
+    lengths = {"row lengths (tokens)": dg.MetadataValue.asset(dg.AssetKey("adapter"))}
+    shown = {"digest": data.digest, "source": source, "splits": table(splits), **lengths}
     against_live = _against_live(context, data, rows, data_bucket)
     show(context, (f"rows: {counts}",), {**shown, **against_live, "first rows": _readable(rows)})
     return data
@@ -84,4 +86,4 @@ def data_is_sound(
     )
     verdict = decide(training_data, splits, config, now())
     tag_stopped(verdict)
-    return check_result(verdict)
+    return check_result(verdict, {"data": dg.MetadataValue.url(training_data.source)})

@@ -7,12 +7,14 @@ from typing import Any
 
 import dagster as dg
 
-from lora_assets.assets.pages import number, table
+from lora_assets.assets.pages import Rows, number, rounded, table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES, STAGES, next_step
+from lora_assets.records import short
 from lora_assets.records.markdown import as_it_is
 from lora_assets.records.run_tags import STOPPED_BY
-from lora_assets.records.verdict import GateName, PairedEvidence, Verdict
+from lora_assets.records.units import unit_of
+from lora_assets.records.verdict import GateName, Verdict
 from lora_assets.resources.policy import PolicyFile
 
 SHOWN_NUMBERS = 3
@@ -47,32 +49,22 @@ def check_result(
     A margin is how far a number lies inside its limit; negative, how far outside. Both are
     numbers of their own, too: Dagster plots those over the data versions.
     """
-    rows = (
-        {
-            "check": check.name,
-            "measured": "missing" if check.measured is None else number(check.measured),
-            "must be": f"{check.comparison} {number(check.limit)}",
-            "margin": "missing" if check.margin is None else number(check.margin, "+"),
-            "verdict": "passed" if check.passed else "undecided" if check.undecided else "FAILED",
-        }
-        for check in verdict.checks
-    )
     metadata: dict[str, dg.MetadataValue | str] = {
         # Dagster sorts what a check says by its name, and capitals come first.
         "Summary": dg.MetadataValue.md(_summary(verdict)),
-        "checks": table(rows),
+        "checks": table(check_rows(verdict)),
         **_plotted(verdict),
         "thresholds": dg.MetadataValue.json(dict(verdict.thresholds)),
         "digest": verdict.digest,
-        "policy": verdict.policy or "the specification's",
+        "policy": short(verdict.policy) if verdict.policy else "the specification's",
     }
     if GATES[verdict.gate].compares_with_live:
-        metadata["compared with"] = verdict.compared_with or "nothing live"
+        metadata["compared with"] = f"live: {short(verdict.compared_with)}"
     metadata |= evidence or {}
     if verdict.faults:
         metadata["faults"] = "; ".join(verdict.faults)
     if verdict.paired:
-        metadata |= {"rule": verdict.rule, "paired evidence": table(map(_evidence, verdict.paired))}
+        metadata |= {"rule": verdict.rule, "paired evidence": table(evidence_rows(verdict))}
     if verdict.judge:
         metadata["judge"] = verdict.judge
     said = (*(verdict.failures or map(str, verdict.checks)), *verdict.notes)
@@ -83,16 +75,36 @@ def check_result(
     )
 
 
-def _evidence(evidence: PairedEvidence) -> Mapping[str, str | int]:
-    return {
-        "measure": evidence.measure,
-        "candidate - live": f"{evidence.estimate:+.4f}",
-        "interval": f"{evidence.lower:+.4f} to {evidence.upper:+.4f}",
-        "margin": f"{evidence.margin:.4f}",
-        "rows": evidence.rows,
-        "differ": evidence.only_candidate + evidence.only_live,
-        "state": evidence.state,
-    }
+def check_rows(verdict: Verdict) -> Rows:
+    """Return a row for each number that a gate held against a limit."""
+    return [
+        {
+            "check": check.name,
+            "measured": "missing" if check.measured is None else number(check.measured),
+            "must be": f"{check.comparison} {number(check.limit)}",
+            "margin": "missing" if check.margin is None else number(check.margin, "+"),
+            "unit": unit_of(check.name),
+            "verdict": "passed" if check.passed else "undecided" if check.undecided else "FAILED",
+        }
+        for check in verdict.checks
+    ]
+
+
+def evidence_rows(verdict: Verdict) -> Rows:
+    """Return a row for each measure of candidate and live on the same rows, in shares of them."""
+    return [
+        {
+            "measure": each.measure,
+            "candidate - live": f"{each.estimate:+.4f}",
+            "interval": f"{each.lower:+.4f} to {each.upper:+.4f}",
+            "margin": f"{each.margin:.4f}",
+            "unit": unit_of(each.measure),
+            "rows": each.rows,
+            "differ": each.only_candidate + each.only_live,
+            "state": each.state,
+        }
+        for each in verdict.paired
+    ]
 
 
 def _summary(verdict: Verdict) -> str:
@@ -101,7 +113,8 @@ def _summary(verdict: Verdict) -> str:
     decisive = (*verdict.failures, *(str(check) for check in verdict.checks if check.passed))
     (asset,) = (s.asset for s in STAGES.values() if s.gate and s.gate.name == verdict.gate)
     return (
-        f"**{verdict.gate} {outcome} for data version {verdict.data_version}**: "
+        f"**{verdict.gate} {outcome} for data version {verdict.data_version}** "
+        f"({short(verdict.digest)}): "
         f"{as_it_is('; '.join(decisive[:SHOWN_NUMBERS]))}. Next: {next_step(asset, verdict.passed)}"
     )
 
@@ -110,7 +123,7 @@ def _plotted(verdict: Verdict) -> Mapping[str, dg.MetadataValue[Any]]:
     numbers = {check.name: check.measured for check in verdict.checks}
     numbers |= {f"{check.name} margin": check.margin for check in verdict.checks}
     return {
-        name: dg.MetadataValue.float(value)
+        name: dg.MetadataValue.float(rounded(value))
         for name, value in numbers.items()
         if value is not None and math.isfinite(value)
     }

@@ -35,6 +35,6 @@ def report(data_version: str, output: Path | None, as_json: bool, **options: Any
     page, run_id = make_report(registry, data_version)
     file = output or Path(f"report-{data_version}.html")
     file.write_text(page)
-    registry.tracking.reopen(run_id).page(page, ARTIFACT)
+    registry.tracking.keep_report(run_id, page, ARTIFACT)
     kept = {"file": str(file), "run": registry.tracking.page(run_id)}
     click.echo(json.dumps(kept) if as_json else f"{file}, and {ARTIFACT}.html in {kept['run']}")

@@ -161,11 +161,17 @@ def run_link(ui: str, run_id: str | None, text: str = "Dagster run") -> str:
     return f"[{text}]({ui.rstrip('/')}/runs/{run_id})" if ui and run_id else ""
 
 
-def gate_note(verdicts: Collection[Verdict], before: str | None, dagster_ui: str = "") -> str:
+def gate_note(
+    verdicts: Collection[Verdict],
+    before: str | None,
+    dagster_ui: str = "",
+    report: str | None = None,
+) -> str:
     """Return gates as a Markdown table, as MLflow shows it on a run or a model version.
 
-    Each gate is a link to the Dagster run that decided. A first line that says which run made it
-    stays; so does all of a description `before` that a person wrote.
+    Each gate is a link to the Dagster run that decided; below them is one to the `report`. A first
+    line that says which run made it stays; so does all of a description `before` that a person
+    wrote.
     """
     made_by, _, rest = before.partition("\n") if before else ("", "", "")
     if not made_by.startswith(_MADE_BY):
@@ -185,9 +191,10 @@ def gate_note(verdicts: Collection[Verdict], before: str | None, dagster_ui: str
                 f"| {gate} | {verdict.outcome} | {as_it_is(check.name)} | {measured} | {limit} |"
             )
     for name in sorted({verdict.data_version for verdict in verdicts}):
-        report = f"`lora-assets report --data-version {name}`"
+        page = f"[report.html]({report})" if report else "report.html"
         lines += [
             "",
-            f"{report} puts report.html, all on one page, among the training's artifacts.",
+            f"{page} among the training's artifacts has all on one page, once the last gate "
+            f"decided or one said no; `lora-assets report --data-version {name}` makes it anew.",
         ]
     return "\n".join(lines)

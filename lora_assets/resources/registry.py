@@ -204,8 +204,13 @@ class Registry(PromotionLog):
         number = str(version.version)
         tag = verdict_tag(self.verdict_key, self.model_name, version.version, verdict)
         self._client.set_model_version_tag(self.model_name, number, *tag)
-        before = self._version(number).description
-        note = gate_note(self.verdicts(version).values(), before, self.dagster_ui)
+        self.describe(version)
+
+    def describe(self, version: ModelVersion) -> None:
+        """Have the description of a version show its gates, and lead to its report."""
+        number, report = str(version.version), self.tracking.report_page(version.run_id)
+        verdicts, before = self.verdicts(version).values(), self._version(number).description
+        note = gate_note(verdicts, before, self.dagster_ui, report)
         self._client.update_model_version(self.model_name, number, note)
 
     def conclude(self, version: ModelVersion, verdict: Verdict) -> None:

@@ -44,18 +44,17 @@ class TrackedRun:
         for name, value in values.items():
             self.client.set_tag(self.run_id, name, value)
 
-    def page(self, html: str, name: str) -> None:
-        """Store a page as `name`.html, which MLflow's UI shows."""
-        self.client.log_text(self.run_id, html, f"{name}.html")
-
     def figure(self, figure: "Figure", name: str) -> None:
         """Store a figure as `name`.png."""
         self.client.log_figure(self.run_id, figure, f"{name}.png")
 
     def table(self, rows: list[Mapping[str, Any]], name: str) -> None:
-        """Store rows as a table that MLflow's UI shows."""
+        """Store rows as a table that MLflow's UI shows, in the place of an earlier one."""
         columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
         self.client.log_table(self.run_id, columns, f"{name}.json")
+        # MLflow adds them to what an attempt that was killed left.
+        table = {"columns": [*columns], "data": [[*row.values()] for row in rows]}
+        self.client.log_text(self.run_id, json.dumps(table), f"{name}.json")
 
     def record(self, record: Record, name: str) -> None:
         """Store a record as `name`.json."""

@@ -1,5 +1,6 @@
 """MLflow runs: opened, found again, judged, read."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -49,6 +50,9 @@ def in_mlflow(run: dg.DagsterRun) -> Mapping[str, str]:
 _DESCRIPTION = "mlflow.note.content"
 """MLflow's tag for the description of a run."""
 
+_REPORT = "lora_assets.report"
+"""The tag of a training: the artifact that is its report."""
+
 ML_VIEW = "?workflowType=machine_learning"
 """Of a page's URL: without it MLflow 3 shows a run as one of a generative application."""
 
@@ -83,6 +87,27 @@ class Tracking(dg.ConfigurableResource[Any]):
     def page(self, run_id: str) -> str:
         """Return the URL of a run's page in MLflow's UI, which is at `ui_url`."""
         return f"{self.ui_url.rstrip('/')}/#/runs/{run_id}{ML_VIEW}"
+
+    def artifact_page(self, run_id: str, name: str) -> str:
+        """Return the URL of a run's artifact in MLflow's UI."""
+        experiment = self._client.get_run(run_id).info.experiment_id
+        run = f"{self.ui_url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        return f"{run}/artifacts/{name}{ML_VIEW}"
+
+    def report_page(self, run_id: str) -> str | None:
+        """Return the URL of the report that is kept with a run; None where there is none."""
+        try:
+            name = self._client.get_run(run_id).data.tags.get(_REPORT) if run_id else None
+        except NotInMlflow:
+            return None
+        return self.artifact_page(run_id, name) if name else None
+
+    def keep_report(self, run_id: str, html: str, name: str) -> str:
+        """Keep a report with a run as `name`.html, which MLflow's UI shows; return its URL."""
+        self._refuse_elsewhere(run_id)
+        self._client.log_text(run_id, html, f"{name}.html")
+        self._client.set_tag(run_id, _REPORT, f"{name}.html")
+        return self.artifact_page(run_id, f"{name}.html")
 
     @contextmanager
     def run(
@@ -194,6 +219,16 @@ class Tracking(dg.ConfigurableResource[Any]):
                     f"{name}.json of MLflow run {run_id} is damaged",
                     "Delete that run in MLflow, then run this again.",
                 ) from None
+
+    def table(self, run_id: str, name: str) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of the table that a run stored as `name`.json; none where it has none."""
+        self._refuse_elsewhere(run_id)
+        file = f"{name}.json"
+        if file not in {each.path for each in self._client.list_artifacts(run_id)}:
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            stored = json.loads(self.download(run_id, file, Path(folder)).read_bytes())
+        return [dict(zip(stored["columns"], row, strict=True)) for row in stored["data"]]
 
     def holds(self, run_id: str, name: str, digest: str) -> bool:
         """Return whether a run's artifact folder `name` has the bytes of `digest`.

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 
 from lora_assets.assets.adapter import QualityConfig
 from lora_assets.assets.eval_grades import EvalGateConfig
-from lora_assets.assets.perf_metrics import STORED_SAMPLES, PerfGateConfig
+from lora_assets.assets.perf_metrics import PerfGateConfig
+from lora_assets.assets.perf_tables import STORED_SAMPLES
 from lora_assets.cli import stages
 from lora_assets.cli.config_options import chosen
 from lora_assets.gates.evaluation import eval_gate

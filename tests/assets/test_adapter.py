@@ -17,6 +17,7 @@ from mlflow import MlflowClient, active_run
 from pydantic import ValidationError
 
 from lora_assets.assets.adapter import adapter
+from lora_assets.assets.pages import rounded
 from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.registered import REGISTERED
 from lora_assets.assets.training_data import training_data
@@ -168,7 +169,7 @@ def test_the_machine_is_looked_at_during_a_training_and_its_page_tells_of_it(
     assert {"cpu utilization percentage", "system memory usage megabytes"} <= rows.keys()
     name = "system/system_memory_usage_megabytes"
     seen = [metric.value for metric in client.get_metric_history(run.info.run_id, name)]
-    assert rows["system memory usage megabytes"]["highest"] == max(seen) > 0
+    assert rows["system memory usage megabytes"]["highest"] == rounded(max(seen)) > 0
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,13 @@ def test_rows_too_long_are_warned_of_by_line_and_what_was_trained_is_found_again
     made = train()
     assert made.metrics.rows_left_out == {"train": (2,), "val": ()}
     assert warnings(instance) == ["train: 1 row(s) longer than 200 tokens left out: lines 3"]
+    event = instance.get_latest_materialization_event(adapter.key).asset_materialization
+    shown = [row.data for row in event.metadata["row lengths (tokens)"].value.records]
+    assert [(row["split"], row["too long, left out"]) for row in shown] == [
+        ("train", 1),
+        ("val", 0),
+    ]
+    assert all(0 < row["median"] <= row["p95"] <= row["longest"] <= 200 for row in shown)
     assert train() == made
     assert warnings(instance) == []
 

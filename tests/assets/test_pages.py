@@ -1,7 +1,7 @@
 import dagster as dg
 import pytest
 
-from lora_assets.assets.pages import number, pace, sides_table, table
+from lora_assets.assets.pages import number, pace, sides_rows, table
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,6 @@ def test_a_number_has_no_zeros_at_its_end() -> None:
 
 
 def test_a_table_without_rows_says_none() -> None:
-    assert table([]) == sides_table({}) == dg.MetadataValue.text("none")
+    assert table([]) == table(sides_rows({})) == dg.MetadataValue.text("none")
     assert table([{"split": "train"}]).records == [dg.TableRecord({"split": "train"})]
+    assert table([{"mean": 0.1 + 0.2}]).records == [dg.TableRecord({"mean": 0.3})]

@@ -1,4 +1,4 @@
-from lora_assets.assets.figures import latency_distribution
+from lora_assets.assets.figures import data_url, latency_distribution
 from lora_assets.assets.perf_tables import headline, limit_lines, metrics_table
 from lora_assets.gates.performance import PerfThresholds, perf_gate
 from lora_assets.records.load import LoadMetrics, LoadSamples, PerfMetrics, RequestSample
@@ -63,3 +63,5 @@ def test_a_failed_request_keeps_its_curve_below_the_whole() -> None:
         "candidate",
         "p95_latency < 8 s",
     ]
+    none = LoadSamples(candidate=(sample(None),), live=None)
+    assert data_url(latency_distribution(none, {})).startswith("data:image/png")

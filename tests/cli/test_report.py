@@ -5,17 +5,18 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from lora_assets.assets.adapter import RECORD
 from lora_assets.assets.eval_tables import log_grades
-from lora_assets.assets.perf_metrics import STORED_SAMPLES
+from lora_assets.assets.perf_tables import STORED_SAMPLES
+from lora_assets.assets.registered import RECORD
+from lora_assets.gates.paired import paired_evidence
 from lora_assets.lifecycle import GATES
-from lora_assets.records.grades import Answer, Grade, Letter, Side
+from lora_assets.records.grades import Answer, Grade, Letter, Side, Slice
 from lora_assets.records.load import LoadSamples, RequestSample
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import Check
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run
-from tests.support.records import model_version, passed_verdict
+from tests.support.records import differing, model_version, passed_verdict
 from tests.support.rows import make_row
 from tests.support.stack import trained
 
@@ -51,14 +52,19 @@ def test_the_page_has_gates_examples_latencies_and_lineage_and_is_kept_in_mlflow
         letters: Mapping[Side, Letter] = {"candidate": "A", "live": "C"}
         answers = {side: [Answer(row=0, text=said[side], latency=0.1)] for side in said}
         grades = [Grade(row=0, side=s, letter=letters[s], reason="") for s in said]
-        log_grades(evaluation, [row], answers, grades, {})
+        none, lost = differing(1, 0, 0), differing(70, 3, 5)
+        log_grades(
+            evaluation, [row], answers, grades, {},
+            [Slice(name="question_type=factual", a=lost, c=none, refusals=none)],
+        )  # fmt: skip
     with resources.tracking.run("performance", "perf", "perf", {}) as load:
         load.metrics({"candidate.latency_p95": 0.5, "baseline.latency_p95": 0.75})
         load.record(LoadSamples(candidate=(SAMPLE,), live=(SAMPLE,)), STORED_SAMPLES)
-    for gate, evidence in (("eval_gate", evaluation), ("perf_gate", load)):
-        verdict = passed_verdict(gate, version, None)
+    paired = (paired_evidence("a_rate", differing(80, 4, 6), 0.03, 0.95),)
+    for gate, evidence, of_rows in (("eval_gate", evaluation, paired), ("perf_gate", load, ())):
+        known = {"evidence_run_id": evidence.run_id, "paired": of_rows}
         registry.store_verdict(
-            version, verdict.model_copy(update={"evidence_run_id": evidence.run_id})
+            version, passed_verdict(gate, version, None).model_copy(update=known)
         )
     file = tmp_path / "report.html"
     ended, printed = run(environment, "report", "--data-version", "1", "--output", str(file))
@@ -68,6 +74,9 @@ def test_the_page_has_gates_examples_latencies_and_lineage_and_is_kept_in_mlflow
     assert [word for word in (*words, adapter.digest, "latency_p95 (s)", "0.75") if
             word not in page] == []  # fmt: skip
     assert "What does &lt;b&gt; do?" in page
+    interval = f"<td>{paired[0].lower:+.4f} to {paired[0].upper:+.4f}</td><td>0.0300</td>"
+    assert f"<td>a_rate</td><td>-0.0250</td>{interval}<td>share</td><td>80</td><td>10</td>" in page
+    assert "<td>question_type=factual</td><td>70</td><td>+3 -5</td><td>+0 -0</td>" in page
     command = "lora-assets train --data-version 1 --lora-config standard --learning-rate 0.003"
     assert f"<code>{command}</code>" in page
     assert re.findall(r'(?:src|href)="(.{0,15})', page) == ["data:image/png;"]

@@ -6,7 +6,8 @@ import psycopg2
 import pytest
 from mlflow import MlflowClient
 
-from lora_assets.assets.perf_metrics import STORED_METRICS, STORED_SAMPLES
+from lora_assets.assets.perf_metrics import STORED_METRICS
+from lora_assets.assets.perf_tables import STORED_SAMPLES
 from lora_assets.records.load import LoadMetrics, LoadSamples
 from lora_assets.records.slots import LIVE_SLOT
 from tests.support.cluster import BUCKET, Cluster

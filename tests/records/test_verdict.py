@@ -24,7 +24,8 @@ def test_a_description_leads_to_the_run_that_decided_and_keeps_who_made_it() -> 
     first, blank, *table = note.splitlines()
     assert (first, blank) == ("[Dagster run](http://ui/runs/r1)", "")
     assert table[2].startswith(f"| [{decided.gate}](http://ui/runs/r2) | ")
-    assert table[-1].startswith("`lora-assets report --data-version 1` ")
+    assert table[-1].startswith("report.html among the training's artifacts ")
+    assert "`lora-assets report --data-version 1`" in table[-1]
     assert gate_note([decided], note, "http://ui") == note
     assert "http" not in gate_note([decided], None)
     assert gate_note([decided], "Mine.", "http://ui") == "Mine."

@@ -44,3 +44,14 @@ def test_an_interrupt_is_raised_as_one_whether_or_not_mlflow_is_there(
     (run,) = opened
     status = run.client.get_run(run.run_id).info.status
     assert status == ("KILLED" if is_there else "RUNNING")
+
+
+def test_a_run_that_is_taken_up_has_its_table_once(empty_mlflow: Path, tmp_path: Path) -> None:
+    artifacts = tmp_path.as_uri()
+    tracking = Tracking(tracking_uri=f"sqlite:///{empty_mlflow}", artifacts=artifacts)
+    rows = [{"row": 0, "answer": "Dóes a."}, {"row": 1, "answer": ""}]
+    with tracking.run("tables", "run", "key", {}) as run:
+        assert tracking.table(run.run_id, "grades") == []
+        run.table(rows, "grades")
+        run.table(rows, "grades")
+    assert tracking.table(run.run_id, "grades") == rows

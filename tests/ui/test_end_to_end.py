@@ -90,7 +90,8 @@ def test_grades_and_examples_of_both_sides_stand_side_by_side(page: Page) -> Non
     scores = shown.locator("table").filter(has_text="refusal rate")
     assert scores.locator("thead").inner_text().split() == ["measure", "candidate", "live"]
     examples = shown.locator("table").filter(has_text="candidate is")
-    expect(examples.locator("tbody tr")).to_have_count(10)
+    # Question, reference and both answers.
+    expect(examples.locator("tbody tr")).to_have_count(4 * 10)
     expect(browser.gate(page, "eval_grades", "eval_gate", "2")).to_contain_text("a_rate vs live")
 
 
