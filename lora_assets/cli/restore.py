@@ -10,7 +10,6 @@ from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.serving.drift import KEPT
 from lora_assets.serving.plugin_files import place_plugin
 from lora_assets.serving.replica_folder import ReplicaFolder, shared_folder
-from lora_assets.serving.slot_owner import require_own_slot, require_slot_name
 
 if TYPE_CHECKING:
     from lora_assets.stack_resources import Resources
@@ -41,6 +40,9 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
 
 def restore_adapters(resources: "Resources", folder: ReplicaFolder) -> Mapping[str, str]:
     """Place and verify the adapters of the aliases; return the digest of each one's own name."""
+    # It takes Dagster.
+    from lora_assets.assets.served import put_in_folder
+
     restored: dict[str, str] = {}
     registry, slots = resources.registry, resources.fleet.slots
     aliases, others = registry.standing().meant, registry.others()
@@ -53,13 +55,9 @@ def restore_adapters(resources: "Resources", folder: ReplicaFolder) -> Mapping[s
         version = aliases.get(alias)
         if version is None:
             continue
-        if not folder.intact(version.digest):
-            with resources.work_folder.temporary() as work:
-                folder.place(registry.download(version, work), version.digest)
-        folder.set_name(version.serving_name, version.digest)
-        if (slot := slots.get(alias)) is not None:
-            require_slot_name(slot)
-            require_own_slot(slot, version.serving_name, folder.slots().get(slot), {})
-            folder.set_slot(slot, version.serving_name)
+        put_in_folder(registry, folder, version, resources.work_folder, slots.get(alias))
         restored[version.serving_name] = version.digest
+    if registry.standing().meant != aliases:
+        # A promotion came in between, and did not see this replica.
+        return restore_adapters(resources, folder)
     return restored

@@ -41,7 +41,7 @@ def discovering_the_pod(home: Path) -> Callable[[Fleet], Replicas]:
             return others
         url, folder = (home / URL).read_text(), shared_folder(str(home / "pod" / "adapters"))
         if (home / NOT_READY).exists() or not _answers(url):
-            return replace(others, waiting=("vllm-3 is not ready",))
+            return replace(others, waiting={"vllm-3 is not ready": folder})
         return replace(others, members=(*others.members, fleet._replica(url, folder, "vllm-3")))
 
     return found
