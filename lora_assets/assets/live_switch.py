@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lora_assets.assets.served import ensure_loaded
+from lora_assets.assets.served import ensure_loaded, put_in_folder
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.rollback import next_previous
 from lora_assets.lifecycle import GATES
@@ -13,6 +13,7 @@ from lora_assets.records.model_version import Promotion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
+from lora_assets.serving.replica_folder import ReplicaFolder
 from lora_assets.serving.replicas import Replicas
 
 INTERMEDIATE = tuple(
@@ -163,7 +164,7 @@ class LiveSwitch:
         replicas.renew_slot(*place, may_undo=lambda: self.registry.holds(planned))
 
     def _follow(self, planned: Promotion, first: Replicas) -> None:
-        """Give the slot to replicas that became ready meanwhile, and name those that start.
+        """Give the slot to replicas that became ready meanwhile, and to those that start.
 
         They were given what `live` was when they started.
         """
@@ -173,11 +174,23 @@ class LiveSwitch:
         if joined:
             self.log(f"also: {', '.join(replica.name for replica in joined)}, ready by now")
             self._put_in_slot(planned, replace(now, members=joined))
-        for pod in now.waiting:
-            self.log(
-                f"{pod}: it may come up with what was live before; the sensor replica_repair "
-                "gives it what is live now"
-            )
+        for pod, folder in now.waiting.items():
+            self.log(f"{pod}: {self._prepare(planned, folder)}")
+
+    def _prepare(self, planned: Promotion, folder: ReplicaFolder | None) -> str:
+        """Have what is not ready come up with the version; say whether it will."""
+        cause = "its folder can't be reached yet"
+        try:
+            if folder is not None:
+                version, work = planned.version, self.work_folder
+                put_in_folder(self.registry, folder, version, work, self.slot)
+                return "it comes up with what is live now"
+        except LoraAssetsError as error:
+            cause = error.cause
+        return (
+            f"it may come up with what was live before ({cause}); the sensor replica_repair gives "
+            "it what is live now"
+        )
 
     def _agrees(self, planned: Promotion) -> bool:
         digests = set(self.replicas().serving(self.slot).values())

@@ -10,7 +10,9 @@ from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.serving import adapter_files
+from lora_assets.serving.replica_folder import ReplicaFolder
 from lora_assets.serving.replicas import Replicas
+from lora_assets.serving.slot_owner import require_own_slot, require_slot_name
 
 
 def refuse_live_slot(fleet: Fleet, slot: str) -> None:
@@ -53,6 +55,24 @@ def ensure_loaded(
             replicas.preflight(adapter_files.inspect(source), not unproved)
             replicas.place(source, version.digest)
     replicas.load(version.serving_name, version.digest)
+
+
+def put_in_folder(
+    registry: Registry,
+    folder: ReplicaFolder,
+    version: ModelVersion,
+    work_folder: WorkFolder,
+    slot: str | None,
+) -> None:
+    """Put `version`, and `slot` on it, where a server that does not answer yet will find them."""
+    if not folder.intact(version.digest):
+        with work_folder.temporary() as work:
+            folder.place(registry.download(version, work), version.digest)
+    folder.set_name(version.serving_name, version.digest)
+    if slot is not None:
+        require_slot_name(slot)
+        require_own_slot(slot, version.serving_name, folder.slots().get(slot), {})
+        folder.set_slot(slot, version.serving_name)
 
 
 def ensure_candidate_slot(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,7 +10,9 @@ from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.serving.drift import KEPT
 from lora_assets.serving.plugin_files import place_plugin
 from lora_assets.serving.replica_folder import ReplicaFolder, shared_folder
-from lora_assets.serving.slot_owner import require_own_slot, require_slot_name
+
+if TYPE_CHECKING:
+    from lora_assets.stack_resources import Resources
 
 
 @click.command()
@@ -28,35 +31,33 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
         place_plugin(plugin_dir)
     stack = Stack(options)
     folder = shared_folder(stack.settings.adapters_dir)
-    restored = restore_adapters(stack, folder)
+    restored = restore_adapters(stack.resources, folder)
     for name, digest in restored.items():
         click.echo(f"{name}: {digest[:12]}")
     if not restored:
         click.echo(f"{stack.model} has no live adapter yet; nothing to restore")
 
 
-def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
+def restore_adapters(resources: "Resources", folder: ReplicaFolder) -> Mapping[str, str]:
     """Place and verify the adapters of the aliases; return the digest of each one's own name."""
+    # It takes Dagster.
+    from lora_assets.assets.served import put_in_folder
+
     restored: dict[str, str] = {}
-    aliases = stack.resources.registry.standing().meant
-    others = stack.resources.registry.others()
-    slots = stack.resources.fleet.slots
+    registry, slots = resources.registry, resources.fleet.slots
+    aliases, others = registry.standing().meant, registry.others()
     for alias in KEPT:
         if alias in others:
             click.echo(
-                f"{alias} is passed over: version {others[alias]} of {stack.model} "
+                f"{alias} is passed over: version {others[alias]} of {registry.model_name} "
                 "is not ours; 'lora-assets adopt' takes it over"
             )
         version = aliases.get(alias)
         if version is None:
             continue
-        if not folder.intact(version.digest):
-            with stack.resources.work_folder.temporary() as work:
-                folder.place(stack.resources.registry.download(version, work), version.digest)
-        folder.set_name(version.serving_name, version.digest)
-        if (slot := slots.get(alias)) is not None:
-            require_slot_name(slot)
-            require_own_slot(slot, version.serving_name, folder.slots().get(slot), {})
-            folder.set_slot(slot, version.serving_name)
+        put_in_folder(registry, folder, version, resources.work_folder, slots.get(alias))
         restored[version.serving_name] = version.digest
+    if registry.standing().meant != aliases:
+        # A promotion came in between, and did not see this replica.
+        return restore_adapters(resources, folder)
     return restored

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from lora_assets.records import Record
+from lora_assets.records import Record, RecordFormat
 from lora_assets.records.model_version import ModelVersion, Promotion
 
 LIVE, ABORTED = "live", "aborted"
@@ -16,10 +16,10 @@ class Change(Record):
 
     `outcome` is LIVE or ABORTED. `by` is who or what asked for it, `at` when, as ISO 8601 in UTC.
     `replaced` is the version that lost the live traffic. `evidence` names the verdicts that
-    allowed it. `record_format` grows when an older reader would take an entry for something else.
+    allowed it.
     """
 
-    record_format: int = 1
+    record_format: RecordFormat = 1
     number: int
     token: str
     action: str

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from lora_assets.records import AdapterRecord, Record, short
+from lora_assets.records import AdapterRecord, Record, RecordFormat, short
 from lora_assets.records.dataset import older_by_name
 
 _GateAlias = Literal["eval-passed", "eval-failed", "perf-passed", "perf-failed"]
@@ -54,10 +54,11 @@ class Promotion(Record):
 
     `version` takes the live slot from `replaced`, which becomes `previous`; `run_id` is the
     Dagster run that began it. `token` tells it from all others: whoever wrote its own last goes
-    on, and every other one stops before its next step. Releases before this one know no field
-    after `done`.
+    on, and every other one stops before its next step. Releases before the history know neither
+    `record_format` nor what stands after `done`.
     """
 
+    record_format: RecordFormat = 1
     source_alias: str
     version: ModelVersion
     replaced: ModelVersion | None

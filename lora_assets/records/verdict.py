@@ -5,7 +5,9 @@ import operator
 from collections.abc import Collection, Mapping
 from typing import Literal, Self
 
-from lora_assets.records import AdapterRecord, Record
+from pydantic import Field
+
+from lora_assets.records import AdapterRecord, Record, RecordFormat
 from lora_assets.records.markdown import as_it_is
 
 GateName = Literal["data_is_sound", "quality_gate", "smoke_test", "eval_gate", "perf_gate"]
@@ -107,9 +109,11 @@ class Verdict(AdapterRecord):
     the live adapter that it was compared with, None where nothing was live. `faults` name what
     kept the gate from deciding; `notes` decide nothing. `paired` is evidence whatever the `rule`.
     `policy` is the digest of the deployment's policy, None for the specification's. `decided_at`
-    is ISO 8601 in UTC; `dagster_run` is the id of the run that decided.
+    is ISO 8601 in UTC; `dagster_run` is the id of the run that decided. Releases before
+    `record_format` refuse a verdict that has one, so the first is not written.
     """
 
+    record_format: RecordFormat = Field(1, exclude_if=lambda number: number == 1)
     gate: GateName
     compared_with: str | None = None
     judge: str | None = None

@@ -3,12 +3,18 @@
 import re
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import require_version_name
-from lora_assets.resources.mlflow_client import mlflow_client, mlflow_errors, refuse_elsewhere
+from lora_assets.resources.mlflow_client import (
+    mlflow_client,
+    mlflow_errors,
+    refuse_elsewhere,
+    within,
+)
 from lora_assets.serving.adapter_files import PICKLED, refuse_larger
 from lora_assets.serving.vllm_plugin.adapters_folder import FILES
 
@@ -22,25 +28,31 @@ def fetch_adapter(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
 
     Refused before it is fetched where the store says that a file is larger than any may be.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     to.mkdir(parents=True, exist_ok=True)
     with mlflow_errors(tracking_uri):
-        repository = get_artifact_repository(source, tracking_uri=tracking_uri)
-        # That of runs:/ and models:/ stands before the one that has the files.
-        refuse_elsewhere(getattr(repository, "repo", repository).artifact_uri)
-        # Some stores say no size; `inspect` looks again at what has come.
-        sizes = {file.path: file.file_size or 0 for file in repository.list_artifacts()}
-        # Fetched as well, pickled weights are refused by name.
-        wanted = [name for name in sizes if name in (*FILES, PICKLED)]
-        refuse_larger(source, {name: sizes[name] for name in wanted})
-        for name in wanted:
-            repository.download_artifacts(name, str(to))  # type: ignore[no-untyped-call]
+        names, wanted = within(partial(_fetch, source, tracking_uri, to), to)
     if not wanted:
         raise LoraAssetsError(
             f"There is no adapter in {source}", "Register one that has its files."
         )
-    return [name for name in sizes if name not in wanted]
+    return [name for name in names if name not in wanted]
+
+
+def _fetch(source: str, tracking_uri: str, to: Path) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the names of all files, and of those that were fetched."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository = get_artifact_repository(source, tracking_uri=tracking_uri)
+    # That of runs:/ and models:/ stands before the one that has the files.
+    refuse_elsewhere(getattr(repository, "repo", repository).artifact_uri)
+    # Some stores say no size; `inspect` looks again at what has come.
+    sizes = {file.path: file.file_size or 0 for file in repository.list_artifacts()}
+    # Fetched as well, pickled weights are refused by name.
+    wanted = [name for name in sizes if name in (*FILES, PICKLED)]
+    refuse_larger(source, {name: sizes[name] for name in wanted})
+    for name in wanted:
+        repository.download_artifacts(name, str(to))  # type: ignore[no-untyped-call]
+    return list(sizes), wanted
 
 
 def fetch_source(source: str, tracking_uri: str, to: Path) -> Sequence[str]:

@@ -108,10 +108,10 @@ class Fleet(dg.ConfigurableResource[Any]):
         else:
             urls = [url.rstrip("/") for url in self.replica_urls or [self.vllm_url]]
             folder = shared_folder(self.adapters_dir)
-            members, waiting = [self._replica(url, folder) for url in urls], []
+            members, waiting = [self._replica(url, folder) for url in urls], {}
         limits = (self.base_model, self.max_lora_rank, self.candidate_slot)
         others = tuple(self.others_slots)
-        return self._enough(Replicas(tuple(members), *limits, tuple(waiting), others))
+        return self._enough(Replicas(tuple(members), *limits, waiting, others))
 
     def answering(self) -> Replicas:
         """Return them without those at whose address nothing listens: these are `waiting`, too.
@@ -123,8 +123,8 @@ class Fleet(dg.ConfigurableResource[Any]):
         if all(down):
             return found
         up = tuple(each for each, is_down in zip(found.members, down, strict=True) if not is_down)
-        gone = tuple(f"{each.name} is down" for each in found.members if each not in up)
-        return self._enough(replace(found, members=up, waiting=(*found.waiting, *gone)))
+        gone = {f"{each.name} is down": None for each in found.members if each not in up}
+        return self._enough(replace(found, members=up, waiting={**found.waiting, **gone}))
 
     def _enough(self, found: Replicas) -> Replicas:
         members = found.members
@@ -138,8 +138,8 @@ class Fleet(dg.ConfigurableResource[Any]):
             )
         return found
 
-    def _pods(self) -> tuple[Sequence[Replica], Sequence[str]]:
-        """Return the pods that are ready, and why each other one is not."""
+    def _pods(self) -> tuple[Sequence[Replica], Mapping[str, ReplicaFolder | None]]:
+        """Return the pods that are ready, and why each other one is not, as `Replicas.waiting`."""
         # Kubernetes' client takes a second to import, which nobody else should wait for.
         from lora_assets.serving import discovery, pod_exec
 
@@ -150,13 +150,14 @@ class Fleet(dg.ConfigurableResource[Any]):
             pods = discovery.from_selector(namespace, name, self.pod_port)
         else:
             pods = discovery.from_deployment(self.namespace, self.deployment, self.pod_port)
-        ready, waiting = [], []
+        ready, waiting = [], {}
         for pod in pods:
+            place = (self.adapters_dir, pod.namespace, pod.pod, self.container or None)
+            folder = pod_exec.pod_folder(*place)
             if pod.state == "ready":
-                place = (self.adapters_dir, pod.namespace, pod.pod, self.container or None)
-                ready.append(self._replica(pod.url, pod_exec.pod_folder(*place), pod.name))
+                ready.append(self._replica(pod.url, folder, pod.name))
             else:
-                waiting.append(f"{pod.name} is {pod.state}")
+                waiting[f"{pod.name} is {pod.state}"] = folder if pod.state == "not ready" else None
         return ready, waiting
 
     def _replica(self, url: str, folder: ReplicaFolder, pod: str = "") -> Replica:

@@ -3,10 +3,14 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from lora_assets.errors import LoraAssetsError
@@ -22,6 +26,19 @@ os.environ.update(
     MLFLOW_HTTP_REQUEST_TIMEOUT="30",
     MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
 )
+
+CALL_S = 150
+"""What a call may take as a whole, its four attempts included: MLflow's timeout holds for each
+read alone, and a server that sends one byte now and then would hold a step for ever."""
+
+SLOWEST_BYTES_PER_S = 100_000
+"""A call that moves files may take a second more for each of these that have arrived, or are to be
+sent: a slow network is waited for as long as it goes on."""
+
+_FOLDERS = {"log_artifacts": 1, "download_artifacts": 2}
+"""The methods that move files, and which of their arguments is the folder here."""
+
+_Result = TypeVar("_Result")
 
 NAME = r"^\w[\w .@+-]{0,99}$"
 """What an experiment, whose name is a folder too, or a registered model may be called."""
@@ -42,7 +59,13 @@ class _Reported:
         self._client, self._tracking_uri = client, tracking_uri
 
     def __getattr__(self, name: str) -> Any:
-        return mlflow_errors(self._tracking_uri)(getattr(self._client, name))
+        method = getattr(self._client, name)
+
+        def called(*arguments: Any, **named: Any) -> Any:
+            folder = Path(arguments[_FOLDERS[name]]) if name in _FOLDERS else None
+            return within(partial(method, *arguments, **named), folder)
+
+        return mlflow_errors(self._tracking_uri)(called)
 
 
 def mlflow_client(tracking_uri: str) -> "MlflowClient":
@@ -82,6 +105,37 @@ def mlflow_errors(tracking_uri: str) -> Iterator[None]:
         raise (NotInMlflow if is_gone else LoraAssetsError)(
             f"MLflow at {tracking_uri} failed ({reason})", _remedy(reason, tracking_uri)
         ) from None
+
+
+def within(call: Callable[[], _Result], folder: Path | None = None) -> _Result:
+    """Return what `call` returns, which moves the files of `folder`; raise TimeoutError for late.
+
+    What is late is left to itself, in a thread that no process waits for at its end.
+    """
+    done: Future[_Result] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001 (raised where it was called)
+            done.set_exception(error)
+
+    began = time.monotonic()
+    Thread(target=run, daemon=True).start()
+    while (left := began + _patience(folder) - time.monotonic()) > 0:
+        with suppress(TimeoutError):
+            done.exception(left)
+        if done.done():
+            return done.result()
+    raise TimeoutError(f"no whole reply within {time.monotonic() - began:.0f} s")
+
+
+def _patience(folder: Path | None) -> float:
+    moved = 0
+    for path in folder.rglob("*") if folder else ():
+        with suppress(FileNotFoundError):
+            moved += path.stat().st_size
+    return CALL_S + moved / SLOWEST_BYTES_PER_S
 
 
 @cache

@@ -81,7 +81,8 @@ class PromotionLog(OneModel):
     def history(self) -> tuple[Change, ...]:
         """Return all entries, the oldest first.
 
-        One that can't be read is named in the log, and passed over.
+        One that can't be read is named in the log, and passed over; one of a format that only a
+        later release knows raises LoraAssetsError.
         """
         return self._history(self._tags())
 
@@ -207,6 +208,12 @@ class PromotionLog(OneModel):
                 return kind.model_validate_json(text, extra="ignore")
             except ValidationError as error:
                 wrong = f"it can't be read ({validation_line(error)})"
+                if "record_format" in wrong:
+                    # Without it an older entry would say what is live.
+                    raise LoraAssetsError(
+                        f"A later release wrote tag {name} of {self.model_name}: {wrong}",
+                        "Use that release, or a newer one.",
+                    ) from None
         message = "Tag %s of the registered model is passed over: %s"
         logging.getLogger(__name__).warning(message, name, wrong)
         return None

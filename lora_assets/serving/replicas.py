@@ -1,7 +1,7 @@
 """The replicas of one operation: what is changed is changed on all of them, or on none."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -33,15 +33,15 @@ class Replicas:
     """The servers that count for one operation, found once (`Fleet.discover`).
 
     An adapter's rank may be `max_lora_rank`, its modules are those of `base_model`, and
-    `candidate_slot` is where a candidate is tried. `waiting` names pods that are not ready yet.
-    `others_slots` are another model's.
+    `candidate_slot` is where a candidate is tried. `waiting` names what is not ready, with its
+    folder where that may be reached already. `others_slots` are another model's.
     """
 
     members: tuple[Replica, ...]
     base_model: str
     max_lora_rank: int
     candidate_slot: str
-    waiting: tuple[str, ...] = ()
+    waiting: Mapping[str, ReplicaFolder | None] = field(default_factory=dict)
     others_slots: tuple[str, ...] = ()
 
     @property

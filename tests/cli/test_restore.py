@@ -2,12 +2,17 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lora_assets.cli.restore import restore_adapters
+from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.resources.registry import Registry
 from lora_assets.serving.adapter_files import WEIGHTS
+from lora_assets.serving.replica_folder import shared_folder
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, slots
 from lora_assets.serving.vllm_plugin.slots import named_folder
 from lora_assets.stack_resources import Resources
@@ -72,6 +77,22 @@ def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(
     shutil.rmtree(tmp_path / "mlflow-artifacts")
     assert run(environment, "restore")[0] == 0
     assert contents(adapters)["digests"] == whole
+
+
+def test_what_a_promotion_changed_in_between_is_put_there_too(
+    resources: Resources, adapters: Path, adapter_folders: tuple[Path, ...],
+) -> None:  # fmt: skip
+    register(resources, adapter_folders[0], "live")
+    later = register(resources, adapter_folders[1], "staged")
+
+    class Promoted(Registry):
+        def download(self, version: ModelVersion, to: Path) -> Path:
+            resources.registry.set_alias("live", later)
+            return super().download(version, to)
+
+    slow = replace(resources, registry=Promoted(**dict(resources.registry)))
+    restore_adapters(slow, shared_folder(str(adapters)))
+    assert slots(adapters)[LIVE_SLOT] == later.serving_name
 
 
 def test_slots_that_the_folder_remembers_otherwise_follow_the_aliases(

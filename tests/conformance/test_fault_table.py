@@ -1,6 +1,7 @@
 """Every step of an operation, with every fault, left to repair itself.
 
 FAULTS says how many injections, by default a few of each operation. `pytest -s` prints the table.
+Clients ask by live's name all the time: `answers` are those they got.
 """
 
 import os
@@ -12,8 +13,10 @@ from time import perf_counter
 import dagster as dg
 import pytest
 
+from lora_assets.resources.fleet import Fleet
 from tests.support.fault_rounds import AT_MLFLOW, AT_VLLM, OPERATIONS, Outcome, Rounds
 from tests.support.faulty_operations import Fault, Meant, Operation
+from tests.support.pod import discovering_the_pod
 from tests.support.replicas import Stack
 
 INJECTIONS = int(os.environ.get("FAULTS", "0" if "VLLM_PYTHON" in os.environ else "12"))
@@ -24,7 +27,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def rounds(stack: Stack) -> Iterator[Rounds]:
+def rounds(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rounds]:
+    monkeypatch.setattr(Fleet, "discover", discovering_the_pod(stack.home))
     with dg.DagsterInstance.ephemeral() as instance:
         made = Rounds(stack, instance)
         made.begin()
@@ -45,13 +49,16 @@ def chosen(calls: Sequence[str], injections: int) -> Sequence[tuple[int, Fault]]
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return a row for each operation and fault: what was injected, and what became of it."""
     ordered = sorted(outcomes, key=lambda each: (each.operation, each.fault))
-    lines = ["operation   fault          injected right wrong stuck  seconds to right, at most"]
+    lines = [
+        "operation   fault             injected right wrong stuck answers  s to right, at most"
+    ]
     for (operation, fault), group in groupby(ordered, lambda each: (each.operation, each.fault)):
         of_kind = list(group)
         ended = ["wrong" if e.wrong else "stuck" if e.is_stuck else "right" for e in of_kind]
         counted = "".join(f"{ended.count(each):6}" for each in ("right", "wrong", "stuck"))
-        seconds = max(each.seconds for each in of_kind)
-        lines.append(f"{operation:<12}{fault:<15}{len(of_kind):8}{counted}{seconds:9.1f}")
+        answers, seconds = sum(e.answers for e in of_kind), max(e.seconds for e in of_kind)
+        row = f"{operation:<12}{fault:<18}{len(of_kind):8}{counted}{answers:8}{seconds:9.1f}"
+        lines.append(row)
     return "\n".join(lines)
 
 

@@ -150,7 +150,7 @@ def test_a_replica_that_gets_ready_during_a_promotion_gets_the_new_adapter_and_o
         found = discover(fleet)
         is_live = stack.resources.registry.aliases()["live"].digest != live.digest
         members = found.members if is_live else found.members[:1]
-        return replace(found, members=members, waiting=("vllm-7 is starting",))
+        return replace(found, members=members, waiting={"vllm-7 is pending": None})
 
     with monkeypatch.context() as patch:
         patch.setattr(Fleet, "discover", ready)
@@ -159,4 +159,4 @@ def test_a_replica_that_gets_ready_during_a_promotion_gets_the_new_adapter_and_o
     assert list(stack.replicas().serving(LIVE_SLOT).values()) == [digest, digest]
     printed = capsys.readouterr().err
     assert f"also: {stack.servers[1].url}" in printed
-    assert "vllm-7 is starting: it may come up with what was live before" in printed
+    assert "vllm-7 is pending: it may come up with what was live before" in printed

@@ -8,9 +8,16 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.resources import mlflow_client as mlflow_client_module
 from lora_assets.resources.adapter_source import fetch_source
-from lora_assets.resources.mlflow_client import mlflow_errors
+from lora_assets.resources.mlflow_client import (
+    SLOWEST_BYTES_PER_S,
+    mlflow_client,
+    mlflow_errors,
+    within,
+)
 from lora_assets.resources.tracking import Tracking
+from tests.support.doubles.trickling import trickling
 
 
 @pytest.mark.parametrize(
@@ -41,6 +48,38 @@ def test_no_password_of_a_url_is_in_an_error() -> None:
     assert "secret" not in str(raised.value) + raised.value.cause + raised.value.remedy
     assert "//db:5432/mlflow" in str(raised.value)
     assert "//mlflow/x@y" in str(raised.value)
+
+
+HEADERS = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999999\r\n"
+
+
+@pytest.mark.parametrize("head", [HEADERS, HEADERS + b"\r\n{"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda url, to: mlflow_client(url).get_run("r"),
+        lambda url, to: fetch_source("runs:/r/adapter", url, to),
+    ],
+)
+def test_a_server_that_sends_a_byte_now_and_then_holds_nobody_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: bytes, ask: Callable[[str, Path], object]
+) -> None:
+    monkeypatch.setattr(mlflow_client_module, "CALL_S", 0.3)
+    with (
+        trickling(head) as url,
+        pytest.raises(LoraAssetsError, match=rf"MLflow at {url} failed \(no whole reply within 0"),
+    ):
+        ask(url, tmp_path)
+
+
+def test_files_that_go_on_arriving_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(mlflow_client_module, "CALL_S", 0)
+    (tmp_path / "adapter").write_bytes(b"x" * 60 * SLOWEST_BYTES_PER_S)
+    assert within(lambda: "here", tmp_path) == "here"
+    with pytest.raises(TimeoutError):
+        within(lambda: "here")
 
 
 @pytest.mark.parametrize("place", ["http://evil/api/2.0/mlflow-artifacts/artifacts/x",

@@ -70,7 +70,7 @@ def test_fields_of_a_newer_release_are_ignored_and_garbage_is_named_and_passed_o
     registry = resources.registry
     registry.end_promotion(promotion(version, "a"))
     entry = json.loads(tags(registry)["lora_assets.history.1-a"])
-    newer = {**entry, "number": 2, "token": "b", "record_format": 9, "signature": "x"}
+    newer = {**entry, "number": 2, "token": "b", "later": 9, "signature": "x"}
     set_tag(registry, "lora_assets.history.2-b", json.dumps(newer))
     set_tag(registry, "lora_assets.history.3-c", "{}")
     unknown = {**promotion(version, "d").model_dump(), "lease": {"until": 1}}
@@ -87,6 +87,18 @@ def test_fields_of_a_newer_release_are_ignored_and_garbage_is_named_and_passed_o
     live = registry.current_live()
     assert live is not None
     assert live.version == version.version
+
+
+@pytest.mark.parametrize("name", [LAST, "lora_assets.history.2-b"])
+def test_a_record_of_a_later_format_is_named_instead_of_an_older_one_saying_what_is_live(
+    resources: Resources, version: ModelVersion, name: str
+) -> None:
+    registry = resources.registry
+    registry.end_promotion(promotion(version, "a"))
+    later = {**promotion(version, "b", 2).model_dump(), "record_format": 2}
+    set_tag(registry, name, json.dumps(later))
+    with pytest.raises(LoraAssetsError, match=rf"^A later release wrote tag {name} .*format"):
+        registry.current_live()
 
 
 def test_with_a_key_only_entries_that_are_signed_for_their_place_say_what_is_live(

@@ -1,7 +1,7 @@
 """Operations with a fault each, left to repair themselves, and what became of them."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -11,8 +11,22 @@ from typing import get_args
 import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
+from lora_assets.gates.smoke import PROMPTS
 from lora_assets.records.slots import LIVE_SLOT
-from tests.support.faulty_operations import CALLS, GO, AtMlflow, Fault, Meant, Operation, start
+from tests.support.clients import asking
+from tests.support.dagster_services import until
+from tests.support.faulty_operations import (
+    CALLS,
+    GO,
+    GO_ON,
+    AtMlflow,
+    AtPod,
+    Fault,
+    Meant,
+    Operation,
+    start,
+)
+from tests.support.pod import NOT_READY, starting_pod
 from tests.support.repairs import Watch
 from tests.support.replicas import Stack
 
@@ -27,7 +41,10 @@ KILLED = -9
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one injection; `wrong` is empty where all ended right."""
+    """What became of one injection; `wrong` is empty where all ended right.
+
+    Clients got `answers` meanwhile.
+    """
 
     operation: Operation
     call: str
@@ -35,6 +52,7 @@ class Outcome:
     wrong: str
     is_stuck: bool
     seconds: float
+    answers: int
 
 
 @dataclass
@@ -70,26 +88,57 @@ class Rounds:
         number = self._prepare(operation)
         registry = self.stack.resources.registry
         allowed = {version.version for version in registry.aliases().values()}
-        for left in (CALLS, GO):
+        ours = self._for_clients(operation, number, meant.fault)
+        for left in (CALLS, GO, GO_ON, NOT_READY):
             (self.home / left).unlink(missing_ok=True)
-        given = self.stack.environment, self.home
+        with ExitStack() as pod, asking(self.stack) as answers:
+            exitcode = self._operate(operation, number, meant, pod)
+            # A pod serves what is live as soon as it is ready, before any sensor looks.
+            late = self._drift() if exitcode == 0 and meant.fault in get_args(AtPod) else ""
+            began = perf_counter()
+            self._restart_dead()
+            if exitcode == KILLED and operation != "repair":
+                # As run monitoring takes up a run whose worker was lost.
+                start(operation, number, self.stack.environment, self.home, Meant()).join()
+            is_stuck = not self._repaired()
+            seconds, wrong = perf_counter() - began, late + self._wrong(allowed)
+        if not answers.keys() <= ours:
+            wrong = f"{wrong}; clients were answered by {dict(answers)}, not only by {ours}"
+        outcome = Outcome(operation, call, meant.fault, wrong, is_stuck, seconds, answers.total())
+        self.outcomes.append(outcome)
+        return outcome
+
+    def _operate(
+        self, operation: Operation, number: int, meant: Meant, pod: ExitStack
+    ) -> int | None:
+        resources, given = self.stack.resources, (self.stack.environment, self.home)
+        if meant.fault == "replica not ready":
+            pod.enter_context(starting_pod(self.home, resources)).await_health()
         process = start(operation, number, *given, meant)
         other = self._second(operation) if meant.fault == "second writer" else None
+        if meant.fault == "replica starting":
+            until(lambda: (self.home / GO).exists() or not process.is_alive(), "the call")
+            started = pod.enter_context(starting_pod(self.home, resources))
+            (self.home / GO_ON).touch()
         process.join()
         # Where the call never came, the other one comes now.
         (self.home / GO).touch()
+        (self.home / NOT_READY).unlink(missing_ok=True)
+        if meant.fault == "replica starting":
+            started.await_health()
         if other is not None:
             other.join()
-        began = perf_counter()
-        self._restart_dead()
-        if process.exitcode == KILLED and operation != "repair":
-            # As run monitoring takes up a run whose worker was lost.
-            start(operation, number, *given, Meant()).join()
-        is_stuck = not self._repaired()
-        wrong = self._wrong(allowed)
-        outcome = Outcome(operation, call, meant.fault, wrong, is_stuck, perf_counter() - began)
-        self.outcomes.append(outcome)
-        return outcome
+        return process.exitcode
+
+    def _for_clients(self, operation: Operation, number: int, fault: Fault) -> set[str]:
+        """Return the digests that may answer a client: live before, and what is to be live."""
+        aliases = self.stack.resources.registry.aliases()
+        ours, second = {aliases["live"].digest}, fault == "second writer"
+        if operation == "promotion" or (second and operation == "rollback"):
+            ours.add(self.stack.adapter(number).digest)
+        if operation == "rollback" or second:
+            ours.add(aliases["previous"].digest)
+        return ours
 
     def _prepare(self, operation: Operation) -> int:
         if operation == "rollback":
@@ -145,9 +194,15 @@ class Rounds:
         if numbers != sorted(set(numbers)):
             found.append(f"the history's numbers are {numbers}")
         if live is not None:
-            served = set(self.stack.replicas().serving(LIVE_SLOT).values())
-            if served != {live.digest}:
-                found.append(f"replicas serve {served}, live is {live.digest}")
+            found += filter(None, [self._drift()])
             (known,) = (each for each in self.stack.adapters if each.digest == live.digest)
             self.stack.assert_answers(known, 0)
         return "; ".join(found)
+
+    def _drift(self) -> str:
+        live, replicas = self.stack.resources.registry.standing().live, self.stack.replicas()
+        for replica in replicas.members:
+            # What a folder names alone is loaded, and listed, once it is asked for.
+            replica.complete(LIVE_SLOT, PROMPTS[0], 1)
+        wanted, served = live and live.digest, replicas.serving(LIVE_SLOT)
+        return "" if {*served.values()} == {wanted} else f"{served} are served, live is {wanted}; "

@@ -22,18 +22,23 @@ from mlflow.exceptions import MlflowException
 
 from lora_assets.assets.rollback import rollback
 from lora_assets.assets.staged_deployment import staged_deployment
+from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.mlflow_client import _Reported, mlflow_errors
 from lora_assets.sensors.replica_repair import repair_replicas
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from tests.support.dagster_services import until
+from tests.support.pod import NOT_READY, discovering_the_pod
 from tests.support.promotions import gate_result, run_promotion
 from tests.support.replicas import kill_family
 
 Operation = Literal["deployment", "promotion", "rollback", "repair"]
-AtMlflow = Literal["killed before", "killed after", "error", "away", "reply lost", "second writer"]
+AtPod = Literal["replica not ready", "replica starting"]
+AtMlflow = Literal[
+    "killed before", "killed after", "error", "away", "reply lost", "second writer", AtPod
+]
 Fault = Literal[AtMlflow, "none", "empty reply", "replica lost", "clock"]
-CALLS, GO = "calls", "go"
+CALLS, GO, GO_ON = "calls", "go", "go-on"
 CLOCK_S = -60
 PATIENCE_S = 600
 
@@ -87,6 +92,7 @@ def _operate(
         _arm(_Calls(home, meant))
     if meant.fault == "clock":
         _set_clock()
+    Fleet.discover = discovering_the_pod(home)  # type: ignore[method-assign, assignment]
     run(make_resources(read_settings(environment)), operation, number)
 
 
@@ -133,6 +139,11 @@ class _Calls:
                 kill_family(self._meant.victim)
             case "second writer":
                 (self._home / GO).touch()
+            case "replica not ready":
+                (self._home / NOT_READY).touch()
+            case "replica starting":
+                (self._home / GO).touch()
+                until((self._home / GO_ON).exists, "the init container", PATIENCE_S)
         return fault
 
 
