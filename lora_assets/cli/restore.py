@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from lora_assets.cli.result import json_option, print_json, tell
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.serving.drift import KEPT
 from lora_assets.serving.plugin_files import place_plugin
@@ -13,6 +14,7 @@ from lora_assets.serving.slot_owner import require_own_slot, require_slot_name
 
 
 @click.command()
+@json_option
 @stack_options("model_name", "mlflow_tracking_uri")
 @click.option(
     "--plugin-dir",
@@ -28,25 +30,33 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
         place_plugin(plugin_dir)
     stack = Stack(options)
     folder = shared_folder(stack.settings.adapters_dir)
-    restored = restore_adapters(stack, folder)
+    restored, passed_over = restore_adapters(stack, folder)
     for name, digest in restored.items():
-        click.echo(f"{name}: {digest[:12]}")
+        tell(f"{name}: {digest[:12]}")
     if not restored:
-        click.echo(f"{stack.model} has no live adapter yet; nothing to restore")
+        tell(f"{stack.model} has no live adapter yet; nothing to restore")
+    print_json({"restored": restored, "passed_over": passed_over})
 
 
-def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
-    """Place and verify the adapters of the aliases; return the digest of each one's own name."""
+def restore_adapters(
+    stack: Stack, folder: ReplicaFolder
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Place and verify the adapters of the aliases; say which aliases are passed over, and why.
+
+    Return the digest of each adapter's own name, and the reason by alias.
+    """
     restored: dict[str, str] = {}
+    passed_over: dict[str, str] = {}
     aliases = stack.resources.registry.standing().meant
     others = stack.resources.registry.others()
     slots = stack.resources.fleet.slots
     for alias in KEPT:
         if alias in others:
-            click.echo(
-                f"{alias} is passed over: version {others[alias]} of {stack.model} "
-                "is not ours; 'lora-assets adopt' takes it over"
+            passed_over[alias] = (
+                f"version {others[alias]} of {stack.model} is not ours; 'lora-assets adopt' takes "
+                "it over"
             )
+            tell(f"{alias} is passed over: {passed_over[alias]}")
         version = aliases.get(alias)
         if version is None:
             continue
@@ -59,4 +69,4 @@ def restore_adapters(stack: Stack, folder: ReplicaFolder) -> Mapping[str, str]:
             require_own_slot(slot, version.serving_name, folder.slots().get(slot), {})
             folder.set_slot(slot, version.serving_name)
         restored[version.serving_name] = version.digest
-    return restored
+    return restored, passed_over

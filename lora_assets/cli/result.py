@@ -19,13 +19,30 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def json_option(command: Command) -> Command:
     """Add --json."""
     said = "Print JSON for programs  [default: text for people]"
-    return click.option("--json", "as_json", is_flag=True, help=said)(command)
+    option = click.option("--json", is_flag=True, expose_value=False, callback=_note, help=said)
+    return option(command)
+
+
+def _note(context: click.Context, _: click.Parameter, given: bool) -> None:
+    context.meta[__name__] = given
 
 
 def wants_json() -> bool:
     """Return whether the command was called with --json: then stdout is for its result alone."""
     context = click.get_current_context(silent=True)
-    return bool(context and context.params.get("as_json"))
+    return bool(context and context.meta.get(__name__))
+
+
+def tell(line: str) -> None:
+    """Print a line of the result for people; on stderr where a program wants the result."""
+    click.echo(line, err=wants_json())
+
+
+def print_json(result: Any) -> bool:
+    """Print the result if a program wants it; return whether one does."""
+    if wants_json():
+        click.echo(json.dumps(result))
+    return wants_json()
 
 
 def print_result(registry: "Registry", stage: str, outputs: Outputs) -> None:
