@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -38,14 +39,20 @@ def test_the_help_has_of_each_command_what_click_would_write() -> None:
 
 
 @pytest.mark.integration
-def test_quiet_leaves_results_and_errors(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("arrange", [lambda words: ("-q", *words), lambda words: (*words, "-q")])
+def test_quiet_leaves_results_and_errors_before_the_command_and_after_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path,
+    arrange: Callable[[tuple[str, ...]], tuple[str, ...]],
+) -> None:  # fmt: skip
     environment = {"LORA_ASSETS_HOME": str(tmp_path)}
     build = ("data", "build", "--data-version", "1", "--services", "s3")
     loud = command(build, environment, monkeypatch, capfd)
-    quiet = command(("-q", *build), environment, monkeypatch, capfd)
+    quiet = command(arrange(build), environment, monkeypatch, capfd)
     assert (loud.out, loud.err != "") == (quiet.out, True)
     assert quiet.err == ""
-    refused = command(("-q", "train", "--data-version", "9"), environment, monkeypatch, capfd)
-    assert str(refused.code).startswith("error: Data version 9 has no file:")
+    for given, cause in (("--data-version 9", "Data version 9 has no file:"),
+                         ("--num-epochs few", "Invalid value for '--num-epochs'")):  # fmt: skip
+        words, stderr = arrange(("train", *given.split())), sys.stderr
+        refused = command(words, environment, monkeypatch, capfd)
+        assert str(refused.code).startswith(f"error: {cause}")
+        assert sys.stderr is stderr
