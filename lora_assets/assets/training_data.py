@@ -84,4 +84,7 @@ def data_is_sound(
     )
     verdict = decide(training_data, splits, config, now())
     tag_stopped(verdict)
-    return check_result(verdict)
+    # The registry has those on adapters; here it is for who follows the run.
+    return check_result(
+        verdict, {"verdict": dg.MetadataValue.json(verdict.model_dump(mode="json"))}
+    )

@@ -8,7 +8,7 @@ import click
 
 from lora_assets.cli.outputs import Outputs
 from lora_assets.lifecycle import STAGES
-from lora_assets.records.verdict import Verdict
+from lora_assets.records.verdict import GateName, Verdict
 
 if TYPE_CHECKING:
     from lora_assets.resources.registry import Registry
@@ -51,7 +51,9 @@ def print_result(registry: "Registry", stage: str, outputs: Outputs) -> None:
     result: dict[str, Any] = {"stage": stage, **known}
     if stage in ("promote", "rollback"):
         result |= _change(registry, known.get("run_id"))
-    click.echo(json.dumps({**result, "verdicts": _of_gates(registry, stage, known)}))
+    verdicts = {verdict.gate: of_verdict(verdict) for verdict in outputs.verdicts}
+    verdicts |= _of_gates(registry, stage, known)
+    click.echo(json.dumps({**result, "verdicts": verdicts}))
 
 
 def _change(registry: "Registry", run_id: str | None) -> Mapping[str, str | int | None]:
@@ -64,7 +66,7 @@ def _change(registry: "Registry", run_id: str | None) -> Mapping[str, str | int 
     }
 
 
-def _of_gates(registry: "Registry", stage: str, known: Mapping[str, str]) -> Mapping[str, Any]:
+def _of_gates(registry: "Registry", stage: str, known: Mapping[str, str]) -> Mapping[GateName, Any]:
     """Return the verdicts on this adapter of the gates that the stage has in the registry."""
     gates = [each.gate.name for each in STAGES.values() if each.job == stage and each.gate]
     version, data_version = known.get("model_version"), known.get("data_version", "")
