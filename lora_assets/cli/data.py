@@ -45,7 +45,10 @@ def data() -> None:
     "--spoiled", is_flag=True, help="Answers that don't come from their context, for trying gates"
 )
 def build(data_version: str, services: str, spoiled: bool) -> None:
-    """Write a data version from botocore's service models, the same bytes every time."""
+    """Write a data version from botocore's service models.
+
+    The same services give the same bytes every time.
+    """
     names = [name.strip() for name in services.split(",") if name.strip()]
     stack = Stack({})
     data_bucket = stack.resources.data_bucket
@@ -59,7 +62,7 @@ def build(data_version: str, services: str, spoiled: bool) -> None:
 
 @data.command()
 def describe() -> None:
-    """Print the format of a data version, field by field, with three rows."""
+    """Print the format of a data version, with three rows."""
     click.echo(FORMAT, nl=False)
 
 
@@ -68,7 +71,7 @@ def describe() -> None:
 @json_option
 @config_options(DataThresholds, Fit)
 def check(folder: Path, **options: Any) -> None:
-    """Print every fault of the data in DIR, a line each: file, line and field.
+    """Print every fault of the data in DIR: file, line and field.
 
     End with 1 where training would be refused. The rows are measured by the tokenizer of
     BASE_MODEL, and against the max_model_len of the server at VLLM_URL.
@@ -95,7 +98,7 @@ def check(folder: Path, **options: Any) -> None:
 )
 @config_options(DataThresholds, Fit)
 def add(source: Path, data_version: str, form: Format | None, **options: Any) -> None:
-    """Make the files in DIR, or one file, a data version, if they are sound.
+    """Make the files in DIR, or one file, a data version, if sound.
 
     One file is dealt out to the three splits, 8 : 1 : 1, the same way every time.
     """
@@ -160,7 +163,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 @data.command("list")
 @json_option
 def list_versions() -> None:
-    """Print the complete data versions in the bucket, and what is passed over, with the reason."""
+    """Print the data versions, and what is passed over and why."""
     versions, passed_over = make_resources(read_settings()).data_bucket.survey()
     tell(f"data versions: {', '.join(versions) or 'none yet'}")
     for name, reason in passed_over.items():

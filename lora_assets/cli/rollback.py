@@ -76,9 +76,9 @@ def _as_planned(planned: Promotion | None) -> Mapping[str, str | int | None]:
 @click.option("--sign", is_flag=True, help="Sign that live and previous are as the aliases say")
 @stack_options("model_name", "mlflow_tracking_uri")
 def history(sign: bool, **options: Any) -> None:
-    """Show what was live when, by whom and on which evidence, the oldest first.
+    """Show what was live when, by whom and on which evidence.
 
-    With LORA_ASSETS_VERDICT_KEY, that is what was signed with it.
+    The oldest comes first. With LORA_ASSETS_VERDICT_KEY, that is what was signed with it.
     """
     registry = Stack(options).known_registry()
     if sign:

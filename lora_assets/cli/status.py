@@ -31,10 +31,10 @@ STOPPED_SHOWN = 10
 @stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
 @json_option
 def status(**options: Any) -> None:
-    """Show one model's aliases, verdicts, what a gate stopped, and what each replica serves.
+    """Show aliases, verdicts, what a gate stopped, and replicas.
 
-    Exit with 0 only when every replica serves what the aliases say. Aliases of others, and those
-    of versions that are not adopted, are shown and passed over.
+    Exit with 0 only when every replica serves what the model's aliases say. Aliases of others, and
+    those of versions that are not adopted, are shown and passed over.
     """
     stack = Stack(options)
     report = read_status(stack)

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from lora_assets.cli.main import cli
-from tests.support.commands import Run, command
+from tests.support.commands import Run, command, commands
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,17 @@ def test_the_help_has_of_each_command_what_click_would_write() -> None:
     cli.format_commands(context, ours)
     click.Group.format_commands(cli, context, clicks)
     assert ours.getvalue() == clicks.getvalue() != ""
+
+
+def test_what_a_command_does_fits_into_80_columns() -> None:
+    groups = [cli, *(each for _, each in commands() if isinstance(each, click.Group))]
+    for group in groups:
+        context = click.Context(group)
+        formatter = click.HelpFormatter(width=78)
+        group.format_commands(context, formatter)
+        shown = formatter.getvalue()
+        assert all(f"  {name} " in shown for name in group.list_commands(context))
+        assert [line for line in shown.splitlines() if line.endswith("...")] == []
 
 
 @pytest.mark.integration
