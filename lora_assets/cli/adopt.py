@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import click
 
+from lora_assets.cli.completions import data_versions, versions_of_others
 from lora_assets.cli.result import json_option, print_json, tell
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
@@ -13,8 +14,17 @@ from lora_assets.records.run_outcome import RunFailed
 
 
 @click.command()
-@click.option("--model-version", type=int, help="Take over this one  [default: all with an alias]")
-@click.option("--data-version", help="What it was trained on, where its MLflow run does not say")
+@click.option(
+    "--model-version",
+    type=int,
+    help="Take over this one  [default: all with an alias]",
+    shell_complete=versions_of_others,
+)
+@click.option(
+    "--data-version",
+    help="What it was trained on, where its MLflow run does not say",
+    shell_complete=data_versions,
+)
 @json_option
 @stack_options("model_name", "mlflow_tracking_uri")
 def adopt(model_version: int | None, data_version: str | None, **options: Any) -> None:

@@ -8,7 +8,7 @@ import click
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from lora_assets.cli.completions import OF_FIELDS
+from lora_assets.cli.completions import OF_FIELDS, switch
 from lora_assets.errors import LoraAssetsError, validation_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,7 +38,7 @@ def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
                 type=kind,
                 default=None,
                 help=f"{said}{default}",
-                shell_complete=OF_FIELDS.get(name),
+                shell_complete=switch if kind is bool else OF_FIELDS.get(name),
                 **flag,
             )(command)
         return command

@@ -9,7 +9,9 @@ from pathlib import Path
 from traceback import format_exception
 
 import click
+from click.shell_completion import add_completion_class
 
+from lora_assets.cli.bash_words import WholeWords
 from lora_assets.cli.quiet import QUIET
 from lora_assets.cli.signals import raising_stopped
 from lora_assets.cli.suggestions import Suggesting
@@ -72,6 +74,7 @@ def main() -> None:
     """
     from lora_assets.records.run_outcome import RunFailed, full_disk
 
+    add_completion_class(WholeWords)
     # The last garbage collection takes seconds, and the system takes the memory anyway.
     atexit.register(gc.freeze)
     try:
