@@ -86,4 +86,7 @@ def data_is_sound(
     )
     verdict = decide(training_data, splits, config, now())
     tag_stopped(verdict)
-    return check_result(verdict, {"data": dg.MetadataValue.url(training_data.source)})
+    source = dg.MetadataValue.url(training_data.source)
+    # The registry has those on adapters; here it is for who follows the run.
+    whole = dg.MetadataValue.json(verdict.model_dump(mode="json"))
+    return check_result(verdict, {"data": source, "verdict": whole})

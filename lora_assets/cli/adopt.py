@@ -1,9 +1,12 @@
 """adopt: take over the model versions that are in the registry already."""
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import click
 
+from lora_assets.cli.completions import data_versions, versions_of_others
+from lora_assets.cli.result import json_option, print_json, tell
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import Alias, ModelVersion
@@ -11,8 +14,18 @@ from lora_assets.records.run_outcome import RunFailed
 
 
 @click.command()
-@click.option("--model-version", type=int, help="Take over this one  [default: all with an alias]")
-@click.option("--data-version", help="What it was trained on, where its MLflow run does not say")
+@click.option(
+    "--model-version",
+    type=int,
+    help="Take over this one  [default: all with an alias]",
+    shell_complete=versions_of_others,
+)
+@click.option(
+    "--data-version",
+    help="What it was trained on, where its MLflow run does not say",
+    shell_complete=data_versions,
+)
+@json_option
 @stack_options("model_name", "mlflow_tracking_uri")
 def adopt(model_version: int | None, data_version: str | None, **options: Any) -> None:
     """Take over model versions that others registered.
@@ -33,22 +46,27 @@ def adopt(model_version: int | None, data_version: str | None, **options: Any) -
     else:
         numbers = [model_version]
     if not numbers:
-        click.echo("adopt: nothing to do")
-    refused = []
+        tell("adopt: nothing to do")
+    adopted: list[Mapping[str, Any]] = []
+    refused: dict[int, str] = {}
     for number in numbers:
         try:
             with stack.resources.work_folder.temporary() as work:
                 version, left = registry.adopt(number, data_version, fleet.max_lora_rank, work)
         except LoraAssetsError as error:
-            refused.append(f"version {number} of {registry.model_name} is not adopted: {error}")
+            refused[number] = str(error)
             continue
+        told = version.model_dump(include={"version", "data_version", "digest"})
+        adopted.append({**told, "left_behind": left})
         beside = f"; left behind: {', '.join(left)}" if left else ""
-        click.echo(
+        tell(
             f"version {number}: digest {version.digest[:12]}, data version "
             f"{version.data_version}{beside}"
         )
+    print_json({"adopted": adopted, "refused": refused})
     if refused:
-        raise RunFailed(tuple(refused))
+        not_adopted = f"of {registry.model_name} is not adopted"
+        raise RunFailed(tuple(f"version {n} {not_adopted}: {why}" for n, why in refused.items()))
 
 
 def _require_trained_on(version: ModelVersion, data_version: str | None) -> None:

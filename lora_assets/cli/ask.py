@@ -1,13 +1,12 @@
 """ask: a question to live, and to the candidate, in the prompt that training uses."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lora_assets.cli.result import json_option
+from lora_assets.cli.result import json_option, print_json, wants_json
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import prompt_like
@@ -32,9 +31,7 @@ MAX_TOKENS = 256
 @stack_options(
     *("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace"), "s3_data_bucket"
 )
-def ask(
-    question: str, context_file: Path | None, compare: bool, as_json: bool, **options: Any
-) -> None:
+def ask(question: str, context_file: Path | None, compare: bool, **options: Any) -> None:
     """Ask live a QUESTION, and print its answer.
 
     The prompt has the form of those that live was trained on.
@@ -53,14 +50,13 @@ def ask(
     for slot, version in asked.items():
         prompt = _prompt(stack, version, context, question)
         answer = replica.complete(slot, prompt, MAX_TOKENS)
-        if as_json:
-            answers.append(_of(slot, version, answer))
+        answers.append(_of(slot, version, answer))
+        if wants_json():
             continue
         about = f"{slot} (version {version.version}, data version {version.data_version})"
         click.echo(f"{about}, {answer.latency:.1f} s:", err=not compare)
         click.echo(answer.text.strip())
-    if as_json:
-        click.echo(json.dumps(answers))
+    print_json(answers)
 
 
 def _of(slot: str, version: ModelVersion, answer: Completion) -> Mapping[str, Any]:

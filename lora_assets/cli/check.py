@@ -9,6 +9,7 @@ from lora_assets.assets.served import refuse_live_slot, require_in_slot
 from lora_assets.assets.verdicts import now, require_passed
 from lora_assets.cli.config_options import chosen, config_options
 from lora_assets.cli.newest_data import data_version_option, newest_data_version
+from lora_assets.cli.result import json_option, of_verdict, print_json
 from lora_assets.cli.stack import OPTIONS, Stack, resource_config, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import DataThresholds, data_is_sound
@@ -41,6 +42,7 @@ _CONFIGS = (
 
 @click.command()
 @data_version_option
+@json_option
 @stack_options(*OPTIONS)
 @config_options(*_CONFIGS)
 def check(data_version: str | None, **options: Any) -> None:
@@ -67,6 +69,10 @@ def check(data_version: str | None, **options: Any) -> None:
     data, splits = resources.data_bucket.read(data_version, SPLITS if measures else ())
     thresholds = DataThresholds(**chosen(DataThresholds, options))
     sound = data_is_sound(data, splits, thresholds, now())
+    verdicts = {"data_is_sound": of_verdict(sound)}
+    told = {"stage": "check", "data_version": data_version, "verdicts": verdicts}
+    if not sound.passed:
+        print_json({**told, "result": "failed"})
     require_passed(sound, "data_is_sound", data.digest, data_version)
     note = "rows are measured where the training takes place"
     if measures:
@@ -94,6 +100,7 @@ def check(data_version: str | None, **options: Any) -> None:
     resources.server_metrics.begin(fleet)
     if note:
         click.echo(f"note: {note}", err=True)
+    print_json({**told, "result": "passed", "notes": [note] if note else []})
     click.echo("check: done", err=True)
     click.echo(f"next: lora-assets train --data-version {data_version}", err=True)
 

@@ -6,21 +6,30 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
-from lora_assets.cli.completions import OF_FIELDS
+from lora_assets.cli.completions import OF_FIELDS, switch
 from lora_assets.errors import LoraAssetsError, validation_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
-    """Add an option for each field: `max_eval_loss` becomes --max-eval-loss, with its default."""
+    """Add an option for each field: `max_eval_loss` becomes --max-eval-loss, with its default.
+
+    An option of several models says what it is, and what stands without it, for each of them.
+    """
 
     def decorate(command: Command) -> Command:
-        fields = {name: field for model in models for name, field in model.model_fields.items()}
-        for name, field in reversed(fields.items()):
-            kind = _plain_type(field.annotation)
-            default = "" if field.default is None else f"  [default: {field.default}]"
+        fields: dict[str, list[FieldInfo]] = {}
+        for model in models:
+            for name, field in model.model_fields.items():
+                fields.setdefault(name, []).append(field)
+        for name, alike in reversed(fields.items()):
+            kind = _plain_type(alike[0].annotation)
+            said = "; also: ".join(dict.fromkeys(field.description or "" for field in alike))
+            defaults = dict.fromkeys(str(f.default) for f in alike if f.default is not None)
+            default = f"  [default: {', '.join(defaults)}]" if defaults else ""
             # Argo gives every option a value: --fresh is --fresh=true.
             flag: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}
             command = click.option(
@@ -28,8 +37,8 @@ def config_options(*models: type[BaseModel]) -> Callable[[Command], Command]:
                 name,
                 type=kind,
                 default=None,
-                help=f"{field.description or ''}{default}",
-                shell_complete=OF_FIELDS.get(name),
+                help=f"{said}{default}",
+                shell_complete=switch if kind is bool else OF_FIELDS.get(name),
                 **flag,
             )(command)
         return command

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from lora_assets.cli.config_options import chosen, config_options, fields_of
-from lora_assets.cli.result import json_option
+from lora_assets.cli.result import json_option, print_json, tell, wants_json
 from lora_assets.cli.stack import Stack
 from lora_assets.cli.suggestions import Suggesting
 from lora_assets.embedded.data_set.versions import build as build_version
@@ -22,7 +22,7 @@ from lora_assets.parameters import TrainingOptions
 from lora_assets.records.conversion import FORMATS, Format, convert, deal_out
 from lora_assets.records.data_format import FORMAT
 from lora_assets.records.dataset import SPLITS, SplitName, require_version_name
-from lora_assets.records.split_file import parse_split
+from lora_assets.records.split_file import Fault, parse_split
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 
@@ -38,13 +38,17 @@ def data() -> None:
 
 
 @data.command()
+@json_option
 @click.option("--data-version", required=True, help="Name of the new data version")
 @click.option("--services", required=True, help="AWS services, as in s3,ec2,lambda")
 @click.option(
     "--spoiled", is_flag=True, help="Answers that don't come from their context, for trying gates"
 )
 def build(data_version: str, services: str, spoiled: bool) -> None:
-    """Write a data version from botocore's service models, the same bytes every time."""
+    """Write a data version from botocore's service models.
+
+    The same services give the same bytes every time.
+    """
     names = [name.strip() for name in services.split(",") if name.strip()]
     stack = Stack({})
     data_bucket = stack.resources.data_bucket
@@ -53,36 +57,37 @@ def build(data_version: str, services: str, spoiled: bool) -> None:
         place = str(build_version(data_version, names, Path(unquote(bucket.path)), spoiled))
     else:
         place = data_bucket.add(data_version, contents(names, spoiled))
-    _added(stack, data_version, place)
+    _added(stack, data_version, place, ())
 
 
 @data.command()
 def describe() -> None:
-    """Print the format of a data version, field by field, with three rows."""
+    """Print the format of a data version, with three rows."""
     click.echo(FORMAT, nl=False)
 
 
 @data.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@json_option
 @config_options(DataThresholds, Fit)
 def check(folder: Path, **options: Any) -> None:
-    """Print every fault of the data in DIR, a line each: file, line and field.
+    """Print every fault of the data in DIR: file, line and field.
 
     End with 1 where training would be refused. The rows are measured by the tokenizer of
     BASE_MODEL, and against the max_model_len of the server at VLLM_URL.
     """
-    thresholds = DataThresholds(**chosen(DataThresholds, options))
     _require_there(folder)
     files = {split: folder / f"{split}.jsonl" for split in SPLITS}
     contents = {split: file.read_bytes() for split, file in files.items() if file.is_file()}
-    faults, notes = examine(contents, thresholds)
-    faults = [*faults, *_misfits(contents, options)]
+    faults, notes = _examined(contents, options)
     _require_sound(folder, faults, notes, "'lora-assets data describe' prints the format.")
+    print_json({"faults": [], "notes": notes})
     click.echo(f"{folder} is sound", err=True)
 
 
 @data.command()
 @click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
+@json_option
 @click.option("--data-version", required=True, help="Name of the new data version")
 @click.option(
     "--format",
@@ -93,12 +98,11 @@ def check(folder: Path, **options: Any) -> None:
 )
 @config_options(DataThresholds, Fit)
 def add(source: Path, data_version: str, form: Format | None, **options: Any) -> None:
-    """Make the files in DIR, or one file, a data version, if they are sound.
+    """Make the files in DIR, or one file, a data version, if sound.
 
     One file is dealt out to the three splits, 8 : 1 : 1, the same way every time.
     """
     require_version_name(data_version)
-    thresholds = DataThresholds(**chosen(DataThresholds, options))
     _require_there(source)
     files = [source] if source.is_file() else sorted(source.glob("[!.]*.json*"))
     rows = {file.stem: convert(str(file), file.read_bytes(), form, declines) for file in files}
@@ -112,37 +116,42 @@ def add(source: Path, data_version: str, form: Format | None, **options: Any) ->
     contents = {split: _lines(rows[split]) for split in SPLITS if split in rows}
     notes: Sequence[str] = ()
     if not faults:
-        faults, notes = examine(contents, thresholds)
-        faults = [*faults, *_misfits(contents, options)]
+        faults, notes = _examined(contents, options)
     _require_sound(source, faults, notes, "Nothing was added: correct the data first.")
     stack = Stack({})
-    _added(stack, data_version, stack.resources.data_bucket.add(data_version, contents))
+    place = stack.resources.data_bucket.add(data_version, contents)
+    _added(stack, data_version, place, notes)
 
 
-def _added(stack: Stack, data_version: str, place: str) -> None:
+def _added(stack: Stack, data_version: str, place: str, notes: Sequence[str]) -> None:
     """Say where a new data version is; make it a partition of the Dagster on this machine."""
     if stack.settings.embedded:
         add_partitions(stack.open_instance(), [data_version])
-    click.echo(f"data version {data_version} is in {place}")
+    tell(f"data version {data_version} is in {place}")
+    print_json({"data_version": data_version, "place": place, "faults": [], "notes": notes})
     click.echo(f"next: lora-assets train --data-version {data_version}", err=True)
 
 
-def _misfits(contents: Mapping[SplitName, bytes], options: Mapping[str, Any]) -> Sequence[str]:
-    """Return what the base model or the server can't take; say what can't be told from here."""
+def _examined(
+    contents: Mapping[SplitName, bytes], options: Mapping[str, Any]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Return every fault, and what is only noted.
+
+    Rows that the base model or the server can't take are faults; what can't be told from here is
+    noted.
+    """
+    found, notes = examine(contents, DataThresholds(**chosen(DataThresholds, options)))
     resources = make_resources(read_settings())
     config = TrainingOptions(**chosen(Fit, options))
     limit = resources.trainer.parameters(config.overrides()).max_seq_length
     max_model_len, unknown = resources.fleet.longest()
     rows = {split: parse_split(split, content)[0] for split, content in contents.items()}
-    found: Sequence[str] = ()
+    misfits: Sequence[Fault] = ()
     try:
-        faults = resources.trainer.misfits(rows, limit, max_model_len, config.max_left_out)
-        found = [str(fault) for fault in faults]
+        misfits = resources.trainer.misfits(rows, limit, max_model_len, config.max_left_out)
     except LoraAssetsError as error:
         unknown = f"rows are not measured, and the tokenizer's own tokens not known ({error.cause})"
-    if unknown:
-        click.echo(f"note: {unknown}", err=True)
-    return found
+    return [*found, *map(str, misfits)], [*notes, *([unknown] if unknown else ())]
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -153,15 +162,13 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 @data.command("list")
 @json_option
-def list_versions(as_json: bool) -> None:
-    """Print the complete data versions in the bucket, and what is passed over, with the reason."""
+def list_versions() -> None:
+    """Print the data versions, and what is passed over and why."""
     versions, passed_over = make_resources(read_settings()).data_bucket.survey()
-    if as_json:
-        click.echo(json.dumps({"data_versions": versions, "passed_over": passed_over}))
-        return
-    click.echo(f"data versions: {', '.join(versions) or 'none yet'}")
+    tell(f"data versions: {', '.join(versions) or 'none yet'}")
     for name, reason in passed_over.items():
-        click.echo(f"passed over: {name} {reason}")
+        tell(f"passed over: {name} {reason}")
+    print_json({"data_versions": versions, "passed_over": passed_over})
 
 
 def _require_there(path: Path) -> None:
@@ -171,7 +178,8 @@ def _require_there(path: Path) -> None:
 
 def _require_sound(path: Path, faults: Sequence[str], notes: Sequence[str], remedy: str) -> None:
     """Print every fault and note, a line each, and refuse data with a fault."""
-    for line in (*faults, *(f"note: {note}" for note in notes)):
+    for line in () if wants_json() else (*faults, *(f"note: {note}" for note in notes)):
         click.echo(line)
     if faults:
+        print_json({"faults": faults, "notes": notes})
         raise LoraAssetsError(f"Faults in {path}: {len(faults)}", remedy)

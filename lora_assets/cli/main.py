@@ -5,13 +5,14 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from traceback import format_exception
 
 import click
+from click.shell_completion import add_completion_class
 
+from lora_assets.cli.bash_words import WholeWords
+from lora_assets.cli.quiet import QUIET
 from lora_assets.cli.signals import raising_stopped
 from lora_assets.cli.suggestions import Suggesting
 from lora_assets.errors import ConnectionLost, LoraAssetsError, Stopped
@@ -57,21 +58,12 @@ def _first_sentence(command: str, width: int) -> str:
     return click.Command(command, help=ast.get_docstring(function)).get_short_help_str(width)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands, params=[QUIET], context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="lora-assets")
-@click.option("--quiet", "-q", is_flag=True, help="Print results and errors, and no progress")
-@click.pass_context
-def cli(ctx: click.Context, quiet: bool) -> None:
+def cli() -> None:
     """Take a new version of training data to a LoRA adapter in live traffic, and back."""
-    if quiet:
-        ctx.with_resource(_silence())
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Drop what the block writes to stderr: its progress. `main` prints errors after the block."""
-    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-        yield
 
 
 def main() -> None:
@@ -82,6 +74,7 @@ def main() -> None:
     """
     from lora_assets.records.run_outcome import RunFailed, full_disk
 
+    add_completion_class(WholeWords)
     # The last garbage collection takes seconds, and the system takes the memory anyway.
     atexit.register(gc.freeze)
     try:

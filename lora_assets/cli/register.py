@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from lora_assets.assets.registered import REGISTERED
 from lora_assets.cli.completions import data_versions
 from lora_assets.cli.config_options import chosen, config_options, fields_of
-from lora_assets.cli.result import json_option, wants_json
+from lora_assets.cli.result import json_option, tell
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, write_outputs
 from lora_assets.errors import LoraAssetsError
@@ -102,7 +102,7 @@ def register(source: str, data_version: str, trained_on: str | None, **options: 
         digest = digest_folder(adapter)
         known = registry.known(digest, data_version, _base(stack))
         if known is not None and known in registry.aliases().values():
-            click.echo(f"register: nothing to do: it is version {known.version}", err=wants_json())
+            tell(f"register: nothing to do: it is version {known.version}")
             write_outputs(stack, Work(data_version=data_version, ops={}, version=known))
             return
         given = Adapter(
@@ -138,7 +138,7 @@ def _fetch(stack: Stack, source: str, to: Path, trained_on: str | None) -> None:
         trained_on,
     )
     if left:
-        click.echo(f"left behind: {', '.join(left)}", err=wants_json())
+        tell(f"left behind: {', '.join(left)}")
 
 
 def _upload(

@@ -1,6 +1,5 @@
 """report: one page on a data version, for the one who has to approve it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import click
 
 from lora_assets.assets.report import ARTIFACT, make_report
 from lora_assets.cli.completions import data_versions
-from lora_assets.cli.result import json_option
+from lora_assets.cli.result import json_option, print_json
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.records.dataset import require_version_name
 
@@ -24,7 +23,7 @@ from lora_assets.records.dataset import require_version_name
 )
 @stack_options("model_name", "mlflow_tracking_uri")
 @json_option
-def report(data_version: str, output: Path | None, as_json: bool, **options: Any) -> None:
+def report(data_version: str, output: Path | None, **options: Any) -> None:
     """Write one HTML page on a data version.
 
     It has the gates, the learning curve, examples, latencies, lineage and how to reproduce it, and
@@ -37,4 +36,5 @@ def report(data_version: str, output: Path | None, as_json: bool, **options: Any
     file.write_text(page)
     registry.tracking.keep_report(run_id, page, ARTIFACT)
     kept = {"file": str(file), "run": registry.tracking.page(run_id)}
-    click.echo(json.dumps(kept) if as_json else f"{file}, and {ARTIFACT}.html in {kept['run']}")
+    if not print_json(kept):
+        click.echo(f"{file}, and {ARTIFACT}.html in {kept['run']}")

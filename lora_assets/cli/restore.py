@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lora_assets.cli.result import json_option, print_json, tell
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.serving.drift import KEPT
 from lora_assets.serving.plugin_files import place_plugin
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@json_option
 @stack_options("model_name", "mlflow_tracking_uri")
 @click.option(
     "--plugin-dir",
@@ -31,27 +33,35 @@ def restore(plugin_dir: Path | None, **options: str | None) -> None:
         place_plugin(plugin_dir)
     stack = Stack(options)
     folder = shared_folder(stack.settings.adapters_dir)
-    restored = restore_adapters(stack.resources, folder)
+    restored, passed_over = restore_adapters(stack.resources, folder)
     for name, digest in restored.items():
-        click.echo(f"{name}: {digest[:12]}")
+        tell(f"{name}: {digest[:12]}")
     if not restored:
-        click.echo(f"{stack.model} has no live adapter yet; nothing to restore")
+        tell(f"{stack.model} has no live adapter yet; nothing to restore")
+    print_json({"restored": restored, "passed_over": passed_over})
 
 
-def restore_adapters(resources: "Resources", folder: ReplicaFolder) -> Mapping[str, str]:
-    """Place and verify the adapters of the aliases; return the digest of each one's own name."""
+def restore_adapters(
+    resources: "Resources", folder: ReplicaFolder
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Place and verify the adapters of the aliases; say which aliases are passed over, and why.
+
+    Return the digest of each adapter's own name, and the reason by alias.
+    """
     # It takes Dagster.
     from lora_assets.assets.served import put_in_folder
 
     restored: dict[str, str] = {}
+    passed_over: dict[str, str] = {}
     registry, slots = resources.registry, resources.fleet.slots
     aliases, others = registry.standing().meant, registry.others()
     for alias in KEPT:
         if alias in others:
-            click.echo(
-                f"{alias} is passed over: version {others[alias]} of {registry.model_name} "
-                "is not ours; 'lora-assets adopt' takes it over"
+            passed_over[alias] = (
+                f"version {others[alias]} of {registry.model_name} is not ours; 'lora-assets adopt' "
+                "takes it over"
             )
+            tell(f"{alias} is passed over: {passed_over[alias]}")
         version = aliases.get(alias)
         if version is None:
             continue
@@ -60,4 +70,4 @@ def restore_adapters(resources: "Resources", folder: ReplicaFolder) -> Mapping[s
     if registry.standing().meant != aliases:
         # A promotion came in between, and did not see this replica.
         return restore_adapters(resources, folder)
-    return restored
+    return restored, passed_over

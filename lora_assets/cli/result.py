@@ -8,7 +8,7 @@ import click
 
 from lora_assets.cli.outputs import Outputs
 from lora_assets.lifecycle import STAGES
-from lora_assets.records.verdict import Verdict
+from lora_assets.records.verdict import GateName, Verdict
 
 if TYPE_CHECKING:
     from lora_assets.resources.registry import Registry
@@ -19,13 +19,30 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def json_option(command: Command) -> Command:
     """Add --json."""
     said = "Print JSON for programs  [default: text for people]"
-    return click.option("--json", "as_json", is_flag=True, help=said)(command)
+    option = click.option("--json", is_flag=True, expose_value=False, callback=_note, help=said)
+    return option(command)
+
+
+def _note(context: click.Context, _: click.Parameter, given: bool) -> None:
+    context.meta[__name__] = given
 
 
 def wants_json() -> bool:
     """Return whether the command was called with --json: then stdout is for its result alone."""
     context = click.get_current_context(silent=True)
-    return bool(context and context.params.get("as_json"))
+    return bool(context and context.meta.get(__name__))
+
+
+def tell(line: str) -> None:
+    """Print a line of the result for people; on stderr where a program wants the result."""
+    click.echo(line, err=wants_json())
+
+
+def print_json(result: Any) -> bool:
+    """Print the result if a program wants it; return whether one does."""
+    if wants_json():
+        click.echo(json.dumps(result))
+    return wants_json()
 
 
 def print_result(registry: "Registry", stage: str, outputs: Outputs) -> None:
@@ -34,7 +51,9 @@ def print_result(registry: "Registry", stage: str, outputs: Outputs) -> None:
     result: dict[str, Any] = {"stage": stage, **known}
     if stage in ("promote", "rollback"):
         result |= _change(registry, known.get("run_id"))
-    click.echo(json.dumps({**result, "verdicts": _of_gates(registry, stage, known)}))
+    verdicts = {verdict.gate: of_verdict(verdict) for verdict in outputs.verdicts}
+    verdicts |= _of_gates(registry, stage, known)
+    click.echo(json.dumps({**result, "verdicts": verdicts}))
 
 
 def _change(registry: "Registry", run_id: str | None) -> Mapping[str, str | int | None]:
@@ -47,7 +66,7 @@ def _change(registry: "Registry", run_id: str | None) -> Mapping[str, str | int 
     }
 
 
-def _of_gates(registry: "Registry", stage: str, known: Mapping[str, str]) -> Mapping[str, Any]:
+def _of_gates(registry: "Registry", stage: str, known: Mapping[str, str]) -> Mapping[GateName, Any]:
     """Return the verdicts on this adapter of the gates that the stage has in the registry."""
     gates = [each.gate.name for each in STAGES.values() if each.job == stage and each.gate]
     version, data_version = known.get("model_version"), known.get("data_version", "")

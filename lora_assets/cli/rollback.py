@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lora_assets.assets.rollback import Rollback, sentence
 from lora_assets.cli.config_options import chosen, config_options
-from lora_assets.cli.result import json_option, wants_json
+from lora_assets.cli.result import json_option, print_json, tell, wants_json
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, write_outputs
 from lora_assets.gates.rollback import rejected
@@ -41,16 +41,15 @@ def roll_back(stack: Stack, config: Mapping[str, Any], *, dry_run: bool = False)
     standing = registry.standing()
     wanted = Rollback(registry, RollbackOptions(**config))
     planned = wanted.plan(standing)
-    if dry_run and wants_json():
-        click.echo(json.dumps(_as_planned(planned)))
+    if dry_run and print_json(_as_planned(planned)):
         return
     if planned is None:
-        click.echo(f"nothing to do: {wanted.nothing_to_do(standing)}", err=wants_json())
+        tell(f"nothing to do: {wanted.nothing_to_do(standing)}")
         if standing.live is not None:
             data_version = standing.live.data_version
             write_outputs(stack, Work(data_version=data_version, ops={}, version=standing.live))
         return
-    click.echo(f"{'would be a ' if dry_run else ''}{sentence(planned)}", err=wants_json())
+    tell(f"{'would be a ' if dry_run else ''}{sentence(planned)}")
     if not dry_run:
         version = planned.version
         ops = {"roll_back": config}
@@ -76,16 +75,16 @@ def _as_planned(planned: Promotion | None) -> Mapping[str, str | int | None]:
 @json_option
 @click.option("--sign", is_flag=True, help="Sign that live and previous are as the aliases say")
 @stack_options("model_name", "mlflow_tracking_uri")
-def history(as_json: bool, sign: bool, **options: Any) -> None:
-    """Show what was live when, by whom and on which evidence, the oldest first.
+def history(sign: bool, **options: Any) -> None:
+    """Show what was live when, by whom and on which evidence.
 
-    With LORA_ASSETS_VERDICT_KEY, that is what was signed with it.
+    The oldest comes first. With LORA_ASSETS_VERDICT_KEY, that is what was signed with it.
     """
     registry = Stack(options).known_registry()
     if sign:
         registry.sign_aliases(user())
     entries = registry.history()
-    if as_json:
+    if wants_json():
         click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))
         return
     if not entries:

@@ -36,7 +36,7 @@ def serve(host: str | None, port: int | None) -> None:
     host, port = host or url.hostname or "127.0.0.1", port or url.port or 8000
     require_free_port(host, port)
     folder = shared_folder(stack.settings.adapters_dir)
-    restored = restore_adapters(stack.resources, folder)
+    restored, _ = restore_adapters(stack.resources, folder)
     options = ServerOptions(
         host=host,
         port=port,

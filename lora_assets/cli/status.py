@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lora_assets.cli.result import json_option, of_verdict
+from lora_assets.cli.result import json_option, of_verdict, wants_json
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
@@ -30,15 +30,15 @@ STOPPED_SHOWN = 10
 @click.command()
 @stack_options("model_name", "mlflow_tracking_uri", "vllm_url", "deployment", "namespace")
 @json_option
-def status(as_json: bool, **options: Any) -> None:
-    """Show one model's aliases, verdicts, what a gate stopped, and what each replica serves.
+def status(**options: Any) -> None:
+    """Show aliases, verdicts, what a gate stopped, and replicas.
 
-    Exit with 0 only when every replica serves what the aliases say. Aliases of others, and those
-    of versions that are not adopted, are shown and passed over.
+    Exit with 0 only when every replica serves what the model's aliases say. Aliases of others, and
+    those of versions that are not adopted, are shown and passed over.
     """
     stack = Stack(options)
     report = read_status(stack)
-    if as_json:
+    if wants_json():
         click.echo(json.dumps(report, indent=2))
     else:
         print_status(report)

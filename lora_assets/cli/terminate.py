@@ -14,12 +14,12 @@ from lora_assets.settings import read_settings
 
 @click.command()
 def terminate() -> None:
-    """Terminate the runs of LORA_ASSETS_ARGO_WORKFLOW, and report that it has ended.
+    """Terminate the runs of a workflow, and report its end.
 
-    The workflow's exit handler runs this: a stop may come between two attempts of a step, when no
-    step is there to do it. Until the end is reported, the sensor `new_data_versions` leaves the
-    workflow's data versions to it. This waits for a Dagster that can't be reached, since Argo
-    retries nothing once a workflow was stopped.
+    The exit handler of LORA_ASSETS_ARGO_WORKFLOW runs this: a stop may come between two attempts
+    of a step, when no step is there to do it. Until the end is reported, the sensor
+    `new_data_versions` leaves the workflow's data versions to it. This waits for a Dagster that
+    can't be reached, since Argo retries nothing once a workflow was stopped.
     """
     settings = read_settings()
     if not settings.dagster_url or not settings.argo_workflow:

@@ -15,9 +15,7 @@ class QualityThresholds(Record):
     )
     max_perplexity: FiniteFloat = Field(2.0, ge=1, description="Highest perplexity")
     max_left_out: Share = Field(
-        0.05,
-        description="Largest share of train or val longer than max-seq-length; unless it is given, "
-        "no row of val, eval or a split's negatives may be",
+        0.05, description="Largest share of train or val longer than max-seq-length"
     )
 
 

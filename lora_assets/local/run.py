@@ -1,5 +1,6 @@
 """A run of one partition in this process."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from signal import SIG_IGN
 from typing import Any
@@ -81,9 +82,13 @@ def run_in_process(
             raise Stopped(number, outcome)
     if on_metadata is not None:
         for asset, metadata in _metadata(result):
-            on_metadata(asset, {name: str(value.value) for name, value in metadata.items()})
+            on_metadata(asset, {name: _text(value.value) for name, value in metadata.items()})
     if not result.success:
         raise _failure(result)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _metadata(

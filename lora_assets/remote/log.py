@@ -8,7 +8,7 @@ from lora_assets.records.run_outcome import GateOutcome, StepError, progress_lin
 
 
 class RunEvent(Record):
-    """One event; `metadata` has the texts and whole numbers that it says of `asset`."""
+    """One event; `metadata` has the texts, whole numbers and JSON that it says of `asset`."""
 
     kind: str
     step: str = ""

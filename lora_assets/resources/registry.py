@@ -62,6 +62,10 @@ class Registry(PromotionLog):
         """Return the numbers of our versions, the oldest first."""
         return sorted(version.version for version in self._ours())
 
+    def numbers_of_others(self) -> Sequence[int]:
+        """Return the numbers of the versions that can be adopted, the oldest first."""
+        return sorted(int(v.version) for v in self._versions() if not is_ours(v.tags))
+
     def is_ours(self, number: int) -> bool:
         """Return whether a version was registered or adopted by lora-assets."""
         return is_ours(self._version(str(number)).tags)

@@ -1,5 +1,6 @@
 """adopt: a registry that is there already becomes ours, and nothing in it moves."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,6 +55,7 @@ def test_others_versions_stop_nothing_but_what_compares_with_them_or_replaces_th
     ended, printed = run(environment, "restore")
     assert ended == 0
     assert "live is passed over: version 1 of mistral-7b-lora is not ours" in printed
+    assert "not ours" in json.loads(run(environment, "restore", "--json")[1])["passed_over"]["live"]
     with pytest.raises(LoraAssetsError, match="'lora-assets adopt --model-version 1'"):
         registry.current_live()
     ended, _ = run(environment, "promote", "--source-alias", "champion")
@@ -138,11 +140,13 @@ def test_what_vllm_cannot_serve_is_named_with_the_reason_and_the_others_are_adop
     change(folder)
     script(folder, "live")
     script(adapter_folders[1], "previous")
-    ended, printed = run(environment, "adopt")
+    ended, printed = run(environment, "adopt", "--json")
     assert str(ended).startswith("error: version 1 of mistral-7b-lora is not adopted: ")
     assert cause in str(ended)
     assert "\n" not in str(ended)
-    assert printed.startswith("version 2: digest ")
+    found = json.loads(printed)
+    assert [each["version"] for each in found["adopted"]] == [2]
+    assert cause in found["refused"]["1"]
     assert set(resources.registry.aliases()) == {"previous"}
     assert not list((tmp_path / "work").iterdir())
 

@@ -1,5 +1,6 @@
 """check: what a pipeline could only fail with later is one line before its training."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +26,23 @@ def data_version_1(tmp_path: Path) -> None:
 
 def test_what_a_pipeline_can_succeed_with_passes(run: Run, environment: Mapping[str, str]) -> None:
     assert run(environment, "check", "--data-version", "1") == (0, "")
+    ended, printed = run(environment, "check", "--json")
+    found = json.loads(printed)
+    assert (ended, found["data_version"], found["result"]) == (0, "1", "passed")
+    assert found["verdicts"]["data_is_sound"]["passed"] is True
+
+
+def test_data_that_are_not_sound_are_told_to_a_program_with_the_numbers_that_failed(
+    run: Run, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "bucket" / "data" / "processed" / "1"
+    leaked = (folder / "train.jsonl").read_text().splitlines()[0]
+    (folder / "eval.jsonl").write_text(f"{(folder / 'eval.jsonl').read_text()}{leaked}\n")
+    ended, printed = run(environment, "check", "--json")
+    found = json.loads(printed)
+    assert "failed data_is_sound (duplicate rows 1" in str(ended)
+    assert found["result"] == "failed"
+    assert found["verdicts"]["data_is_sound"]["failures"] == ["duplicate rows 1 (must be <= 0)"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ def test_rows_that_the_server_could_not_take_are_named_before_there_is_a_version
         ended, printed = run(limits, "data", *command, str(tmp_path), *options)
         assert printed == f"eval.jsonl line 3: longer than {of}\n"
         assert str(ended).startswith(f"error: Faults in {tmp_path}: 1. ")
+        again = run(limits, "data", *command, str(tmp_path), *options, "--json")
+        faults = {"faults": [printed.strip()], "notes": []}
+        assert (again[0], json.loads(again[1])) == (ended, faults)
     ended, _ = run({"VLLM_MAX_MODEL_LEN": "512"}, "data", "check", str(tmp_path))
     assert ended == 0
 
@@ -104,7 +107,10 @@ def test_one_file_of_alpaca_becomes_a_version_only_when_it_is_sound(
     bucket = DataBucket(uri=(tmp_path / "bucket").as_uri())
     assert bucket.versions() == ()
     file.write_text("\n".join(map(json.dumps, lines)))
-    assert run(environment, *command)[0] == 0
+    ended, printed = run(environment, *command, "--json")
+    added = json.loads(printed)
+    assert (ended, added["data_version"], added["faults"]) == (0, "1", [])
+    assert added["place"] == (tmp_path / "bucket" / PROCESSED / "1").as_uri()
     assert sum(split.rows for split in bucket.read("1")[0].splits.values()) == 100
 
 

@@ -189,8 +189,8 @@ def as_factual(split: Path) -> str:
     ],
 )
 def test_data_that_are_not_sound_stop_the_training_with_what_to_do(
-    output: Output, environment: Mapping[str, str], spoil: Callable[[Path], str], cause: str,
-    tmp_path: Path,
+    run: Run, output: Output, environment: Mapping[str, str], spoil: Callable[[Path], str],
+    cause: str, tmp_path: Path,
 ) -> None:  # fmt: skip
     output(environment, "data", "build", "--data-version", "1", "--services", "s3")
     bucket = Path(environment["LORA_ASSETS_HOME"]) / "bucket" / "data" / "processed"
@@ -198,7 +198,10 @@ def test_data_that_are_not_sound_stop_the_training_with_what_to_do(
     shutil.copytree(bucket / "1", unsound)
     (unsound / "eval.jsonl").write_text(spoil(unsound / "eval.jsonl"))
     before = status(output, environment)
-    message = output(environment, "train", "--data-version", unsound.name)
+    ended, printed = run(environment, "train", "--data-version", unsound.name, "--json")
+    message, (gate,) = str(ended), json.loads(printed)["verdicts"].values()
+    assert [cause in failure for failure in gate["failures"]] == [True]
+    assert [check["name"] in cause for check in gate["checks"] if not check["passed"]] == [True]
     assert message.startswith(f"error: data_is_sound stopped it: {cause} (must be ")
     assert message.endswith(GATES["data_is_sound"].remedy)
     assert "\n" not in message

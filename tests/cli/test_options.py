@@ -109,6 +109,18 @@ def test_a_switch_takes_a_value_as_argo_gives_one(typed: list[str], expected: bo
 
 
 @pytest.mark.parametrize("workflow", COMMANDS)
+def test_an_option_of_several_stages_says_what_it_is_in_each_of_them(workflow: str) -> None:
+    command, configs = COMMANDS[workflow]
+    said = {each.name: str(each.help) for each in command.params if isinstance(each, click.Option)}
+    for config in configs:
+        for name, field in config.model_fields.items():
+            # The pipeline stages what it has trained.
+            if name in said:
+                assert str(field.description) in said[name]
+                assert field.default is None or str(field.default) in said[name].split("[")[1]
+
+
+@pytest.mark.parametrize("workflow", COMMANDS)
 def test_the_help_of_an_option_says_what_it_is_and_what_stands_without_it(workflow: str) -> None:
     command, _ = COMMANDS[workflow]
     for option in command.params:

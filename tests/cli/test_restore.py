@@ -1,5 +1,6 @@
 """restore: what a replica's init container puts into its folder before the server starts."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -52,6 +53,8 @@ def test_bytes_names_and_slots_of_the_aliases_are_put_back(
     ended, printed = run(environment, "restore")
     assert ended == 0
     versions = (live, staged, previous)
+    told = json.loads(run(environment, "restore", "--json")[1])
+    assert told["restored"] == {each.serving_name: each.digest for each in versions}
     assert all(f"{each.serving_name}: {each.digest[:12]}" in printed for each in versions)
     assert contents(adapters) == {
         "digests": {each.digest: each.digest for each in versions},

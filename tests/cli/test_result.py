@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 
 from lora_assets.cli.outputs import Outputs
 from lora_assets.cli.result import of_verdict, print_result
 from lora_assets.records.verdict import Check, PairedEvidence, Verdict
 from lora_assets.stack_resources import Resources
-from tests.support.commands import register
+from tests.support.commands import commands, register
 from tests.support.records import model_version, passed_verdict
 
 COUNTED = {"measure": "a_rate", "rows": 100, "only_candidate": 3, "only_live": 5}
@@ -18,6 +19,20 @@ CHECKS = (
     Check(name="a_rate vs live, lower limit", measured=-0.06, comparison=">", limit=-0.03),
     Check.at_least("refusal_rate", 0.95, 0.9),
 )
+
+
+FOR_PEOPLE = {"terminate", "serve", "demo", "data describe"}
+"""Commands that work until they are stopped, or print a text."""
+
+
+def test_every_command_with_a_result_prints_it_for_programs() -> None:
+    without = {
+        name
+        for name, command in commands()
+        if not isinstance(command, click.Group)
+        and not any("--json" in option.opts for option in command.params)
+    }
+    assert without == FOR_PEOPLE
 
 
 def verdict(digest: str) -> Verdict:

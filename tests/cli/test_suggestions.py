@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
 from lora_assets.cli.main import cli
-from tests.support.commands import Run, command
+from tests.support.commands import Run, command, commands
 
 
 @pytest.mark.parametrize(
@@ -37,15 +38,32 @@ def test_the_help_has_of_each_command_what_click_would_write() -> None:
     assert ours.getvalue() == clicks.getvalue() != ""
 
 
+def test_what_a_command_does_fits_into_80_columns() -> None:
+    groups = [cli, *(each for _, each in commands() if isinstance(each, click.Group))]
+    for group in groups:
+        context = click.Context(group)
+        formatter = click.HelpFormatter(width=78)
+        group.format_commands(context, formatter)
+        shown = formatter.getvalue()
+        assert all(f"  {name} " in shown for name in group.list_commands(context))
+        assert [line for line in shown.splitlines() if line.endswith("...")] == []
+
+
 @pytest.mark.integration
-def test_quiet_leaves_results_and_errors(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("arrange", [lambda words: ("-q", *words), lambda words: (*words, "-q")])
+def test_quiet_leaves_results_and_errors_before_the_command_and_after_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path,
+    arrange: Callable[[tuple[str, ...]], tuple[str, ...]],
+) -> None:  # fmt: skip
     environment = {"LORA_ASSETS_HOME": str(tmp_path)}
     build = ("data", "build", "--data-version", "1", "--services", "s3")
     loud = command(build, environment, monkeypatch, capfd)
-    quiet = command(("-q", *build), environment, monkeypatch, capfd)
+    quiet = command(arrange(build), environment, monkeypatch, capfd)
     assert (loud.out, loud.err != "") == (quiet.out, True)
     assert quiet.err == ""
-    refused = command(("-q", "train", "--data-version", "9"), environment, monkeypatch, capfd)
-    assert str(refused.code).startswith("error: Data version 9 has no file:")
+    for given, cause in (("--data-version 9", "Data version 9 has no file:"),
+                         ("--num-epochs few", "Invalid value for '--num-epochs'")):  # fmt: skip
+        words, stderr = arrange(("train", *given.split())), sys.stderr
+        refused = command(words, environment, monkeypatch, capfd)
+        assert str(refused.code).startswith(f"error: {cause}")
+        assert sys.stderr is stderr

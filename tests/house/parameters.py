@@ -29,7 +29,8 @@ their Services, Prometheus). Each setting has a variable of its own (`<home>` is
 COMMANDS = """
 ## Commands
 
-A stage's options are parameters of its Dagster job too, in the launchpad, under the names of its \
+Every command takes `-q` (`--quiet`: results and errors, and no progress) and `-h`. A stage's \
+options are parameters of its Dagster job too, in the launchpad, under the names of its \
 assets and checks; a [policy](gates.md#the-policy) takes those of gates and training. In Argo \
 `-p name=value` sets the one of the same name.
 """

@@ -55,6 +55,14 @@ def test_a_failed_quality_gate_ends_training_gracefully_in_a_workflow_only(
     assert [event.step for event in began] == ["adapter_quality_gate"]
 
 
+def test_a_program_gets_the_data_gates_verdict_which_only_the_run_knows(stages: Stages) -> None:
+    found = stages.result(*TRAIN, "--step", "download-data")
+    sound = found["verdicts"]["data_is_sound"]
+    assert (found["result"], sound["passed"]) == ("passed", True)
+    assert "duplicate rows" in [check["name"] for check in sound["checks"]]
+    assert len(stages.runs()) == 1
+
+
 def test_an_adapter_trained_elsewhere_is_registered_by_a_run_of_dagster(
     stages: Stages, adapter_folders: tuple[Path, ...]
 ) -> None:

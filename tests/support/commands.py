@@ -1,13 +1,14 @@
 """The command line in this process, and what it is run on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 
 from lora_assets.assets.served import ensure_loaded
-from lora_assets.cli.main import main
+from lora_assets.cli.main import cli, main
 from lora_assets.records import Record
 from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.stack_resources import Resources
@@ -23,6 +24,17 @@ class Ended(NamedTuple):
 
 
 Run = Callable[..., tuple[str | int, str]]
+
+
+def commands(group: click.Group = cli, named: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Each command, and those of a group after it, with the words that a person types."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        yield f"{named}{name}", found
+        if isinstance(found, click.Group):
+            yield from commands(found, f"{name} ")
 
 
 def command(

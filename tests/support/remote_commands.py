@@ -1,11 +1,13 @@
 """Stage commands on a real Dagster, in this process or in one of their own."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -62,6 +64,13 @@ class Stages:
         variables = self._environment(self.dagster.url) | environment
         code, _, printed = command(arguments, variables, self.monkeypatch, self.capfd)
         return (1, f"{printed}{code}\n") if isinstance(code, str) else (code, printed)
+
+    def result(self, *arguments: str) -> Any:
+        """Run a command in this process; what it printed for a program."""
+        variables = self._environment(self.dagster.url)
+        return json.loads(
+            command((*arguments, "--json"), variables, self.monkeypatch, self.capfd).out
+        )
 
     def start(self, *arguments: str, url: str | None = None, **environment: str) -> Command:
         """Start a command in a process of its own, by default through the real network."""
