@@ -190,6 +190,7 @@ def test_a_training_keeps_its_checkpoints_and_its_model_on_its_claim(tmp_path: P
     assert volumes[mounted["/dev/shm"]]["emptyDir"] == {"medium": "Memory"}
     assert "/tmp" in mounted
     assert pod["nodeSelector"] == {"workload": "gpu-training"}
+    assert pod["serviceAccountName"] == "lora-assets-training"
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"] == 1000
     assert pod["securityContext"]["runAsNonRoot"] is True
 

@@ -68,6 +68,7 @@ def references() -> Iterator[tuple[str, str | None, str]]:
     values = manifests.dagster_values()
     for part in (values, values["dagster-user-deployments"]):
         yield "ServiceAccount", "dagster", part["serviceAccount"]["name"]
+    yield "ServiceAccount", "dagster", manifests.training_pod()["service_account_name"]
     for pod in manifests.PODS:
         for volume in pod.pod_spec["volumes"]:
             if "persistentVolumeClaim" in volume:

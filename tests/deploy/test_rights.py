@@ -11,14 +11,24 @@ import dagster_k8s.client
 import dagster_k8s.executor
 import dagster_k8s.launcher
 import pytest
+import yaml
 
+from lora_assets.assets.adapter import adapter
+from lora_assets.cli import check, stages
 from lora_assets.resources import object_store
 from lora_assets.resources.data_bucket import PROCESSED
 from lora_assets.serving.discovery import from_deployment, from_selector, from_service
 from lora_assets.serving.pod_exec import pod_folder
 from tests.serving.test_pod_exec import make_adapter
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
-from tests.support.manifests import DEPLOY, PODS, find
+from tests.support.manifests import (
+    DEPLOY,
+    PODS,
+    dagster_values,
+    find,
+    of_kind,
+    training_pod,
+)
 
 Right = tuple[str, str, str]
 """API group, resource and verb."""
@@ -90,6 +100,15 @@ def test_the_accounts_that_enter_replicas_enter_no_other_pod_of_the_namespace() 
     assert "object.container == 'vllm'" in validation["expression"]
 
 
+def test_the_trainings_account_has_no_rights_and_enters_no_pod() -> None:
+    trial = yaml.safe_load((DEPLOY / "trial" / "values.yaml").read_text())
+    for values in (dagster_values(), trial):
+        assert training_pod(values)["service_account_name"] == "lora-assets-training"
+    bound = [each for m in of_kind("RoleBinding") for each in m.content["subjects"]]
+    assert "lora-assets" in {each["name"] for each in bound}
+    assert "lora-assets-training" not in {each["name"] for each in bound}
+
+
 def right(verb: str, thing: str) -> Right:
     """Return the right that a method of Kubernetes' client needs: `read`, `pod_log`, say."""
     kind, _, subresource = thing.partition("_")
@@ -114,7 +133,19 @@ def test_argos_executor_may_report_results_and_nothing_else() -> None:
     assert rights("argo-executor") == {(*results, "create"), (*results, "patch")}
 
 
+BUCKET = "arn:aws:s3:::my-vllm-data"
+DATA, RECORDS = f"{BUCKET}/{PROCESSED}/*", f"{BUCKET}/lora-assets/records"
+
+
+def policy(name: str) -> dict[str, list[str]]:
+    """Return what each action of a role may be done to."""
+    statements = json.loads((DEPLOY / "access" / f"{name}.json").read_text())["Statement"]
+    allowed = {each["Action"]: each["Resource"] for each in statements}
+    return {action: [on] if isinstance(on, str) else on for action, on in allowed.items()}
+
+
 def test_the_bucket_may_be_used_as_the_code_uses_it() -> None:
+    """Each role but the reader's does all that a store does; who adds data overwrites nothing."""
     actions = {
         "get_object": "s3:GetObject",
         "head_object": "s3:GetObject",
@@ -122,27 +153,48 @@ def test_the_bucket_may_be_used_as_the_code_uses_it() -> None:
         "list_objects_v2": "s3:ListBucket",
     }
     source = inspect.getsource(object_store)
-    used = set(re.findall(r"\b([a-z]+_objects?(?:_v2)?)\b", source))
-    bucket = "arn:aws:s3:::my-vllm-data"
-    # Steps write records alone; who adds data overwrites nothing.
-    for file, read, written in (
-        ("s3-policy.json", f"{bucket}/*", f"{bucket}/lora-assets/*"),
-        ("s3-data-policy.json", f"{bucket}/{PROCESSED}/*", f"{bucket}/{PROCESSED}/*"),
+    used = {actions[each] for each in re.findall(r"\b([a-z]+_objects?(?:_v2)?)\b", source)}
+    for name, read, written in (
+        ("s3-policy", [f"{BUCKET}/*"], [f"{BUCKET}/lora-assets/*"]),
+        ("s3-data-policy", [DATA], [DATA]),
     ):
-        statements = json.loads((DEPLOY / "access" / file).read_text())["Statement"]
-        allowed = [(statement["Action"], statement["Resource"]) for statement in statements]
-        lists = ("s3:ListBucket", bucket)
-        assert allowed == [lists, ("s3:GetObject", read), ("s3:PutObject", written)]
-        assert {action for action, _ in allowed} == {actions[name] for name in used}
-    assert statements[-1]["Condition"] == {"Null": {"s3:if-none-match": "false"}}
+        allowed = {"s3:ListBucket": [BUCKET], "s3:GetObject": read, "s3:PutObject": written}
+        assert policy(name) == allowed
+        assert allowed.keys() == used
+    data = json.loads((DEPLOY / "access" / "s3-data-policy.json").read_text())["Statement"]
+    assert data[-1]["Condition"] == {"Null": {"s3:if-none-match": "false"}}
 
 
-def test_both_accounts_with_the_role_are_trusted_by_it() -> None:
-    (statement,) = json.loads((DEPLOY / "access" / "role-trust.json").read_text())["Statement"]
-    conditions = statement["Condition"]["StringEquals"]
-    (provider,) = (key for key in conditions if key.endswith(":sub"))
-    for subject in conditions[provider]:
-        _, _, namespace, name = subject.split(":")
-        annotations = find("ServiceAccount", name, namespace)["metadata"]["annotations"]
-        assert annotations["eks.amazonaws.com/role-arn"].endswith(":role/lora-assets")
-    assert "annotations" not in find("ServiceAccount", "dagster")["metadata"]
+def test_a_training_reads_data_and_its_inputs_record_and_writes_its_own() -> None:
+    inputs = [f"{RECORDS}/{key.to_user_string()}/*" for key in adapter.dependency_keys]
+    assert policy("s3-policy-training") == {
+        "s3:ListBucket": [BUCKET],
+        "s3:GetObject": [DATA, *inputs],
+        "s3:PutObject": [f"{RECORDS}/{adapter.key.to_user_string()}/*"],
+    }
+
+
+def test_argos_steps_read_data_and_write_nothing() -> None:
+    assert policy("s3-policy-reader") == {"s3:ListBucket": [BUCKET], "s3:GetObject": [DATA]}
+    # Their commands make the runs' records on a Dagster elsewhere, and ask a bucket this alone.
+    source = inspect.getsource(check) + inspect.getsource(stages)
+    asked = set(re.findall(r"\bbucket\.([a-z_]+)\(|data_bucket\.([a-z_]+)\(", source))
+    assert {one or other for one, other in asked} == {"read", "read_unchanged"}
+    assert "io_manager" not in source
+
+
+def test_each_account_with_a_role_is_trusted_by_its_own() -> None:
+    trusted = {}
+    for file in sorted((DEPLOY / "access").glob("role-trust*.json")):
+        (statement,) = json.loads(file.read_text())["Statement"]
+        conditions = statement["Condition"]["StringEquals"]
+        (subject,) = (value for key, value in conditions.items() if key.endswith(":sub"))
+        trusted[subject] = f":role/lora-assets{file.stem.removeprefix('role-trust')}"
+        assert (DEPLOY / "access" / file.name.replace("role-trust", "s3-policy")).exists()
+    annotated = {
+        f"system:serviceaccount:{m.namespace}:{m.name}": arn[arn.index(":role/") :]
+        for m in of_kind("ServiceAccount")
+        if (arn := m.content["metadata"].get("annotations", {}).get("eks.amazonaws.com/role-arn"))
+    }
+    assert annotated == trusted
+    assert len(set(trusted.values())) == len(trusted) == 3

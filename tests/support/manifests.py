@@ -144,6 +144,12 @@ def dagster_values() -> Object:
     return yaml.safe_load((DEPLOY / "dagster" / "values.yaml").read_text())
 
 
-def code_location() -> Object:
-    (deployment,) = dagster_values()["dagster-user-deployments"]["deployments"]
+def code_location(values: Object | None = None) -> Object:
+    (deployment,) = (values or dagster_values())["dagster-user-deployments"]["deployments"]
     return deployment
+
+
+def training_pod(values: Object | None = None) -> Object:
+    """Return what a deployment changes in the pod of the training step."""
+    changed = json.loads(variables(code_location(values))["LORA_ASSETS_STEP_PODS"]["value"])
+    return changed["adapter"]["pod_spec_config"]
