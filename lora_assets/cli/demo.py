@@ -139,7 +139,7 @@ def _run_what_is_left(
         except RunFailed as failed:
             if failed.gate is None:
                 raise
-            click.echo(f"  Stopped: {failed}")
+            click.echo(f"  {failed}")
             return failed.gate
     return None
 
