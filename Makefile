@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: help demo ui check check-style check-types check-workflows size test-fast test test-package
-.PHONY: coverage test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
+.PHONY: coverage test-demo test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
 .PHONY: test-migrate test-vllm test-faults images pictures argo-templates bench trial trial-down test-trial
 
 # On two cores something always runs beside a training, and its second thread would wait, busily.
@@ -74,6 +74,9 @@ test-kubernetes: $(VENV)/installed ## runs and steps as Kubernetes Jobs, on a do
 
 test-vllm: $(VENV)/installed $(VLLM_VENV)/installed ## the conformance tests on real vLLM
 	VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VENV)/bin/pytest tests/conformance
+
+test-demo: $(VENV)/installed ## 'make demo' and 'make ui' as the README has them (nightly)
+	$(VENV)/bin/pytest -m e2e tests/documentation
 
 test-ui: $(VENV)/installed ## Debian's Chromium on Dagster's UI
 	$(VENV)/bin/pytest -m e2e tests/ui

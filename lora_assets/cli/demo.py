@@ -105,9 +105,7 @@ def check_outcome(version: DemoVersion, stopped_by: str | None, live_changed: bo
     if stopped_by is not None and not version.spoiled:
         remedy = "Look at its verdict in Dagster ('make ui')."
         if stopped_by == "perf_gate":
-            remedy = (
-                "Leave the machine to it and type 'make demo' again: the load test is repeated."
-            )
+            remedy = "Type 'make demo' again, with nothing beside it: the load test is repeated."
         raise LoraAssetsError(f"Data version {version.name} was stopped by {stopped_by}", remedy)
     if version.spoiled and live_changed:
         raise LoraAssetsError("Live has changed although a gate failed", "Report this as a bug.")
@@ -122,8 +120,6 @@ def _run_what_is_left(
         click.echo(f"  {left.stopped_by or 'all'} done in an earlier run")
         return left.stopped_by
     whole = make_definitions(stack.settings).resolve_job_def(WHOLE_GRAPH)
-    # Long enough that a busy second of the machine decides nothing.
-    ops = {"perf_metrics": {"passes": PASSES}}
     # As the sensor does: what a gate stops in training was not planned to be served.
     for phase in get_args(Phase):
         stages = {AssetKey(stage.asset) for stage in STAGES.values() if stage.phase == phase}
@@ -132,14 +128,15 @@ def _run_what_is_left(
         if not (assets or checks):
             continue
         job = whole.get_subset(asset_selection=assets, asset_check_selection=checks)
+        # Long enough that a busy second of the machine decides nothing.
         compares = AssetKey("perf_metrics") in assets and live is not None
-        given = ops if compares else {}
+        ops = {"perf_metrics": {"passes": PASSES}} if compares else {}
         try:
-            run_in_process(instance, job, version.name, given, why=typed_command(job.name))
+            run_in_process(instance, job, version.name, ops, why=typed_command(job.name))
         except RunFailed as failed:
             if failed.gate is None:
                 raise
-            click.echo(f"  Stopped: {failed}")
+            click.echo(f"  {failed}")
             return failed.gate
     return None
 

@@ -57,6 +57,7 @@ ML_VIEW = "?workflowType=machine_learning"
 """Of a page's URL: without it MLflow 3 shows a run as one of a generative application."""
 
 
+_INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 _JUDGED_FOR = "lora_assets.judged_for."
 
 
@@ -85,8 +86,16 @@ class Tracking(dg.ConfigurableResource[Any]):
     verdict_key: str = Field("", repr=False)
 
     def page(self, run_id: str) -> str:
-        """Return the URL of a run's page in MLflow's UI, which is at `ui_url`."""
-        return f"{self.ui_url.rstrip('/')}/#/runs/{run_id}{ML_VIEW}"
+        """Return the URL of a run's page in MLflow's UI, which is at `ui_url`.
+
+        It names the experiment: MLflow 3.17 leads the short form there too, and drops the view.
+        A run that `mlflow gc` has removed is in none.
+        """
+        try:
+            place = f"experiments/{self._client.get_run(run_id).info.experiment_id}/runs"
+        except NotInMlflow:
+            place = "runs"
+        return f"{self.ui_url.rstrip('/')}/#/{place}/{run_id}{ML_VIEW}"
 
     def artifact_page(self, run_id: str, name: str) -> str:
         """Return the URL of a run's artifact in MLflow's UI."""
@@ -141,9 +150,7 @@ class Tracking(dg.ConfigurableResource[Any]):
                     carried.enter_context(fluent_run(training, *where, own, self.sampling_s))
                 yield tracked
         except BaseException as error:
-            interrupted = isinstance(
-                error, (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
-            )
+            interrupted = isinstance(error, _INTERRUPTS)
             # An interrupt stays one where MLflow is away: Dagster tries an interrupted step again.
             with suppress(LoraAssetsError):
                 self._client.set_terminated(run_id, "KILLED" if interrupted else "FAILED")

@@ -9,8 +9,8 @@ from lora_assets.records.data_format import FORMAT
 from lora_assets.records.dataset import SplitName
 from lora_assets.records.split_file import parse_split
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
-from tests.house.rooms import ROOT
 from tests.support.commands import Run
+from tests.support.consoles import block
 from tests.support.rows import make_contents, make_line
 
 
@@ -81,7 +81,7 @@ def test_the_list_names_what_it_passes_over(run: Run, tmp_path: Path) -> None:
 
 def test_the_format_is_described_once_with_rows_that_are_taken(run: Run) -> None:
     assert run({}, "data", "describe") == (0, FORMAT)
-    assert f"```text\n{FORMAT}```\n" in (ROOT / "docs" / "data.md").read_text()
+    assert block("docs/data.md", "text", "format") == FORMAT
     lines = [line for line in FORMAT.splitlines() if line.startswith("{")]
     rows, faults = parse_split("train", "\n".join(lines).encode())
     assert (len(rows), faults) == (3, [])

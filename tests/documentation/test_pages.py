@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from peft import LoraConfig
 
@@ -17,10 +19,20 @@ from lora_assets.judging.refusals import declines
 from lora_assets.lifecycle import STAGES
 from lora_assets.records.conversion import convert, deal_out
 from lora_assets.serving.adapter_files import CONFIG
+from lora_assets.settings import read_settings
 from tests.house import parameters
 from tests.house.rooms import PRODUCT, files
 from tests.support.commands import command
-from tests.support.consoles import PAGES, PLACES, REPOSITORY, Typed, blocks, masked, typed
+from tests.support.consoles import (
+    PAGES,
+    REPOSITORY,
+    Typed,
+    block,
+    blocks,
+    masked,
+    require_shown,
+    typed,
+)
 from tests.support.random_adapters import ATTENTION, save_adapter
 from tests.support.stack import free_port, serving, stack_environment
 from tests.support.tiny_models import save_tiny
@@ -35,7 +47,6 @@ FAIL = ("lora-assets data check draft",)
 def test_every_page_says_where_its_commands_run() -> None:
     plain = {str(page.relative_to(REPOSITORY)) for page in PAGES if typed(page)}
     assert plain == {*TYPED_HERE}
-    assert {place for page in PAGES for place, _ in blocks(page, "console")} == {*PLACES}
 
 
 def plants(first: int, count: int) -> Sequence[dict[str, str]]:
@@ -95,6 +106,10 @@ def test_the_commands_of_the_pages_do_and_print_what_the_pages_say(
     monkeypatch.chdir(folder)
     environment = {**stack_environment(tmp_path / "home", free_port()), "PWD": str(folder)}
     servers: list[object] = []
+
+    def restore() -> str:
+        return command(["restore"], environment, monkeypatch, capfd).out
+
     with ExitStack() as running:
 
         def take(each: Typed) -> None:
@@ -116,16 +131,39 @@ def test_the_commands_of_the_pages_do_and_print_what_the_pages_say(
                 case _:
                     subprocess.run(each.line, shell=True, check=True)  # noqa: S602
 
+        nothing, restored = (
+            each
+            for page in ("cluster.md", "migrate.md")
+            for each in typed(REPOSITORY / "docs" / page, "cluster")
+            if each.line.endswith("-c restore")
+        )
+        require_shown(nothing, restore())
         for page in TYPED_HERE:
             for each in typed(REPOSITORY / page):
                 take(each)
+        require_shown(restored, restore())
+        ask_as_beside_a_cluster(environment["VLLM_URL"])
+    require_laid_out_as_shown(Path(read_settings(environment).adapters_dir))
 
 
-def require_shown(each: Typed, printed: str) -> None:
-    lines = [masked(line) for line in printed.splitlines()]
-    for shown in each.shown:
-        pattern = re.escape(masked(shown)).replace(r"\.\.\.", ".*")
-        assert any(re.fullmatch(pattern, line) for line in lines), (each.line, shown, printed)
+def ask_as_beside_a_cluster(url: str) -> None:
+    guide = typed(REPOSITORY / "docs" / "cluster.md", "cluster")
+    (words,) = (shlex.split(each.line) for each in guide if " curl " in each.line)
+    given = {flag: word for flag, word in pairwise(words) if flag.startswith("-")}
+    (asked,) = (word for word in words if word.startswith("http://"))
+    kind = dict([given["-H"].split(": ")])
+    answer = httpx.post(f"{url}{urlsplit(asked).path}", content=given["-d"], headers=kind)
+    assert re.fullmatch(r"mistral-7b-lora-v\d+-[0-9a-f]{12}", answer.json()["model"])
+
+
+def require_laid_out_as_shown(folder: Path) -> None:
+    links = {link: link.readlink() for link in folder.glob("*/*") if link.is_symlink()}
+    there = {(masked(str(a.relative_to(folder))), masked(str(b))) for a, b in links.items()}
+    page = block("docs/serving.md", "text", "replica").replace("<digest>", "#")
+    shown = re.findall(r"(\S+) +-> +(\S+)", page)
+    assert len(shown) == 2
+    assert {(masked(a), masked(b)) for a, b in shown} <= there
+    assert {len([*each.iterdir()]) for each in folder.glob("?" * 64)} == {2}
 
 
 def test_the_page_of_parameters_is_made_from_the_code() -> None:
@@ -168,7 +206,7 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_the_judges_instructions_stand_on_its_page() -> None:
     told = (PRODUCT / "judging" / "instructions.txt").read_text().rstrip()
-    assert [text.rstrip() for _, text in blocks(REPOSITORY / "docs" / "judge.md", "text")] == [told]
+    assert block("docs/judge.md", "text", "instructions").rstrip() == told
 
 
 def said() -> str:

@@ -16,6 +16,7 @@ from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.cluster_parts import mlflow_server
 from tests.support.cluster_stages import EVALUATE, PERFORMANCE, training
+from tests.support.consoles import REPOSITORY, require_shown, typed
 from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 from tests.support.random_adapters import ATTENTION, save_adapter
 from tests.support.scripts_registry import register_by_script
@@ -23,6 +24,7 @@ from tests.support.stack import free_port, serving, stack_environment
 
 pytestmark = pytest.mark.e2e
 
+PAGE = REPOSITORY / "docs" / "migrate.md"
 ROWS_OF_A_KIND = {"train": 60, "val": 4, "eval": 4}
 Lora = Callable[..., str]
 
@@ -84,7 +86,9 @@ def test_from_the_five_scripts_to_a_promotion_a_rollback_and_back(
 ) -> None:
     registry = make_resources(read_settings(environment)).registry
     adapters = [nonsense(tmp_path / f"trained-{seed}", seed) for seed in range(2)]
-    (adapters[0] / "README.md").write_text("trained by train_lora.py")
+    left = [adapters[0] / name for name in ("README.md", "training_args.bin")]
+    for file in left:
+        file.write_text("of train_lora.py")
     fill_bucket(tmp_path / "bucket")
     for _ in range(2):
         register_by_script(registry, adapters[1], tags={})
@@ -100,10 +104,13 @@ def test_from_the_five_scripts_to_a_promotion_a_rollback_and_back(
         }  # fmt: skip
         assert "'lora-assets adopt --model-version 3'" in lora("check", "--data-version", "2")
         adopted = lora("adopt")
-        (adapters[0] / "README.md").unlink()
+        for file in left:
+            file.unlink()
         digest = digest_folder(adapters[0])
         assert f"version 3: digest {digest[:12]}, data version 1; left behind: README.md" in adopted
-        assert lora("adopt") == "adopt: nothing to do\n"
+        shown = [each for each in typed(PAGE, "cluster") if each.line == "lora-assets adopt"]
+        for each, printed in zip(shown, (adopted, lora("adopt")), strict=True):
+            require_shown(each, printed)
 
     with serving(environment):
         restored = served(lora)

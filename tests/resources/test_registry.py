@@ -91,9 +91,17 @@ def test_mlflow_describes_a_version_and_a_run_by_their_gates(
     assert client.get_model_version(registry.model_name, "1").description == "Mine."
 
 
-def test_a_run_and_a_model_version_have_pages_in_mlflows_ui() -> None:
-    tracking = Tracking(tracking_uri="sqlite:///x", ui_url="http://mlflow.example/")
-    assert tracking.page("r1") == f"http://mlflow.example/#/runs/r1{ML_VIEW}"
+def test_a_run_and_a_model_version_have_pages_in_mlflows_ui(
+    resources: Resources, adapter_folders: tuple[Path, ...]
+) -> None:
+    run_id = trained(resources, adapter_folders[0], "1").mlflow_run_id
+    uri = resources.tracking.tracking_uri
+    tracking = Tracking(tracking_uri=uri, ui_url="http://mlflow.example/")
+    of = MlflowClient(uri).get_run(run_id).info.experiment_id
+    page = f"http://mlflow.example/#/experiments/{of}/runs/{run_id}{ML_VIEW}"
+    assert tracking.page(run_id) == page
+    gone = "0" * 32
+    assert tracking.page(gone) == f"http://mlflow.example/#/runs/{gone}{ML_VIEW}"
     registry = Registry(tracking_uri="x", model_name="a b", ui_url="http://mlflow.example")
     version = model_version(7, model="a b")
     assert registry.page(version) == f"http://mlflow.example/#/models/a%20b/versions/7{ML_VIEW}"

@@ -13,6 +13,7 @@ from mlflow.cli import cli as mlflow_cli
 
 from lora_assets.cli.main import cli as lora_assets_cli
 from tests.support.argo_workflows import ARGO, WORKFLOWS, defaults_of, program
+from tests.support.consoles import PAGES, PLACES, typed
 from tests.support.doubles.dagster_chart import objects
 from tests.support.manifests import PODS, REPOSITORY, dagster_values
 
@@ -23,7 +24,6 @@ PARSERS: Mapping[str, Callable[[], click.Command]] = {
     "dagster-webserver": create_dagster_webserver_cli,
     "mlflow": lambda: mlflow_cli,
 }
-PAGES = (*sorted((REPOSITORY / "docs").rglob("*.md")), *sorted(REPOSITORY.glob("*.md")))
 
 
 def parse(words: Sequence[str]) -> click.Context:
@@ -60,10 +60,10 @@ def of_pods() -> Iterator[tuple[str, Sequence[str]]]:
 def of_pages() -> Iterator[tuple[str, Sequence[str]]]:
     """Yield every command of a console block, and every quoted one that has options."""
     for page in PAGES:
-        text = page.read_text()
-        blocks = "".join(re.findall(r"^```console[^\n]*\n(.*?)^```", text, re.S | re.M))
-        typed = re.findall(r"^\$ ((?:.*\\\n)*.*)$", blocks, re.M)
-        for line in (*typed, *re.findall(r"`([a-z][a-z-]* [^`]* -[^`]*)`", text)):
+        lines = [each.line for place in PLACES for each in typed(page, place)]
+        sentences = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+        quoted = re.findall(r"`([a-z][a-z-]* [^`]* -[^`]*)`", sentences)
+        for line in (*lines, *quoted):
             yield page.name, _words(line)
     for path in ARGO.glob("*.yaml"):
         for line in re.findall(r"^#   (argo submit .*)$", path.read_text(), re.M):
@@ -101,6 +101,6 @@ def _step_of(where: str) -> str:
 
 def _words(line: str) -> Sequence[str]:
     """Split a line as a shell does, up to a pipe; an ellipsis stands for more options."""
-    words = shlex.split(line.replace("\\\n", " "), comments=True)
+    words = shlex.split(line, comments=True)
     end = next((i for i, word in enumerate(words) if word in ("|", "&", "…", "&&")), len(words))
     return words[:end]
