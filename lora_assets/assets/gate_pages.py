@@ -29,7 +29,7 @@ def gate_pages(
     if version is not None:
         pages["registry page"] = dg.MetadataValue.url(registry.page(version))
     if verdict.gate == "eval_gate":
-        pages["examples"] = dg.MetadataValue.url(tracking.artifact_page(evidence, f"{GRADES}.json"))
+        pages["examples"] = dg.MetadataValue.url(tracking.page(evidence, f"{GRADES}.json"))
     if verdict.gate == _LAST or not verdict.passed:
         pages["report"] = _kept(registry, verdict, version, version.run_id if version else evidence)
     return pages

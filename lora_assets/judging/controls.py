@@ -17,8 +17,8 @@ def controls(rows: Sequence[Row], count: int) -> Mapping[Letter, Sequence[Answer
     chosen = _spread(range(len(rows)), count)
     wrong = {number: _least_like(rows[number], answering) for number in chosen}
     return {
-        "A": [_answer(number, rows[number].reference_answer) for number in chosen],
-        "C": [_answer(number, text) for number, text in wrong.items() if text is not None],
+        "A": [Answer(row=n, text=rows[n].reference_answer, latency=0) for n in chosen],
+        "C": [Answer(row=n, text=each, latency=0) for n, each in wrong.items() if each is not None],
     }
 
 
@@ -48,10 +48,6 @@ def measure(
         labelled=len(people),
         kappa=kappa(people),
     )
-
-
-def _answer(row: int, text: str) -> Answer:
-    return Answer(row=row, text=text, latency=0.0)
 
 
 def _spread(numbers: Sequence[int], count: int) -> Sequence[int]:

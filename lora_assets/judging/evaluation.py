@@ -24,6 +24,8 @@ PROOFS = 5
 """Kept answers and kept grades that are asked for again before the others are taken."""
 
 Progress = Callable[[int, int], None]
+Arriving = Mapping[Side, Sequence[asyncio.Future[Answer]]]
+"""Of each side a future for each row's answer."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,10 @@ class Evaluation:
         with Journal(self.grades, Grade, by) as journal:
             reuse: Reuse[Grade] = Reuse(self.fresh, PROOFS, by)
             grader = Grader(judge, self.judge_model, self.rows, journal, self.max_concurrent, reuse)
-            arriving: Mapping[Side, Sequence[asyncio.Future[Answer]]] = {
+            arriving: Arriving = {
                 side: [asyncio.get_running_loop().create_future() for _ in self.rows]
                 for side in self.models
             }
-
-            def arrived(side: Side, answer: Answer) -> None:
-                arriving[side][answer.row].set_result(answer)
-
             judging = asyncio.create_task(self._judge(grader, arriving))
             known = controls(self.rows, self.controls // 3)
             cases = [(letter, each) for letter, every in known.items() for each in every]
@@ -97,7 +95,7 @@ class Evaluation:
                 asyncio.create_task(grader.grade("candidate", answer)) for answer in by_people
             ]
             try:
-                answers = await self._answer(server, arrived)
+                answers = await self._answer(server, arriving)
                 judged, looks = await judging
                 grades = [
                     await grader.grade(side, given[row])
@@ -130,7 +128,7 @@ class Evaluation:
         return Evaluated(answers, grades, judged, looks, measured, tuple(kept))
 
     async def _judge(
-        self, grader: Grader, arriving: Mapping[Side, Sequence[asyncio.Future[Answer]]]
+        self, grader: Grader, arriving: Arriving
     ) -> tuple[Sequence[int], Looks | None]:
         """Return the rows that were judged, and the looks that ended it."""
         rule, rows = self.sequential if "live" in self.models else None, len(self.rows)
@@ -166,7 +164,7 @@ class Evaluation:
         return sorted(range(len(self.rows)), key=lambda row: key_of(self.rows[row].model_dump()))
 
     async def _answer(
-        self, server: httpx.AsyncClient, arrived: Callable[[Side, Answer], None]
+        self, server: httpx.AsyncClient, arriving: Arriving
     ) -> Mapping[Side, Sequence[Answer]]:
         by = f"{self.builds[0]} at {server.base_url}"
 
@@ -180,7 +178,7 @@ class Evaluation:
 
             def answered(answer: Answer) -> None:
                 for each in own:
-                    arrived(each, answer)
+                    arriving[each][answer.row].set_result(answer)
 
             progress = self.progress(f"{first}: answered")
             progress(0, len(self.rows))

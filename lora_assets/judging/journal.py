@@ -45,12 +45,12 @@ class Reuse(Generic[Kept]):
         self, journal: "Journal[Kept]", keys: Sequence[str], ask: Callable[[int], Awaitable[Kept]]
     ) -> bool:
         """Return whether what is kept of a whole set is, in samples, what is said today."""
-        if not self.proofs or not all(key in journal for key in keys):
+        whole = [kept for key in keys if (kept := journal.get(key)) is not None]
+        if not self.proofs or len(whole) < len(keys):
             return True
         sample = range(0, len(keys), max(1, len(keys) // self.proofs))[: self.proofs]
-        for position, now in zip(sample, await asyncio.gather(*map(ask, sample)), strict=True):
-            kept = journal.get(keys[position])
-            self.dropped |= kept is None or not self.alike(kept, now)
+        for row, now in zip(sample, await asyncio.gather(*map(ask, sample)), strict=True):
+            self.dropped |= not self.alike(whole[row], now)
         return not self.dropped
 
     def count(self, journal: "Journal[Kept]", key: str) -> None:
@@ -125,9 +125,6 @@ class Journal(Generic[Kept]):
     def get(self, key: str) -> Kept | None:
         """Return the record that was kept under the key."""
         return self._kept.get(key)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._kept
 
     def moment(self, key: str) -> str | None:
         """Return when a record of before was made; None for a new one."""

@@ -6,26 +6,15 @@ time that the server gets the blame for by all others.
 
 import asyncio
 import time
-from typing import Protocol
 
 import httptools
 import httpx
 
+from lora_assets.load_test.answer import StreamedAnswer
 from lora_assets.serving.bounded_client import MOST_REPLY_BYTES
 
 _LONGEST_END = 0.05
 """Seconds to wait for the end of a response whose text is complete; then it is cut off."""
-
-
-class Taker(Protocol):
-    """Who takes a response's body."""
-
-    @property
-    def settled(self) -> bool:
-        """Return whether no more is needed of it."""
-
-    def take(self, now: float, piece: bytes) -> None:
-        """Take a part of it that came `now`."""
 
 
 class Connection(asyncio.Protocol):
@@ -38,7 +27,7 @@ class Connection(asyncio.Protocol):
         self._timeout = timeout
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._taker: Taker | None = None
+        self._taker: StreamedAnswer | None = None
         self._said: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
         self._now = self._heard = 0.0
@@ -52,7 +41,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         return transport is not None and not transport.is_closing() and self._parser is None
 
-    def send(self, request: bytes, taker: Taker) -> "asyncio.Future[None]":
+    def send(self, request: bytes, taker: StreamedAnswer) -> "asyncio.Future[None]":
         """Send a request; return what is done when the response has ended or `taker` has settled.
 
         It fails with one of httpx's errors.

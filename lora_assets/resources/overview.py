@@ -10,8 +10,6 @@ from lora_assets.resources.registry import Registry
 from lora_assets.resources.signature import read_verdicts
 from lora_assets.resources.tracking import is_judged_for
 
-_VERDICT = "verdict."
-
 
 class StoppedVersion(Record):
     """A data version that a gate stopped; `version` is None where it never became one."""
@@ -41,32 +39,26 @@ def stopped_versions(registry: Registry, at_most: int) -> Sequence[StoppedVersio
     """
     client = mlflow_client(registry.tracking_uri)
     found: list[StoppedVersion] = []
-    registered: set[str] = set()
+    seen: set[str] = set()
     for version in client.search_model_versions(
         f"name = '{registry.model_name}'", order_by=["creation_timestamp DESC"]
     ):
         data_version = version.tags.get("data.version")
-        if data_version is None or data_version in registered:
-            continue
-        registered.add(data_version)
-        number = int(version.version)
-        verdicts = read_verdicts(registry.verdict_key, registry.model_name, number, version.tags)
-        for verdict in verdicts:
-            if not verdict.passed:
-                found.append(
-                    StoppedVersion(data_version=data_version, version=number, verdict=verdict)
-                )
-                break
-    experiments = [each.experiment_id for each in client.search_experiments()]
-    seen = set(registered)
-    for run in client.search_runs(experiments, "metrics.`quality_gate.passed` = 0"):
-        tags = run.data.tags
-        stored, data_version = tags.get(f"{_VERDICT}quality_gate"), tags.get("data.version")
-        if stored is None or data_version is None or data_version in seen:
-            continue
-        if not is_judged_for(registry.model_name, tags):
+        if data_version is None or data_version in seen:
             continue
         seen.add(data_version)
-        verdict = Verdict.model_validate_json(stored)
-        found.append(StoppedVersion(data_version=data_version, version=None, verdict=verdict))
+        number = int(version.version)
+        verdicts = read_verdicts(registry.verdict_key, registry.model_name, number, version.tags)
+        verdict = next((each for each in verdicts if not each.passed), None)
+        if verdict is not None:
+            found.append(StoppedVersion(data_version=data_version, version=number, verdict=verdict))
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    for run in client.search_runs(experiments, "metrics.`quality_gate.passed` = 0"):
+        data_version = run.data.tags.get("data.version")
+        if data_version is None or data_version in seen:
+            continue
+        verdict = registry.tracking.verdict(run.info.run_id, "quality_gate")
+        if verdict is not None and is_judged_for(registry.model_name, run.data.tags):
+            seen.add(data_version)
+            found.append(StoppedVersion(data_version=data_version, version=None, verdict=verdict))
     return sorted(found, key=lambda each: each.verdict.decided_at, reverse=True)[:at_most]

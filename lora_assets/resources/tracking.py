@@ -85,8 +85,8 @@ class Tracking(dg.ConfigurableResource[Any]):
     sampling_s: float = 10
     verdict_key: str = Field("", repr=False)
 
-    def page(self, run_id: str) -> str:
-        """Return the URL of a run's page in MLflow's UI, which is at `ui_url`.
+    def page(self, run_id: str, artifact: str = "") -> str:
+        """Return the URL of a run in MLflow's UI, which is at `ui_url`, or of an artifact of it.
 
         It names the experiment: MLflow 3.17 leads the short form there too, and drops the view.
         A run that `mlflow gc` has removed is in none.
@@ -95,13 +95,8 @@ class Tracking(dg.ConfigurableResource[Any]):
             place = f"experiments/{self._client.get_run(run_id).info.experiment_id}/runs"
         except NotInMlflow:
             place = "runs"
-        return f"{self.ui_url.rstrip('/')}/#/{place}/{run_id}{ML_VIEW}"
-
-    def artifact_page(self, run_id: str, name: str) -> str:
-        """Return the URL of a run's artifact in MLflow's UI."""
-        experiment = self._client.get_run(run_id).info.experiment_id
-        run = f"{self.ui_url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
-        return f"{run}/artifacts/{name}{ML_VIEW}"
+        file = f"/artifacts/{artifact}" if artifact else ""
+        return f"{self.ui_url.rstrip('/')}/#/{place}/{run_id}{file}{ML_VIEW}"
 
     def report_page(self, run_id: str) -> str | None:
         """Return the URL of the report that is kept with a run; None where there is none."""
@@ -109,14 +104,14 @@ class Tracking(dg.ConfigurableResource[Any]):
             name = self._client.get_run(run_id).data.tags.get(_REPORT) if run_id else None
         except NotInMlflow:
             return None
-        return self.artifact_page(run_id, name) if name else None
+        return self.page(run_id, name) if name else None
 
     def keep_report(self, run_id: str, html: str, name: str) -> str:
         """Keep a report with a run as `name`.html, which MLflow's UI shows; return its URL."""
         self._refuse_elsewhere(run_id)
         self._client.log_text(run_id, html, f"{name}.html")
         self._client.set_tag(run_id, _REPORT, f"{name}.html")
-        return self.artifact_page(run_id, f"{name}.html")
+        return self.page(run_id, f"{name}.html")
 
     @contextmanager
     def run(

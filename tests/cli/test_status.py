@@ -161,7 +161,9 @@ def test_what_a_gate_stopped_is_shown_the_quality_gate_too(
     run: Run, environment: Mapping[str, str], resources: Resources,
     live: ModelVersion, adapter_folders: tuple[Path, ...],
 ) -> None:  # fmt: skip
-    tracking, own = resources.registry.tracking, resources.registry.model_name
+    own = resources.registry.model_name
+    # Signed, as they are where the deployment has a key.
+    tracking = resources.registry.tracking.model_copy(update={"verdict_key": "key"})
     stopped = passed_verdict("eval_gate", live, None).model_copy(update={"faults": ("too few",)})
     resources.registry.store_verdict(live, stopped)
     for data_version, model in (("1", own), ("7", own), ("8", "model-b")):
