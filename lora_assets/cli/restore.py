@@ -58,8 +58,8 @@ def restore_adapters(
     for alias in KEPT:
         if alias in others:
             passed_over[alias] = (
-                f"version {others[alias]} of {registry.model_name} is not ours; 'lora-assets adopt' "
-                "takes it over"
+                f"version {others[alias]} of {registry.model_name} is not ours; 'lora-assets "
+                "adopt' takes it over"
             )
             tell(f"{alias} is passed over: {passed_over[alias]}")
         version = aliases.get(alias)
