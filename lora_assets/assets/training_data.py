@@ -53,12 +53,17 @@ def _readable(rows: Splits) -> Table:
 def _against_live(
     context: dg.AssetExecutionContext, data: TrainingData, rows: Splits, data_bucket: DataBucket
 ) -> Mapping[str, Any]:
-    """Return what is new against the data version of what was promoted last; {} for the same."""
-    event = context.instance.get_latest_materialization_event(dg.AssetKey(PROMOTION))
-    partition = (
-        event.asset_materialization.partition if event and event.asset_materialization else None
-    )
-    if partition is None or (live := data_version_of(partition)) == data.data_version:
+    """Return what is new against the data version that its model promoted last; {} for the same."""
+    key = dg.AssetKey(PROMOTION)
+    promoted = context.instance.get_materialized_partitions(key)
+    # Two models have the same data versions: a partition of another model ends in its name.
+    model = context.partition_key.removeprefix(data.data_version)
+    own = [each for each in promoted if each == f"{data_version_of(each)}{model}"]
+    if not own:
+        return {}
+    of_own = dg.AssetRecordsFilter(key, asset_partitions=own)
+    (newest,) = context.instance.fetch_materializations(of_own, limit=1).records
+    if (live := data_version_of(str(newest.partition_key))) == data.data_version:
         return {}
     name = f"against live's data version {live}"
     try:

@@ -1,6 +1,7 @@
 """What a person asks of MLflow about all that was made for a model."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
@@ -34,31 +35,35 @@ def require_model(registry: Registry) -> None:
 def stopped_versions(registry: Registry, at_most: int) -> Sequence[StoppedVersion]:
     """Return the data versions that a gate stopped, the newest verdict first.
 
-    The quality gate's stand on training runs, the others' on model versions. A data version that
-    was trained again and registered counts by its versions alone.
+    The quality gate's stand on training runs, the others' on model versions. Of a data version
+    that was registered, only the trainings that failed after that count.
     """
     client = mlflow_client(registry.tracking_uri)
     found: list[StoppedVersion] = []
-    seen: set[str] = set()
+    registered: dict[str, float] = {}
     for version in client.search_model_versions(
         f"name = '{registry.model_name}'", order_by=["creation_timestamp DESC"]
     ):
         data_version = version.tags.get("data.version")
-        if data_version is None or data_version in seen:
+        if data_version is None or data_version in registered:
             continue
-        seen.add(data_version)
+        registered[data_version] = version.creation_timestamp / 1000
         number = int(version.version)
         verdicts = read_verdicts(registry.verdict_key, registry.model_name, number, version.tags)
         verdict = next((each for each in verdicts if not each.passed), None)
         if verdict is not None:
             found.append(StoppedVersion(data_version=data_version, version=number, verdict=verdict))
     experiments = [each.experiment_id for each in client.search_experiments()]
+    seen: set[str] = set()
     for run in client.search_runs(experiments, "metrics.`quality_gate.passed` = 0"):
         data_version = run.data.tags.get("data.version")
         if data_version is None or data_version in seen:
             continue
         verdict = registry.tracking.verdict(run.info.run_id, "quality_gate")
-        if verdict is not None and is_judged_for(registry.model_name, run.data.tags):
+        if verdict is None or not is_judged_for(registry.model_name, run.data.tags):
+            continue
+        decided = datetime.fromisoformat(verdict.decided_at).timestamp()
+        if decided >= registered.get(data_version, 0):
             seen.add(data_version)
             found.append(StoppedVersion(data_version=data_version, version=None, verdict=verdict))
     return sorted(found, key=lambda each: each.verdict.decided_at, reverse=True)[:at_most]

@@ -64,6 +64,24 @@ def test_the_page_says_what_is_new_against_the_data_of_live(
     assert all(each["new"] > 0 for each in changes)
 
 
+def test_each_model_is_compared_with_what_is_live_of_its_own(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    instance.add_dynamic_partitions("data_version", ["1@other", "3", "3@other", "3@third"])
+    for version, services in (("1", ["logs"]), ("2", ["logs", "s3"]), ("3", ["lambda"])):
+        build(version, services, tmp_path)
+    for live in ("2", "1@other"):
+        shown(instance, live_deployment, live, tmp_path)
+
+    def compared(partition: str) -> list[str]:
+        page = shown(instance, training_data, partition, tmp_path)
+        return [name for name in page if name.startswith("against live")]
+
+    assert compared("3") == ["against live's data version 2"]
+    assert compared("3@other") == ["against live's data version 1"]
+    assert compared("3@third") == []
+
+
 def test_data_of_live_that_are_gone_stop_no_new_version(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

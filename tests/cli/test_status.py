@@ -166,14 +166,26 @@ def test_what_a_gate_stopped_is_shown_the_quality_gate_too(
     tracking = resources.registry.tracking.model_copy(update={"verdict_key": "key"})
     stopped = passed_verdict("eval_gate", live, None).model_copy(update={"faults": ("too few",)})
     resources.registry.store_verdict(live, stopped)
-    for data_version, model in (("1", own), ("7", own), ("8", "model-b")):
-        # Of data version 1 there is a registered version by now, which counts.
+    before, after = "2020-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
+
+    def fail(data_version: str, model: str, decided_at: str) -> None:
         run_of = trained(resources, adapter_folders[1], data_version).mlflow_run_id
         tracking.reopen(run_of).tags({"data.version": data_version})
-        tracking.store_verdict(run_of, stopped.model_copy(update={"gate": "quality_gate"}), model)
-    ended, printed = run(environment, "status", "--json")
-    found = [(each["data_version"], each["version"], each["gate"]) for each in
-             json.loads(printed)["stopped"]]  # fmt: skip
-    assert sorted(found) == [("1", 1, "eval_gate"), ("7", None, "quality_gate")]
-    assert GATES["quality_gate"].remedy.split()[0] in run(environment, "status")[1]
-    assert ended == 0
+        changes = {"gate": "quality_gate", "decided_at": decided_at}
+        tracking.store_verdict(run_of, stopped.model_copy(update=changes), model)
+
+    def found() -> list[tuple[str, int | None, str]]:
+        told = json.loads(run(environment, "status", "--json")[1])["stopped"]
+        return [(each["data_version"], each["version"], each["gate"]) for each in told]
+
+    fail("7", own, before)
+    fail("8", "model-b", before)
+    # Of data version 1 a version has been registered since.
+    fail("1", own, before)
+    assert sorted(found()) == [("1", 1, "eval_gate"), ("7", None, "quality_gate")]
+    # It is trained again in vain.
+    fail("1", own, after)
+    assert found()[0] == ("1", None, "quality_gate")
+    assert len(found()) == 3
+    ended, printed = run(environment, "status")
+    assert (ended, GATES["quality_gate"].remedy.split()[0] in printed) == (0, True)
