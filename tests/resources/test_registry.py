@@ -81,7 +81,7 @@ def test_mlflow_describes_a_version_and_a_run_by_their_gates(
     assert described is not None
     rows = [row.format("quality_gate"), row.format("eval_gate")]
     assert described.splitlines()[2:-2] == rows
-    assert "`lora-assets report --data-version 1` puts report.html" in described
+    assert "`lora-assets report --data-version 1` makes it anew" in described
     about = client.get_registered_model(registry.model_name).description
     assert "`lora-assets history` says" in str(about)
     note = client.get_run(version.run_id).data.tags["mlflow.note.content"]
