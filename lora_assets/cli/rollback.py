@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lora_assets.assets.rollback import Rollback, sentence
 from lora_assets.cli.config_options import chosen, config_options
@@ -90,10 +90,9 @@ def history(sign: bool, **options: Any) -> None:
     if not entries:
         click.echo(f"nothing was promoted or rolled back in {registry.model_name} yet")
         return
-    table = Table(title=registry.model_name)
-    for column in ("", "at", "what", "digest", "by", "why", "evidence"):
-        # Nothing is cut off on a narrow terminal.
-        table.add_column(column, overflow="fold")
+    names = ("", "at", "what", "by", "why", "evidence")
+    # Nothing is cut off on a narrow terminal.
+    table = Table(*(Column(name, overflow="fold") for name in names), title=registry.model_name)
     for entry in entries:
         table.add_row(str(entry.number), *_row(entry))
     Console(markup=False, emoji=False).print(table)
@@ -104,4 +103,5 @@ def history(sign: bool, **options: Any) -> None:
 def _row(entry: Change) -> tuple[str, ...]:
     # When and where each was decided is for --json and for the pages.
     evidence = "\n".join(each.partition(" of ")[0] for each in entry.evidence)
-    return entry.at, entry.line, short(entry.digest), entry.by, entry.why, evidence
+    what = f"{entry.line}\n{short(entry.digest)}"
+    return entry.at.replace("T", " "), what, entry.by, entry.why, evidence

@@ -50,4 +50,7 @@ def test_a_rollback_says_what_it_does_is_done_once_and_stands_in_the_history(
     ended, printed = run(environment, "history")
     assert "rollback from version 2 to version 1" in printed
     assert "version 2 is live again only with --to 2" in printed
-    assert "…" not in run({**environment, "COLUMNS": "80"}, "history")[1]
+    narrow = run({**environment, "COLUMNS": "80"}, "history")[1]
+    assert "…" not in narrow
+    # No word is broken.
+    assert {last["digest"][:12], "quality_gate"} <= {*narrow.replace("│", " ").split()}

@@ -98,6 +98,12 @@ def graph(page: Page) -> Locator:
     return found
 
 
+def node(page: Page, asset: str) -> Locator:
+    """An asset's box in the graph that is open; its style has the colour."""
+    found = page.locator("svg foreignObject").filter(has_text=asset)
+    return found.locator("[style*='--minimal-border']")
+
+
 def run_for(page: Page, reason: str) -> Locator:
     """The row of the run or backfill with this reason, which keeps itself up to date."""
     page.goto("/runs")

@@ -1,19 +1,25 @@
-"""A small state to look at: version 1 live, version 2 compared with it, the rest untouched."""
+"""A state to look at: version 1 live, 2 compared with it, 6 stopped, the rest untouched."""
 
 from collections.abc import Mapping
 from typing import Any
+
+import pytest
 
 from lora_assets.definitions import make_definitions
 from lora_assets.embedded.data_set.versions import contents
 from lora_assets.local.instance import add_partitions, open_instance
 from lora_assets.local.run import run_in_process
 from lora_assets.records.dataset import SplitName
+from lora_assets.records.run_outcome import RunFailed
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
 
 UNTOUCHED = ("3", "4")
 BROKEN = "5"
 """Its eval split is truncated, so that its run fails."""
+
+STOPPED = "6"
+"""Its quality gate asks for what no adapter has."""
 
 ROWS: Mapping[SplitName, int] = {"train": 96, "val": 24, "eval": 24}
 LAX: Mapping[str, Mapping[str, Any]] = {
@@ -29,11 +35,11 @@ def fill(environment: Mapping[str, str]) -> None:
     settings = read_settings(environment)
     bucket, whole = make_resources(settings).data_bucket, contents(["s3"])
     few = {split: b"".join(whole[split].splitlines(True)[:rows]) for split, rows in ROWS.items()}
-    for name in ("1", "2", *UNTOUCHED):
+    for name in ("1", "2", *UNTOUCHED, STOPPED):
         bucket.add(name, few)
     bucket.add(BROKEN, {**few, "eval": few["eval"][:-10]})
     instance = open_instance(settings.dagster_home, managed=True)
-    add_partitions(instance, ["1", "2", *UNTOUCHED, BROKEN])
+    add_partitions(instance, ["1", "2", *UNTOUCHED, BROKEN, STOPPED])
     definitions = make_definitions(settings)
 
     def run(job: str, data_version: str, **config: Mapping[str, Any]) -> None:
@@ -47,3 +53,5 @@ def fill(environment: Mapping[str, str]) -> None:
     run("deploy", "2")
     # Whether it beats live is not what is looked at.
     run("evaluate", "2", eval_grades_eval_gate={"min_refusal_rate": 0})
+    with pytest.raises(RunFailed, match="quality_gate stopped it"):
+        run("train", STOPPED, adapter={"num_epochs": 1}, adapter_quality_gate={"max_perplexity": 1})

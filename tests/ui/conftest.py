@@ -1,12 +1,14 @@
 """One state and one UI for every test here."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
 
 from lora_assets.settings import read_settings
 from tests.support.browser import open_page
+from tests.support.cluster_parts import mlflow_server
 from tests.support.dagster_services import serving_dagster
 from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 from tests.support.stack import free_port, serving, stack_environment
@@ -22,6 +24,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[st
     with serving(environment):
         fill(environment)
         yield environment
+
+
+@pytest.fixture(scope="session")
+def mlflow(environment: Mapping[str, str]) -> Iterator[str]:
+    """The address of MLflow's UI over the same state."""
+    server = mlflow_server(Path(environment["LORA_ASSETS_HOME"]))
+    with server.running():
+        yield server.url
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -26,6 +27,17 @@ def test_the_graph_shows_every_asset(page: Page) -> None:
     shown = browser.graph(page)
     for asset in STAGES:
         expect(shown.get_by_text(asset, exact=True)).to_be_visible()
+
+
+def test_a_version_that_a_gate_stopped_colours_what_it_stopped_and_nothing_beyond(
+    page: Page,
+) -> None:
+    browser.graph(page)
+    red = re.compile("--color-accent-red")
+    for asset in ("adapter", "gate_result"):
+        expect(browser.node(page, asset)).to_have_attribute("style", red)
+    for asset in STAGES.keys() - {"adapter", "gate_result"}:
+        expect(browser.node(page, asset)).not_to_have_attribute("style", red)
 
 
 def test_the_first_page_has_the_runs_of_the_command_line(page: Page) -> None:
@@ -77,12 +89,45 @@ def test_an_assets_page_says_who_answers_for_it_and_which_code_made_it(page: Pag
 def test_the_adapters_page_has_its_curve_its_parameters_and_its_gate(page: Page) -> None:
     shown = browser.events(page, "adapter", "2")
     expect(shown).to_contain_text("learning_rate")
-    expect(shown).to_contain_text("/#/runs/")
+    expect(shown).to_contain_text("/#/experiments/")
     expect(browser.picture(page, "learning curve")).to_be_visible()
     numbers = browser.gate(page, "adapter", "quality_gate", "2")
     expect(numbers).to_contain_text("eval_loss")
     expect(numbers).to_contain_text("<= 100")
     expect(numbers).to_contain_text("+")
+
+
+def test_the_pages_of_a_candidate_say_which_version_it_is_and_where_it_is_loaded(
+    page: Page,
+) -> None:
+    shown = browser.events(page, "gate_result", "2")
+    expect(shown).to_contain_text("version 2 is candidate")
+    expect(shown).to_contain_text("/#/models/mistral-7b-lora/versions/2")
+    shown = browser.events(page, "staged_deployment", "2")
+    expect(shown).to_contain_text("clients reach it as aws-rag-qa-candidate")
+    replicas = shown.locator("table").filter(has_text="aws-rag-qa-candidate")
+    expect(replicas.locator("tbody tr")).to_have_count(1)
+
+
+def test_mlflows_pages_have_the_gates_numbers_and_a_link_to_the_run(
+    page: Page, environment: Mapping[str, str], mlflow: str
+) -> None:
+    resources = make_resources(read_settings({**environment, "MLFLOW_UI_URL": mlflow}))
+    version = resources.registry.resolve("version:1")
+    # A link to a run that is MLflow's, not a generative application's.
+    page.goto(resources.tracking.page(version.run_id))
+    gate = page.get_by_role("row").filter(has_text="quality_gate").filter(has_text="perplexity")
+    expect(gate).to_contain_text("passed")
+    expect(gate).to_contain_text("<= 100")
+    expect(page.get_by_text("Evaluation runs")).to_have_count(0)
+    of_training = page.get_by_role("link", name="Dagster run").get_attribute("href")
+    page.goto(resources.registry.page(version))
+    for name, number in (("eval_gate", "a_rate"), ("perf_gate", "p95_ttft")):
+        gate = page.get_by_role("row").filter(has_text=name).filter(has_text=number)
+        expect(gate.first).to_contain_text("passed")
+    assert of_training is not None
+    page.goto(urlsplit(of_training).path)
+    expect(page.get_by_text("adapter_quality_gate").first).to_be_visible()
 
 
 def test_grades_and_examples_of_both_sides_stand_side_by_side(page: Page) -> None:
