@@ -136,7 +136,6 @@ class LiveSwitch:
         """Do each step, which does nothing where it is done already."""
         version, registry = planned.version, self.registry
         replicas = self.replicas()
-        self._require_held(planned)
         self._put_in_slot(planned, replicas)
         self._require_held(planned)
         if previous is not None:
@@ -161,7 +160,7 @@ class LiveSwitch:
         version = planned.version
         ensure_loaded(self.registry, replicas, version, self.work_folder)
         place = (self.slot, version.serving_name, version.digest)
-        replicas.renew_slot(*place, may_undo=lambda: self.registry.holds(planned))
+        replicas.renew_slot(*place, may_go_on=lambda: self.registry.holds(planned))
 
     def _follow(self, planned: Promotion, first: Replicas) -> None:
         """Give the slot to replicas that became ready meanwhile, and to those that start.

@@ -97,7 +97,10 @@ def _repair(
         if version.serving_name in names or slot in names:
             ensure_loaded(registry, replicas, version, work_folder)
         if slot is not None and slot in names:
-            replicas.renew_slot(slot, version.serving_name, version.digest)
+            place = (slot, version.serving_name, version.digest)
+            replicas.renew_slot(
+                *place, may_go_on=lambda: registry.last_promotion() == standing.last
+            )
     if left := "; ".join(map(str, find_drift(registry, fleet, replicas.served()))):
         raise LoraAssetsError(f"Still wrong after the repair: {left}", "Restart that replica.")
     for difference in drift:

@@ -72,9 +72,16 @@ class ReplicaFolder:
         """Let an adapter's own serving name stand for its digest folder."""
         self._run("set_name", name, digest)
 
-    def set_slot(self, slot: str, name: str) -> None:
-        """Let a slot stand for an adapter's own name, from the next request on."""
-        self._run("set_slot", slot, name)
+    def set_slot(self, slot: str, name: str, seen: str = "") -> None:
+        """Let a slot stand for an adapter's own name, from the next request on.
+
+        Refused where its mark is another one than `seen`: somebody has set it since.
+        """
+        self._run("set_slot", slot, name, seen)
+
+    def mark(self, slot: str) -> str:
+        """Return what tells a slot's link from each one before it."""
+        return str(self._run("mark", slot))
 
     def clear_slot(self, slot: str) -> None:
         """Let a slot stand for nothing."""

@@ -165,14 +165,15 @@ class Replicas:
         require_own_slot(slot, name, link, listing.adapters, self.others_slots)
 
     def renew_slot(
-        self, slot: str, name: str, digest: str, *, may_undo: Callable[[], bool] = lambda: True
+        self, slot: str, name: str, digest: str, *, may_go_on: Callable[[], bool] = lambda: True
     ) -> None:
         """Point `slot` at the adapter `digest`, loaded as `name`, on every replica or on none.
 
         The log-probabilities of the slot's answers to PROMPTS must equal those of `name`. A
         server with SlotMiddleware takes the slot's new link with its next request. Without it
-        the slot is unloaded and loaded, and is gone in between. What fails is put back, unless
-        another one has taken the slot meanwhile: then it `may_undo` nothing.
+        the slot is unloaded and loaded, and is gone in between. What fails is put back. Nothing is
+        changed, nor put back, once this `may_go_on` no longer; a folder refuses where the slot was
+        set after that was asked, however long this process stood still.
         """
         before = dict(zip(self.members, on_each(self.members, Replica.listing), strict=True))
         linking = [each for each in self.members if before[each].slots_folder is not None]
@@ -181,14 +182,17 @@ class Replicas:
             _require_same_folder(replica, str(before[replica].slots_folder))
         # Replicas may share a folder, whose link is then changed once, and put back once.
         former = {folder: folder.slots().get(slot) for folder in _folders(linking)}
+        marks = {folder: folder.mark(slot) for folder in former}
         for replica, listing in before.items():
             self._require_own(slot, name, former.get(replica.folder), listing)
+        if not may_go_on():
+            raise LoraAssetsError(f"Another one is about to set {slot}", "Wait for its end.")
         try:
-            on_each(list(former), lambda folder: folder.set_slot(slot, name))
+            on_each(list(former), lambda folder: folder.set_slot(slot, name, marks[folder]))
             on_each(reloading, lambda each: _reload(each, slot, f"{each.folder.path}/{digest}"))
             on_each(self.members, lambda each: _prove(each, slot, name, digest))
         except LoraAssetsError as error:
-            if not may_undo():
+            if not may_go_on():
                 raise
             _undo(
                 error,

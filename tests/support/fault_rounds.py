@@ -37,6 +37,8 @@ REPAIRS = 4
 """Ticks of the sensor after which what is still wrong counts as stuck: 80 seconds' worth."""
 
 KILLED = -9
+TWO_WRITERS = ("second writer", "paused")
+"""Another operation comes while this one goes on; or it comes and ends while this one stands."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ class Rounds:
             (self.home / left).unlink(missing_ok=True)
         with ExitStack() as pod, asking(self.stack) as answers:
             exitcode = self._operate(operation, number, meant, pod)
-            # A pod serves what is live as soon as it is ready, before any sensor looks.
-            late = self._drift() if exitcode == 0 and meant.fault in get_args(AtPod) else ""
+            # Before any sensor looks, a pod that gets ready serves what is live, and one that was
+            # paused has changed nothing of what the other one did.
+            is_well = exitcode == 0 and meant.fault in get_args(AtPod)
+            late = self._drift() if is_well or meant.fault == "paused" else ""
             began = perf_counter()
             self._restart_dead()
             if exitcode == KILLED and operation != "repair":
@@ -115,11 +119,15 @@ class Rounds:
         if meant.fault == "replica not ready":
             pod.enter_context(starting_pod(self.home, resources)).await_health()
         process = start(operation, number, *given, meant)
-        other = self._second(operation) if meant.fault == "second writer" else None
-        if meant.fault == "replica starting":
+        other = self._second(operation) if meant.fault in TWO_WRITERS else None
+        if meant.fault in ("replica starting", "paused"):
             until(lambda: (self.home / GO).exists() or not process.is_alive(), "the call")
+        if meant.fault == "replica starting":
             started = pod.enter_context(starting_pod(self.home, resources))
-            (self.home / GO_ON).touch()
+        elif meant.fault == "paused" and other is not None:
+            (self.home / GO).touch()
+            other.join()
+        (self.home / GO_ON).touch()
         process.join()
         # Where the call never came, the other one comes now.
         (self.home / GO).touch()
@@ -133,7 +141,7 @@ class Rounds:
     def _for_clients(self, operation: Operation, number: int, fault: Fault) -> set[str]:
         """Return the digests that may answer a client: live before, and what is to be live."""
         aliases = self.stack.resources.registry.aliases()
-        ours, second = {aliases["live"].digest}, fault == "second writer"
+        ours, second = {aliases["live"].digest}, fault in TWO_WRITERS
         if operation == "promotion" or (second and operation == "rollback"):
             ours.add(self.stack.adapter(number).digest)
         if operation == "rollback" or second:

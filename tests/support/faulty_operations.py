@@ -35,7 +35,7 @@ from tests.support.replicas import kill_family
 Operation = Literal["deployment", "promotion", "rollback", "repair"]
 AtPod = Literal["replica not ready", "replica starting"]
 AtMlflow = Literal[
-    "killed before", "killed after", "error", "away", "reply lost", "second writer", AtPod
+    "killed before", "killed after", "error", "away", "reply lost", "second writer", "paused", AtPod
 ]
 Fault = Literal[AtMlflow, "none", "empty reply", "replica lost", "clock"]
 CALLS, GO, GO_ON = "calls", "go", "go-on"
@@ -146,10 +146,12 @@ class _Calls:
                 until((self._home / GO_ON).exists, "the init container", PATIENCE_S)
         return fault
 
-
-def _after(fault: Fault) -> None:
-    if fault == "killed after":
-        os.kill(os.getpid(), signal.SIGKILL)
+    def after(self, fault: Fault) -> None:
+        if fault == "killed after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "paused":
+            (self._home / GO).touch()
+            until((self._home / GO_ON).exists, "the end of the other operation", PATIENCE_S)
 
 
 def _arm(calls: _Calls) -> None:
@@ -165,7 +167,7 @@ def _arm(calls: _Calls) -> None:
             case "away":
                 raise httpx.ConnectError("the fault that was asked for", request=request)
         reply = await send(client, request, **options)
-        _after(fault)
+        calls.after(fault)
         if fault == "reply lost":
             raise httpx.ReadError("the fault that was asked for", request=request)
         return reply
@@ -180,7 +182,7 @@ def _arm(calls: _Calls) -> None:
             if fault in ("error", "away"):
                 raise MlflowException(f"API request failed: {fault}")
             done = inner(*arguments, **named)
-            _after(fault)
+            calls.after(fault)
             if fault == "reply lost":
                 raise MlflowException("Connection aborted: no reply")
             return done

@@ -41,10 +41,7 @@ class Refused(Exception):
 
 
 def digest_folder(folder: Path) -> str:
-    """sha256 over the folder's files in name order: each one's name, size and bytes.
-
-    Returns 64 hexadecimal characters. Memory does not grow with the files.
-    """
+    """sha256 over the files in name order: name, size and bytes; memory doesn't grow with them."""
     total = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         total.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
@@ -76,17 +73,12 @@ def _digest_there(root: Path, digest: str) -> str | None:
 
 def _digest_of(folder: Path) -> str:
     """The digest of what it holds; that of nothing where a link could be turned elsewhere."""
-    return (
-        ""
-        if any(path.is_symlink() for path in (folder, *folder.rglob("*")))
-        else digest_folder(folder)
-    )
+    has_links = any(path.is_symlink() for path in (folder, *folder.rglob("*")))
+    return "" if has_links else digest_folder(folder)
 
 
 def receive(root: Path, digest: str, stream: IO[bytes] | None = None) -> None:
-    """Unpack a tar stream of an adapter's files as `<digest>/`, once its digest is right.
-
-    The stream is standard input unless another is given.
+    """Unpack a tar stream (standard input) of an adapter's files as `<digest>/`, if it is right.
 
     A folder of that name with other bytes is damaged, and is replaced. Refused, with nothing
     changed, for other bytes, for a stream that breaks off, and for anything but the files.
@@ -117,12 +109,22 @@ def set_name(root: Path, name: str, digest: str) -> None:
     _link(root / NAMES / _checked(_NAME, name), Path("..") / _checked(_DIGEST, digest), root)
 
 
-def set_slot(root: Path, slot: str, name: str) -> None:
-    """Let a slot stand for an adapter's own name, from the next request on."""
-    target = Path("..") / NAMES / _checked(_NAME, name)
+def set_slot(root: Path, slot: str, name: str, seen: str = "") -> None:
+    """Let a slot stand for an adapter's own name from now on; refused if its mark is not `seen`."""
+    link, target = root / SLOTS / _checked(_NAME, slot), Path("..") / NAMES / _checked(_NAME, name)
     if not (root / NAMES / name).is_dir():
         raise Refused(f"there is no adapter {name} in {root}")
-    _link(root / SLOTS / _checked(_NAME, slot), target, root)
+    with _locked(root):
+        if seen not in ("", mark(root, slot)):
+            raise Refused(f"another one has set {slot} meanwhile")
+        _link(link, target, root)
+
+
+def mark(root: Path, slot: str) -> str:
+    """What tells a slot's link from each one before it, also where that led to the same adapter."""
+    link = root / SLOTS / _checked(_NAME, slot)
+    made = link.lstat() if link.is_symlink() else None
+    return f"{made.st_ino} {made.st_mtime_ns}" if made else "none"
 
 
 def clear_slot(root: Path, slot: str) -> None:
@@ -145,14 +147,12 @@ def contents(root: Path) -> dict[str, dict[str, str]]:
 
     `foreign` are the first entries that nothing here makes, and where links among them lead.
     """
+    foreign = islice(_foreign(root), _MOST_FOREIGN)
     return {
         "digests": {folder.name: _digest_of(folder) for folder in _adapters(root)},
         "names": names(root),
         "slots": slots(root),
-        "foreign": {
-            str(path.relative_to(root)): _target(path)
-            for path in islice(_foreign(root), _MOST_FOREIGN)
-        },
+        "foreign": {str(path.relative_to(root)): _target(path) for path in foreign},
     }
 
 
@@ -279,7 +279,7 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 _CHANGES = (receive, copy, set_name, set_slot, clear_slot, prune)
-_LOOKS = (intact, verify, names, slots, contents)
+_LOOKS = (intact, verify, mark, names, slots, contents)
 _COMMANDS: Mapping[str, Callable[..., object]] = {
     each.__name__: each for each in (*_CHANGES, *_LOOKS)
 }

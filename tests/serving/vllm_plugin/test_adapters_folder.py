@@ -220,6 +220,21 @@ def test_a_slot_is_not_set_to_an_adapter_that_is_not_there(tmp_path: Path) -> No
     assert contents(tmp_path)["slots"] == {}
 
 
+def test_a_slot_that_was_set_since_it_was_looked_at_is_refused_to_the_same_adapter_too(
+    tmp_path: Path,
+) -> None:
+    adapters_folder.set_name(tmp_path, "m-v1", put(tmp_path, ONE))
+    adapters_folder.set_name(tmp_path, "m-v2", put(tmp_path, TWO))
+    for other in ("m-v1", "m-v1"):
+        seen = adapters_folder.mark(tmp_path, "live")
+        adapters_folder.set_slot(tmp_path, "live", other)
+        with pytest.raises(Refused, match="another one has set live"):
+            adapters_folder.set_slot(tmp_path, "live", "m-v2", seen)
+        assert contents(tmp_path)["slots"] == {"live": other}
+    adapters_folder.set_slot(tmp_path, "live", "m-v2", adapters_folder.mark(tmp_path, "live"))
+    assert contents(tmp_path)["slots"] == {"live": "m-v2"}
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../out", "/etc", "a/b", "a\n", "a\0", "-rf"])
 @pytest.mark.parametrize(
     "act",
@@ -229,6 +244,7 @@ def test_a_slot_is_not_set_to_an_adapter_that_is_not_there(tmp_path: Path) -> No
         lambda root, name: adapters_folder.set_slot(root, name, "m-v1"),
         lambda root, name: adapters_folder.set_slot(root, "live", name),
         adapters_folder.clear_slot,
+        adapters_folder.mark,
         adapters_folder.intact,
         lambda root, name: receive(root, name, io.BytesIO(STREAM)),
     ],
