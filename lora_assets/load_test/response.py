@@ -58,8 +58,7 @@ class Response:
     def _until(self, mark: bytes) -> Reader[bytes]:
         while (end := self._rest.find(mark)) < 0:
             yield from self._more()
-        found, self._rest = self._rest[:end], self._rest[end + len(mark) :]
-        return found
+        return (yield from self._exactly(end + len(mark)))[:end]
 
     def _exactly(self, size: int) -> Reader[bytes]:
         while len(self._rest) < size:
