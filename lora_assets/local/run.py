@@ -104,22 +104,18 @@ def _metadata(
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RunFailed:
-    gates: list[GateOutcome] = []
-    errors: list[StepError] = []
-    for event in result.all_events:
-        if event.event_type_value == "ASSET_CHECK_EVALUATION":
-            check = event.asset_check_evaluation_data
-            text = check.description or ""
-            gates.append(GateOutcome(name=check.check_name, passed=check.passed, description=text))
-        elif event.event_type_value == "STEP_FAILURE" and event.step_failure_data.error:
-            error = event.step_failure_data.error
-            cause = error.cause or error
-            errors.append(
-                StepError(
-                    step=str(event.step_key),
-                    class_name=str(cause.cls_name),
-                    message=cause.message,
-                    whole=error.to_string(),
-                )
-            )
+    gates = [
+        GateOutcome(name=each.check_name, passed=each.passed, description=each.description or "")
+        for each in result.get_asset_check_evaluations()
+    ]
+    errors = [
+        StepError(
+            step=str(event.step_key),
+            class_name=str((error.cause or error).cls_name),
+            message=(error.cause or error).message,
+            whole=error.to_string(),
+        )
+        for event in result.get_step_failure_events()
+        if (error := event.step_failure_data.error) is not None
+    ]
     return run_failed(gates, errors, f"run {result.run_id} failed")

@@ -163,22 +163,17 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         self._tokens_at = [0, *accumulate(self.tokens_per_update)]
+        self._updates = updates = len(self.tokens_per_update)
+        parts = range(1, self.evaluations + 1)
+        self._stops = {max(1, round(updates * part / self.evaluations)) for part in parts}
 
     def effort(self, step: int) -> dict[str, float]:
         """Return what was trained, evaluations apart, for the log that a resumed run reads."""
         return {"trained_tokens": self._tokens_at[step], "trained_seconds": self._seconds}
 
-    @property
-    def _updates(self) -> int:
-        return len(self.tokens_per_update)
-
     def _tell(self, step: int) -> None:
         done, total = self._tokens_at[step], self._tokens_at[-1]
         self.told.progress(TrainingProgress(step, self._updates, done, total, self._loss))
-
-    def _is_stop(self, step: int) -> bool:
-        parts = range(1, self.evaluations + 1)
-        return step in {max(1, round(self._updates * part / self.evaluations)) for part in parts}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for entry in state.log_history:
@@ -187,7 +182,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         self._tell(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._is_stop(state.global_step):
+        if state.global_step in self._stops:
             if torch.cuda.is_available():
                 # What is queued there is training, not the evaluation that would wait for it.
                 torch.cuda.synchronize()
