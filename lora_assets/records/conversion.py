@@ -36,7 +36,7 @@ def convert(
     for number, text in _objects(source, content):
         try:
             given = json.loads(text, object_pairs_hook=unique)
-            told = (form for field, form in _TOLD_BY.items() if field in given)
+            told = (kind for field, kind in _TOLD_BY.items() if field in given)
             own = form or next(told, "specification")
             rows.append(given if own == "specification" else _row(given, own, declines))
         except KeyError as error:
