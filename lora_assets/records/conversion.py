@@ -36,8 +36,7 @@ def convert(
     for number, text in _objects(source, content):
         try:
             given = json.loads(text, object_pairs_hook=unique)
-            told = (kind for field, kind in _TOLD_BY.items() if field in given)
-            own = form or next(told, "specification")
+            own = form or _told(given)
             rows.append(given if own == "specification" else _row(given, own, declines))
         except KeyError as error:
             faults.append(f"line {number}: has no field {error}")
@@ -51,6 +50,11 @@ def convert(
             "Correct these lines, or say what they are with --format.",
         )
     return rows
+
+
+def _told(given: Mapping[str, Any]) -> Format:
+    forms = (form for field, form in _TOLD_BY.items() if field in given)
+    return next(forms, "specification")
 
 
 def deal_out(rows: Sequence[dict[str, Any]]) -> Mapping[SplitName, Sequence[dict[str, Any]]]:
