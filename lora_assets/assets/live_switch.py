@@ -75,14 +75,16 @@ class LiveSwitch:
             found = self._settle(before)
             is_same = (found.live, found.unfinished) == (standing.live, standing.unfinished)
             is_there = planned.action == "nothing changed" and found.live == planned.version
-            if not (is_same or is_there):
+            # One that came and ended since the first look may have the same number.
+            number = max([planned.number, *(entry.number + 1 for entry in found.history)])
+            if not is_there and not (is_same and number == planned.number):
                 again = plan(found)
                 if again is None:
                     unchanged = planned.model_copy(update={"action": "nothing changed"})
                     self._end(unchanged, ABORTED)
                     return None
-                kept = planned.model_dump(include={"number", "token", "at"})
-                planned = again.model_copy(update=kept)
+                kept = planned.model_dump(include={"token", "at"})
+                planned = again.model_copy(update={**kept, "number": number})
                 self._require_held(planned)
                 self.registry.begin_promotion(planned)
             previous = next_previous(found, planned)
