@@ -16,6 +16,7 @@ from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, what_it_shows
 from lora_assets.gates.evaluation import eval_gate as decide
+from lora_assets.gates.policy import Policy
 from lora_assets.judging.evaluation import Evaluated, Evaluation
 from lora_assets.judging.journal import key_of
 from lora_assets.judging.labels import corrected
@@ -57,10 +58,16 @@ def eval_grades(
     registry: Registry,
     fleet: Fleet,
     judge: Judge,
+    policy: PolicyFile,
     tracking: Tracking,
     work_folder: WorkFolder,
 ) -> EvalGrades:
     """Candidate's and live's answers to the eval split, each graded A, B or C by the judge."""
+    demanded = policy.read()
+    # Before a judge that doesn't count is asked for anything, the name of its model included.
+    demanded.require_judge(judge.address, judge.judge_model)
+    # What another judge of that name has graded is then not taken over.
+    by = {"judge": judge.address} if demanded.judges else {}
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "smoke_test", staged_deployment, training_data, *clients)
     live, rows = comparison.live, comparison.rows
@@ -71,11 +78,11 @@ def eval_grades(
     others, lacking = other_splits(config.also_evaluate, comparison, rule, data_bucket)
     labels = data_bucket.labels(training_data)
     besides = {
-        version: _evaluation(context, config, rule, comparison, split, work_folder)
+        version: _evaluation(context, config, rule, comparison, split, work_folder, by)
         for version, split in others.items()
     }
     evaluation = replace(
-        _evaluation(context, config, rule, comparison, rows, work_folder),
+        _evaluation(context, config, rule, comparison, rows, work_folder, by),
         answered=lambda side, count: _observe(context, side, count),
         controls=config.judge_controls,
         labels=labels,
@@ -84,7 +91,7 @@ def eval_grades(
     with comparison.tracked(tracking, config.mlflow_experiment, "eval", key, "evaluation") as run:
         if live is None:
             _observe(context, "live", 0)
-        judge_model, found, more = asyncio.run(_gather(evaluation, besides, fleet, judge))
+        judge_model, found, more = asyncio.run(_gather(evaluation, besides, fleet, judge, demanded))
         answers, grades = found.answers, found.grades
         counted = {
             side: scores(rows, answers[side], grades, side, found.judged) for side in answers
@@ -92,6 +99,7 @@ def eval_grades(
         record = EvalGrades(
             **comparison.identity,
             judge_model=judge_model,
+            judge_url=judge.address,
             unread=next((grade.reason for grade in grades if grade.letter is None), ""),
             measured=found.measured,
             kept=found.kept,
@@ -132,6 +140,7 @@ def eval_gate(
     config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, policy: PolicyFile
 ) -> dg.AssetCheckResult:
     """A-rate, C-rate and refusal rate; alias `eval-passed` or `eval-failed`."""
+    policy.read().require_judge(eval_grades.judge_url, eval_grades.judge_model)
     verdict = under(policy, decide(eval_grades, config, now()))
     version = conclude(eval_grades, verdict, registry)
     return check_result(verdict, gate_pages(registry, verdict, version))
@@ -144,6 +153,7 @@ def _evaluation(
     comparison: Comparison,
     rows: Sequence[Row],
     work_folder: WorkFolder,
+    by: Mapping[str, str],
 ) -> Evaluation:
     """Return the evaluation of both sides on `rows`, without anything that measures the judge.
 
@@ -160,7 +170,7 @@ def _evaluation(
         rows,
         {side: version.serving_name for side, version in comparison.sides.items()},
         {side: folder / "answers-candidate.jsonl" for side, folder in folders.items()},
-        work_folder.keyed("evaluation", rows=data) / "grades.jsonl",
+        work_folder.keyed("evaluation", rows=data, **by) / "grades.jsonl",
         progress=lambda what: progress_log(context, what, parts=2),
         fresh=config.fresh,
         controls=0,
@@ -171,12 +181,17 @@ def _evaluation(
 
 
 async def _gather(
-    evaluation: Evaluation, besides: Mapping[str, Evaluation], fleet: Fleet, judge: Judge
+    evaluation: Evaluation,
+    besides: Mapping[str, Evaluation],
+    fleet: Fleet,
+    judge: Judge,
+    demanded: Policy,
 ) -> tuple[str, Evaluated, Mapping[str, Evaluated]]:
     """Return the judge's model, what it found, and what it found besides if there is need."""
     async with judge.client() as grading, fleet.client() as answering:
         # Asked first: without a judge the answers would be gathered in vain.
         model = await judge.model(grading)
+        demanded.require_judge(judge.address, model)
         builds = (await http_client.build(answering), await http_client.build(grading))
 
         async def found(each: Evaluation) -> Evaluated:

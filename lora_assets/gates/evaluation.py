@@ -104,6 +104,7 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
             **grades.identity,
             compared_with=grades.live_digest,
             judge=grades.judge_model,
+            judge_url=grades.judge_url,
             rule=rule,
             thresholds=thresholds.model_dump(exclude={"decision_rule"}),
             checks=checks,

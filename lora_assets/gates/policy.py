@@ -52,13 +52,34 @@ class Policy(DataThresholds, QualityThresholds, SmokeThresholds, EvalThresholds,
     """A deployment's thresholds and decision rule; without a file, the specification's.
 
     `training` holds the training parameters that differ from the stack's, `max_evidence_age` is in
-    days, `digest` is a sha256 over the file's bytes (None without a file).
+    days, `digest` is a sha256 over the file's bytes (None without a file). `judges` has the model
+    of each judge whose grades count, by its URL; where it is empty, those of any judge do.
     """
 
     training: Mapping[str, Any] = {}
     promotion: Literal["manual", "automatic"] | None = None
     max_evidence_age: FiniteFloat | None = Field(None, gt=0)
     digest: str | None = None
+    judges: Mapping[str, str] = {}
+
+    def against_judge(self, url: str | None, model: str | None) -> tuple[str, ...]:
+        """Return why a judge's grades don't count; nothing where they do.
+
+        Its model is empty before its server was asked.
+        """
+        listed = {place.rstrip("/"): name for place, name in self.judges.items()}
+        if not listed or (url in listed and model in ("", listed[url])):
+            return ()
+        others = ", ".join(f"{name} at {place}" for place, name in listed.items())
+        named = " at ".join(filter(None, (model, url))) or "that it does not name"
+        return (f"the judge {named} is none of those whose grades count ({others})",)
+
+    def require_judge(self, url: str | None, model: str | None) -> None:
+        """Raise LoraAssetsError where the grades of a judge don't count."""
+        for reason in self.against_judge(url, model):
+            raise LoraAssetsError(
+                reason, "Evaluate with one of them, or name this one in the policy's judges."
+            )
 
     def ops(self, assets: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """Return what the file sets for the ops of these assets and of their checks."""
@@ -134,6 +155,10 @@ def _short_of(verdict: Verdict, policy: Policy, at: str) -> Sequence[str]:
         reasons.append(
             f"{gate} decided by the rule {verdict.rule}, the policy asks for {policy.decision_rule}"
         )
+    if gate == "eval_gate":
+        reasons += [
+            f"{gate}: {why}" for why in policy.against_judge(verdict.judge_url, verdict.judge)
+        ]
     unused = {"decision_rule"}
     if policy.decision_rule == "specification":
         unused |= DecisionRule.model_fields.keys()

@@ -169,10 +169,12 @@ class EvalGrades(Measurement):
     `unread` is what the judge said of an answer to which it gave no readable grade. `measured`
     is None where the judge was not; `kept` says what was taken from before. `others` are splits
     that tell what the candidate forgot, `lacking` says why live's own is not among them.
+    Records of earlier releases have no `judge_url`.
     `corrected` are the differences by people's grades, where there are some.
     """
 
     judge_model: str
+    judge_url: str | None = None
     unread: str = ""
     measured: JudgeMeasure | None = None
     kept: tuple[str, ...] = ()

@@ -117,6 +117,7 @@ class Verdict(AdapterRecord):
     gate: GateName
     compared_with: str | None = None
     judge: str | None = None
+    judge_url: str | None = None
     rule: Rule = "specification"
     thresholds: Mapping[str, float] = {}
     checks: tuple[Check, ...]

@@ -21,6 +21,11 @@ class Judge(dg.ConfigurableResource[Any]):
     api_key: str = Field("", repr=False)
     timeout: float = 120.0
 
+    @property
+    def address(self) -> str:
+        """Where it is, as records, verdicts and the policy name it."""
+        return self.judge_url.rstrip("/")
+
     def client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """An HTTP client for the judge; `timeout` seconds bound each request."""
         return open_client(self.judge_url, self.timeout, self.api_key, JUDGE)

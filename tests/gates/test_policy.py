@@ -63,6 +63,7 @@ def test_a_policy_is_what_its_file_says_and_else_the_specification() -> None:
         (b"num-epochs: 0", "The policy's num-epochs is not possible"),
         (b"promotion: maybe", "The policy's promotion is not possible"),
         (b"max-evidence-age: 0", "The policy's max-evidence-age is not possible"),
+        (b"judges: [http://judge:8000]", "The policy's judges is not possible"),
         (b"a-margin: 0.01\na-margin: 0.9", "The policy has a-margin 2 times"),
         (b"a-margin: 0.01\na_margin: 0.9", "The policy has a-margin 2 times"),
         (b"", "The policy has no keys"),
@@ -137,6 +138,24 @@ def test_another_rule_or_a_wider_margin_than_the_policys_is_named() -> None:
     # By the specification's rule margins decide nothing.
     loose = verdicts(EvalThresholds(a_margin=0.1))
     assert reasons(loose, "staged", SPECIFICATION, NOW) == ()
+
+
+def test_with_a_list_of_judges_a_verdict_counts_that_rests_on_one_of_them_alone() -> None:
+    policy = parse_policy(b"judges: {'http://judge:8000/': llama, 'http://small:8000': mistral}")
+    listed = "those whose grades count (llama at http://judge:8000, mistral at http://small:8000)"
+    by = verdicts()
+
+    def graded(url: str | None, model: str | None) -> tuple[str, ...]:
+        update = {"judge_url": url, "judge": model}
+        by["eval_gate"] = by["eval_gate"].model_copy(update=update)
+        assert reasons(by, "staged", SPECIFICATION, NOW) == ()
+        return reasons(by, "staged", policy, NOW)
+
+    assert graded("http://judge:8000", "llama") == ()
+    for url in ("http://evil", "http://small:8000"):
+        assert graded(url, "llama") == (f"eval_gate: the judge llama at {url} is none of {listed}",)
+    (of_before,) = graded(None, None)
+    assert of_before == f"eval_gate: the judge that it does not name is none of {listed}"
 
 
 def test_a_limit_that_an_older_verdict_lacks_counts_where_the_policy_sets_it() -> None:
