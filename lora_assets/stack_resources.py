@@ -8,13 +8,13 @@ import dagster as dg
 from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
+from lora_assets.guarded_records import GuardedRecords
 from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.judge import Judge
 from lora_assets.resources.object_store import s3_resource
 from lora_assets.resources.policy import PolicyFile
-from lora_assets.resources.record_io import OWN_VARIABLES, RecordIOManager
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.server_metrics import ServerMetrics
 from lora_assets.resources.tracking import Tracking
@@ -22,10 +22,6 @@ from lora_assets.resources.trainer import Trainer
 from lora_assets.resources.webhook import Webhook
 from lora_assets.resources.work_folder import WorkFolder
 from lora_assets.settings import SETTINGS, Settings, fields_given
-
-OWN_VARIABLES.update(
-    {place: each.variable for each in SETTINGS.values() if each.secret for place in each.gives}
-)
 
 
 def secrets_by_name(settings: Settings) -> Settings:
@@ -43,7 +39,7 @@ class Resources:
     """The clients of a stack, under the names that assets ask for them by."""
 
     data_bucket: DataBucket
-    io_manager: RecordIOManager
+    io_manager: GuardedRecords
     tracking: Tracking
     registry: Registry
     trainer: Trainer

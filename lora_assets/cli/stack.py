@@ -1,6 +1,5 @@
 """The stack that a command works on: the environment's, with what its options override."""
 
-import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from filelock import FileLock
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.partition import partition_of
+from lora_assets.serving.key_origin import KEYS, keys_withheld
 from lora_assets.settings import SETTINGS, fields_given, read_settings
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ OPTIONS: Mapping[str, str] = {
     **{"deployment": "vllm_deployment", "namespace": "vllm_namespace"},
 }
 """Each option that says where something is, with the setting that it overrides."""
-
-_KEYS = {"vllm_url": ("vllm_api_key", "vllm_admin_key"), "judge_url": ("judge_api_key",)}
-"""The keys of the server that is configured for each of these options."""
 
 _FLEET = ("vllm_url", "deployment", "namespace")
 """The options that name a fleet: each gives the field of its name."""
@@ -163,26 +160,6 @@ def with_fleet(given: Mapping[str, str], fleet: Mapping[str, Any]) -> Mapping[st
     return {**given, "deployment": ""} if alone else given
 
 
-def keys_withheld(given: Mapping[str, str], configured: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the keys that the servers `given` do not get, as empty settings.
-
-    A key is for the origin (scheme, host, port) that it was configured with: an option, which
-    may come from a parameter of Argo's, sends it to no other one.
-    """
-    return {
-        key: ""
-        for option, keys in _KEYS.items()
-        if option in given and _origin(given[option]) != _origin(configured[option])
-        for key in keys
-    }
-
-
-def _origin(url: str) -> tuple[str, str]:
-    scheme, _, rest = url.lower().partition("://")
-    default = {"http": ":80", "https": ":443"}.get(scheme, "")
-    return scheme, re.split("[/?#]", rest)[0].removesuffix(default)
-
-
 def _say_withheld(key: str) -> None:
     variable = SETTINGS[key].variable
     click.echo(f"{variable} is not sent: it is for the configured server alone", err=True)
@@ -205,7 +182,7 @@ def resource_config(
         for resource, _, field in (each.partition(".") for each in SETTINGS[OPTIONS[name]].gives):
             if configured[resource].get(field, "") != value:
                 changed.setdefault(resource, {})[field] = value
-    urls = {option: SETTINGS[option].gives[0].partition(".") for option in _KEYS}
+    urls = {option: SETTINGS[option].gives[0].partition(".") for option in KEYS}
     there = {o: str(configured.get(r, {}).get(f, "")) for o, (r, _, f) in urls.items()}
     for key in keys_withheld(given, there):
         resource, _, field = SETTINGS[key].gives[0].partition(".")

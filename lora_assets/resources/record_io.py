@@ -1,6 +1,5 @@
 """Keeps what an asset returns, one JSON document per asset and partition."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,9 +9,6 @@ from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.records import Record
 from lora_assets.resources.object_store import NO_S3, ObjectStore
 from lora_assets.resources.signature import read_signed, signed
-
-OWN_VARIABLES: dict[str, str] = {}
-"""The variable of each secret of a resource, by "<resource>.<field>", as the settings have it."""
 
 
 class RecordIOManager(dg.ConfigurableIOManager):
@@ -24,18 +20,6 @@ class RecordIOManager(dg.ConfigurableIOManager):
     uri: str
     verdict_key: str = Field("", repr=False)
     s3: dg.ResourceDependency[Any] = NO_S3
-
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuse a run that was told to read variables of its pod, keys among them.
-
-        Every step begins here, and Dagster has put their values into the configuration by then.
-        """
-        named = context.run and _variable(context.run.run_config)
-        if named:
-            raise LoraAssetsError(
-                f"The run's configuration reads the environment variable {named} of its pod",
-                f"Give the value itself in place of {{env: {named}}}.",
-            )
 
     @property
     def store(self) -> ObjectStore:
@@ -67,24 +51,6 @@ class RecordIOManager(dg.ConfigurableIOManager):
                 "Materialise that asset again for this partition.",
             )
         return record
-
-
-def _variable(config: object, at: tuple[str, ...] = ()) -> str | None:
-    """Return the first variable that a run's configuration names; None where it names none.
-
-    A resource's secret may stay the variable that it is anyway: who changes another field of the
-    resource has to give all of them.
-    """
-    if isinstance(config, Mapping):
-        if set(config) == {"env"} and isinstance(config["env"], str):
-            place = ".".join(at[1::2]) if at[:1] == ("resources",) else ""
-            return None if OWN_VARIABLES.get(place) == config["env"] else config["env"]
-        below = [_variable(value, (*at, str(name))) for name, value in config.items()]
-    elif isinstance(config, list):
-        below = [_variable(value, (*at, "")) for value in config]
-    else:
-        return None
-    return next(filter(None, below), None)
 
 
 def _key(context: dg.InputContext | dg.OutputContext) -> str:

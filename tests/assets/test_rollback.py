@@ -184,6 +184,14 @@ def test_a_runs_configuration_reads_no_variable_of_its_pod(
     assert resources.registry.history() == ()
     # The fleet's own secret stays what it is, where a command changes another field of the fleet.
     monkeypatch.setenv("VLLM_API_KEY", "key")
+    monkeypatch.setenv("VLLM_URL", "http://vllm:8000")
     own |= {"replica_urls": [], "api_key": {"env": "VLLM_API_KEY"}}
+    for elsewhere in ({}, {"vllm_url": "http://vllm:8000", "replica_urls": ["http://127.0.0.1:1"]}):
+        fleet["resources"]["fleet"]["config"] = own | elsewhere
+        with pytest.raises(dg.DagsterResourceFunctionError) as refused:
+            launch_rollback(resources, fleet)
+        told = "names another server than the one that VLLM_API_KEY is for. Give that server's own"
+        assert told in str(refused.value.__cause__)
+    fleet["resources"]["fleet"]["config"] = own | {"vllm_url": "http://vllm:8000/"}
     with pytest.raises(LoraAssetsError, match="previous"):
         launch_rollback(resources, fleet)

@@ -13,7 +13,7 @@ LEVELS: Sequence[Sequence[str]] = (
     ("embedded",),
     ("resources", "kubernetes", "remote"),
     ("parameters", "local", "assets", "sensors"),
-    ("setting", "settings", "stack_resources", "definitions", "cli"),
+    ("setting", "settings", "guarded_records", "stack_resources", "definitions", "cli"),
 )
 """From the ground up; a file imports only from its own floor and those below."""
 FLOOR = {room: number for number, rooms in enumerate(LEVELS, start=1) for room in rooms}
