@@ -68,6 +68,12 @@ class Splits(dict[SplitName, list[Row]]):
         Rows are the same when a reader or a model could not tell them apart: white space,
         invisible characters, upper case and Unicode's forms don't count, nor does the answer.
         """
+        import numpy as np
+
+        pairs = [np.array(seen).reshape(-1, 3)[:, 1:].ravel() for seen in self._seen.values()]
+        digests = np.sort(np.concatenate(pairs))
+        # A place for each digest would take more memory than all else.
+        common = set(digests[1:][digests[1:] == digests[:-1]].tolist())
         first: dict[int, tuple[SplitName, int]] = {}
         leaks: list[Fault] = []
         repeated: list[Fault] = []
@@ -82,7 +88,7 @@ class Splits(dict[SplitName, list[Row]]):
                     fault = Fault(split=name, line=line, field="prompt_inference", cause=cause)
                     (repeated if split == name else leaks).append(fault)
                 place = (name, line)
-                for key in keys:
+                for key in common.intersection(keys):
                     first.setdefault(key, place)
         return leaks, repeated
 
