@@ -12,15 +12,6 @@ def _answer(row: int) -> Answer:
     return Answer(row=row, text="line\N{LINE SEPARATOR}end \N{GRINNING FACE}\n", latency=0.25)
 
 
-def test_records_are_there_again_when_the_journal_is_opened_again(tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / "answers.jsonl"
-    with Journal(path, Answer) as journal:
-        journal.add("a", _answer(0))
-    with Journal(path, Answer) as journal:
-        assert journal.get("a") == _answer(0)
-        assert journal.get("b") is None
-
-
 def test_a_last_line_cut_off_anywhere_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with Journal(path, Answer) as journal:
