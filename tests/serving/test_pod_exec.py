@@ -160,16 +160,6 @@ def test_a_source_that_vanishes_while_it_is_sent_is_named_and_leaves_nothing(
     assert site.visible() == []
 
 
-@pytest.mark.parametrize("name", ["../up", "-c", "a b", "$(id)"])
-def test_a_name_that_leaves_the_folder_is_refused_there(
-    site: Site, adapter: tuple[Path, str], name: str
-) -> None:
-    site.folder.place(*adapter)
-    with pytest.raises(LoraAssetsError, match=re.escape(repr(name))):
-        site.folder.set_name(name, adapter[1])
-    assert site.visible() in ([adapter[1]], [adapter[1], "names"])
-
-
 def test_a_link_or_another_file_in_the_source_is_refused_before_anything_is_asked(
     site: Site, adapter: tuple[Path, str], tmp_path: Path
 ) -> None:
