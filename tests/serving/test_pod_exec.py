@@ -177,17 +177,7 @@ def test_a_link_or_another_file_in_the_source_is_refused_before_anything_is_aske
 
 def test_a_large_adapter_is_copied_in_little_memory(site: Site, tmp_path: Path) -> None:
     size = 64 << 20
-    source = tmp_path / "large"
-    source.mkdir()
-    (source / adapter_files.CONFIG).write_text(json.dumps(CONFIG))
-    half = size // 2
-    a = {"dtype": "F32", "shape": [8, half // 32], "data_offsets": [0, half]}
-    b = {"dtype": "F32", "shape": [half // 32, 8], "data_offsets": [half, size]}
-    header = json.dumps({f"{Q0}A.weight": a, f"{Q0}B.weight": b}).encode()
-    with (source / adapter_files.WEIGHTS).open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.truncate(8 + len(header) + size)
-    digest = digest_folder(source)
+    source, digest = make_adapter(tmp_path / "large", 1, values=size // 4)
     tracemalloc.start()
     try:
         site.folder.place(source, digest)
