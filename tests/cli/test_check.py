@@ -69,7 +69,6 @@ def test_data_that_are_not_sound_are_told_to_a_program_with_the_numbers_that_fai
         (("--mlflow-tracking-uri", NOWHERE), f"MLflow at {NOWHERE} failed"),
         (("--vllm-url", NOWHERE), f"vLLM at {NOWHERE} is unreachable"),
         (("--judge-url", NOWHERE), f"The judge at {NOWHERE} is unreachable"),
-        (("--judge-model", "llama"), "does not serve llama, but "),
         (("--prometheus-url", NOWHERE), f"Prometheus at {NOWHERE} failed"),
     ],
 )
