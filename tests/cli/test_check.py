@@ -16,6 +16,7 @@ NOWHERE = "http://127.0.0.1:9"
 """The port of discard, which nothing serves; a free one would be in the tests' names."""
 
 PATHS = ("a/b", "../../x")
+NO_FOLDERS = (*PATHS, "", "it's")
 TAKEN = (f"a-model-v3-{'0' * 12}", EMBEDDED_BASE_NAME)
 
 
@@ -51,7 +52,7 @@ def test_data_that_are_not_sound_are_told_to_a_program_with_the_numbers_that_fai
         (("--lora-config", "extended"), "lora_config = 'extended' is not possible"),
         (("--lora-method", "dora"), "vLLM does not serve DoRA: use lora or rslora."),
         (("--num-epochs", "few"), "'few' is not a valid integer"),
-        *((("--mlflow-experiment", name), f"--mlflow-experiment {name} is not") for name in PATHS),
+        *((("--mlflow-experiment", name), f"-experiment {name} is not") for name in NO_FOLDERS),
         *((("--model-name", name), "MODEL_NAME is not possible") for name in PATHS),
         *((("--seed", seed), f"seed = {seed} is not possible") for seed in ("-1", "4294967296")),
         (("--max-eval-loss", "nan"), "--max-eval-loss nan is not possible"),
@@ -68,7 +69,6 @@ def test_data_that_are_not_sound_are_told_to_a_program_with_the_numbers_that_fai
         (("--mlflow-tracking-uri", NOWHERE), f"MLflow at {NOWHERE} failed"),
         (("--vllm-url", NOWHERE), f"vLLM at {NOWHERE} is unreachable"),
         (("--judge-url", NOWHERE), f"The judge at {NOWHERE} is unreachable"),
-        (("--judge-model", "llama"), "does not serve llama, but "),
         (("--prometheus-url", NOWHERE), f"Prometheus at {NOWHERE} failed"),
     ],
 )

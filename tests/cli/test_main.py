@@ -101,20 +101,8 @@ def test_each_step_of_the_specification_runs_by_itself(
             assert ("digest" in found) == (step != "download-data")
 
     to_files = {**environment, "LORA_ASSETS_OUTPUTS": str(tmp_path)}
-    trained = ("--data-version", "1")
     output(environment, "data", "build", "--data-version", "1", "--services", "s3")
-    before = status(output, environment)["aliases"]
-    take("train", "download-data train", *trained)
-
-    # A failed quality gate is an outcome for a workflow, and a failure for a person.
-    strict = ("train", *trained, "--step", "quality-gate", "--max-eval-loss", "0.0001")
-    failed = "error: quality_gate stopped it: eval_loss"
-    assert output({**environment, "LORA_ASSETS_OUTPUTS": ""}, *strict).startswith(failed)
-    assert output(to_files, *strict) == ""
-    assert outputs()["result"] == "failed"
-    assert status(output, environment)["aliases"] == before
-
-    take("train", "quality-gate", *trained)
+    take("train", "download-data train quality-gate", "--data-version", "1")
     # The policy is what stands where no option is given.
     take("deploy", "load-adapter smoke-test set-staged-alias")
     take("evaluate", "inference-candidate inference-live judge-answers compare-decision")
@@ -154,49 +142,16 @@ def test_bad_input_is_one_line_with_cause_and_remedy_and_changes_nothing(
     assert status(output, environment) == before
 
 
-@pytest.mark.parametrize("name", ["train", "val", "eval"])
-@pytest.mark.parametrize("content", [b"", b"\xff\n", b"{}\n", b'{"context": "a"', None])
-def test_a_broken_split_stops_the_training_before_it_begins(
-    output: Output, environment: Mapping[str, str], name: str, content: bytes | None, tmp_path: Path
-) -> None:
-    output(environment, "data", "build", "--data-version", "1", "--services", "s3")
-    bucket = Path(environment["LORA_ASSETS_HOME"]) / "bucket" / "data" / "processed"
-    broken = bucket / f"broken-{tmp_path.name}"
-    broken.mkdir()
-    for split in (bucket / "1").iterdir():
-        if split.stem != name:
-            (broken / split.name).write_bytes(split.read_bytes())
-        elif content is not None:
-            (broken / split.name).write_bytes(content)
-    message = output(environment, "train", "--data-version", broken.name)
-    assert f"{broken.name}/{name}.jsonl" in message
-    assert "\n" not in message
-
-
-def of_another_split(split: Path) -> str:
-    return (split.parent / "train.jsonl").read_text().splitlines()[0]
-
-
-def as_factual(split: Path) -> str:
-    return split.read_text().replace('"question_type":"negative"', '"question_type":"factual"')
-
-
-@pytest.mark.parametrize(
-    ("spoil", "cause"),
-    [
-        (lambda split: f"{split.read_text()}{of_another_split(split)}\n", "duplicate rows 1"),
-        (as_factual, "negatives in eval 0"),
-    ],
-)
 def test_data_that_are_not_sound_stop_the_training_with_what_to_do(
-    run: Run, output: Output, environment: Mapping[str, str], spoil: Callable[[Path], str],
-    cause: str, tmp_path: Path,
-) -> None:  # fmt: skip
+    run: Run, output: Output, environment: Mapping[str, str], tmp_path: Path
+) -> None:
     output(environment, "data", "build", "--data-version", "1", "--services", "s3")
     bucket = Path(environment["LORA_ASSETS_HOME"]) / "bucket" / "data" / "processed"
     unsound = bucket / f"unsound-{tmp_path.name}"
     shutil.copytree(bucket / "1", unsound)
-    (unsound / "eval.jsonl").write_text(spoil(unsound / "eval.jsonl"))
+    leaked, cause = (unsound / "train.jsonl").read_text().splitlines()[0], "duplicate rows 1"
+    with (unsound / "eval.jsonl").open("a") as split:
+        split.write(f"{leaked}\n")
     before = status(output, environment)
     ended, printed = run(environment, "train", "--data-version", unsound.name, "--json")
     message, (gate,) = str(ended), json.loads(printed)["verdicts"].values()

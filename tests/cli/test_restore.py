@@ -98,19 +98,6 @@ def test_what_a_promotion_changed_in_between_is_put_there_too(
     assert slots(adapters)[LIVE_SLOT] == later.serving_name
 
 
-def test_slots_that_the_folder_remembers_otherwise_follow_the_aliases(
-    run: Run, environment: Mapping[str, str], resources: Resources, adapters: Path,
-    adapter_folders: tuple[Path, ...],
-) -> None:  # fmt: skip
-    old = register(resources, adapter_folders[0], "live")
-    run(environment, "restore")
-    new = register(resources, adapter_folders[1], "live")
-    resources.registry.set_alias("previous", old)
-    run(environment, "restore")
-    assert contents(adapters)["slots"] == {LIVE_SLOT: new.serving_name}
-    assert set(contents(adapters)["names"]) == {old.serving_name, new.serving_name}
-
-
 def test_bytes_that_changed_in_the_registry_are_refused_by_name_and_leave_nothing(
     run: Run, environment: Mapping[str, str], resources: Resources, adapters: Path,
     adapter_folders: tuple[Path, ...], tmp_path: Path,
@@ -125,15 +112,3 @@ def test_bytes_that_changed_in_the_registry_are_refused_by_name_and_leave_nothin
     assert "\n" not in ended
     assert contents(adapters) == EMPTY
     assert not list((tmp_path / "work").iterdir())
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(
-    run: Run, environment: Mapping[str, str], resources: Resources, adapters: Path,
-    adapter_folders: tuple[Path, ...],
-) -> None:  # fmt: skip
-    register(resources, adapter_folders[0], "live")
-    adapters.write_text("a file in its place")
-    ended, _ = run(environment, "restore")
-    assert isinstance(ended, str)
-    assert ended.startswith(f"error: Can't change {adapters}")
-    assert "\n" not in ended

@@ -1,10 +1,8 @@
 """The weights that answer are the weights that were meant, on real vLLM or the embedded server."""
 
 import random
-from concurrent.futures import ThreadPoolExecutor
 
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
-from lora_assets.errors import LoraAssetsError
 from lora_assets.records.base_model import Base
 from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.records.training import EMBEDDED_PARAMETERS
@@ -52,19 +50,6 @@ def test_any_sequence_of_changes_answers_as_a_fresh_server_does(stack: Stack) ->
                 switch(alone, slot, known)
             for served, holder in slots.items():
                 alone.assert_answers(holder, rng.randrange(3), served)
-
-
-def test_two_switches_at_once_end_with_one_adapter_everywhere(stack: Stack) -> None:
-    last = stack.adapters[4:6]
-    for known in last:
-        put(stack, known)
-    with ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(switch, stack, CANDIDATE_SLOT, known) for known in last]
-    failures = [error for each in done if (error := each.exception()) is not None]
-    assert all(isinstance(error, LoraAssetsError) for error in failures)
-    switch(stack, CANDIDATE_SLOT, last[0])
-    assert set(stack.replicas().serving(CANDIDATE_SLOT).values()) == {last[0].digest}
-    stack.assert_answers(last[0], 2, CANDIDATE_SLOT)
 
 
 def test_preflight_learns_what_the_server_can_take(stack: Stack) -> None:

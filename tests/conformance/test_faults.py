@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -14,9 +13,8 @@ import pytest
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.slots import LIVE_SLOT
 from lora_assets.resources.fleet import Fleet
-from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.serving.replicas import Replicas
-from tests.support.interruptions import POINTS, damage, flip_a_byte, interrupt
+from tests.support.interruptions import POINTS, interrupt
 from tests.support.promotions import aliases, roll_back
 from tests.support.repairs import Watch
 from tests.support.replicas import Known, Stack, running
@@ -111,33 +109,6 @@ def test_a_replica_that_restarted_and_one_that_joins_serve_only_after_their_repa
         assert larger.replicas().serving(name) == dict.fromkeys(urls, live.digest)
         larger.assert_answers(live, 2)
         assert "Every replica serves" in watch.skipped()
-
-
-def test_a_byte_that_changed_in_the_registry_or_on_the_way_is_refused(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    on_the_way = stack.stage(2)
-    with monkeypatch.context() as patch:
-        flip_a_byte(patch.setattr)
-        with pytest.raises(LoraAssetsError, match=f"not {on_the_way.digest[:12]}"):
-            stack.promote(2)
-    stack.promote(2)
-    in_the_registry = stack.stage(3)
-    weights = stack.home.glob(f"mlflow-artifacts/**/{WEIGHTS}")
-    damage(max(weights, key=lambda file: file.stat().st_mtime))
-    with pytest.raises(LoraAssetsError, match=f"expected {in_the_registry.digest[:12]}"):
-        stack.promote(3)
-    stack.assert_answers(stack.adapter(2), 0)
-
-
-def test_a_byte_that_changed_on_a_replica_is_found_and_repaired(
-    stack: Stack, watch: Watch, live: Known
-) -> None:
-    damage(Path(stack.resources.fleet.adapters_dir) / live.digest / WEIGHTS)
-    assert f"expected {live.digest[:12]}" in watch.requested()
-    watch.repair()
-    assert stack.replicas().holds(live.digest)
-    stack.assert_answers(live, 0)
 
 
 def test_a_replica_that_gets_ready_during_a_promotion_gets_the_new_adapter_and_others_are_named(

@@ -12,13 +12,11 @@ import httpx
 import pytest
 
 from lora_assets.assets.served import ensure_loaded
-from lora_assets.errors import LoraAssetsError
 from lora_assets.gates import smoke
 from lora_assets.records.history import LIVE
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
 from tests.support.promotions import aliases
-from tests.support.records import passed_verdict
 from tests.support.replicas import RunningServer, Stack, two_servers
 
 PROMOTIONS, CLIENTS = 20, 4
@@ -143,22 +141,3 @@ def test_two_promotions_at_once_end_in_one_state(
     stack.assert_answers(known, 0)
     ((code, line),) = at_once(("status", stack.environment))
     assert code == 0, line
-
-
-def test_evidence_of_another_adapter_and_a_comparison_with_a_former_live_are_refused(
-    stack: Stack,
-) -> None:
-    registry = stack.resources.registry
-    stack.stage(1)
-    first = stack.promote(1)
-    third = stack.stage(3)
-    registry.store_verdict(third, passed_verdict("eval_gate", first, first))
-    with pytest.raises(LoraAssetsError, match=f"eval_gate judged adapter {first.digest[:12]}"):
-        stack.promote(3)
-    stack.stage(2)
-    stack.promote(2)
-    registry.store_verdict(third, passed_verdict("eval_gate", third, first))
-    registry.set_alias("staged", third)
-    with pytest.raises(LoraAssetsError, match=f"compared with {first.digest[:12]}, but live is"):
-        stack.promote(3)
-    stack.assert_answers(stack.adapter(2), 1)

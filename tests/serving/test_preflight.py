@@ -33,7 +33,6 @@ OBSTACLES = [
     ({"base_model": "org/other"}, {}, "trained on org/other, the server has served"),
     ({}, {"runtime_loading": False}, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
     ({}, {"max_loras": None}, "--enable-lora"),
-    ({}, {"max_loras": 1}, "--max-loras 3"),
     ({}, {"max_loras": 2}, "--max-loras 3"),
     ({"rank": 16}, {}, "--max-lora-rank 16"),
     ({"modules": {"lm_head": (9, 9)}}, {}, "lm_head"),

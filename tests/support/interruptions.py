@@ -5,7 +5,6 @@ process is killed there.
 """
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -49,23 +48,6 @@ def _copying(act: Callable[[], None]) -> Callable[[IO[bytes], Path, int], None]:
             file.write(content[len(content) // 2 :])
 
     return write
-
-
-def flip_a_byte(patch: Patch) -> None:
-    """Have copies arrive with other bytes than they left with."""
-
-    def write(source: IO[bytes], to: Path, size: int) -> None:
-        with to.open("wb") as file:
-            shutil.copyfileobj(source, file)
-        damage(to)
-
-    patch(adapters_folder, "_write", write)
-
-
-def damage(file: Path) -> None:
-    """Change the last byte of a file."""
-    content = file.read_bytes()
-    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 if __name__ == "__main__":

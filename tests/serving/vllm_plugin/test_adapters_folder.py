@@ -1,12 +1,8 @@
 """The adapters folder: what arrives in it, what is refused, what stands for what, what goes."""
 
-import inspect
 import io
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable, Mapping
@@ -283,40 +279,6 @@ def test_pruning_removes_what_a_killed_copy_left_but_not_one_under_way(tmp_path:
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     adapters_folder.prune(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {".incoming-running", ".lock"}
-
-
-def script(root: Path, *arguments: str, stream: bytes = b"") -> Any:
-    """The module as it runs on a replica: source as an argument, nothing installed."""
-    source = inspect.getsource(adapters_folder)
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", source, str(root), *arguments],
-        input=stream, capture_output=True, check=True,
-    )  # fmt: skip
-    return json.loads(done.stdout)
-
-
-@pytest.mark.integration
-def test_as_a_script_it_does_the_same_and_answers_in_json(tmp_path: Path) -> None:
-    digest = digest_of(ONE)
-    done = {"done": None}
-    assert script(tmp_path, "receive", digest, stream=STREAM) == done
-    assert script(tmp_path, "set_name", "m-v1", digest) == done
-    assert script(tmp_path, "set_slot", "live", "m-v1") == done
-    assert script(tmp_path, "intact", digest) == {"done": True}
-    assert script(tmp_path, "contents") == {"done": contents(tmp_path)}
-    assert contents(tmp_path)["slots"] == {"live": "m-v1"}
-    refused = script(tmp_path, "receive", digest, stream=tar(TWO))["refused"]
-    assert refused.startswith("what arrived has digest")
-    (tmp_path / "slots" / "live").unlink()
-    assert script(tmp_path, "prune", "0" * 64) == done
-    assert contents(tmp_path) == {"digests": {}, "names": {}, "slots": {}, "foreign": {}}
-
-
-@pytest.mark.integration
-def test_as_a_script_it_says_what_the_system_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    failed = script(tmp_path / "file", "receive", digest_of(ONE), stream=STREAM)
-    assert failed == {"failed": "File exists"}
 
 
 def test_what_nothing_of_ours_makes_is_found_wherever_it_lies(tmp_path: Path) -> None:
