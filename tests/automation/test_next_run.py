@@ -27,11 +27,6 @@ def needs(progress: Progress, live: str | None = None, automatic: bool = True) -
     return None if run is None else list(run.assets)
 
 
-def test_a_new_version_is_trained_first_and_served_in_a_run_of_its_own() -> None:
-    assert needs(after(None)) == ["training_data", "adapter", "gate_result"]
-    assert needs(after("gate_result")) == ORDER[3:]
-
-
 @pytest.mark.parametrize("last", ORDER[:-1])
 def test_a_version_that_was_cut_short_goes_on_with_what_is_missing(last: str) -> None:
     assert (needs(after(last)) or [""])[0] == ORDER[ORDER.index(last) + 1]
@@ -58,11 +53,6 @@ def test_a_better_adapter_takes_a_stopped_version_further() -> None:
     verdicts = {**stopped.verdicts, "eval_gate": False}
     retrained = after("eval_grades", verdicts=verdicts, made={**stopped.made, "adapter": 99})
     assert needs(retrained) == ["gate_result"]
-
-
-def test_promotion_waits_for_a_person_unless_it_is_automatic() -> None:
-    assert needs(after("perf_metrics"), automatic=True) == ["live_deployment"]
-    assert needs(after("gate_result"), automatic=False) == ORDER[3:-1]
 
 
 def test_an_older_version_is_judged_but_does_not_replace_a_newer_one() -> None:
@@ -147,8 +137,3 @@ def test_a_run_is_tried_again_some_time_later_and_not_for_ever_nor_beside_dagste
     tried = ONCE.model_copy(update=changes)
     assert next_run.may_launch(tried, stopped_by_a_person=False) == reason
     assert next_run.needs_manual_relaunch(tried) == needs_a_person
-
-
-def test_what_a_person_stopped_is_not_launched_and_what_is_new_is() -> None:
-    assert next_run.may_launch(None, stopped_by_a_person=False) is None
-    assert next_run.may_launch(None, stopped_by_a_person=True) == "was cancelled"

@@ -1,6 +1,6 @@
 """Which connections the network policies allow, evaluated as Kubernetes does."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.support.doubles.dagster_chart import NAMESPACE, objects
-from tests.support.manifests import DATA, PODS, Manifest, Object, dagster_values, of_kind
+from tests.support.manifests import DATA, PODS, Object, dagster_values, of_kind
 
 TABLE = yaml.safe_load((DATA / "connections.yaml").read_text())
 CONNECTIONS = [
@@ -43,30 +43,6 @@ WORKLOADS = {
 def peer(name: str) -> Peer:
     described = TABLE["peers"][name]
     return WORKLOADS[described["workload"]] if "workload" in described else Peer(**described)
-
-
-def selectors(policy: Manifest) -> Iterator[tuple[str, Object]]:
-    """Yield each pod selector of a network policy, after the namespace that it looks into."""
-    spec, own = policy.content["spec"], str(policy.namespace)
-    yield own, spec["podSelector"]
-    for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
-        for peer in (*rule.get("from", ()), *rule.get("to", ())):
-            labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
-            namespace = labels.get("kubernetes.io/metadata.name", own)
-            yield namespace, peer.get("podSelector", {})
-
-
-@pytest.mark.parametrize("policy", of_kind("NetworkPolicy"), ids=str)
-def test_a_network_policy_selects_pods_that_something_makes(policy: Manifest) -> None:
-    for namespace, selector in selectors(policy):
-        pods = (*WORKLOADS.values(), peer("Prometheus"))
-        labels = [pod.labels for pod in pods if pod.namespace == namespace]
-        for key, value in selector.get("matchLabels", {}).items():
-            assert any(each.get(key) == value for each in labels), (key, value)
-        for expression in selector.get("matchExpressions", ()):
-            having = {each[expression["key"]] for each in labels if expression["key"] in each}
-            assert having, expression
-            assert set(expression.get("values", ())) <= having
 
 
 @pytest.mark.parametrize(("verdict", "source", "target", "port"), CONNECTIONS)

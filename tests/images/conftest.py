@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import pytest
 
@@ -10,7 +11,7 @@ import lora_assets
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from tests.support.cluster import Cluster, cluster
 from tests.support.cluster_parts import Part
-from tests.support.dagster_services import is_listening, until
+from tests.support.dagster_services import is_listening
 from tests.support.images import Image
 from tests.support.stack import free_port
 
@@ -61,8 +62,6 @@ def dagster_url(
     served = f"-m dagster_webserver --host 127.0.0.1 --port {port} -w".split()
     command, log = [sys.executable, *served, workspace], home / "webserver.log"
     web = Part("Dagster", port, command, log, "/server_info", {"DAGSTER_HOME": str(home)})
-    with deployment.running(*code.split(), **options) as container:
-        until(lambda: container.poll() is not None or is_listening(code_port), "the code location")
-        assert container.poll() is None, "the code location ended before it listened"
-        with web.running():
-            yield web.url
+    listens = partial(is_listening, code_port)
+    with deployment.serving(code.split(), listens, **options), web.running():
+        yield web.url

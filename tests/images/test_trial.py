@@ -1,7 +1,7 @@
 """The trial cluster's image: the containers of deploy/trial, run as Kubernetes runs them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import boto3
@@ -28,16 +28,6 @@ def command(file: str) -> Sequence[str]:
     return [*container["command"], *container.get("args", ())]
 
 
-@contextmanager
-def serving(
-    image: Image, words: Sequence[str], ready: Callable[[], object], **options: Mapping[str, str]
-) -> Iterator[None]:
-    with image.running(*words, **options) as container:
-        until(lambda: container.poll() is not None or ready(), words[0])
-        assert container.poll() is None
-        yield
-
-
 def open_folder(path: Path) -> str:
     """Make a folder that the image's user may write into."""
     path.mkdir()
@@ -59,7 +49,7 @@ def test_postgresql_makes_its_database_once_and_takes_the_password(
     asked = f"host=127.0.0.1 port={port} user=dagster dbname=postgres password="
     for already in (0, 1):
         with (
-            serving(trial, words, lambda: trial.run(*isready).returncode == 0, **options),
+            trial.serving(words, lambda: trial.run(*isready).returncode == 0, **options),
             closing(psycopg2.connect(f"{asked}trial")) as connection,
         ):
             with connection, connection.cursor() as cursor:
@@ -85,7 +75,7 @@ def test_the_s3_server_has_the_bucket_and_a_data_version_is_made_in_it(
         for word in command("s3.yaml")
     ]
     mounts = {"/data": open_folder(tmp_path / "data")}
-    with serving(trial, words, lambda: is_listening(port), mounts=mounts):
+    with trial.serving(words, lambda: is_listening(port), mounts=mounts):
         url = f"http://127.0.0.1:{port}"
         environment = {**key, "AWS_ENDPOINT_URL_S3": url, "AWS_DEFAULT_REGION": "eu-central-1"}
         build = "lora-assets data build --data-version 1 --services logs"
@@ -126,7 +116,7 @@ def test_the_server_stands_in_for_vllm_and_for_the_judge(
             return httpx.get(f"{url}/health").is_success
         return False
 
-    with serving(trial, words, healthy, **options):
+    with trial.serving(words, healthy, **options):
         headers = {"Authorization": "Bearer trial-key"}
         for path, model in (("/v1/models", "embedded-base"), ("/judge/v1/models", "lexical-judge")):
             assert httpx.get(f"{url}{path}").status_code == 401

@@ -16,7 +16,7 @@ from lora_assets.gates.policy import parse_policy
 from lora_assets.kubernetes.light_steps import fit_into_run
 from lora_assets.kubernetes.step_pods import step_pod
 from lora_assets.settings import read_settings
-from tests.deploy.test_dagster_values import instance, made_pod
+from tests.deploy.test_dagster_values import made_pod
 from tests.manifests.test_rendered import rendered
 from tests.support.argo_workflows import WORKFLOWS, defaults_of, program
 from tests.support.command_lines import PARSERS, parse
@@ -153,8 +153,8 @@ def test_every_service_that_is_asked_is_made_and_selects_a_pod() -> None:
     assert len(asked) == 3
     for service, namespace, port in asked:
         assert int(port) in ports[service, namespace]
-    database = VALUES["postgresql"]
-    assert database["postgresqlHost"] == "postgresql"
+    database = instance_config(VALUES)["run_storage"]["config"]["postgres_db"]
+    assert (database["hostname"], database["db_name"]) == ("postgresql", "postgres")
     assert ports["postgresql", "dagster"] == {5432}
     for service in made("Service"):
         if selector := service.content["spec"].get("selector"):
@@ -192,15 +192,6 @@ def test_the_fleet_lets_the_client_in_and_the_steps_reach_the_bucket() -> None:
             peer.get("namespaceSelector", {}).get("matchLabels") for peer in rule["to"]
         ]
         assert rule["ports"] == [{"protocol": "TCP", "port": 9000}]
-
-
-def test_dagster_starts_with_the_values_of_the_trial(tmp_path: Path) -> None:
-    made_config = instance_config(VALUES)
-    with instance(made_config, tmp_path) as started:
-        assert started.run_monitoring_max_resume_run_attempts > 0
-    settings = made_config["run_storage"]["config"]["postgres_db"]
-    assert settings["scheme"] == "postgresql+psycopg2"
-    assert (settings["hostname"], settings["db_name"]) == ("postgresql", "postgres")
 
 
 def test_the_code_location_differs_from_the_real_one_only_where_it_must() -> None:

@@ -2,11 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess, Popen
+
+from tests.support.dagster_services import until
 
 USER = 1000
 AS_KUBERNETES = (
@@ -51,10 +53,14 @@ class Image:
         return ended.stdout
 
     @contextmanager
-    def running(self, *arguments: str, **options: Mapping[str, str]) -> Iterator[Popen[bytes]]:
-        """Run a container for as long as the block."""
-        with Popen(self.command(*arguments, **options)) as container:
+    def serving(
+        self, words: Sequence[str], ready: Callable[[], object], **options: Mapping[str, str]
+    ) -> Iterator[None]:
+        """Run a container for as long as the block, from when it is ready."""
+        with Popen(self.command(*words, **options)) as container:
             try:
-                yield container
+                until(lambda: container.poll() is not None or ready(), words[0])
+                assert container.poll() is None, f"{words[0]} ended before it was ready"
+                yield
             finally:
                 container.terminate()
