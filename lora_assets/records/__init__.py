@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-RecordFormat = Annotated[int, Field(ge=1, le=1)]
+RECORD_FORMAT = 1
 """Of what the registry keeps: it grows when an older reader would take it for something else."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from lora_assets.records import Record, RecordFormat
+from lora_assets.records import RECORD_FORMAT, Record
 from lora_assets.records.model_version import ModelVersion, Promotion
 
 LIVE, ABORTED = "live", "aborted"
@@ -19,7 +19,7 @@ class Change(Record):
     allowed it.
     """
 
-    record_format: RecordFormat = 1
+    record_format: int = RECORD_FORMAT
     number: int
     token: str
     action: str

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from lora_assets.records import AdapterRecord, Record, RecordFormat, short
+from lora_assets.records import RECORD_FORMAT, AdapterRecord, Record, short
 from lora_assets.records.dataset import older_by_name
 
 _GateAlias = Literal["eval-passed", "eval-failed", "perf-passed", "perf-failed"]
@@ -58,7 +58,7 @@ class Promotion(Record):
     `record_format` nor what stands after `done`.
     """
 
-    record_format: RecordFormat = 1
+    record_format: int = RECORD_FORMAT
     source_alias: str
     version: ModelVersion
     replaced: ModelVersion | None

@@ -5,9 +5,7 @@ import operator
 from collections.abc import Collection, Mapping
 from typing import Literal, Self
 
-from pydantic import Field
-
-from lora_assets.records import AdapterRecord, Record, RecordFormat
+from lora_assets.records import RECORD_FORMAT, AdapterRecord, Record
 from lora_assets.records.markdown import as_it_is
 
 GateName = Literal["data_is_sound", "quality_gate", "smoke_test", "eval_gate", "perf_gate"]
@@ -109,11 +107,10 @@ class Verdict(AdapterRecord):
     the live adapter that it was compared with, None where nothing was live. `faults` name what
     kept the gate from deciding; `notes` decide nothing. `paired` is evidence whatever the `rule`.
     `policy` is the digest of the deployment's policy, None for the specification's. `decided_at`
-    is ISO 8601 in UTC; `dagster_run` is the id of the run that decided. Releases before
-    `record_format` refuse a verdict that has one, so the first is not written.
+    is ISO 8601 in UTC; `dagster_run` is the id of the run that decided.
     """
 
-    record_format: RecordFormat = Field(1, exclude_if=lambda number: number == 1)
+    record_format: int = RECORD_FORMAT
     gate: GateName
     compared_with: str | None = None
     judge: str | None = None

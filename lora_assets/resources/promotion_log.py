@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.gates.rollback import recorded_live, was_live
+from lora_assets.records import RECORD_FORMAT
 from lora_assets.records.history import LIVE, Change, Standing, change, numbered
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
@@ -26,6 +27,7 @@ _FIELDS = {"source_alias", "version", "replaced", "run_id", "done"}
 """Those that releases before the history know: they refuse any other."""
 TO_SIGN = "If what the aliases say is right, sign it with 'lora-assets history --sign'."
 _Kept = TypeVar("_Kept", Promotion, Change)
+_log = logging.getLogger(__name__)
 
 
 class PromotionLog(OneModel):
@@ -81,8 +83,7 @@ class PromotionLog(OneModel):
     def history(self) -> tuple[Change, ...]:
         """Return all entries, the oldest first.
 
-        One that can't be read is named in the log, and passed over; one of a format that only a
-        later release knows raises LoraAssetsError.
+        One that can't be read is named in the log, and passed over.
         """
         return self._history(self._tags())
 
@@ -205,17 +206,15 @@ class PromotionLog(OneModel):
         text, wrong = read_signed(self.verdict_key, f"{self.model_name}\0{name}", tags[name])
         if not wrong:
             try:
-                return kind.model_validate_json(text, extra="ignore")
+                found = kind.model_validate_json(text, extra="ignore")
             except ValidationError as error:
                 wrong = f"it can't be read ({validation_line(error)})"
-                if "record_format" in wrong:
-                    # Without it an older entry would say what is live.
-                    raise LoraAssetsError(
-                        f"A later release wrote tag {name} of {self.model_name}: {wrong}",
-                        "Use that release, or a newer one.",
-                    ) from None
-        message = "Tag %s of the registered model is passed over: %s"
-        logging.getLogger(__name__).warning(message, name, wrong)
+            else:
+                if found.record_format > RECORD_FORMAT:
+                    # Passed over, it would let an older entry say what is live.
+                    _log.warning("A later release wrote tag %s: its known fields count", name)
+                return found
+        _log.warning("Tag %s of the registered model is passed over: %s", name, wrong)
         return None
 
 
