@@ -89,11 +89,18 @@ def show_adapter(
         "rows left out": dg.MetadataValue.json(dict(metrics.rows_left_out)),
     }
     if lengths := getattr(metrics, "row_lengths", {}):
-        shown["row lengths (tokens)"] = table(
+        measured = table(
             {"split": split}
             | of_split.model_dump()
             | {"too long, left out": len(metrics.rows_left_out[split])}
             for split, of_split in lengths.items()
+        )
+        of_data = {"row lengths (tokens)": measured}
+        shown |= of_data
+        # The step of the data has no tokenizer.
+        partition = context.partition_key
+        context.log_event(
+            dg.AssetObservation("training_data", partition=partition, metadata=of_data)
         )
     if engine := _engine(metrics):
         used = ({"engine": name.replace("_", " "), "value": engine[name]} for name in engine)

@@ -29,9 +29,7 @@ def training_data(context: dg.AssetExecutionContext, data_bucket: DataBucket) ->
     context.log.info(f"read {counts} rows, digest {data.digest[:12]}")
     splits = ({"split": name} | split.model_dump() for name, split in data.splits.items())
     source = dg.MetadataValue.url(data.source)
-    # The step has no tokenizer: its image has no more than the data need.
-    lengths = {"row lengths (tokens)": dg.MetadataValue.asset(dg.AssetKey("adapter"))}
-    shown = {"digest": data.digest, "source": source, "splits": table(splits), **lengths}
+    shown = {"digest": data.digest, "source": source, "splits": table(splits)}
     against_live = _against_live(context, data, rows, data_bucket)
     show(context, (f"rows: {counts}",), {**shown, **against_live, "first rows": _readable(rows)})
     return data

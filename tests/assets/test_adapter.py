@@ -206,11 +206,12 @@ def test_rows_too_long_are_warned_of_by_line_and_what_was_trained_is_found_again
     assert warnings(instance) == ["train: 1 row(s) longer than 200 tokens left out: lines 3"]
     event = instance.get_latest_materialization_event(adapter.key).asset_materialization
     shown = [row.data for row in event.metadata["row lengths (tokens)"].value.records]
-    assert [(row["split"], row["too long, left out"]) for row in shown] == [
-        ("train", 1),
-        ("val", 0),
-    ]
+    left_out = {row["split"]: row["too long, left out"] for row in shown}
+    assert left_out == {"train": 1, "val": 0}
     assert all(0 < row["median"] <= row["p95"] <= row["longest"] <= 200 for row in shown)
+    seen = instance.fetch_observations(dg.AssetKey("training_data"), limit=1)
+    (of_data,) = seen.records
+    assert of_data.asset_observation.metadata.keys() == {"row lengths (tokens)"}
     assert train() == made
     assert warnings(instance) == []
 

@@ -21,6 +21,7 @@ CLUSTERS_PROGRAMS = (
 NOTES_ITS_CALL = """#!/bin/bash
 printf '%s\\0' "${0##*/}" "$@" >> "$CALLS"
 echo >> "$CALLS"
+[[ -p /dev/stdin ]] && cat > /dev/null
 for word; do [[ $word = --from-env-file=* ]] && cat "${word#*=}" >> "$SECRETS"; done
 echo "  concurrency:"
 """
@@ -102,6 +103,6 @@ def type_into_bash(page: Path, folder: Path) -> Sequence[Sequence[str]]:
         "SECRETS": str(folder / "secrets"),
     }
     command = ["bash", "-euo", "pipefail", "-c", script]
-    subprocess.run(command, cwd=folder, env=environment, check=True)
+    subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, check=True)
     calls = (folder / "calls").read_text().removesuffix("\0\n").split("\0\n")
     return [call.split("\0") for call in calls]
