@@ -81,7 +81,7 @@ def test_what_is_passed_over_has_a_reason_and_a_link_is_a_folder(
     bucket: DataBucket, tmp_path: Path
 ) -> None:
     for split in SPLITS:
-        for version in ("1", "my data", "données", "1...3"):
+        for version in ("1", ".3.aside", "my data", "données", "1...3"):
             put(bucket, f"{version}/{split}.jsonl")
     for key in ("half/train.jsonl", "team/2/train.jsonl", "notes.txt", ".DS_Store", "1/.DS_Store"):
         put(bucket, key)
