@@ -1,7 +1,7 @@
 """The trial cluster's image: the containers of deploy/trial, run as Kubernetes runs them."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import boto3
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support.cluster import Cluster
-from tests.support.dagster_services import is_listening, until
+from tests.support.dagster_services import is_answered, is_listening, until
 from tests.support.images import Image
 from tests.support.manifests import DEPLOY
 from tests.support.stack import free_port
@@ -110,13 +110,7 @@ def test_the_server_stands_in_for_vllm_and_for_the_judge(
         "mounts": {"/mnt/adapters": open_folder(tmp_path / "adapters")},
     }
     url = f"http://127.0.0.1:{port}"
-
-    def healthy() -> bool:
-        with suppress(httpx.TransportError):
-            return httpx.get(f"{url}/health").is_success
-        return False
-
-    with trial.serving(words, healthy, **options):
+    with trial.serving(words, lambda: is_answered(f"{url}/health"), **options):
         headers = {"Authorization": "Bearer trial-key"}
         for path, model in (("/v1/models", "embedded-base"), ("/judge/v1/models", "lexical-judge")):
             assert httpx.get(f"{url}{path}").status_code == 401

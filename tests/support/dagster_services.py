@@ -58,6 +58,13 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def is_answered(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
 def instance_settings(
     kubeconfig: Path, dagster_home: Path, run_resources: Mapping[str, Any]
 ) -> Mapping[str, Any]:
