@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from threading import Event, Thread
 
 import dagster as dg
 import pytest
@@ -17,6 +16,7 @@ from lora_assets.lifecycle import PROMOTION
 from lora_assets.records.dataset import version_order
 from lora_assets.sensors.history import read_progress
 from tests.support.dagster_processes import Running
+from tests.support.dagster_services import meanwhile
 from tests.support.data_versions import drop
 
 pytestmark = pytest.mark.e2e
@@ -33,23 +33,16 @@ def watched(running: Running) -> Iterator[Sequence[str]]:
     """What clients of the live slot could have got meanwhile, read four times a second."""
     fleet = running.resources.fleet
     seen: list[str] = []
-    done = Event()
 
     def look() -> None:
-        while not done.wait(0.25):
-            # The server may have been killed a moment ago.
-            with suppress(LoraAssetsError):
-                for digest in fleet.discover().serving(fleet.live_slot).values():
-                    if digest is not None and digest not in seen[-1:]:
-                        seen.append(digest)
+        # The server may have been killed a moment ago.
+        with suppress(LoraAssetsError):
+            for digest in fleet.discover().serving(fleet.live_slot).values():
+                if digest is not None and digest not in seen[-1:]:
+                    seen.append(digest)
 
-    thread = Thread(target=look)
-    thread.start()
-    try:
+    with meanwhile(look, 0.25):
         yield seen
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_versions_reach_their_end_through_kills(running: Running) -> None:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -18,6 +17,7 @@ from tests.support.cluster import BUCKET, Cluster
 from tests.support.cluster_parts import Part
 from tests.support.cluster_stages import EVALUATE, PERFORMANCE, Run, build, succeed, train, training
 from tests.support.commands import Ended
+from tests.support.dagster_services import meanwhile
 from tests.support.stack import free_port
 
 pytestmark = pytest.mark.e2e
@@ -103,23 +103,18 @@ def test_a_part_that_is_not_there_or_refuses_is_named_and_nothing_changes(
 @contextmanager
 def dies_when(part: Part, condition: Callable[[], bool]) -> Iterator[None]:
     """Kill the part, within the block, as soon as the condition holds; start it again after it."""
-    over = Event()
+    process = part.process
+    assert process is not None
 
     def watch() -> None:
-        while not over.wait(0.02):
-            if condition():
-                part.kill()
-                return
+        if process.poll() is None and condition():
+            part.kill()
 
-    watcher = Thread(target=watch)
-    watcher.start()
     try:
-        yield
+        with meanwhile(watch, 0.02):
+            yield
     finally:
-        over.set()
-        watcher.join()
-        assert part.process is not None
-        died = part.process.poll() is not None
+        died = process.poll() is not None
         if died:
             part.start()
     assert died, f"{part.name} was never killed"

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from lora_assets.gates import smoke
 from lora_assets.records.history import LIVE
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from tests.support.commands import started
 from tests.support.promotions import aliases
 from tests.support.replicas import RunningServer, Stack, two_servers
 
@@ -94,17 +92,8 @@ def test_clients_that_stream_through_twenty_promotions_see_no_error_and_no_third
 
 def at_once(*commands: tuple[str, Mapping[str, str]]) -> Sequence[tuple[int, str]]:
     """Exit status and last line of `lora-assets` commands, each in its environment, at once."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "lora_assets.cli.main", *command.split()],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for command, environment in commands
-    ]
-    ended = [(process.communicate()[0], process.returncode) for process in started]
+    begun = [started(command.split(), environment) for command, environment in commands]
+    ended = [(process.communicate()[0], process.returncode) for process in begun]
     return [(code, (text.splitlines() or [""])[-1]) for text, code in ended]
 
 

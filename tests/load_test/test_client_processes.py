@@ -67,4 +67,4 @@ def test_what_a_process_refuses_is_told_before_it_ends(
 
     with pytest.raises(LoraAssetsError, match=r"clients ended \(exit status 1\)\. See the lines"):
         asyncio.run(measure())
-    assert "The load test would measure the proxy before vllm" in capfd.readouterr().err
+    assert "would measure the proxy before vllm. Add vllm to NO_PROXY." in capfd.readouterr().err

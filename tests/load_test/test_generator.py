@@ -186,18 +186,6 @@ def test_a_stream_is_read_up_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> No
     assert "the reply has more than 1 MiB" in str(sample.error)
 
 
-def test_a_proxy_would_be_measured_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://proxy:3128")
-    monkeypatch.delenv("no_proxy", raising=False)
-
-    async def measure() -> None:
-        async with open_client("http://vllm:8000", 5) as client:
-            await LoadTest(["m"], ["p"]).warm_up(client)
-
-    with pytest.raises(LoraAssetsError, match=r"the proxy before vllm\. Add vllm to NO_PROXY"):
-        asyncio.run(measure())
-
-
 @pytest.mark.parametrize(
     ("behaviour", "error"),
     [

@@ -10,6 +10,7 @@ import pytest
 from lora_assets.local.code_location import LABEL
 from lora_assets.local.instance import open_instance
 from lora_assets.records.progress import PARTITION_TAG
+from tests.support.commands import started
 
 pytestmark = pytest.mark.integration
 
@@ -90,16 +91,7 @@ def test_commands_that_begin_at_once_on_a_new_home_all_do_their_work(tmp_path: P
     for split in ("train", "val", "eval"):
         (tmp_path / f"bucket/data/processed/1/{split}.jsonl").touch()
     commands = [("rollback",), ("data", "list"), ("rollback",), ("data", "list")]
-    begun = [
-        subprocess.Popen(
-            [sys.executable, "-m", "lora_assets.cli.main", *command],
-            env={**os.environ, "LORA_ASSETS_HOME": str(tmp_path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for command in commands
-    ]
+    begun = [started(command, {"LORA_ASSETS_HOME": str(tmp_path)}) for command in commands]
     nothing_live = (
         "error: Alias 'previous' of mistral-7b-lora is not set. "
         "See 'lora-assets status' for the aliases there are.\n"

@@ -57,11 +57,31 @@ def put(bucket: DataBucket, key: str, content: bytes = b"{}\n") -> None:
     bucket.store.put(f"{PROCESSED}/{key}", content)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\n", b"a" * (6 << 20)])
+def test_what_was_put_is_got(bucket: DataBucket, content: bytes) -> None:
+    assert bucket.store.get("a/b/c.bin") is None
+    bucket.store.put("a/b/c.bin", content)
+    assert bucket.store.get("a/b/c.bin") == content
+    bucket.store.put("a/b/c.bin", b"other")
+    assert bucket.store.get("a/b/c.bin") == b"other"
+    assert bucket.store.get("a/b") is None
+
+
+def test_the_keys_below_a_folder_are_named(bucket: DataBucket) -> None:
+    assert list(bucket.store.keys("data/processed")) == []
+    for key in ("2/train", "10/train", "10/deeper/still"):
+        bucket.store.put(f"data/processed/{key}", b"x")
+    bucket.store.put("data/processed-not/1/train", b"x")
+    # S3 lists every object; a local folder is read two levels deep, with its folders' markers.
+    beside = {"10/deeper/still"} if bucket.s3 else {"2/", "10/"}
+    assert set(bucket.store.keys("data/processed")) == {"2/train", "10/train"} | beside
+
+
 def test_what_is_passed_over_has_a_reason_and_a_link_is_a_folder(
     bucket: DataBucket, tmp_path: Path
 ) -> None:
     for split in SPLITS:
-        for version in ("1", "my data", "données", "1...3"):
+        for version in ("1", ".3.aside", "my data", "données", "1...3"):
             put(bucket, f"{version}/{split}.jsonl")
     for key in ("half/train.jsonl", "team/2/train.jsonl", "notes.txt", ".DS_Store", "1/.DS_Store"):
         put(bucket, key)

@@ -1,4 +1,4 @@
-"""The data bucket as a folder; S3 is in tests/cluster."""
+"""What is no bucket, and a folder that can't be one; its verbs are in test_data_bucket.py."""
 
 from pathlib import Path
 

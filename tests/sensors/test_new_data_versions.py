@@ -39,18 +39,6 @@ def on(automated: Automated) -> Automated:
     return automated
 
 
-def test_a_complete_version_becomes_a_partition_and_starts_an_incomplete_one_waits(
-    on: Automated,
-) -> None:
-    on.put("1")
-    on.put("2", splits=("train", "val"))
-    on.put(".3.aside")
-    assert on.wanted() == {"1": TRAIN}
-    assert on.instance.get_dynamic_partitions("data_version") == ["1"]
-    on.put("2", splits=("eval",))
-    assert on.wanted() == {"1": TRAIN, "2": TRAIN}
-
-
 def test_what_is_no_data_version_is_passed_over_with_the_reason(on: Automated) -> None:
     on.put("half", splits=("train", "val"))
     assert "half is passed over: it lacks eval.jsonl" in on.reason()

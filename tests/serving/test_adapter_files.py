@@ -12,21 +12,11 @@ from safetensors.numpy import load_file, save_file
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.serving import adapter_files
-from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 
 @pytest.fixture
 def adapter(adapter_folders: tuple[Path, ...], tmp_path: Path) -> Path:
     return Path(shutil.copytree(adapter_folders[0], tmp_path / "adapter"))
-
-
-def test_one_changed_byte_is_refused_by_name(adapter: Path) -> None:
-    digest = digest_folder(adapter)
-    adapter_files.verify(adapter, digest)
-    weights = adapter / adapter_files.WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    with pytest.raises(LoraAssetsError, match=f"expected {digest[:12]}"):
-        adapter_files.verify(adapter, digest)
 
 
 @pytest.mark.parametrize("name", [adapter_files.CONFIG, adapter_files.WEIGHTS])

@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.support.dagster_services import is_listening, until
+from tests.support.dagster_services import is_answered, is_listening, until
 from tests.support.stack import free_port
 
 S3_KEY, S3_SECRET = "clusterkey", "cluster-secret"
@@ -66,10 +65,7 @@ class Part:
     def _is_ready(self) -> bool:
         if self.health is None:
             return is_listening(self.port)
-        try:
-            return httpx.get(f"{self.url}{self.health}", timeout=5).is_success
-        except httpx.TransportError:
-            return False
+        return is_answered(f"{self.url}{self.health}")
 
     def kill(self) -> None:
         """End it without warning, as a lost node does."""

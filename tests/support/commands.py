@@ -1,5 +1,8 @@
 """The command line in this process, and what it is run on."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +53,17 @@ def command(
     with pytest.raises(SystemExit) as ended:
         main()
     return Ended(ended.value.code or 0, *capfd.readouterr())
+
+
+def started(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start a command in a process of its own, its errors among what it prints."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lora_assets.cli.main", *words],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.fixture

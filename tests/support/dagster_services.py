@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,34 @@ def until(
     raise AssertionError(f"waited for {what} in vain")
 
 
+@contextmanager
+def meanwhile(do: Callable[[], object], every_s: float) -> Iterator[None]:
+    """Do something again and again beside the block, in a thread that ends with it."""
+    over = Event()
+
+    def again() -> None:
+        while not over.wait(every_s):
+            do()
+
+    with ThreadPoolExecutor(1) as pool:
+        doing = pool.submit(again)
+        try:
+            yield
+        finally:
+            over.set()
+    doing.result()
+
+
 def is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def is_answered(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
 
 
 def instance_settings(

@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
-
 from lora_assets.cli.restore import restore_adapters
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.replica_folder import shared_folder
 from lora_assets.serving.replicas import Replicas
 from lora_assets.stack_resources import Resources
+from tests.support.dagster_services import is_answered
 from tests.support.replicas import RunningServer, running
 
 URL, NOT_READY = "pod-url", "pod-not-ready"
@@ -40,15 +39,8 @@ def discovering_the_pod(home: Path) -> Callable[[Fleet], Replicas]:
         if not (home / URL).exists():
             return others
         url, folder = (home / URL).read_text(), shared_folder(str(home / "pod" / "adapters"))
-        if (home / NOT_READY).exists() or not _answers(url):
+        if (home / NOT_READY).exists() or not is_answered(f"{url}/health"):
             return replace(others, waiting={"vllm-3 is not ready": folder})
         return replace(others, members=(*others.members, fleet._replica(url, folder, "vllm-3")))
 
     return found
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").is_success
-    except httpx.TransportError:
-        return False

@@ -70,17 +70,6 @@ def test_what_arrives_has_the_digest_of_names_sizes_and_bytes(tmp_path: Path) ->
     assert set(everything(tmp_path)) == {digest, f"{digest}/{CONFIG}", f"{digest}/{WEIGHTS}"}
 
 
-def test_bytes_that_move_from_one_file_to_another_make_another_digest(tmp_path: Path) -> None:
-    digests = []
-    for split in (1, 2):
-        folder = tmp_path / str(split)
-        folder.mkdir()
-        (folder / "a").write_bytes(b"abc"[:split])
-        (folder / "b").write_bytes(b"abc"[split:])
-        digests.append(adapters_folder.digest_folder(folder))
-    assert digests[0] != digests[1]
-
-
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target

@@ -5,8 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from socket import socket
-from threading import Event, Thread
+from threading import Thread
 from typing import Any
 
 import uvicorn
@@ -111,34 +110,17 @@ class BrokenVllm:
         return PlainTextResponse("\n".join([*lines, ""]))
 
 
-class _Server(uvicorn.Server):
-    """Tells when it answers, or that it never will."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.decided = Event()
-
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.decided.set()
-
-    def run(self, sockets: list[socket] | None = None) -> None:
-        try:
-            super().run(sockets)
-        finally:
-            self.decided.set()
-
-
 @contextmanager
 def listening(app: Any) -> Iterator[str]:
     """An app on a free port of this machine, from when it answers; its URL."""
     config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
-    server = _Server(config)
+    server = uvicorn.Server(config)
     thread = Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        server.decided.wait()
-        assert server.started
+        while not server.started:
+            thread.join(0.005)
+            assert thread.is_alive()
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
