@@ -111,10 +111,14 @@ def test_a_server_that_hangs_or_breaks_is_named_and_keeps_what_it_had(
     connect: Connect, path: str
 ) -> None:
     server = BrokenVllm(adapters={"there": "/a/0"})
-    replica = connect(server, timeout=0.25)
-    for fault, words in ((500, "500"), (503, "503"), ("hang", "unreachable")):
+    replica = connect(server)
+    impatient = replace(replica, timeout=0.25)
+    for fault, words, asked in (
+        *((500, "500", replica), (503, "503", replica)),
+        ("hang", "unreachable", impatient),
+    ):
         server.faults[path] = fault
-        assert words in failure(reads(replica)[path], replica.url)
+        assert words in failure(reads(asked)[path], replica.url)
         assert server.adapters == {"there": "/a/0"}
 
 
