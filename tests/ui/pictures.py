@@ -54,6 +54,8 @@ def take_all(page: Page, folder: Path) -> None:
     save(page, folder / "latency.png", only=browser.picture(page, "latency"))
     browser.events(page, "adapter", better)
     save(page, folder / "learning-curve.png", only=browser.picture(page, "learning curve"))
+    # The examples are taller than a screen.
+    page.set_viewport_size({"width": 1700, "height": 2600})
     shown = browser.events(page, "eval_grades", better)
     save(page, folder / "examples.png", only=shown.locator("tr", has_text="candidate is").first)
     page.set_viewport_size({"width": 1500, "height": 1700})
