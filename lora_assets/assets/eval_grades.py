@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import dagster as dg
 
@@ -77,12 +78,10 @@ def eval_grades(
     context.log.info("; ".join(resolution))
     others, lacking = other_splits(config.also_evaluate, comparison, rule, data_bucket)
     labels = data_bucket.labels(training_data)
-    besides = {
-        version: _evaluation(context, config, rule, comparison, split, work_folder, by)
-        for version, split in others.items()
-    }
+    evaluation_of = partial(_evaluation, context, config, rule, comparison, work_folder, by)
+    besides = {version: evaluation_of(split) for version, split in others.items()}
     evaluation = replace(
-        _evaluation(context, config, rule, comparison, rows, work_folder, by),
+        evaluation_of(rows),
         answered=lambda side, count: _observe(context, side, count),
         controls=config.judge_controls,
         labels=labels,
@@ -151,9 +150,9 @@ def _evaluation(
     config: EvalConfig,
     rule: DecisionRule,
     comparison: Comparison,
-    rows: Sequence[Row],
     work_folder: WorkFolder,
     by: Mapping[str, str],
+    rows: Sequence[Row],
 ) -> Evaluation:
     """Return the evaluation of both sides on `rows`, without anything that measures the judge.
 

@@ -1,23 +1,18 @@
 """--quiet, before a command and after it."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 
 import click
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Drop what the block writes to stderr: its progress. `main` prints errors after the block."""
-    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-        yield
-
-
 def _obey(context: click.Context, _: click.Parameter, given: bool) -> None:
+    """Drop what goes to stderr, a command's progress; `main` prints errors after the context."""
     if given:
         # The root is left also where another option of the command is refused.
-        context.find_root().with_resource(_silence())
+        root = context.find_root()
+        nowhere = root.with_resource(open(os.devnull, "w"))  # noqa: SIM115 (the root closes it)
+        root.with_resource(redirect_stderr(nowhere))
 
 
 QUIET = click.Option(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from lora_assets.serving import http_client
 
 MOST_EVENT_BYTES = 1 << 20
-"""Of one line of an event, and of a refusal."""
+"""Of one line of an event, of a refusal, and of a response's head."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 """As the standard has it. Not str.splitlines, which also splits at U+2028 and its like."""

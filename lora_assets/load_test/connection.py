@@ -10,7 +10,7 @@ import time
 import httptools
 import httpx
 
-from lora_assets.load_test.answer import StreamedAnswer
+from lora_assets.load_test.answer import MOST_EVENT_BYTES, StreamedAnswer
 from lora_assets.serving.bounded_client import MOST_REPLY_BYTES
 
 _LONGEST_END = 0.05
@@ -79,8 +79,9 @@ class Connection(asyncio.Protocol):
         self._size += len(data)
         if self._parser is None:
             self.close()
-        elif self._size > MOST_REPLY_BYTES:
-            self._fail(httpx.ReadError(f"the reply has more than {MOST_REPLY_BYTES >> 20} MiB"))
+        elif self._size > (most := MOST_REPLY_BYTES if self.status else MOST_EVENT_BYTES):
+            what = "reply" if self.status else "head of the reply"
+            self._fail(httpx.ReadError(f"the {what} has more than {most >> 20} MiB"))
         else:
             try:
                 self._parser.feed_data(data)

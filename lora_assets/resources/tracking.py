@@ -23,6 +23,7 @@ from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 Kept = TypeVar("Kept", bound=Record)
 
@@ -92,19 +93,22 @@ class Tracking(dg.ConfigurableResource[Any]):
         A run that `mlflow gc` has removed is in none.
         """
         try:
-            place = f"experiments/{self._client.get_run(run_id).info.experiment_id}/runs"
+            return self._page(self._client.get_run(run_id), artifact)
         except NotInMlflow:
-            place = "runs"
+            return f"{self.ui_url.rstrip('/')}/#/runs/{run_id}{ML_VIEW}"
+
+    def _page(self, run: "Run", artifact: str = "") -> str:
         file = f"/artifacts/{artifact}" if artifact else ""
-        return f"{self.ui_url.rstrip('/')}/#/{place}/{run_id}{file}{ML_VIEW}"
+        place = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}{file}"
+        return f"{self.ui_url.rstrip('/')}/#/{place}{ML_VIEW}"
 
     def report_page(self, run_id: str) -> str | None:
         """Return the URL of the report that is kept with a run; None where there is none."""
         try:
-            name = self._client.get_run(run_id).data.tags.get(_REPORT) if run_id else None
+            run = self._client.get_run(run_id) if run_id else None
         except NotInMlflow:
             return None
-        return self.page(run_id, name) if name else None
+        return self._page(run, run.data.tags[_REPORT]) if run and _REPORT in run.data.tags else None
 
     def keep_report(self, run_id: str, html: str, name: str) -> str:
         """Keep a report with a run as `name`.html, which MLflow's UI shows; return its URL."""

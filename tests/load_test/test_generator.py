@@ -271,6 +271,7 @@ def test_a_test_of_nothing_is_refused() -> None:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "can't be read"),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", "its encoding is gzip"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", r"ended without \[DONE\]"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * (2 << 20), "the head of the reply has more than 1 MiB"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (2 << 20), "an event has more than 1 MiB"),
     ],
 )
