@@ -83,9 +83,9 @@ class ReplicaFolder:
         """Return what tells a slot's link from each one before it."""
         return str(self._run("mark", slot))
 
-    def clear_slot(self, slot: str) -> None:
-        """Let a slot stand for nothing."""
-        self._run("clear_slot", slot)
+    def clear_slot(self, slot: str, seen: str = "") -> None:
+        """Let a slot stand for nothing; refused as by `set_slot`."""
+        self._run("clear_slot", slot, seen)
 
     def names(self) -> Mapping[str, str]:
         """Return the digest that each adapter's own name stands for."""

@@ -197,7 +197,7 @@ class Replicas:
             _undo(
                 error,
                 [
-                    *(partial(_relink, folder, slot, own) for folder, own in former.items()),
+                    *(partial(_relink, each, slot, former[each], may_go_on) for each in former),
                     *(partial(_reload, e, slot, before[e].adapters.get(slot)) for e in reloading),
                 ],
             )
@@ -250,11 +250,16 @@ def _undo(error: LoraAssetsError, steps: Sequence[Callable[[], None]]) -> NoRetu
     raise error
 
 
-def _relink(folder: ReplicaFolder, slot: str, name: str | None) -> None:
+def _relink(
+    folder: ReplicaFolder, slot: str, name: str | None, may_go_on: Callable[[], bool]
+) -> None:
+    seen = folder.mark(slot)
+    if not may_go_on():
+        return
     if name is None:
-        folder.clear_slot(slot)
+        folder.clear_slot(slot, seen)
     else:
-        folder.set_slot(slot, name)
+        folder.set_slot(slot, name, seen)
 
 
 def _reload(replica: Replica, slot: str, folder: str | None) -> None:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -258,16 +259,30 @@ def test_a_server_that_reads_another_folder_is_named_and_no_slot_moves(
     assert (serving.state(serving.url), contents(serving.root)) == before
 
 
-def test_a_slot_that_answers_with_other_weights_is_refused_and_put_back(serving: Site) -> None:
+@pytest.mark.parametrize("looks", [None, 2])
+def test_a_slot_that_answers_with_other_weights_is_put_back_unless_another_one_has_set_it(
+    serving: Site, looks: int | None
+) -> None:
     (_, old), (name, digest) = serving.deployed
     folders = {name: f"{serving.root}/{digest}", SLOT: f"{serving.root}/{old}"}
     url = serving.double(BrokenVllm(slots_folder=str(serving.root), adapters=folders))
     replicas = serving.replicas(url)
     replicas.load(name, digest)
-    before = serving.state()
-    with pytest.raises(LoraAssetsError, match=f"{url} answers as {SLOT} with other weights"):
-        replicas.renew_slot(SLOT, name, digest)
-    assert serving.state() == before
+    before, asked = serving.state(), count()
+
+    def may_go_on() -> bool:
+        # The last look before it is put back: this process then stands still, and another sets it.
+        if next(asked) == looks:
+            replicas.folders[0].set_slot(SLOT, name)
+        return True
+
+    cause = f"{url} answers as {SLOT} with other weights"
+    with pytest.raises(LoraAssetsError, match=cause) as raised:
+        replicas.renew_slot(SLOT, name, digest, may_go_on=may_go_on)
+    assert serving.state() == (([], {SLOT: name}) if looks else before)
+    assert (f"not put back: {serving.root}: another one has set" in str(raised.value)) == bool(
+        looks
+    )
 
 
 def test_without_the_middleware_a_slot_is_unloaded_and_loaded_again(

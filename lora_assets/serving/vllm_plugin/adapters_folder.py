@@ -114,9 +114,7 @@ def set_slot(root: Path, slot: str, name: str, seen: str = "") -> None:
     link, target = root / SLOTS / _checked(_NAME, slot), Path("..") / NAMES / _checked(_NAME, name)
     if not (root / NAMES / name).is_dir():
         raise Refused(f"there is no adapter {name} in {root}")
-    with _locked(root):
-        if seen not in ("", mark(root, slot)):
-            raise Refused(f"another one has set {slot} meanwhile")
+    with _locked(root, slot, seen):
         _link(link, target, root)
 
 
@@ -127,9 +125,10 @@ def mark(root: Path, slot: str) -> str:
     return f"{made.st_ino} {made.st_mtime_ns}" if made else "none"
 
 
-def clear_slot(root: Path, slot: str) -> None:
-    """Let a slot stand for nothing; fine where it did not stand for anything."""
-    (root / SLOTS / _checked(_NAME, slot)).unlink(missing_ok=True)
+def clear_slot(root: Path, slot: str, seen: str = "") -> None:
+    """Let a slot stand for nothing, if it stands for anything; refused as by `set_slot`."""
+    with _locked(root, slot, seen):
+        (root / SLOTS / _checked(_NAME, slot)).unlink(missing_ok=True)
 
 
 def names(root: Path) -> dict[str, str]:
@@ -272,9 +271,11 @@ def _aside(root: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
+def _locked(root: Path, slot: str = "", seen: str = "") -> Iterator[None]:
     with (root / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if seen and seen != mark(root, slot):
+            raise Refused(f"another one has set {slot} meanwhile")
         yield
 
 
