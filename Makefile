@@ -16,7 +16,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: help demo ui check check-style check-types check-workflows size test-fast test test-package
 .PHONY: coverage test-demo test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
-.PHONY: test-migrate test-vllm test-faults images pictures argo-templates bench trial trial-down test-trial
+.PHONY: test-migrate test-vllm test-faults images pin-images pictures argo-templates bench trial trial-down test-trial
 
 # On two cores something always runs beside a training, and its second thread would wait, busily.
 test-%: export OMP_NUM_THREADS := 1
@@ -116,6 +116,9 @@ test-cluster: $(VENV)/installed ## MLflow server, S3, Prometheus and PostgreSQL 
 images: $(if $(filter buildah,$(ENGINE)),$(IMAGES)/packages/complete) ## build the images
 	mkdir -p $(IMAGES)/storage
 	ENGINE=$(ENGINE) VERSION=$(VERSION) PACKAGES=$(IMAGES)/packages STORAGE=$(IMAGES)/storage deploy/images/build.sh
+
+pin-images: ## the digests of others' images into deploy/, asked from their registries by skopeo
+	deploy/images/pin.sh
 
 test-images: $(VENV)/installed images ## the images, run as Kubernetes runs them
 	ENGINE=$(ENGINE) VERSION=$(VERSION) STORAGE=$(IMAGES)/storage $(VENV)/bin/pytest -m e2e tests/images
