@@ -8,7 +8,7 @@ from lora_assets.assets.served import ensure_loaded, put_in_folder
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.rollback import next_previous
 from lora_assets.lifecycle import GATES
-from lora_assets.records.history import ABORTED, LIVE, Standing, numbered
+from lora_assets.records.history import ABORTED, LIVE, Standing, next_number, numbered
 from lora_assets.records.model_version import Promotion
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
@@ -68,23 +68,24 @@ class LiveSwitch:
         replicas = self.replicas()
         replicas.require_own_slot(self.slot, planned.version.serving_name)
         ensure_loaded(self.registry, replicas, planned.version, self.work_folder)
-        before = self.registry.last_promotion()
-        planned = numbered(planned, standing.history, before)
+        now = self.registry.standing()
+        before, planned = now.last, numbered(planned, now.history, now.last)
         try:
             self.registry.begin_promotion(planned)
             found = self._settle(before)
+            # One that came and ended since the last look may have the same number.
+            number = max(planned.number, next_number(found.history))
             is_same = (found.live, found.unfinished) == (standing.live, standing.unfinished)
             is_there = planned.action == "nothing changed" and found.live == planned.version
-            # One that came and ended since the first look may have the same number.
-            number = max([planned.number, *(entry.number + 1 for entry in found.history)])
             if not is_there and not (is_same and number == planned.number):
+                planned = planned.model_copy(update={"number": number})
                 again = plan(found)
                 if again is None:
                     unchanged = planned.model_copy(update={"action": "nothing changed"})
                     self._end(unchanged, ABORTED)
                     return None
-                kept = planned.model_dump(include={"token", "at"})
-                planned = again.model_copy(update={**kept, "number": number})
+                kept = planned.model_dump(include={"token", "at", "number"})
+                planned = again.model_copy(update=kept)
                 self._require_held(planned)
                 self.registry.begin_promotion(planned)
             previous = next_previous(found, planned)
@@ -218,13 +219,17 @@ class LiveSwitch:
     def _end_overtaken(self, planned: Promotion) -> None:
         """End well if the version was live before the other one came; else say who came."""
         for _ in range(SECONDS_FOR_THE_OTHER):
-            entries = [e for e in self.registry.history() if e.token == planned.token]
+            history = self.registry.history()
+            entries = [entry for entry in history if entry.token == planned.token]
             other = self.registry.last_promotion()
             if entries or other is None or other.done:
                 break
             time.sleep(1)
         reached = self.registry.aliases().get("live") == planned.version
         if not entries and not (reached and self._is_told(planned)):
+            if planned.number in {entry.number for entry in history}:
+                # Neither saw the other's record before it wrote its own.
+                planned = planned.model_copy(update={"number": next_number(history)})
             self.registry.record(planned, LIVE if reached else ABORTED, "" if reached else _CUT)
         elif entries and entries[0].outcome == LIVE:
             reached = True

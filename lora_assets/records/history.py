@@ -89,11 +89,16 @@ class Standing(Record):
         return f"alias live points at {points}, by the history {live} is live"
 
 
+def next_number(history: Sequence[Change]) -> int:
+    """Return the lowest number above those of all entries."""
+    return 1 + max([0, *(each.number for each in history)])
+
+
 def numbered(
     promotion: Promotion, history: Sequence[Change], before: Promotion | None
 ) -> Promotion:
     """Return it as it is kept: with its number, the time, and a token of its own."""
-    number = 1 + max([0, *(each.number for each in history), before.number if before else 0])
+    number = max(next_number(history), 1 + (before.number if before else 0))
     at = datetime.now(UTC).isoformat(timespec="seconds")
     return promotion.model_copy(update={"number": number, "token": uuid4().hex[:8], "at": at})
 

@@ -24,18 +24,26 @@ Happens = Callable[[], object]
 
 
 class MetFleet(Fleet):
-    """A fleet in which something happens once, when the slot has just been renewed."""
+    """A fleet in which something happens once, when an adapter has just got there."""
 
     happens: ClassVar[list[Happens]] = []
+    where: ClassVar[str] = ""
 
     def discover(self) -> Replicas:
         return MetReplicas(**vars(Fleet.discover(self)))
 
 
 class MetReplicas(Replicas):
+    def load(self, *adapter: Any) -> None:
+        Replicas.load(self, *adapter)
+        self._met("loaded")
+
     def renew_slot(self, *slot: Any, **undo: Any) -> None:
         Replicas.renew_slot(self, *slot, **undo)
-        if MetFleet.happens:
+        self._met("in the slot")
+
+    def _met(self, where: str) -> None:
+        if MetFleet.happens and where == MetFleet.where:
             MetFleet.happens.pop()()
 
 
@@ -52,8 +60,8 @@ class MetRegistry(Registry):
 
 def met(resources: Resources, where: str, happens: Happens) -> Resources:
     registry, fleet = resources.registry, resources.fleet
-    if where == "in the slot":
-        MetFleet.happens[:] = [happens]
+    if where != "live":
+        MetFleet.happens[:], MetFleet.where = [happens], where
         place = {"vllm_url": fleet.vllm_url, "adapters_dir": fleet.adapters_dir}
         return replace(resources, fleet=MetFleet(**place))
     MetRegistry.happens[:] = [happens]
@@ -90,6 +98,34 @@ def test_a_promotion_that_a_rollback_overtakes_stops_and_touches_nothing_more(
     assert (found["live"], found["previous"]) == (2, 1)
     assert serves(resources, 2)
     assert resources.registry.promotion() is None
+
+
+def test_a_promotion_that_a_rollback_made_void_before_its_record_comes_after_it_in_the_history(
+    resources: Resources, third: ModelVersion
+) -> None:
+    with pytest.raises(LoraAssetsError, match=r"^Version 3 .* may not become live: .* live is now"):
+        promote(met(resources, "loaded", lambda: roll_back(resources)), "3")
+    assert told(resources) == [("rollback", 1, "live"), ("promotion", 3, "aborted")]
+    assert [entry.number for entry in resources.registry.history()] == [1, 2, 3, 4]
+    assert serves(resources, 1)
+
+
+def test_of_two_with_one_number_the_one_that_was_overtaken_gets_the_next(
+    resources: Resources, third: ModelVersion
+) -> None:
+    registry = resources.registry
+
+    def another() -> None:
+        mine = registry.last_promotion()
+        assert mine is not None
+        other = mine.model_copy(update={"token": "other", "version": registry.aliases()["live"]})
+        registry.begin_promotion(other)
+        registry.end_promotion(other)
+
+    with pytest.raises(LoraAssetsError, match="to version 3 was overtaken by a later"):
+        promote(met(resources, "in the slot", another), "3")
+    assert told(resources) == [("promotion", 2, "live"), ("promotion", 3, "aborted")]
+    assert [entry.number for entry in registry.history()] == [1, 2, 3, 4]
 
 
 def test_a_promotion_that_was_live_when_a_rollback_came_ends_well(
