@@ -65,9 +65,11 @@ def eval_grades(
 ) -> EvalGrades:
     """Candidate's and live's answers to the eval split, each graded A, B or C by the judge."""
     demanded = policy.read()
-    # Before a judge that doesn't count is asked for anything, the name of its model included.
-    demanded.require_judge(judge.address, judge.judge_model)
-    # What another judge of that name has graded is then not taken over.
+    # Before one that doesn't count is asked for anything, the name of its model included.
+    demanded.require("server", fleet.address)
+    demanded.require("judge", judge.address, judge.judge_model)
+    # What others have answered, or graded under that name, is then not taken over.
+    at = {"server": fleet.address} if demanded.servers else {}
     by = {"judge": judge.address} if demanded.judges else {}
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "smoke_test", staged_deployment, training_data, *clients)
@@ -78,7 +80,7 @@ def eval_grades(
     context.log.info("; ".join(resolution))
     others, lacking = other_splits(config.also_evaluate, comparison, rule, data_bucket)
     labels = data_bucket.labels(training_data)
-    evaluation_of = partial(_evaluation, context, config, rule, comparison, work_folder, by)
+    evaluation_of = partial(_evaluation, context, config, rule, comparison, work_folder, at, by)
     besides = {version: evaluation_of(split) for version, split in others.items()}
     evaluation = replace(
         evaluation_of(rows),
@@ -99,6 +101,7 @@ def eval_grades(
             **comparison.identity,
             judge_model=judge_model,
             judge_url=judge.address,
+            vllm_url=fleet.address,
             unread=next((grade.reason for grade in grades if grade.letter is None), ""),
             measured=found.measured,
             kept=found.kept,
@@ -139,7 +142,8 @@ def eval_gate(
     config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, policy: PolicyFile
 ) -> dg.AssetCheckResult:
     """A-rate, C-rate and refusal rate; alias `eval-passed` or `eval-failed`."""
-    policy.read().require_judge(eval_grades.judge_url, eval_grades.judge_model)
+    policy.read().require("server", eval_grades.vllm_url)
+    policy.read().require("judge", eval_grades.judge_url, eval_grades.judge_model)
     verdict = under(policy, decide(eval_grades, config, now()))
     version = conclude(eval_grades, verdict, registry)
     return check_result(verdict, gate_pages(registry, verdict, version))
@@ -151,6 +155,7 @@ def _evaluation(
     rule: DecisionRule,
     comparison: Comparison,
     work_folder: WorkFolder,
+    at: Mapping[str, str],
     by: Mapping[str, str],
     rows: Sequence[Row],
 ) -> Evaluation:
@@ -161,7 +166,7 @@ def _evaluation(
     data = key_of([row.model_dump() for row in rows])
     folders = {
         side: work_folder.keyed(
-            "evaluation", rows=data, model=version.model, adapter=version.digest
+            "evaluation", rows=data, model=version.model, adapter=version.digest, **at
         )
         for side, version in comparison.sides.items()
     }
@@ -190,7 +195,7 @@ async def _gather(
     async with judge.client() as grading, fleet.client() as answering:
         # Asked first: without a judge the answers would be gathered in vain.
         model = await judge.model(grading)
-        demanded.require_judge(judge.address, model)
+        demanded.require("judge", judge.address, model)
         builds = (await http_client.build(answering), await http_client.build(grading))
 
         async def found(each: Evaluation) -> Evaluated:

@@ -68,11 +68,15 @@ def perf_metrics(
     data_bucket: DataBucket,
     registry: Registry,
     fleet: Fleet,
+    policy: PolicyFile,
     server_metrics: ServerMetrics,
     tracking: Tracking,
     work_folder: WorkFolder,
 ) -> PerfMetrics:
     """Latency, TTFT, throughput and success of the candidate under concurrent streaming clients."""
+    demanded = policy.read()
+    demanded.require("server", fleet.address)
+    at = fleet.address if demanded.servers else None
     paired = config.decision_rule == "paired"
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "eval_gate", staged_deployment, training_data, *clients)
@@ -83,7 +87,7 @@ def perf_metrics(
     servers = len(fleet.discover().members), asyncio.run(_server(fleet))
     measure = fleet.shares_machine if config.measure_baseline is None else config.measure_baseline
     conditions = alone.conditions(*servers)
-    stored = None if measure else _stored_baseline(context, live, registry, conditions)
+    stored = None if measure else _stored_baseline(context, live, registry, conditions, at)
     baseline = None if paired else stored
     measured_live = live if baseline is None else None
     source: Literal["none", "measured", "stored"] = (
@@ -122,6 +126,7 @@ def perf_metrics(
         both = baseline and baseline.latency and measured[candidate.serving_name].latency
         metrics = PerfMetrics(
             **comparison.identity,
+            vllm_url=fleet.address,
             candidate=measured[candidate.serving_name],
             baseline=baseline,
             baseline_source=source,
@@ -146,6 +151,7 @@ def perf_gate(
     config: PerfGateConfig, perf_metrics: PerfMetrics, registry: Registry, policy: PolicyFile
 ) -> dg.AssetCheckResult:
     """Absolute floors, and no regression against live; alias `perf-passed` or `perf-failed`."""
+    policy.read().require("server", perf_metrics.vllm_url)
     verdict = under(policy, decide(perf_metrics, config, now()))
     version = conclude(perf_metrics, verdict, registry)
     samples = registry.tracking.record(perf_metrics.mlflow_run_id, STORED_SAMPLES, LoadSamples)
@@ -210,8 +216,9 @@ def _stored_baseline(
     live: ModelVersion | None,
     registry: Registry,
     conditions: LoadConditions,
+    at: str | None,
 ) -> LoadMetrics | None:
-    """The metrics of live's own last load test; None where it has none that passed like this."""
+    """The metrics of live's own last load test, `at` a server; None where none passed like this."""
     if live is None:
         return None
     verdict = registry.verdicts(live).get("perf_gate")
@@ -219,10 +226,11 @@ def _stored_baseline(
         context.log.info(f"live version {live.version} has no passed load test: measured")
         return None
     stored = registry.tracking.record(verdict.evidence_run_id, STORED_METRICS, LoadMetrics)
-    if stored.conditions is None or (others := stored.conditions.differences(conditions)):
-        what = "its conditions" if stored.conditions is None else ", ".join(others)
+    others = [] if at in (None, verdict.vllm_url) else ["vllm_url"]
+    others += stored.conditions.differences(conditions) if stored.conditions else ["its conditions"]
+    if others:
         context.log.info(
-            f"live version {live.version} was load-tested otherwise ({what}): measured"
+            f"live version {live.version} was load-tested otherwise ({', '.join(others)}): measured"
         )
         return None
     return stored

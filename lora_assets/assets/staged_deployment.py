@@ -37,9 +37,11 @@ def staged_deployment(
     gate_result: ModelVersion,
     registry: Registry,
     fleet: Fleet,
+    policy: PolicyFile,
     work_folder: WorkFolder,
 ) -> ModelVersion:
     """Load the adapter on every replica, under a name of its own and in the candidate slot."""
+    policy.read().require("server", fleet.address)
     version = registry.resolve(config.adapter_source) if config.adapter_source else gate_result
     registry.require_own(version)
     data_version = data_version_of(context.partition_key)
@@ -77,12 +79,14 @@ def smoke_test(
     policy: PolicyFile,
 ) -> dg.AssetCheckResult:
     """Three answers from each replica, all with words, none slow; then alias `staged`."""
+    policy.read().require("server", fleet.address)
     answers: dict[str, list[smoke.SmokeAnswer]] = {}
     for replica in fleet.discover().members:
         given = answers.setdefault(replica.name, [])
         for prompt in smoke.PROMPTS:
             answer = replica.complete(staged_deployment.serving_name, prompt, smoke.MAX_TOKENS)
             given.append(smoke.SmokeAnswer(text=answer.text, latency=answer.latency))
-    verdict = under(policy, smoke.smoke_test(staged_deployment, answers, config, now()))
+    decided = smoke.smoke_test(staged_deployment, answers, config, fleet.address, now())
+    verdict = under(policy, decided)
     registry.conclude(staged_deployment, verdict)
     return check_result(verdict, gate_pages(registry, verdict, staged_deployment))

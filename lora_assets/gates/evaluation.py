@@ -103,6 +103,7 @@ def eval_gate(grades: EvalGrades, thresholds: EvalThresholds, decided_at: str) -
             gate="eval_gate",
             **grades.identity,
             compared_with=grades.live_digest,
+            vllm_url=grades.vllm_url,
             judge=grades.judge_model,
             judge_url=grades.judge_url,
             rule=rule,

@@ -84,6 +84,7 @@ def perf_gate(metrics: PerfMetrics, thresholds: PerfThresholds, decided_at: str)
             gate="perf_gate",
             **metrics.identity,
             compared_with=metrics.live_digest,
+            vllm_url=metrics.vllm_url,
             rule=rule,
             thresholds=thresholds.model_dump(exclude={"decision_rule"}),
             checks=(*floors, *compared),

@@ -44,6 +44,8 @@ _MEASURED_ON_THE_FLEET = {
 }
 """The gates whose verdicts age: what was trained stays as it is."""
 
+Asked = Literal["judge", "server"]
+
 _HIGHER_IS_STRICTER = ("confidence", "throughput_regression_factor")
 """Beside those whose name begins with min_; of all others a lower one is stricter."""
 
@@ -53,7 +55,8 @@ class Policy(DataThresholds, QualityThresholds, SmokeThresholds, EvalThresholds,
 
     `training` holds the training parameters that differ from the stack's, `max_evidence_age` is in
     days, `digest` is a sha256 over the file's bytes (None without a file). `judges` has the model
-    of each judge whose grades count, by its URL; where it is empty, those of any judge do.
+    of each judge whose grades count, by its URL, `servers` has the URLs of vLLM whose answers and
+    load do; where one is empty, those of any do.
     """
 
     training: Mapping[str, Any] = {}
@@ -61,24 +64,27 @@ class Policy(DataThresholds, QualityThresholds, SmokeThresholds, EvalThresholds,
     max_evidence_age: FiniteFloat | None = Field(None, gt=0)
     digest: str | None = None
     judges: Mapping[str, str] = {}
+    servers: tuple[str, ...] = ()
 
-    def against_judge(self, url: str | None, model: str | None) -> tuple[str, ...]:
-        """Return why a judge's grades don't count; nothing where they do.
+    def against(self, kind: Asked, url: str | None, model: str | None = "") -> tuple[str, ...]:
+        """Return why the grades of a judge or a server's answers don't count; nothing if they do.
 
-        Its model is empty before its server was asked.
+        The model is a judge's, empty before its server was asked.
         """
-        listed = {place.rstrip("/"): name for place, name in self.judges.items()}
+        servers = dict.fromkeys(self.servers, "")
+        given, what = (self.judges, "grades") if kind == "judge" else (servers, "answers")
+        listed = {place.rstrip("/"): name for place, name in given.items()}
         if not listed or (url in listed and model in ("", listed[url])):
             return ()
-        others = ", ".join(f"{name} at {place}" for place, name in listed.items())
+        others = ", ".join(f"{listed[each]} at {each}".removeprefix(" at ") for each in listed)
         named = " at ".join(filter(None, (model, url))) or "that it does not name"
-        return (f"the judge {named} is none of those whose grades count ({others})",)
+        return (f"the {kind} {named} is none of those whose {what} count ({others})",)
 
-    def require_judge(self, url: str | None, model: str | None) -> None:
-        """Raise LoraAssetsError where the grades of a judge don't count."""
-        for reason in self.against_judge(url, model):
+    def require(self, kind: Asked, url: str | None, model: str | None = "") -> None:
+        """Raise LoraAssetsError where they don't count."""
+        for reason in self.against(kind, url, model):
             raise LoraAssetsError(
-                reason, "Evaluate with one of them, or name this one in the policy's judges."
+                reason, f"Take one of them, or name this one in the policy's {kind}s."
             )
 
     def ops(self, assets: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
@@ -155,10 +161,11 @@ def _short_of(verdict: Verdict, policy: Policy, at: str) -> Sequence[str]:
         reasons.append(
             f"{gate} decided by the rule {verdict.rule}, the policy asks for {policy.decision_rule}"
         )
+    measured = gate in _MEASURED_ON_THE_FLEET
+    against = policy.against("server", verdict.vllm_url) if measured else ()
     if gate == "eval_gate":
-        reasons += [
-            f"{gate}: {why}" for why in policy.against_judge(verdict.judge_url, verdict.judge)
-        ]
+        against += policy.against("judge", verdict.judge_url, verdict.judge)
+    reasons += [f"{gate}: {why}" for why in against]
     unused = {"decision_rule"}
     if policy.decision_rule == "specification":
         unused |= DecisionRule.model_fields.keys()
@@ -173,7 +180,7 @@ def _short_of(verdict: Verdict, policy: Policy, at: str) -> Sequence[str]:
         elif name in policy.model_fields_set:
             # A verdict of an earlier release; what only the specification says, it kept to.
             reasons.append(f"{gate} was made without {option}, the policy asks for {wanted:g}")
-    if policy.max_evidence_age is not None and gate in _MEASURED_ON_THE_FLEET:
+    if policy.max_evidence_age is not None and measured:
         age = datetime.fromisoformat(at) - datetime.fromisoformat(verdict.decided_at)
         days = age.total_seconds() / 86400
         if days > policy.max_evidence_age:

@@ -43,6 +43,7 @@ def smoke_test(
     adapter: ModelVersion,
     answers: Mapping[str, Sequence[SmokeAnswer]],
     thresholds: SmokeThresholds,
+    vllm_url: str,
     decided_at: str,
 ) -> Verdict:
     """Require of each replica REQUESTS non-empty answers, none slower than the threshold.
@@ -61,6 +62,7 @@ def smoke_test(
     return Verdict(
         gate="smoke_test",
         **adapter.identity,
+        vllm_url=vllm_url,
         thresholds={"requests": REQUESTS, **thresholds.model_dump()},
         checks=tuple(checks),
         evidence_run_id=adapter.run_id,

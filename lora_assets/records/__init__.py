@@ -40,12 +40,14 @@ class AdapterRecord(Record):
 class Measurement(AdapterRecord):
     """A candidate measured in an MLflow run, against the adapter that was live then.
 
-    `live_digest` is None on a first deployment, where nothing is live yet.
+    `live_digest` is None on a first deployment, where nothing is live yet. `vllm_url` is that of
+    the fleet; records of earlier releases have none.
     """
 
     model_version: int
     live_digest: str | None
     mlflow_run_id: str
+    vllm_url: str | None = None
 
 
 def short(digest: str | None) -> str:

@@ -115,6 +115,7 @@ class Verdict(AdapterRecord):
     compared_with: str | None = None
     judge: str | None = None
     judge_url: str | None = None
+    vllm_url: str | None = None
     rule: Rule = "specification"
     thresholds: Mapping[str, float] = {}
     checks: tuple[Check, ...]

@@ -73,6 +73,11 @@ class Fleet(dg.ConfigurableResource[Any]):
         """The slot that serves an alias, for those aliases that have one."""
         return {"live": self.live_slot, "staged": self.candidate_slot}
 
+    @property
+    def address(self) -> str:
+        """Where it is asked, as records, verdicts and the policy name it."""
+        return self.vllm_url.rstrip("/")
+
     def client(self) -> AbstractAsyncContextManager[BoundedClient]:
         """Return an HTTP client for inference through `vllm_url`."""
         return open_client(self.vllm_url, self.timeout, self.api_key)
@@ -84,7 +89,7 @@ class Fleet(dg.ConfigurableResource[Any]):
         """
         if self.max_model_len:
             return self.max_model_len, ""
-        url, folder = self.vllm_url.rstrip("/"), shared_folder(self.adapters_dir)
+        url, folder = self.address, shared_folder(self.adapters_dir)
         told, reason = None, f"vLLM at {url} does not tell it"
         try:
             told = self._replica(url, folder).listing().max_model_len

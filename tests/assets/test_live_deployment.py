@@ -12,10 +12,10 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.promotion import required_gates
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.resources.mlflow_client import mlflow_client
-from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.stack_resources import Resources
+from tests.support.policies import policy_file
 from tests.support.promotions import aliases, promote, roll_back, run_promotion, stage
 from tests.support.records import passed_verdict
 from tests.support.scripts_registry import register_by_script
@@ -63,17 +63,13 @@ def test_verdicts_that_fall_short_of_the_policy_let_nothing_go_live(
     resources: Resources, adapter_folders: tuple[Path, ...], tmp_path: Path
 ) -> None:
     version = stage(resources, adapter_folders[0], "1")
-    lax = passed_verdict("eval_gate", version, None).model_copy(
-        update={"thresholds": {"min_a_rate": 0.1}}
-    )
+    lax = passed_verdict("eval_gate", version, None, thresholds={"min_a_rate": 0.1})
     resources.registry.store_verdict(version, lax)
     refused = "may not become live: eval_gate was made with min-a-rate 0.1, the policy asks for 0.7"
     with pytest.raises(LoraAssetsError, match=refused):
         promote(resources, "1")
     assert "live" not in aliases(resources)
-    path = tmp_path / "policy.yaml"
-    path.write_text("min-a-rate: 0.1")
-    allowed = replace(resources, policy=PolicyFile(path=str(path)))
+    allowed = replace(resources, policy=policy_file(tmp_path, {"min-a-rate": 0.1}))
     assert promote(allowed, "1") == version
 
 

@@ -13,6 +13,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.load import PerfMetrics
 from lora_assets.resources.fleet import Fleet
 from lora_assets.stack_resources import Resources
+from tests.support.policies import policy_file
 from tests.support.promotions import stage, take_through
 from tests.support.records import passed_verdict
 
@@ -23,11 +24,11 @@ def take(resources: Resources, folder: Path, data_version: str, **load_test: Any
     return take_through(resources, data_version, **load_test)
 
 
-def passed_on(resources: Resources, metrics: PerfMetrics) -> None:
+def passed_on(resources: Resources, metrics: PerfMetrics, **where: str | None) -> None:
     """Have live's perf gate rest on a load test of its own."""
     live = resources.registry.aliases()["live"]
-    evidence = {"evidence_run_id": metrics.mlflow_run_id}
-    verdict = passed_verdict("perf_gate", live, None).model_copy(update=evidence)
+    known = {"evidence_run_id": metrics.mlflow_run_id, **where}
+    verdict = passed_verdict("perf_gate", live, None, **known)
     resources.registry.store_verdict(live, verdict)
 
 
@@ -40,15 +41,10 @@ def test_the_rule_paired_takes_no_stored_baseline() -> None:
 
 
 def test_live_is_measured_where_its_own_load_test_says_nothing_of_now(
-    resources: Resources, adapter_folders: tuple[Path, ...]
+    resources: Resources, adapter_folders: tuple[Path, ...], tmp_path: Path
 ) -> None:
-    fleet = resources.fleet
-    alone = replace(
-        resources,
-        fleet=Fleet(
-            vllm_url=fleet.vllm_url, adapters_dir=fleet.adapters_dir, base_model=fleet.base_model
-        ),
-    )
+    fleet = Fleet(**{**dict(resources.fleet), "shares_machine": False})
+    alone = replace(resources, fleet=fleet)
     assert take(alone, adapter_folders[0], "1").baseline_source == "none"
     # Live never passed a load test of its own.
     second = take(alone, adapter_folders[1], "2", decision_rule="paired", max_blocks=4)
@@ -64,6 +60,11 @@ def test_live_is_measured_where_its_own_load_test_says_nothing_of_now(
     passed_on(resources, third)
     fourth = take(alone, adapter_folders[3], "4")
     assert (fourth.baseline_source, fourth.baseline) == ("stored", third.candidate)
+    # Where the policy lists servers, one that was on this server alone is taken over.
+    listed = replace(alone, policy=policy_file(tmp_path, {"servers": [fleet.address]}))
+    for number, where, source in (("5", None, "measured"), ("6", fleet.address, "stored")):
+        passed_on(alone, third, vllm_url=where)
+        assert take(listed, adapter_folders[1], number).baseline_source == source
     # A test with more clients on another server says nothing of this one.
     conditions = third.candidate.conditions
     assert conditions is not None
@@ -73,4 +74,4 @@ def test_live_is_measured_where_its_own_load_test_says_nothing_of_now(
     client = MlflowClient(alone.registry.tracking_uri)
     client.log_text(third.mlflow_run_id, changed, f"{STORED_METRICS}.json")
     passed_on(alone, third)
-    assert take(alone, adapter_folders[0], "5").baseline_source == "measured"
+    assert take(alone, adapter_folders[0], "7").baseline_source == "measured"

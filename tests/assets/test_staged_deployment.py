@@ -34,6 +34,7 @@ def test_a_slot_that_no_candidate_may_have_is_refused_before_anything_is_loaded(
             gate_result=version,
             registry=resources.registry,
             fleet=resources.fleet,
+            policy=resources.policy,
             work_folder=resources.work_folder,
         )
     assert (replica.loaded(), replica.folder.slots()) == before

@@ -7,8 +7,7 @@ from tests.support.records import model_version, passed_verdict
 
 
 def verdict(gate: GateName, *checks: Check, compared_with: str | None = None) -> Verdict:
-    changes = {"checks": checks, "compared_with": compared_with}
-    return passed_verdict(gate, model_version(), None).model_copy(update=changes)
+    return passed_verdict(gate, model_version(), None, checks=checks, compared_with=compared_with)
 
 
 def rows(result: Any) -> list[dict[str, object]]:

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from lora_assets.embedded.judge_app import LEXICAL_JUDGE
 from lora_assets.lifecycle import GATES
 from lora_assets.local.instance import open_instance
 from lora_assets.records.run_tags import STOPPED_BY
@@ -36,8 +37,10 @@ def output(run: Run) -> Output:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     home = tmp_path_factory.mktemp("home")
     # Not of training: how well version 2 predicts decides.
-    policy = write_policy(home, ANY_ANSWER, ANY_SPEED)
-    environment = {**stack_environment(home, free_port()), **policy}
+    own = stack_environment(home, free_port())
+    # As in a cluster: verdicts of these servers alone count.
+    listed = {"servers": [f"{own['VLLM_URL']}/"], "judges": {own["JUDGE_URL"]: LEXICAL_JUDGE}}
+    environment = {**own, **write_policy(home, ANY_ANSWER, ANY_SPEED, listed)}
     with serving(environment):
         yield environment
 

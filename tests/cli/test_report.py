@@ -32,8 +32,8 @@ def leave_training(resources: Resources, folder: Path, data_version: str, loss: 
     run.parameters({"lora_config": "standard", "learning_rate": 0.003, "lora_r": 8})
     run.tags({"data.version": data_version})
     check = Check.at_most("eval_loss", loss, 1.0)
-    verdict = passed_verdict("quality_gate", model_version(), None)
-    verdict = verdict.model_copy(update={"checks": (check,), "digest": adapter.digest})
+    known = {"checks": (check,), "digest": adapter.digest}
+    verdict = passed_verdict("quality_gate", model_version(), None, **known)
     tracking.store_verdict(adapter.mlflow_run_id, verdict, resources.registry.model_name)
     return adapter
 
@@ -63,9 +63,7 @@ def test_the_page_has_gates_examples_latencies_and_lineage_and_is_kept_in_mlflow
     paired = (paired_evidence("a_rate", differing(80, 4, 6), 0.03, 0.95),)
     for gate, evidence, of_rows in (("eval_gate", evaluation, paired), ("perf_gate", load, ())):
         known = {"evidence_run_id": evidence.run_id, "paired": of_rows}
-        registry.store_verdict(
-            version, passed_verdict(gate, version, None).model_copy(update=known)
-        )
+        registry.store_verdict(version, passed_verdict(gate, version, None, **known))
     file = tmp_path / "report.html"
     ended, printed = run(environment, "report", "--data-version", "1", "--output", str(file))
     assert ended == 0, ended

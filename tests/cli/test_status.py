@@ -164,7 +164,7 @@ def test_what_a_gate_stopped_is_shown_the_quality_gate_too(
     own = resources.registry.model_name
     # Signed, as they are where the deployment has a key.
     tracking = resources.registry.tracking.model_copy(update={"verdict_key": "key"})
-    stopped = passed_verdict("eval_gate", live, None).model_copy(update={"faults": ("too few",)})
+    stopped = passed_verdict("eval_gate", live, None, faults=("too few",))
     resources.registry.store_verdict(live, stopped)
     before, after = "2020-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
 

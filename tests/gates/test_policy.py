@@ -35,8 +35,7 @@ def verdicts(
     for gate in GATES:
         kind = THRESHOLDS[gate]
         limits = given.get(kind, kind()).model_dump(exclude={"decision_rule"})
-        changes = {"thresholds": limits, "decided_at": at}
-        made[gate] = passed_verdict(gate, model_version(), None).model_copy(update=changes)
+        made[gate] = passed_verdict(gate, model_version(), None, thresholds=limits, decided_at=at)
     for gate in ("eval_gate", "perf_gate"):
         made[gate] = made[gate].model_copy(update={"rule": rule})
     return made
@@ -63,6 +62,7 @@ def test_a_policy_is_what_its_file_says_and_else_the_specification() -> None:
         (b"promotion: maybe", "The policy's promotion is not possible"),
         (b"max-evidence-age: 0", "The policy's max-evidence-age is not possible"),
         (b"judges: [http://judge:8000]", "The policy's judges is not possible"),
+        (b"servers: http://vllm:8000", "The policy's servers is not possible"),
         (b"a-margin: 0.01\na-margin: 0.9", "The policy has a-margin 2 times"),
         (b"a-margin: 0.01\na_margin: 0.9", "The policy has a-margin 2 times"),
         (b"", "The policy has no keys"),
@@ -135,22 +135,27 @@ def test_another_rule_or_a_wider_margin_than_the_policys_is_named() -> None:
     assert reasons(loose, "staged", SPECIFICATION, NOW) == ()
 
 
-def test_with_a_list_of_judges_a_verdict_counts_that_rests_on_one_of_them_alone() -> None:
-    policy = parse_policy(b"judges: {'http://judge:8000/': llama, 'http://small:8000': mistral}")
+def test_with_a_list_of_judges_or_servers_a_verdict_counts_that_rests_on_one_alone() -> None:
+    judges = parse_policy(b"judges: {'http://judge:8000/': llama, 'http://small:8000': mistral}")
     listed = "those whose grades count (llama at http://judge:8000, mistral at http://small:8000)"
-    by = verdicts()
 
-    def graded(url: str | None, model: str | None) -> tuple[str, ...]:
-        update = {"judge_url": url, "judge": model}
-        by["eval_gate"] = by["eval_gate"].model_copy(update=update)
-        assert reasons(by, "staged", SPECIFICATION, NOW) == ()
-        return reasons(by, "staged", policy, NOW)
+    def said(policy: Policy, **by: str | None) -> tuple[str, ...]:
+        given = {gate: each.model_copy(update=by) for gate, each in verdicts().items()}
+        assert reasons(given, "staged", SPECIFICATION, NOW) == ()
+        return reasons(given, "staged", policy, NOW)
 
-    assert graded("http://judge:8000", "llama") == ()
+    assert said(judges, judge_url="http://judge:8000", judge="llama") == ()
     for url in ("http://evil", "http://small:8000"):
-        assert graded(url, "llama") == (f"eval_gate: the judge llama at {url} is none of {listed}",)
-    (of_before,) = graded(None, None)
-    assert of_before == f"eval_gate: the judge that it does not name is none of {listed}"
+        reason = f"eval_gate: the judge llama at {url} is none of {listed}"
+        assert said(judges, judge_url=url, judge="llama") == (reason,)
+    assert said(judges) == (f"eval_gate: the judge that it does not name is none of {listed}",)
+
+    servers = parse_policy(b"servers: ['http://vllm:8000/']")
+    assert said(servers, vllm_url="http://vllm:8000") == ()
+    listed = "those whose answers count (http://vllm:8000)"
+    for by, named in (("http://evil", "http://evil"), (None, "that it does not name")):
+        reason = f"the server {named} is none of {listed}"
+        assert said(servers, vllm_url=by) == tuple(f"{gate}: {reason}" for gate in GATES[1:])
 
 
 def test_a_limit_that_an_older_verdict_lacks_counts_where_the_policy_sets_it() -> None:

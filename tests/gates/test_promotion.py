@@ -12,7 +12,7 @@ GATES = [gate.name for gate in required_gates("staged")]
 
 
 def verdict(gate: GateName, **changes: object) -> Verdict:
-    return passed_verdict(gate, CANDIDATE, LIVE).model_copy(update=changes)
+    return passed_verdict(gate, CANDIDATE, LIVE, **changes)
 
 
 def all_passed() -> dict[GateName, Verdict]:

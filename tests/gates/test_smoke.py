@@ -11,7 +11,7 @@ def answer(text: str = "Returns a list.", latency: float = 1.0) -> SmokeAnswer:
 
 def decide(*answers: SmokeAnswer, of_b: int = REQUESTS, **thresholds: float) -> Verdict:
     by_replica = {"a": answers, "b": [answer()] * of_b}
-    return smoke_test(model_version(), by_replica, SmokeThresholds(**thresholds), NOW)
+    return smoke_test(model_version(), by_replica, SmokeThresholds(**thresholds), "", NOW)
 
 
 def test_answers_with_text_within_the_limit_pass_and_it_is_a_parameter() -> None:

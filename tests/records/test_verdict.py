@@ -17,8 +17,7 @@ def test_a_margin_is_positive_inside_the_limit_and_negative_outside(
 
 
 def test_a_description_leads_to_the_run_that_decided_and_keeps_who_made_it() -> None:
-    passed = passed_verdict("eval_gate", model_version(), None)
-    decided = passed.model_copy(update={"dagster_run": "r2"})
+    decided = passed_verdict("eval_gate", model_version(), None, dagster_run="r2")
     made_by = run_link("http://ui/", "r1")
     note = gate_note([decided], made_by, "http://ui/")
     first, blank, *table = note.splitlines()

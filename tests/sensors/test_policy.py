@@ -6,17 +6,16 @@ import dagster as dg
 
 from lora_assets.lifecycle import STAGES
 from tests.support.automated import Automated
+from tests.support.policies import write_policy
 
 TRAIN = list(STAGES)[:3]
-POLICY = "num-epochs: 2\nmax-eval-loss: 0.5\nmin-a-rate: 0.8\npromotion: manual\n"
+POLICY = {"num-epochs": 2, "max-eval-loss": 0.5, "min-a-rate": 0.8, "promotion": "manual"}
 
 
 def test_a_run_has_the_policys_parameters_and_promotion_is_as_it_says(tmp_path: Path) -> None:
-    path = tmp_path / "policy.yaml"
-    path.write_text(POLICY)
     with dg.DagsterInstance.ephemeral() as instance:
         # Which the settings would promote automatically.
-        automated = Automated(tmp_path, instance, LORA_ASSETS_POLICY=str(path))
+        automated = Automated(tmp_path, instance, **write_policy(tmp_path, POLICY))
         assert automated.wanted() == {}
         automated.put("1")
         (training,) = automated.tick().run_requests or ()

@@ -107,7 +107,8 @@ def stage(resources: Resources, folder: Path, data_version: str) -> ModelVersion
     version = registry.register(trained(resources, folder, data_version))
     live = registry.aliases().get("live")
     for gate in required_gates("staged"):
-        registry.store_verdict(version, passed_verdict(gate.name, version, live))
+        verdict = passed_verdict(gate.name, version, live, vllm_url=resources.fleet.address)
+        registry.store_verdict(version, verdict)
     registry.set_alias("staged", version)
     registry.set_alias("perf-passed", version)
     return version

@@ -99,14 +99,17 @@ def _measurement(live: Record | None) -> dict[str, Any]:
     }
 
 
-def passed_verdict(gate: GateName, version: ModelVersion, live: ModelVersion | None) -> Verdict:
-    return Verdict(
+def passed_verdict(
+    gate: GateName, version: ModelVersion, live: ModelVersion | None, **changes: object
+) -> Verdict:
+    passed = Verdict(
         gate=gate,
         **version.identity,
         compared_with=live.digest if live and GATES[gate].compares_with_live else None,
         checks=(Check.at_least("number", 1.0, 1.0),),
         decided_at=NOW,
     )
+    return passed.model_copy(update=changes)
 
 
 LETTERS: Mapping[str, Letter | None] = {"A": "A", "B": "B", "C": "C", "-": None}
