@@ -16,7 +16,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: help demo ui check check-style check-types check-workflows size test-fast test test-package
 .PHONY: coverage test-demo test-manifests test-argo test-cluster test-kubernetes test-ui test-images test-automation
-.PHONY: test-migrate test-vllm test-faults images pin-images pictures argo-templates bench trial trial-down test-trial
+.PHONY: test-migrate test-vllm test-faults images pin-images image-requirements pictures argo-templates bench trial trial-down test-trial
 
 # On two cores something always runs beside a training, and its second thread would wait, busily.
 test-%: export OMP_NUM_THREADS := 1
@@ -45,12 +45,29 @@ ENGINE ?= $(shell docker info > /dev/null 2>&1 && echo docker || echo buildah)
 IMAGES := $(CURDIR)/.images
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
+# Each version by constraints.txt; each file that the index has of it by its hash. Debian 12's C library.
+REQUIREMENTS := deploy/images/requirements
+LOCK = $(VENV)/bin/uv pip compile --quiet --no-config --no-annotate --generate-hashes --only-binary :all: \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_36 --constraint constraints.txt \
+	--custom-compile-command 'make image-requirements'
+
+image-requirements: $(VENV)/installed ## renew what the images are installed from
+	echo setuptools | $(LOCK) - -o $(REQUIREMENTS)/wheel.txt
+	$(LOCK) pyproject.toml --extra cluster -o $(REQUIREMENTS)/vllm-deployment-tools.txt
+	$(LOCK) pyproject.toml --extra cluster --extra cuda -o $(REQUIREMENTS)/vllm-training-tools.txt
+	$(LOCK) pyproject.toml --extra cluster --extra cuda --extra embedded --extra trial \
+		-o $(REQUIREMENTS)/lora-assets-trial.txt
+
 # What pip reaches from here, by its own configuration, for a build that reaches nothing.
+# PyTorch may be without CUDA there: it has another hash then, and requires less.
+FOLDER_LOCK = $(LOCK) --no-index --find-links $(@D) pyproject.toml --extra cluster
 $(IMAGES)/packages/complete: pyproject.toml constraints.txt | $(VENV)/installed
 	rm -rf $(@D) && mkdir -p $(@D)
-	$(VENV)/bin/python deploy/images/requirements.py cluster training embedded trial > $(@D)/requirements.txt
 	@echo "Downloading the packages of the images ..."
-	$(VENV)/bin/pip wheel --quiet --disable-pip-version-check -c constraints.txt -w $(@D) -r $(@D)/requirements.txt setuptools
+	$(VENV)/bin/pip download --quiet --disable-pip-version-check -c constraints.txt --only-binary :all: \
+		-d $(@D) '.[cluster,embedded,trial]' setuptools
+	$(FOLDER_LOCK) --extra training -o $(@D)/vllm-training-tools.txt
+	$(FOLDER_LOCK) --extra embedded --extra trial -o $(@D)/lora-assets-trial.txt
 	@touch $@
 
 demo: $(VENV)/installed $(SERVER_INSTALLED) ## take three data versions through the graph, on this machine

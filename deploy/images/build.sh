@@ -45,6 +45,6 @@ buildah inspect "$base" > /dev/null 2>&1 || {
 printf '[global]\nno-index = true\nfind-links = /mnt\n' > "$STORAGE/pip.conf"
 # Lent at /mnt, which the base image has, so that no mount point is left in the image.
 # Not by --layers: buildah 1.28 then finds nothing in a stage that it took from its cache.
-# The folder of packages has PyTorch without CUDA, and nothing that needs it.
-build buildah bud --isolation chroot --pull-never --build-arg "EXTRAS=cluster training" \
+# With requirements of its own, since PyTorch may be there without CUDA.
+build buildah bud --isolation chroot --pull-never --build-arg REQUIREMENTS=/mnt \
     --secret "id=pip,src=$STORAGE/pip.conf" --volume "$PACKAGES:/mnt:ro"

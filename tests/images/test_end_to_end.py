@@ -1,7 +1,7 @@
 """The images as they were built from their recipes, each in the work that it is made for."""
 
 import json
-import re
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from lora_assets.records.slots import CANDIDATE_SLOT
 from lora_assets.serving.vllm_plugin.adapters_folder import contents
 from tests.support.cluster import BUCKET, Cluster
 from tests.support.images import USER, Image
+from tests.support.locks import locked, pinned, plain
 from tests.support.remote_dagster import small_data
 
 pytestmark = pytest.mark.e2e
 
 Options = Mapping[str, Mapping[str, str]]
-PINNED = Path(__file__).parents[2] / "constraints.txt"
 TRAINS = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers"}
 CONTENTS = """
 import importlib.metadata, json, os, pathlib
@@ -32,12 +32,6 @@ SHORT = (
     *("--gradient-accumulation-steps", "1", "--max-seq-length", "256"),
     *("--max-eval-loss", "100", "--max-perplexity", "1000"),
 )
-
-
-def _plain(line: str) -> str:
-    """A distribution's name, or a pin of one, as the index spells it."""
-    name, equals, version = line.partition("==")
-    return re.sub(r"[-_.]+", "-", name).lower() + equals + version
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +55,20 @@ def test_an_image_has_pinned_packages_and_nothing_of_where_it_was_built(
     inside = json.loads(image.output("python", "-c", CONTENTS))
     assert inside["user"] == [USER, USER]
     assert (inside["lent"], inside["pip.conf"]) == ([], False)
-    lines = PINNED.read_text().splitlines()
-    pinned = dict(_plain(line).split("==") for line in lines if not line.startswith("#"))
-    installed = {_plain(n): v.partition("+")[0] for n, v in inside["packages"].items()}
+    installed = {plain(n): v.partition("+")[0] for n, v in inside["packages"].items()}
     assert installed.pop("lora-assets")
-    assert installed == {name: pinned.get(name) for name in installed}
+    assert installed == {name: pinned().get(name) for name in installed}
     assert TRAINS & set(installed) == (set() if name == "deployment" else TRAINS)
+
+
+def test_packages_from_a_folder_are_the_files_of_the_index_but_for_pytorch() -> None:
+    packages = Path(os.environ["STORAGE"]).parent / "packages"
+    files = [*packages.glob("*.txt")]
+    # Docker takes all from the index, and has no such folder.
+    assert len(files) == 2 or os.environ["ENGINE"] == "docker"
+    for file in files:
+        lent, index = locked(file.name, packages), locked(file.name)
+        assert {name for name in lent if not lent[name][1] <= index[name][1]} <= {"torch"}
 
 
 def test_what_the_deployment_image_cannot_do_is_one_line(
