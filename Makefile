@@ -160,8 +160,8 @@ argo-templates: ## each Workflow of argo/ as a WorkflowTemplate
 		      argo/$$name.yaml; } > $(ARGO_TEMPLATES)/$$name.yaml; \
 	done
 
-size: $(VENV)/installed ## lines of code and the house's rules (SIZE=--json)
-	@$(VENV)/bin/python -m tests.house.size $(SIZE)
+size: $(VENV)/installed ## lines of code and the house's rules
+	@$(VENV)/bin/python -m tests.house.size
 
 ui: $(VENV)/installed ## Dagster, MLflow and the vLLM API over what the demo left
 	mkdir -p $(DAGSTER_HOME)

@@ -1,6 +1,5 @@
 """The rooms as a diagram in docs/architecture.md: python -m tests.house.graph --write."""
 
-import sys
 from graphlib import TopologicalSorter
 
 from tests.house.rooms import LEVELS, ROOT, graph
@@ -30,7 +29,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(page())
-    else:
-        print(diagram())
+    PAGE.write_text(page())

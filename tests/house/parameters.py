@@ -1,7 +1,6 @@
 """Variables and options as docs/parameters.md: python -m tests.house.parameters --write."""
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 
 import click
@@ -95,7 +94,4 @@ def _choices(option: click.Option) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(page())
-    else:
-        print(page())
+    PAGE.write_text(page())

@@ -1,9 +1,7 @@
-"""How large the house is: python -m tests.house.size [--json]."""
+"""How large the house is: python -m tests.house.size."""
 
 import ast
 import io
-import json
-import sys
 import tokenize
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -80,9 +78,5 @@ def report() -> Mapping[str, object]:
 
 
 if __name__ == "__main__":
-    figures = report()
-    if sys.argv[1:] == ["--json"]:
-        print(json.dumps(figures, indent=2))
-    else:
-        for name, value in figures.items():
-            print(f"{name:28}{len(value) if isinstance(value, list) else value}")
+    for name, value in report().items():
+        print(f"{name:28}{len(value) if isinstance(value, list) else value}")
