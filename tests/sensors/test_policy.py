@@ -11,24 +11,23 @@ TRAIN = list(STAGES)[:3]
 POLICY = "num-epochs: 2\nmax-eval-loss: 0.5\nmin-a-rate: 0.8\npromotion: manual\n"
 
 
-def test_a_run_has_the_policys_parameters_and_promotion_is_as_it_says(tmp_path: Path) -> None:
+def test_a_run_has_the_policys_parameters_and_promotion_is_as_it_says(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY)
-    with dg.DagsterInstance.ephemeral() as instance:
-        # Which the settings would promote automatically.
-        automated = Automated(tmp_path, instance, LORA_ASSETS_POLICY=str(path))
-        assert automated.wanted() == {}
-        automated.put("1")
-        (training,) = automated.tick().run_requests or ()
-        assert training.run_config == {
-            "ops": {
-                "adapter": {"config": {"num_epochs": 2}},
-                "adapter_quality_gate": {"config": {"max_eval_loss": 0.5}},
-            }
+    # Which the settings would promote automatically.
+    automated = Automated(tmp_path, instance, LORA_ASSETS_POLICY=str(path))
+    assert automated.wanted() == {}
+    automated.put("1")
+    (training,) = automated.tick().run_requests or ()
+    assert training.run_config == {
+        "ops": {
+            "adapter": {"config": {"num_epochs": 2}},
+            "adapter_quality_gate": {"config": {"max_eval_loss": 0.5}},
         }
-        automated.make("1", *TRAIN)
-        (serving,) = automated.tick().run_requests or ()
-        assert dg.AssetKey("live_deployment") not in (serving.asset_selection or ())
-        assert serving.run_config == {
-            "ops": {"eval_grades_eval_gate": {"config": {"min_a_rate": 0.8}}}
-        }
+    }
+    automated.make("1", *TRAIN)
+    (serving,) = automated.tick().run_requests or ()
+    assert dg.AssetKey("live_deployment") not in (serving.asset_selection or ())
+    assert serving.run_config == {"ops": {"eval_grades_eval_gate": {"config": {"min_a_rate": 0.8}}}}
