@@ -9,6 +9,7 @@ from pathlib import Path
 
 # Here, while there is one thread: its pytest plugin imports it as late as in the summary, where
 # ast.parse, which rewrites its assertions, can fail (python/cpython issue 106905).
+import dagster as dg
 import hypothesis
 import pytest
 from peft import LoraConfig
@@ -112,6 +113,13 @@ def environment(
 @pytest.fixture
 def resources(environment: Mapping[str, str]) -> Resources:
     return make_resources(read_settings(environment))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster without a run, in memory."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
 
 
 @pytest.fixture(scope="session")

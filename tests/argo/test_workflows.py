@@ -11,7 +11,6 @@ from hera.workflows import Workflow, WorkflowTemplate, models
 
 from tests.support.argo_workflows import (
     ARGO,
-    STAGES,
     TEMPLATES,
     WORKFLOWS,
     load,
@@ -84,16 +83,6 @@ def test_no_parameter_is_a_secret_or_read_by_the_shell(template: Mapping[str, An
         assert "value" not in variable or not SECRET.search(variable["name"])
     words = [*template["container"]["command"], *template["container"].get("args", ())]
     assert not references(words[: len(words) - len(program(template["container"]))])
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_a_step_knows_its_request_and_where_to_write_its_outputs(name: str) -> None:
-    step = templates_of(WORKFLOWS[name])["step"]
-    given = {variable["name"]: variable["value"] for variable in step["container"]["env"]}
-    assert given["LORA_ASSETS_REQUEST"] == "{{inputs.parameters.request}}"
-    assert given["LORA_ASSETS_OUTPUTS"] == "/tmp/outputs"
-    paths = [output["valueFrom"]["path"] for output in step["outputs"]["parameters"]]
-    assert paths == [f"/tmp/outputs/{output['name']}" for output in step["outputs"]["parameters"]]
 
 
 def test_the_check_has_the_keys_of_the_code_location() -> None:

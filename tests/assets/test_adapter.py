@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -64,14 +64,9 @@ def resources(tmp_path: Path, empty_mlflow: Path, tiny_model: Path, rows: list[R
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions(str(data_versions.name), ["1"])
-        yield instance
-
-
-@pytest.fixture
 def train(resources: Resources, instance: dg.DagsterInstance) -> Train:
+    instance.add_dynamic_partitions(str(data_versions.name), ["1"])
+
     def materialise(on: Resources = resources, **config: object) -> Adapter:
         ended = dg.materialize(
             [training_data, adapter],

@@ -64,22 +64,21 @@ def test_each_model_goes_live_in_its_own_slots_with_its_own_verdicts_and_records
 
 
 def test_a_replica_gets_the_adapters_of_every_model_back(
-    resources: Resources, adapter_folders: tuple[Path, ...]
+    resources: Resources, adapter_folders: tuple[Path, ...], instance: dg.DagsterInstance
 ) -> None:
     other = resources.of_model(OTHER)
     version = register(other, adapter_folders[0], "live")
     replicas = other.fleet.discover()
     ensure_loaded(other.registry, replicas, version, other.work_folder)
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions(str(data_versions.name), ["1", f"1@{OTHER}"])
-        names = [r.model_name for r, _ in models(instance, resources.registry, resources.fleet)]
-        assert names == [resources.registry.model_name, OTHER]
-        watch = Watch(resources, instance)
-        assert f"nothing as {OTHER}-live" in watch.requested()
-        watch.repair()
-        assert "Every replica serves" in watch.skipped()
-        seen = instance.fetch_observations(dg.AssetKey("live_deployment"), limit=1).records
-        assert seen[0].partition_key == f"1@{OTHER}"
+    instance.add_dynamic_partitions(str(data_versions.name), ["1", f"1@{OTHER}"])
+    names = [r.model_name for r, _ in models(instance, resources.registry, resources.fleet)]
+    assert names == [resources.registry.model_name, OTHER]
+    watch = Watch(resources, instance)
+    assert f"nothing as {OTHER}-live" in watch.requested()
+    watch.repair()
+    assert "Every replica serves" in watch.skipped()
+    seen = instance.fetch_observations(dg.AssetKey("live_deployment"), limit=1).records
+    assert seen[0].partition_key == f"1@{OTHER}"
     assert serving(resources)[2] == version.digest
 
 
@@ -90,22 +89,21 @@ def named(registry: Registry) -> str:
 
 @pytest.mark.parametrize("configured", [None, OTHER])
 def test_a_run_is_about_its_partitions_model_and_refused_where_it_is_configured_for_another(
-    resources: Resources, configured: str | None
+    resources: Resources, instance: dg.DagsterInstance, configured: str | None
 ) -> None:
     fields = {**dict(resources.registry), "model_name": configured}
     config = {"registry": {"config": fields}} if configured else {}
 
     def ran(partition: str) -> str:
-        with dg.DagsterInstance.ephemeral() as instance:
-            instance.add_dynamic_partitions(str(data_versions.name), [partition])
-            result = dg.materialize(
-                [named],
-                instance=instance,
-                partition_key=partition,
-                resources={**vars(resources), "io_manager": dg.InMemoryIOManager()},
-                run_config={"resources": config},
-            )
-            return str(result.output_for_node("named"))
+        instance.add_dynamic_partitions(str(data_versions.name), [partition])
+        result = dg.materialize(
+            [named],
+            instance=instance,
+            partition_key=partition,
+            resources={**vars(resources), "io_manager": dg.InMemoryIOManager()},
+            run_config={"resources": config},
+        )
+        return str(result.output_for_node("named"))
 
     assert ran(f"1@{OTHER}") == OTHER
     if configured is None:

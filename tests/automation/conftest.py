@@ -12,10 +12,8 @@ from tests.support.dagster_processes import Running
 def stopped(tmp_path: Path) -> Iterator[Running]:
     """With nothing started yet: what is put into the bucket now is there before the sensor."""
     stack = Running(tmp_path)
-    try:
-        yield stack
-    finally:
-        stack.stop()
+    yield stack
+    stack.stop()
 
 
 @pytest.fixture

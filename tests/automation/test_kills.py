@@ -61,7 +61,7 @@ def test_versions_reach_their_end_through_kills(running: Running) -> None:
             assert hit or victim == "worker", f"{victim} had ended by itself"
             killed[victim] += hit
             if victim != "worker":
-                running.start(victim)
+                running.parts[victim].start()
             running.wait_for(running.is_settled, SECONDS_PER_ROUND)
     print(f"kills in {ROUNDS} rounds: {killed}")
     progress = {each.data_version: each for each in read_progress(running.instance, names)}

@@ -64,6 +64,7 @@ def test_data_that_are_not_sound_are_told_to_a_program_with_the_numbers_that_fai
         (("--max-concurrent", "0"), "--max-concurrent 0 is not possible"),
         (("--max-tokens", "0"), "--max-tokens 0 is not possible"),
         (("--max-p95-latency", "-1"), "--max-p95-latency -1.0 is not possible"),
+        (("--min-throughput", "-1"), "--min-throughput -1.0 is not possible"),
         (("--max-seq-length", "40"), "longer than 40 tokens (max-seq-length)"),
         (("--data-version", "nope"), "Data version nope has no file:"),
         (("--mlflow-tracking-uri", NOWHERE), f"MLflow at {NOWHERE} failed"),

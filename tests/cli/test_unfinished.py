@@ -1,7 +1,5 @@
 """What is left to do of a data version, by Dagster's own history."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 import pytest
 
@@ -10,12 +8,6 @@ from lora_assets.definitions import ASSETS
 from lora_assets.lifecycle import STAGES
 
 GATES = {asset: stage.gate and stage.gate.name for asset, stage in STAGES.items()}
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def report(instance: dg.DagsterInstance, data_version: str, stopped_by: str | None = None) -> None:

@@ -14,10 +14,9 @@ from mlflow import MlflowClient
 
 from lora_assets.judging.evaluation import PROOFS
 from tests.support.cluster import BUCKET, Cluster
-from tests.support.cluster_parts import Part
 from tests.support.cluster_stages import EVALUATE, PERFORMANCE, Run, build, succeed, train, training
 from tests.support.commands import Ended
-from tests.support.dagster_services import meanwhile
+from tests.support.dagster_services import Part, meanwhile
 from tests.support.stack import free_port
 
 pytestmark = pytest.mark.e2e

@@ -44,7 +44,7 @@ def fresh(adapters: Sequence[Known], tmp_path_factory: pytest.TempPathFactory) -
         folder = tmp_path_factory.mktemp("fresh") / "adapters"
         folder.mkdir()
         with running(folder, lora_modules={known.name: known.source}) as server:
-            server.await_health()
+            server.await_ready()
             replica = Replica(server.url, "", 120, shared_folder(str(folder)))
             answers[known.name] = [replica.complete(known.name, p, 16) for p in smoke.PROMPTS]
 

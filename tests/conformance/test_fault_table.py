@@ -5,7 +5,7 @@ Clients ask by live's name all the time: `answers` are those they got.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from random import Random
 from time import perf_counter
@@ -27,12 +27,11 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def rounds(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rounds]:
+def rounds(stack: Stack, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Rounds:
     monkeypatch.setattr(Fleet, "discover", discovering_the_pod(stack.home))
-    with dg.DagsterInstance.ephemeral() as instance:
-        made = Rounds(stack, instance)
-        made.begin()
-        yield made
+    made = Rounds(stack, instance)
+    made.begin()
+    return made
 
 
 def chosen(calls: Sequence[str], injections: int) -> Sequence[tuple[int, Fault]]:

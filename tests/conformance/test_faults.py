@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import dagster as dg
@@ -21,9 +20,8 @@ from tests.support.replicas import Known, Stack, running
 
 
 @pytest.fixture
-def watch(stack: Stack) -> Iterator[Watch]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Watch(stack.resources, instance)
+def watch(stack: Stack, instance: dg.DagsterInstance) -> Watch:
+    return Watch(stack.resources, instance)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +58,6 @@ def test_a_promotion_whose_replica_is_killed_names_it_and_ends_well_after_its_re
             stack.promote(2)
     stack.on(survivor).assert_answers(stack.adapter(2 if point == POINTS[2] else 1), 0)
     victim.start()
-    victim.await_health()
     stack.promote(2)
     assert aliases(stack.resources) == {"live": 2, "previous": 1}
     stack.assert_answers(stack.adapter(2), 1)
@@ -82,7 +79,6 @@ def test_a_rollback_goes_on_without_a_replica_that_is_down_which_comes_back_with
     assert f"{victim.url} is down: it may come up with" in capsys.readouterr().err
     stack.on(survivor).assert_answers(live, 0)
     victim.start()
-    victim.await_health()
     assert {*stack.replicas().serving(LIVE_SLOT).values()} <= {live.digest, None}
     watch.requested()
     watch.repair()
@@ -95,10 +91,10 @@ def test_a_replica_that_restarted_and_one_that_joins_serve_only_after_their_repa
     name = stack.resources.registry.aliases()["live"].serving_name
     first, second = stack.servers
     second.kill()
-    second.start()
+    second.launch()
     with running(first.options.adapters_dir) as third:
-        second.await_health()
-        third.await_health()
+        second.await_ready()
+        third.await_ready()
         larger = stack.on(first, second, third)
         urls = [server.url for server in larger.servers]
         held = larger.replicas().serving(name)

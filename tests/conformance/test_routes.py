@@ -16,7 +16,7 @@ METHODS = {"get", "put", "post", "delete", "patch"}
 def test_no_route_of_the_server_answers_without_a_key(tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
     with running(tmp_path / "adapters", api_key="client-key", admin_key="admin-key") as server:
-        server.await_health()
+        server.await_ready()
         with httpx.Client(base_url=server.url, timeout=60) as client:
             admin = {"Authorization": "Bearer admin-key"}
             paths = client.get("/openapi.json", headers=admin).raise_for_status().json()["paths"]

@@ -1,20 +1,16 @@
 """Every command line of deploy/, argo/ and the pages is one that its program accepts."""
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import pytest
-from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._grpc.client import DagsterGrpcClient
 
 from tests.support.argo_workflows import WORKFLOWS, defaults_of
 from tests.support.command_lines import PARSERS, of_pages, of_pods, parse, submitted
-from tests.support.dagster_services import until
+from tests.support.dagster_services import PROGRAMS, Part
 from tests.support.doubles.dagster_chart import merged, objects
 from tests.support.manifests import REPOSITORY, code_location, dagster_values, variables
 from tests.support.stack import free_port
@@ -81,26 +77,13 @@ def test_the_code_location_starts_with_the_arguments_of_the_chart(tmp_path: Path
     )
     given = variables(code_location())
     environment = {name: each["value"] for name, each in given.items() if "value" in each} | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(REPOSITORY),
         "DAGSTER_HOME": str(tmp_path),
         "LORA_ASSETS_HOME": str(tmp_path / "home"),
     }
     (tmp_path / "dagster.yaml").touch()
-    client = DagsterGrpcClient(port=port, host="127.0.0.1")
-
-    def answers() -> bool:
-        assert server.poll() is None, "the code location ended"
-        try:
-            return client.ping("hello")["echo"] == "hello"
-        except DagsterUserCodeUnreachableError:
-            return False
-
-    with subprocess.Popen(words, env=environment, cwd=tmp_path) as server:
-        try:
-            until(answers)
-            assert "__repository__" in client.list_repositories()
-        finally:
-            # Not by SIGTERM: a code server ignores it where SIGINT is ignored, as in a script's
-            # background.
-            server.kill()
+    program, *arguments = words
+    command = [PROGRAMS / program, *arguments]
+    location = Part("the location", port, command, tmp_path / "log", environment=environment)
+    with location.running():
+        client = DagsterGrpcClient(port=port, host="127.0.0.1")
+        assert "__repository__" in client.list_repositories()

@@ -8,15 +8,6 @@ import pytest
 
 from tests.support import manifests
 
-OF_KUBERNETES = [
-    m for m in manifests.MANIFESTS if m.content["apiVersion"].split("/")[0] not in manifests.CUSTOM
-]
-
-
-@pytest.mark.parametrize("manifest", OF_KUBERNETES, ids=str)
-def test_a_manifest_keeps_to_the_schema_of_its_kind(manifest: manifests.Manifest) -> None:
-    manifests.validate(manifest.content)
-
 
 @pytest.mark.parametrize("manifest", manifests.WITH_PODS, ids=str)
 def test_a_misspelt_field_would_be_found(manifest: manifests.Manifest) -> None:

@@ -14,7 +14,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.adapter_source import fetch_adapter
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.settings import read_settings
-from tests.support.cluster_parts import PROGRAMS, Part
+from tests.support.dagster_services import PROGRAMS, Part
 from tests.support.manifests import DEPLOY, code_location, find, variables
 from tests.support.stack import free_port
 

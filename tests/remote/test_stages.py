@@ -12,7 +12,6 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.progress import PARTITION_TAG
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
-from tests.support.dagster_services import PATIENCE_S
 from tests.support.remote_commands import TRAIN, Stages, outputs
 from tests.support.remote_dagster import SECRET
 from tests.support.stack import trained
@@ -203,7 +202,6 @@ def test_a_database_that_dagster_can_not_use_is_a_lost_connection(stages: Stages
 def test_a_code_location_that_failed_to_load_is_named_with_its_error(stages: Stages) -> None:
     """The last test on this Dagster: it takes the code location away."""
     stages.dagster.code.kill()
-    stages.dagster.code.wait(PATIENCE_S)
     stages.dagster.ask("mutation { reloadWorkspace { __typename } }")
     code, printed = stages.run(*TRAIN)
     assert code == 1

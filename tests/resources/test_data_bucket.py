@@ -18,7 +18,6 @@ from lora_assets.resources.object_store import s3_resource
 from tests.support.automated import Automated
 from tests.support.cluster_parts import S3_KEY, S3_SECRET, s3_server
 from tests.support.rows import make_line
-from tests.support.stack import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -147,37 +146,30 @@ def test_a_split_above_the_limit_is_refused_before_it_is_read(tmp_path: Path) ->
         bucket.read("7")
 
 
-def test_a_new_version_starts_and_becomes_a_sound_asset(bucket: DataBucket, tmp_path: Path) -> None:
+def test_a_new_version_starts_and_becomes_a_sound_asset(
+    bucket: DataBucket, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
     endpoint = bucket.s3.endpoint_url if bucket.s3 else ""
     environment = {"S3_DATA_BUCKET": bucket.uri, "AWS_ENDPOINT_URL_S3": endpoint}
-    with dg.DagsterInstance.ephemeral() as instance:
-        automated = Automated(tmp_path / "home", instance, **environment)
+    automated = Automated(tmp_path / "home", instance, **environment)
+    assert automated.wanted() == {}
+    built = build("7", ["logs"], tmp_path / "built")
+    for file in sorted(built.iterdir()):
         assert automated.wanted() == {}
-        built = build("7", ["logs"], tmp_path / "built")
-        for file in sorted(built.iterdir()):
-            assert automated.wanted() == {}
-            put(bucket, f"7/{file.name}", file.read_bytes())
-        (started,) = automated.wanted()
-        result = dg.materialize(
-            [training_data, data_is_sound],
-            instance=instance,
-            partition_key=started,
-            resources=vars(automated.resources),
-        )
-        assert result.success
-        data = result.output_for_node("training_data")
-        assert data.source == f"{bucket.uri}/{PROCESSED}/7"
-        read = (data.data_version, data.digest)
-        moved = bucket.read_unchanged(*read, f"file:///gone/{PROCESSED}/7")
-        assert moved == bucket.read_unchanged(*read, data.source)
-        put(bucket, "7/val.jsonl")
-        with pytest.raises(LoraAssetsError, match=r"val\.jsonl"):
-            bucket.read_unchanged(*read, data.source)
-
-
-def test_a_store_that_fails_is_named_and_never_an_empty_bucket(bucket: DataBucket) -> None:
-    if bucket.s3:
-        nobody = s3_resource(endpoint_url=f"http://127.0.0.1:{free_port()}")
-        broken = DataBucket(uri="s3://nowhere", s3=nobody)
-        with pytest.raises(LoraAssetsError, match="s3://nowhere failed"):
-            broken.versions()
+        put(bucket, f"7/{file.name}", file.read_bytes())
+    (started,) = automated.wanted()
+    result = dg.materialize(
+        [training_data, data_is_sound],
+        instance=instance,
+        partition_key=started,
+        resources=vars(automated.resources),
+    )
+    assert result.success
+    data = result.output_for_node("training_data")
+    assert data.source == f"{bucket.uri}/{PROCESSED}/7"
+    read = (data.data_version, data.digest)
+    moved = bucket.read_unchanged(*read, f"file:///gone/{PROCESSED}/7")
+    assert moved == bucket.read_unchanged(*read, data.source)
+    put(bucket, "7/val.jsonl")
+    with pytest.raises(LoraAssetsError, match=r"val\.jsonl"):
+        bucket.read_unchanged(*read, data.source)

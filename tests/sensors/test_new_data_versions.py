@@ -1,6 +1,5 @@
 """Each tick launches what is due, once, and leaves the rest alone."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from time import time
 
@@ -27,9 +26,10 @@ BY_HAND = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def automated(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Automated]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Automated(tmp_path, instance, **getattr(request, "param", {}))
+def automated(
+    tmp_path: Path, instance: dg.DagsterInstance, request: pytest.FixtureRequest
+) -> Automated:
+    return Automated(tmp_path, instance, **getattr(request, "param", {}))
 
 
 @pytest.fixture

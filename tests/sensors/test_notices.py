@@ -64,10 +64,9 @@ class Ticks:
 
 
 @pytest.fixture
-def ticks() -> Iterator[Ticks]:
+def ticks(instance: dg.DagsterInstance) -> Iterator[Ticks]:
     receiver = WebhookReceiver()
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Ticks(instance, receiver, receiver.url)
+    yield Ticks(instance, receiver, receiver.url)
     receiver.stop()
 
 

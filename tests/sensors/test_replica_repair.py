@@ -1,7 +1,7 @@
 """The sensor finds what a replica no longer serves, and its run brings it back."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,9 +28,8 @@ SLOTS = {"live": LIVE_SLOT, "staged": CANDIDATE_SLOT}
 
 
 @pytest.fixture
-def watch(resources: Resources) -> Iterator[Watch]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Watch(resources, instance)
+def watch(resources: Resources, instance: dg.DagsterInstance) -> Watch:
+    return Watch(resources, instance)
 
 
 def deploy(watch: Watch, folder: Path, alias: Alias) -> ModelVersion:

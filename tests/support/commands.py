@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from lora_assets.cli.main import cli, main
 from lora_assets.records import Record
 from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.stack_resources import Resources
+from tests.support.dagster_services import PATIENCE_S
 from tests.support.stack import trained
 
 
@@ -53,6 +55,27 @@ def command(
     with pytest.raises(SystemExit) as ended:
         main()
     return Ended(ended.value.code or 0, *capfd.readouterr())
+
+
+@dataclass
+class Command:
+    """A command under way, in a process of its own: its errors alone, where they come apart."""
+
+    process: subprocess.Popen[str]
+    printed: str = ""
+
+    def read_until(self, text: str) -> None:
+        stream = self.process.stderr or self.process.stdout
+        assert stream
+        while text not in self.printed:
+            line = stream.readline()
+            assert line, f"{text!r} was not printed, but: {self.printed}"
+            self.printed += line
+
+    def end(self) -> tuple[int, str]:
+        """Return its exit code, and all that it has printed."""
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, self.printed + (err or out or "")
 
 
 def started(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:

@@ -1,12 +1,9 @@
 """Webserver, daemon, code server and embedded server as processes that can be killed."""
 
-import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from subprocess import Popen, TimeoutExpired
 from typing import Any
 
 import dagster as dg
@@ -17,13 +14,13 @@ from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 from dagster._core.scheduler.instigation import SensorInstigatorData
 
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS, next_run
-from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.lifecycle import STAGES
 from lora_assets.local.instance import open_instance
 from lora_assets.records.run_tags import WHY
 from lora_assets.sensors.history import read_progress, unfinished_runs
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
+from tests.support.dagster_services import PROGRAMS, Part
 from tests.support.doubles.webhook_receiver import WebhookReceiver
 from tests.support.stack import free_port, stack_environment
 
@@ -45,17 +42,15 @@ class Running:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.webhook = WebhookReceiver()
-        self.processes: dict[str, Popen[bytes]] = {}
-        web, code = free_port(), free_port()
+        web, code, server = free_port(), free_port(), free_port()
         self.dagster_url = f"http://127.0.0.1:{web}"
         own = {
-            **stack_environment(self.home, free_port()),
+            **stack_environment(self.home, server),
             "LORA_ASSETS_PROMOTION": "automatic",
             "DAGSTER_HOME": str(self.home / "dagster"),
             "DAGSTER_URL": self.dagster_url,
             "LORA_ASSETS_WEBHOOK": self.webhook.url,
         }
-        self.environment: Mapping[str, str] = {**os.environ, **own}
         self.settings = read_settings(own)
         self.resources = make_resources(self.settings)
         self.instance = open_instance(self.settings.dagster_home, managed=True)
@@ -65,28 +60,27 @@ class Running:
             f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {code}\n"
             f"      location_name: {LOCATION}\n"
         )
-        python = [sys.executable, "-m"]
-        module = ["--module-name", "lora_assets.definitions", "--location-name", LOCATION]
-        at = ["--host", "127.0.0.1", "--port"]
-        self._commands: Mapping[str, Sequence[str]] = {
-            "code": [*python, "dagster", "api", "grpc", *at, str(code), *module],
-            "daemon": [*python, "dagster._daemon", "run", "--workspace", str(workspace)],
-            "webserver": [*python, "dagster_webserver", "-w", str(workspace), *at, str(web)],
-            "server": [*python, "lora_assets.cli.main", "serve"],
-        }
+        module = ("--module-name", "lora_assets.definitions", "--location-name", LOCATION)
+        at = ("--host", "127.0.0.1", "--port")
 
-    def start(self, name: str) -> None:
-        """Start a process; its output goes to a file in the home."""
-        with (self.home / f"{name}.log").open("ab") as log:
-            self.processes[name] = start_child(self._commands[name], self.environment, log)
+        def part(name: str, port: int, health: str | None, program: str, *words: str) -> Part:
+            command = [PROGRAMS / program, *words]
+            return Part(name, port, command, home / f"{name}.log", health, own)
+
+        api, ui = ("api", "grpc", *at, str(code), *module), ("-w", str(workspace), *at, str(web))
+        parts = (
+            part("server", server, "/health", "lora-assets", "serve"),
+            part("code", code, None, "dagster", *api),
+            part("webserver", web, "/server_info", "dagster-webserver", *ui),
+            part("daemon", 0, None, "dagster-daemon", "run", "-w", str(workspace)),
+        )
+        # In the order in which they need each other.
+        self.parts = {each.name: each for each in parts}
 
     def start_all(self) -> None:
-        """Start everything, in the order that it needs, and switch the sensor on."""
-        self.start("server")
-        self.start("code")
-        assert is_healthy(self.processes["server"], self.settings.vllm_url, START_SECONDS)
-        self.start("webserver")
-        self.start("daemon")
+        """Start everything, and switch the sensor on."""
+        for part in self.parts.values():
+            part.start()
         self.switch_on(SENSOR)
         self.wait_for(self.has_ticked, START_SECONDS)
 
@@ -149,7 +143,7 @@ class Running:
 
     def workers(self) -> list[psutil.Process]:
         """The run workers: the code server's children that run Python of their own."""
-        code = psutil.Process(self.processes["code"].pid)
+        code = psutil.Process(self.parts["code"].pid)
         return [child for child in code.children() if _is_worker(child)]
 
     def kill(self, name: str) -> bool:
@@ -159,11 +153,7 @@ class Running:
             for worker in workers[:1]:
                 worker.kill()
             return bool(workers)
-        process = self.processes[name]
-        runs = process.poll() is None
-        process.kill()
-        process.wait()
-        return runs
+        return self.parts[name].kill()
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
         """Until `condition` holds; fails after `seconds`."""
@@ -183,13 +173,8 @@ class Running:
 
     def stop(self) -> None:
         """End everything."""
-        for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            try:
-                process.wait(30)
-            except TimeoutExpired:
-                process.kill()
+        for part in self.parts.values():
+            part.kill()
         self.webhook.stop()
         self.instance.dispose()
 

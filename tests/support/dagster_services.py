@@ -1,14 +1,16 @@
-"""Dagster's own processes: code location, daemon and webserver."""
+"""Processes beside the tests, each of which can be killed and restarted; those of Dagster."""
 
 import json
 import os
+import pwd
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,9 +19,11 @@ import httpx
 import yaml
 
 import lora_assets.local
+from lora_assets.embedded.child import _end_with_parent
 from tests.support.stack import free_port
 
 NAMESPACE = "dagster"
+PROGRAMS = Path(sys.executable).parent
 LOCATION = "lora_assets.definitions"
 PATIENCE_S = 600
 """For one thing to happen, also on a machine that is busy with others."""
@@ -31,15 +35,6 @@ RUN_RESOURCES: Mapping[str, Mapping[str, str]] = {
 """Of a run's pod, as deploy/dagster/values.yaml gives them."""
 
 LOADED = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
-
-
-@dataclass(frozen=True)
-class Dagster:
-    """Dagster's processes, and the address of its webserver."""
-
-    url: str
-    code: subprocess.Popen[bytes]
-    daemon: subprocess.Popen[bytes]
 
 
 def until(
@@ -82,6 +77,100 @@ def is_answered(url: str) -> bool:
         return httpx.get(url).is_success
     except httpx.TransportError:
         return False
+
+
+@dataclass
+class Part:
+    """A process that is ready when `health` is answered, or without one when its port listens.
+
+    One whose port is 0 is ready at once. `user` is who runs it, where we do not.
+    """
+
+    name: str
+    port: int
+    command: Sequence[str | Path]
+    log: Path
+    health: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Return when it is ready."""
+        self.launch()
+        self.await_ready()
+
+    def launch(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                env={**os.environ, **self.environment},
+                stdout=output,
+                stderr=output,
+                user=self.user,
+                group=self.user and pwd.getpwnam(self.user).pw_gid,
+                extra_groups=[] if self.user else None,
+                # A group of its own, so that workers die with it.
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+
+    def await_ready(self) -> None:
+        until(lambda: not self.runs or self._is_ready(), self.name)
+        assert self.runs, f"{self.name} ended: {self.log.read_text()[-3000:]}"
+
+    def _is_ready(self) -> bool:
+        if self.health is None:
+            return not self.port or is_listening(self.port)
+        return is_answered(f"{self.url}{self.health}")
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> bool:
+        """End it without warning, as a lost node does; return whether it ran."""
+        if not self.process or not self.runs:
+            return False
+        os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait()
+        return True
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run it within the block."""
+        try:
+            self.start()
+            yield
+        finally:
+            self.kill()
+
+    @contextmanager
+    def killed(self) -> Iterator[None]:
+        """Have it gone within the block, and back after it."""
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
+
+
+@dataclass(frozen=True)
+class Dagster:
+    """Dagster's processes, and the address of its webserver."""
+
+    url: str
+    code: Part
+    daemon: Part
 
 
 def instance_settings(
@@ -129,35 +218,23 @@ def serving_dagster(
         context = {"k8s": {"env_vars": [f"{name}={value}" for name, value in location.items()]}}
         served += ["--container-context", json.dumps(context)]
         location = {**location, "DAGSTER_CURRENT_IMAGE": image}
-    processes: list[subprocess.Popen[bytes]] = []
+    home = {"DAGSTER_HOME": str(dagster_home)}
+    log = dagster_home / "services.log"
+    code = (PROGRAMS / "dagster", "api", "grpc", *served)
+    daemon = (PROGRAMS / "dagster-daemon", "run", "-w", workspace)
+    at = ("-h", "127.0.0.1", "-p", str(web))
+    webserver = (PROGRAMS / "dagster-webserver", "-w", workspace, *at)
+    parts = (
+        Part("the code location", grpc, code, log, environment={**home, **location}),
+        Part("the daemon", 0, daemon, log, environment=home),
+        Part("the webserver", web, webserver, log, "/server_info", home),
+    )
+    url = parts[2].url
 
-    def start(program: str, *arguments: str, **more: str) -> None:
-        command = [str(Path(sys.executable).parent / program), *arguments]
-        environment = {**os.environ, "DAGSTER_HOME": str(dagster_home), **more}
-        with (dagster_home / f"{program}.log").open("ab") as log:
-            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    def loaded() -> object:
+        reply = httpx.post(f"{url}/graphql", json={"query": LOADED}, timeout=60)
+        return reply.json()["data"]["repositoriesOrError"].get("nodes")
 
-    url = f"http://127.0.0.1:{web}"
-
-    def loaded() -> bool:
-        assert all(process.poll() is None for process in processes), "a part of Dagster ended"
-        try:
-            reply = httpx.post(f"{url}/graphql", json={"query": LOADED}, timeout=60)
-        except httpx.ConnectError:
-            return False
-        return bool(reply.json()["data"]["repositoriesOrError"].get("nodes"))
-
-    try:
-        start("dagster", "api", "grpc", *served, **location)
-        until(lambda: is_listening(grpc), "the code location")
-        start("dagster-daemon", "run", "-w", str(workspace))
-        start("dagster-webserver", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(web))
-        until(loaded, "Dagster's webserver")
-        yield Dagster(url, code=processes[0], daemon=processes[1])
-    finally:
-        for process in processes:
-            # Asked to end, a code server goes on for as long as someone watches it; and in a
-            # background job, where SIGINT is ignored, it ignores SIGTERM.
-            process.kill() if process is processes[0] else process.terminate()
-        for process in processes:
-            process.wait(PATIENCE_S)
+    with parts[0].running(), parts[1].running(), parts[2].running():
+        until(loaded, "Dagster's locations")
+        yield Dagster(url, *parts[:2])

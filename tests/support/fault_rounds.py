@@ -117,7 +117,7 @@ class Rounds:
     ) -> int | None:
         resources, given = self.stack.resources, (self.stack.environment, self.home)
         if meant.fault == "replica not ready":
-            pod.enter_context(starting_pod(self.home, resources)).await_health()
+            pod.enter_context(starting_pod(self.home, resources)).await_ready()
         process = start(operation, number, *given, meant)
         other = self._second(operation) if meant.fault in TWO_WRITERS else None
         if meant.fault in ("replica starting", "paused"):
@@ -133,7 +133,7 @@ class Rounds:
         (self.home / GO).touch()
         (self.home / NOT_READY).unlink(missing_ok=True)
         if meant.fault == "replica starting":
-            started.await_health()
+            started.await_ready()
         if other is not None:
             other.join()
         return process.exitcode
@@ -156,7 +156,6 @@ class Rounds:
             first = self.stack.servers[0]
             first.kill()
             first.start()
-            first.await_health()
             return self.number
         self.number += 1
         self.stack.stage(self.number)
@@ -169,9 +168,8 @@ class Rounds:
 
     def _restart_dead(self) -> None:
         for server in self.stack.servers:
-            if server.process is not None and server.process.poll() is not None:
+            if not server.runs:
                 server.start()
-                server.await_health()
 
     def _repaired(self) -> bool:
         watch = Watch(self.stack.resources, self.instance)

@@ -10,12 +10,13 @@ from typing import Any
 
 from lora_assets.cli.main import main
 from lora_assets.resources.trainer import Trainer
+from tests.support.commands import Command
 
 BEGUN = "the training has begun"
 
 
 @contextmanager
-def held_training(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+def held_training(environment: Mapping[str, str]) -> Iterator[Command]:
     """The command on data version 1, in a process that heeds Ctrl-C wherever it was started."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.held_training"],
@@ -26,16 +27,10 @@ def held_training(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[s
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        yield process
+        yield Command(process)
     finally:
         process.kill()
         process.communicate()
-
-
-def await_line(process: subprocess.Popen[str], text: str) -> None:
-    """Read what the command prints until a line has `text`."""
-    assert process.stderr
-    assert any(text in line for line in process.stderr), f"{text!r} was not printed"
 
 
 def _wait(*_: object, **__: object) -> None:

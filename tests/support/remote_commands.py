@@ -1,9 +1,7 @@
 """Stage commands on a real Dagster, in this process or in one of their own."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,31 +12,10 @@ import pytest
 
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.remote.webserver import Run
-from tests.support.commands import command, keep, serve
-from tests.support.dagster_services import PATIENCE_S
+from tests.support.commands import Command, command, keep, serve, started
 from tests.support.records import passed_verdict
 from tests.support.remote_dagster import RemoteDagster
 from tests.support.stack import trained
-
-
-@dataclass
-class Command:
-    """A command that is under way, in a process of its own."""
-
-    process: subprocess.Popen[str]
-    printed: str = ""
-
-    def read_until(self, text: str) -> None:
-        assert self.process.stderr
-        while text not in self.printed:
-            line = self.process.stderr.readline()
-            assert line, f"{text!r} was not printed, but: {self.printed}"
-            self.printed += line
-
-    def end(self) -> tuple[int, str]:
-        _, rest = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, self.printed + rest
-
 
 TRAIN = ("train", "--data-version", "1")
 
@@ -74,12 +51,7 @@ class Stages:
 
     def start(self, *arguments: str, url: str | None = None, **environment: str) -> Command:
         """Start a command in a process of its own, by default through the real network."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lora_assets.cli.main", *arguments],
-            env={**os.environ, **self._environment(url or self.dagster.url), **environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = started(arguments, self._environment(url or self.dagster.url) | environment)
         self.processes.append(process)
         return Command(process)
 

@@ -1,9 +1,7 @@
 """A real Dagster on the embedded stack."""
 
 import shutil
-import signal
 import sqlite3
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,21 +19,18 @@ from lora_assets.remote.log import RunEvent
 from lora_assets.remote.webserver import DagsterWebserver, Run
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
-from tests.support.dagster_services import serving_dagster, until
+from tests.support.dagster_services import Dagster, serving_dagster, until
 from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 
 SECRET = "the-api-key-of-the-fleet"
 
 
-@dataclass
-class RemoteDagster:
+@dataclass(frozen=True)
+class RemoteDagster(Dagster):
     """What the tests need of it; `home` holds all state of the stack that it runs on."""
 
-    url: str
     home: Path
     environment: Mapping[str, str]
-    daemon: subprocess.Popen[bytes]
-    code: subprocess.Popen[bytes]
 
     @property
     def resources(self) -> Resources:
@@ -72,7 +67,7 @@ class RemoteDagster:
         try:
             yield
         finally:
-            self.daemon.send_signal(signal.SIGCONT)
+            psutil.Process(self.daemon.pid).resume()
 
     def _stops_without_a_lock(self) -> bool:
         """Whether the daemon stopped between two writes; in one, all others would wait for it."""
@@ -134,4 +129,4 @@ def dagster(
     broken = home / "broken.py"
     broken.write_text('raise ValueError("this code location is broken")\n')
     with serving_dagster(dagster_home, environment, other_locations=[broken]) as services:
-        yield RemoteDagster(services.url, home, environment, services.daemon, services.code)
+        yield RemoteDagster(**vars(services), home=home, environment=environment)

@@ -5,17 +5,15 @@ that it can't drift from the real one.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import psutil
 
-from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.server.options import ServerOptions
 from lora_assets.embedded.server.process import serve
 from lora_assets.embedded.vllm_server import vllm_command
@@ -24,14 +22,14 @@ from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.slots import LIVE_SLOT
 from lora_assets.serving.replica import Completion
 from lora_assets.serving.replicas import Replicas, same_logprobs
+from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
+from tests.support.dagster_services import Part
 from tests.support.promotions import promote, stage
 from tests.support.stack import free_port, stack_environment
 
 ADAPTERS = 6
-START_SECONDS = 600
-"""Two real ones at once on two cores take minutes."""
 
 
 @dataclass(frozen=True)
@@ -44,35 +42,15 @@ class Known:
 
 
 @dataclass
-class RunningServer:
-    """A model server as a process of its own, which can be killed and started again."""
+class RunningServer(Part):
+    """A model server, which can be killed and started again."""
 
-    options: ServerOptions
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
+    options: ServerOptions = field(kw_only=True)
 
-    @property
-    def url(self) -> str:
-        return f"http://{self.options.host}:{self.options.port}"
-
-    def start(self) -> None:
-        python = os.environ.get("VLLM_PYTHON")
-        program = [sys.executable, "-m", serve.__module__, self.options.model_dump_json()]
-        command, environment = (
-            vllm_command(python, self.options) if python else (program, os.environ)
-        )
-        with self.log.open("ab") as output:
-            self.process = start_child(command, environment, output)
-
-    def await_health(self) -> None:
-        assert self.process is not None
-        assert is_healthy(self.process, self.url, START_SECONDS), self.log.read_text()[-3000:]
-
-    def kill(self) -> None:
-        if self.process is None or self.process.poll() is not None:
-            return
-        kill_family(self.process.pid)
-        self.process.wait()
+    def kill(self) -> bool:
+        if self.runs:
+            kill_family(self.pid)
+        return super().kill()
 
 
 def kill_family(pid: int) -> None:
@@ -90,11 +68,16 @@ Answers = dict[str, list[Completion]]
 
 @contextmanager
 def running(folder: Path, **options: object) -> Iterator[RunningServer]:
-    """A server on a free port that reads `folder`; healthy once `await_health` returns."""
+    """A server on a free port that reads `folder`; healthy once `await_ready` returns."""
     defaults = {"port": free_port(), "adapters_dir": folder, "max_loras": ADAPTERS}
     given = ServerOptions.model_validate({**defaults, **options})
-    server = RunningServer(given, folder.parent / f"server-{given.port}.log")
-    server.start()
+    python, log = os.environ.get("VLLM_PYTHON"), folder.parent / f"server-{given.port}.log"
+    program = [sys.executable, "-m", serve.__module__, given.model_dump_json()]
+    command, own = vllm_command(python, given) if python else (program, {})
+    # A key of this process's environment is none of the server's.
+    environment = {"VLLM_API_KEY": "", ADMIN_KEY: "", **own}
+    server = RunningServer("vLLM", given.port, command, log, "/health", environment, options=given)
+    server.launch()
     try:
         yield server
     finally:
@@ -107,7 +90,7 @@ def two_servers(folder: Path, **options: object) -> Iterator[Sequence[RunningSer
     with ExitStack() as stack:
         started = [stack.enter_context(running(folder, **options)) for _ in range(2)]
         for server in started:
-            server.await_health()
+            server.await_ready()
         yield started
 
 

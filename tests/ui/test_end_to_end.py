@@ -23,12 +23,6 @@ LATE = "7"
 """A data version that is live until a rollback."""
 
 
-def test_the_graph_shows_every_asset(page: Page) -> None:
-    shown = browser.graph(page)
-    for asset in STAGES:
-        expect(shown.get_by_text(asset, exact=True)).to_be_visible()
-
-
 def test_a_version_that_a_gate_stopped_colours_what_it_stopped_and_nothing_beyond(
     page: Page,
 ) -> None:
@@ -74,16 +68,6 @@ def test_rollback_is_a_button_that_needs_no_partition(
     expect(shown).to_contain_text(re.compile("summary.*rollback from version"))
     browser.roll_back(page, "nothing to roll back: version 1 is live")
     assert live() == {before}
-
-
-def test_an_assets_page_says_who_answers_for_it_and_which_code_made_it(page: Page) -> None:
-    for asset in STAGES:
-        said = browser.definition(page, asset)
-        assert "Group\n" in said
-        assert "Owners\nml-platform" in said
-        assert "Kinds\n" in said
-        expect(page.get_by_text("Code version", exact=True)).to_be_visible()
-        expect(page.get_by_text("No description")).to_have_count(0)
 
 
 def test_the_adapters_page_has_its_curve_its_parameters_and_its_gate(page: Page) -> None:

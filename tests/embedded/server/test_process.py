@@ -23,7 +23,7 @@ def test_it_frees_the_row_of_a_client_that_leaves_and_stops_on_a_signal(adapters
         running(adapters_dir, lora_modules=modules, max_num_seqs=1) as server,
         httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client,
     ):
-        server.await_health()
+        server.await_ready()
         cards = client.get("/v1/models").json()["data"]
         assert [card["id"] for card in cards] == ["embedded-base", "one"]
         with client.stream("POST", "/v1/completions", json={**endless, "stream": True}) as reply:
