@@ -75,6 +75,18 @@ def cluster(dagster: RemoteDagster, tmp_path_factory: pytest.TempPathFactory) ->
         yield Cluster(dagster, network, url, tmp_path_factory.mktemp("argo"))
 
 
+def test_a_stopped_workflow_terminates_its_run_and_starts_no_other(cluster: Cluster) -> None:
+    workflow = cluster.workflow("train-validate-lora")
+    with cluster.dagster.nothing_starts(), ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(cluster.submit, workflow, **LAX)
+        until(lambda: cluster.statuses(workflow) == ["QUEUED"])
+        workflow.stop()
+        assert ended.result().phase == "Failed"
+    assert "error: stopped; terminated " in workflow.node("download-data").log
+    assert cluster.statuses(workflow) == ["CANCELED"]
+    assert workflow.node("terminate").exit_codes == [0]
+
+
 def test_training_outlives_a_lost_connection_and_a_failed_gate_ends_it_gracefully(
     cluster: Cluster,
 ) -> None:

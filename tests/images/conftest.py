@@ -10,8 +10,7 @@ import pytest
 import lora_assets
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from tests.support.cluster import Cluster, cluster
-from tests.support.cluster_parts import Part
-from tests.support.dagster_services import is_listening
+from tests.support.dagster_services import Part, is_listening
 from tests.support.images import Image
 from tests.support.stack import free_port
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.cluster_parts import Part, debian
+from tests.support.cluster_parts import debian
+from tests.support.dagster_services import Part
 from tests.support.manifests import DEPLOY
 from tests.support.stack import free_port
 

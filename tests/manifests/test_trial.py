@@ -307,6 +307,29 @@ def test_what_stops_it_is_said_and_nothing_follows(
     assert calls[-1].startswith(f"kubectl {last}")
 
 
+def test_the_image_is_loaded_before_anything_needs_it_and_live_is_asked_last(
+    tmp_path: Path,
+) -> None:
+    ended, calls = up(tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    order = (
+        f"docker save --output .* {IMAGE}",
+        "kind load image-archive --name trial ",
+        "kubectl apply -k deploy/trial",
+        "kubectl -n dagster rollout status deploy/postgresql --timeout 600s",
+        f"helm upgrade --install dagster dagster/dagster --version {CHART_VERSION} ",
+        "kubectl -n ml-models rollout status deploy/vllm --timeout 600s",
+        "kubectl apply -f .*/templates",
+        "kubectl -n client exec .* lora-assets data build --data-version 1",
+        "argo -n ml-models submit .*/lora-pipeline.yaml ",
+        "kubectl -n ml-models get workflow lora-pipeline-x7k2p ",
+        "kubectl -n client exec -i deploy/client -- python -",
+    )
+    found = [next(i for i, call in enumerate(calls) if re.match(each, call)) for each in order]
+    assert found == sorted(found)
+    assert found[-1] == len(calls) - 1
+
+
 def test_an_own_command_loads_the_image_and_an_own_chart_is_taken(tmp_path: Path) -> None:
     own = {"CONTEXT": "mine", "TRIAL_CONTEXT": "mine", "TRIAL_LOAD": "kind import it"}
     ended, calls = up(tmp_path, **own, CHART="/charts/dagster")

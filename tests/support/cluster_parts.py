@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dagster_services import PROGRAMS
-from tests.support.dagster_services import Part as Part  # The images' tests take it from here.
+from tests.support.dagster_services import PROGRAMS, Part
 from tests.support.stack import free_port
 
 S3_KEY, S3_SECRET = "clusterkey", "cluster-secret"
