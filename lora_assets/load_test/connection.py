@@ -10,8 +10,8 @@ import time
 import httptools
 import httpx
 
+from lora_assets.bounded_calls import MOST_REPLY_BYTES
 from lora_assets.load_test.answer import MOST_EVENT_BYTES, StreamedAnswer
-from lora_assets.serving.bounded_client import MOST_REPLY_BYTES
 
 _LONGEST_END = 0.05
 """Seconds to wait for the end of a response whose text is complete; then it is cut off."""

@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_assets.bounded_calls import within
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import require_version_name
 from lora_assets.resources.mlflow_client import (
+    bytes_in,
     mlflow_client,
     mlflow_errors,
     refuse_elsewhere,
-    within,
 )
 from lora_assets.serving.adapter_files import PICKLED, refuse_larger
 from lora_assets.serving.vllm_plugin.adapters_folder import FILES
@@ -30,7 +31,7 @@ def fetch_adapter(source: str, tracking_uri: str, to: Path) -> Sequence[str]:
     """
     to.mkdir(parents=True, exist_ok=True)
     with mlflow_errors(tracking_uri):
-        names, wanted = within(partial(_fetch, source, tracking_uri, to), to)
+        names, wanted = within(partial(_fetch, source, tracking_uri, to), partial(bytes_in, to))
     if not wanted:
         raise LoraAssetsError(
             f"There is no adapter in {source}", "Register one that has its files."

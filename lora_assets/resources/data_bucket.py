@@ -151,7 +151,8 @@ class DataBucket(dg.ConfigurableResource[Any]):
         all of its splits are there. One that has another content already is left as it is.
         """
         require_version_name(data_version)
-        there = {split: self.store.get(_key(data_version, split)) for split in contents}
+        most = self.max_split_mib << 20
+        there = {split: self.store.get(_key(data_version, split), most) for split in contents}
         if any(content not in (None, contents[split]) for split, content in there.items()):
             raise LoraAssetsError(
                 f"Data version {data_version} exists in {self.uri} with other content",

@@ -3,16 +3,15 @@
 import logging
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
+from io import BytesIO
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from lora_assets.bounded_calls import MOST_REPLY_BYTES, within
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 
@@ -27,18 +26,8 @@ os.environ.update(
     MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
 )
 
-CALL_S = 150
-"""What a call may take as a whole, its four attempts included: MLflow's timeout holds for each
-read alone, and a server that sends one byte now and then would hold a step for ever."""
-
-SLOWEST_BYTES_PER_S = 100_000
-"""A call that moves files may take a second more for each of these that have arrived, or are to be
-sent: a slow network is waited for as long as it goes on."""
-
 _FOLDERS = {"log_artifacts": 1, "download_artifacts": 2}
 """The methods that move files, and which of their arguments is the folder here."""
-
-_Result = TypeVar("_Result")
 
 NAME = r"^\w[\w .@+-]{0,99}$"
 """What an experiment, whose name is a folder too, or a registered model may be called."""
@@ -62,8 +51,10 @@ class _Reported:
         method = getattr(self._client, name)
 
         def called(*arguments: Any, **named: Any) -> Any:
-            folder = Path(arguments[_FOLDERS[name]]) if name in _FOLDERS else None
-            return within(partial(method, *arguments, **named), folder)
+            asked = partial(method, *arguments, **named)
+            if name in _FOLDERS:
+                return within(asked, partial(bytes_in, Path(arguments[_FOLDERS[name]])))
+            return within(asked)
 
         return mlflow_errors(self._tracking_uri)(called)
 
@@ -107,35 +98,45 @@ def mlflow_errors(tracking_uri: str) -> Iterator[None]:
         ) from None
 
 
-def within(call: Callable[[], _Result], folder: Path | None = None) -> _Result:
-    """Return what `call` returns, which moves the files of `folder`; raise TimeoutError for late.
-
-    What is late is left to itself, in a thread that no process waits for at its end.
-    """
-    done: Future[_Result] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(call())
-        except BaseException as error:  # noqa: BLE001 (raised where it was called)
-            done.set_exception(error)
-
-    began = time.monotonic()
-    Thread(target=run, daemon=True).start()
-    while (left := began + _patience(folder) - time.monotonic()) > 0:
-        with suppress(TimeoutError):
-            done.exception(left)
-        if done.done():
-            return done.result()
-    raise TimeoutError(f"no whole reply within {time.monotonic() - began:.0f} s")
-
-
-def _patience(folder: Path | None) -> float:
-    moved = 0
-    for path in folder.rglob("*") if folder else ():
+def bytes_in(folder: Path) -> int:
+    """Return how many bytes the files of a folder have, whether or not it is there already."""
+    total = 0
+    for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
-            moved += path.stat().st_size
-    return CALL_S + moved / SLOWEST_BYTES_PER_S
+            total += path.stat().st_size
+    return total
+
+
+def _bound_replies() -> None:
+    """Give each reply of MLflow's HTTP client a deadline as a whole and a size: it has neither.
+
+    The calls that MLflow makes by itself are bounded like this too, such as a run's end and what
+    it logs of the machine. It takes no other client, so the class of its adapter is replaced.
+    """
+    from mlflow.utils import request_utils
+    from requests import PreparedRequest, Response
+
+    class Bounded(request_utils.TCPKeepAliveHTTPAdapter):
+        def send(
+            self, request: PreparedRequest, stream: bool = False, *_: Any, **options: Any
+        ) -> Response:
+            def reply() -> Response:
+                response = send(request, stream=True, **options)
+                if not stream:
+                    response.raw = _whole(response.raw)
+                return response
+
+            send = super().send
+            return within(reply, lambda: int(request.headers.get("Content-Length", 0)))
+
+    request_utils.TCPKeepAliveHTTPAdapter = Bounded  # type: ignore[misc]
+
+
+def _whole(reply: Any) -> BytesIO:
+    content = reply.read(MOST_REPLY_BYTES + 1, decode_content=True)
+    if len(content) > MOST_REPLY_BYTES:
+        raise OSError(f"the reply has more than {MOST_REPLY_BYTES >> 20} MiB")
+    return BytesIO(content)
 
 
 @cache
@@ -143,6 +144,7 @@ def _import_client() -> type["MlflowClient"]:
     """Import what takes longer than all else that a light step does, once a process."""
     with heavy_imports():
         from mlflow import MlflowClient
+    _bound_replies()
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # It logs the trace of what it raises, which mlflow_client reports in one line.

@@ -1,17 +1,19 @@
 """Files by key, in a local folder or in S3: the same three verbs for both."""
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from io import BufferedReader
+from functools import cache, partial
+from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from lora_assets.bounded_calls import MOST_REPLY_BYTES, within
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 
@@ -49,9 +51,15 @@ class ObjectStore:
     uri: str
     s3: Any = NO_S3
 
-    def get(self, key: str) -> bytes | None:
-        """Return the bytes under `key`; None where there are none. Raise when the store fails."""
+    def get(self, key: str, at_most: int = MOST_REPLY_BYTES) -> bytes | None:
+        """Return the bytes under `key`, None where there are none; refuse more than `at_most`."""
         with self.open(key) as found:
+            if found and found[1] > at_most:
+                raise LoraAssetsError(
+                    f"{self.address(key)} has {found[1] >> 20:,} MiB, more than the "
+                    f"{at_most >> 20:,} that it may have",
+                    "Correct what lies there. Where it is right, use fewer rows.",
+                )
             return found[0].read() if found else None
 
     @contextmanager
@@ -72,21 +80,24 @@ class ObjectStore:
             return
         with self._s3() as (client, bucket, prefix):
             try:
-                reply = client.get_object(Bucket=bucket, Key=prefix + key)
+                began = time.monotonic()
+                reply = within(partial(client.get_object, Bucket=bucket, Key=prefix + key))
             except client.exceptions.NoSuchKey:
                 reply = None
             if reply is None:
                 yield None
                 return
-            with closing(reply["Body"]) as body:
-                yield BufferedReader(body, _BUFFER_BYTES), reply["ContentLength"]
+            body = reply["Body"]
+            yield BufferedReader(_Paced(body, began), _BUFFER_BYTES), reply["ContentLength"]
+            body.close()  # Not where it is late: that would wait for the read that goes on.
 
     def put(self, key: str, content: bytes, *, once: bool = False) -> None:
         """Store `content` under `key`, whole or not at all; S3 refuses to overwrite with `once`."""
         if (folder := self._folder()) is None:
             unless = {"IfNoneMatch": "*"} if once else {}
             with self._s3() as (client, bucket, prefix):
-                client.put_object(Bucket=bucket, Key=prefix + key, Body=content, **unless)
+                put = partial(client.put_object, Bucket=bucket, Key=prefix + key, Body=content)
+                within(partial(put, **unless), lambda: len(content))
             return
         path = folder / key
         aside = path.with_name(f".{path.name}.{uuid4().hex}")
@@ -106,7 +117,7 @@ class ObjectStore:
         if (folder := self._folder()) is not None:
             return datetime.fromtimestamp((folder / key).stat().st_mtime, UTC)
         with self._s3() as (client, bucket, prefix):
-            head = client.head_object(Bucket=bucket, Key=prefix + key)
+            head = within(partial(client.head_object, Bucket=bucket, Key=prefix + key))
             changed: datetime = head["LastModified"]
             return changed.astimezone(UTC)
 
@@ -123,8 +134,9 @@ class ObjectStore:
             return
         with self._s3() as (client, bucket, prefix):
             start = f"{prefix}{under}/"
-            pages = client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=bucket, Prefix=start):
+            listing = client.get_paginator("list_objects_v2")
+            pages = iter(listing.paginate(Bucket=bucket, Prefix=start))
+            while page := within(partial(next, pages, None)):
                 yield from (entry["Key"][len(start) :] for entry in page.get("Contents", ()))
 
     def address(self, key: str) -> str:
@@ -153,8 +165,24 @@ class ObjectStore:
         try:
             # A ValueError is an endpoint that is not a URL.
             yield s3_client(self.s3), parts.netloc, f"{prefix}/" if prefix else ""
-        except (BotoCoreError, ClientError, ValueError) as error:
+        except (BotoCoreError, ClientError, ValueError, TimeoutError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise LoraAssetsError(
                 f"{self.uri} failed: {reason}", "Check the bucket's name, endpoint and credentials."
             ) from None
+
+
+class _Paced(RawIOBase):
+    """The body of S3's reply to a request that `began` then, which has to go on arriving."""
+
+    def __init__(self, body: Any, began: float) -> None:
+        self._body, self._began, self._arrived = body, began, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = partial(self._body.readinto, buffer)
+        count: int = within(read, lambda: self._arrived, self._began)
+        self._arrived += count
+        return count

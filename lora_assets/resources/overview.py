@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
@@ -41,9 +42,8 @@ def stopped_versions(registry: Registry, at_most: int) -> Sequence[StoppedVersio
     client = mlflow_client(registry.tracking_uri)
     found: list[StoppedVersion] = []
     registered: dict[str, float] = {}
-    for version in client.search_model_versions(
-        f"name = '{registry.model_name}'", order_by=["creation_timestamp DESC"]
-    ):
+    newest_first = attrgetter("creation_timestamp")
+    for version in sorted(registry.all_versions(), key=newest_first, reverse=True):
         data_version = version.tags.get("data.version")
         if data_version is None or data_version in registered:
             continue

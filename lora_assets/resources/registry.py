@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
 
 ARTIFACT = "adapter"
+_VERSIONS_PER_PAGE = 1_000  # Of 64 KB at most, as MLflow keeps tags: a page is one reply.
 _ABOUT = """LoRA adapters that lora-assets trained and judged, a version each; the description of a
 version has its gates. `live` answers clients, `previous` did before: `lora-assets history` says
 since when, by whom and why."""
@@ -64,7 +65,18 @@ class Registry(PromotionLog):
 
     def numbers_of_others(self) -> Sequence[int]:
         """Return the numbers of the versions that can be adopted, the oldest first."""
-        return sorted(int(v.version) for v in self._versions() if not is_ours(v.tags))
+        return sorted(int(v.version) for v in self.all_versions() if not is_ours(v.tags))
+
+    def all_versions(self) -> "Iterator[MlflowModelVersion]":
+        """Yield every version of the model, those that are not ours too."""
+        token: str | None = None
+        while True:
+            page = self._client.search_model_versions(
+                f"name = '{self.model_name}'", _VERSIONS_PER_PAGE, page_token=token
+            )
+            yield from page
+            if not (token := page.token):
+                return
 
     def is_ours(self, number: int) -> bool:
         """Return whether a version was registered or adopted by lora-assets."""
@@ -240,21 +252,10 @@ class Registry(PromotionLog):
         stored = read_verdicts(self.verdict_key, self.model_name, version.version, tags)
         return {verdict.gate: verdict for verdict in stored}
 
-    def _versions(self) -> "Iterator[MlflowModelVersion]":
-        """Yield every version of the model, those that are not ours too."""
-        token: str | None = None
-        while True:
-            page = self._client.search_model_versions(
-                f"name = '{self.model_name}'", page_token=token
-            )
-            yield from page
-            if not (token := page.token):
-                return
-
     def _fetch(self, number: int, to: Path) -> Sequence[str]:
         source = self._client.get_model_version_download_uri(self.model_name, str(number))
         return fetch_adapter(source, self.tracking_uri, to)
 
     def _ours(self) -> Iterator[ModelVersion]:
         """Yield the versions that have our tags; others stand in nobody's way."""
-        return (version_record(version) for version in self._versions() if is_ours(version.tags))
+        return (version_record(version) for version in self.all_versions() if is_ours(version.tags))

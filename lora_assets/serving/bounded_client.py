@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-MOST_REPLY_BYTES = 64 << 20
+from lora_assets.bounded_calls import MOST_REPLY_BYTES
+
 WHOLE_REPLY = 5
 """How many times the timeout of a read a whole reply may take: one that streams takes longer."""
 

@@ -3,8 +3,10 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 from kubernetes.client import ApiClient, ApiException, Configuration, CoreV1Api
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
@@ -12,16 +14,25 @@ from urllib3.exceptions import HTTPError
 from websocket import WebSocketBadStatusException
 from yaml import YAMLError
 
+from lora_assets.bounded_calls import within
 from lora_assets.errors import LoraAssetsError
 
-# For one plain request: the API server answers from memory.
-REQUEST_TIMEOUT_S = 10.0
+# For one read of a plain reply: the API server answers from memory.
+_READ_S = 10.0
 _REMEDIES = {
     400: "Correct VLLM_CONTAINER, or the selector that the pods are listed by.",
     403: "Give this process's account that right (commands: get and create of pods/exec, and "
     "the name of the Deployment in deploy/access/exec-policy.yaml).",
     404: "Look for the replicas again (pods get other names), and check VLLM_DEPLOYMENT.",
 }
+
+
+_Result = TypeVar("_Result")
+
+
+def ask(call: Callable[..., _Result], *arguments: str, **options: str) -> _Result:
+    """Return what a method of the client returns, within the time of a read and of a call."""
+    return within(partial(call, *arguments, **options, _request_timeout=_READ_S))
 
 
 def core_api() -> CoreV1Api:
@@ -52,7 +63,7 @@ def api_errors(doing: str) -> Iterator[None]:
     """Say in one line, as LoraAssetsError, why the Kubernetes API did not do it."""
     try:
         yield
-    except HTTPError as error:
+    except (HTTPError, TimeoutError) as error:
         raise LoraAssetsError(
             f"Can't {doing}: the Kubernetes API does not answer ({_first_line(str(error))})",
             "Check that the cluster is up and that the kubeconfig names it.",

@@ -14,7 +14,7 @@ from kubernetes.client import (
 )
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.serving.cluster_api import REQUEST_TIMEOUT_S, api_errors, core_api
+from lora_assets.serving.cluster_api import api_errors, ask, core_api
 
 State = Literal["ready", "not ready", "terminating", "pending"]
 _EXPRESSIONS = {
@@ -53,10 +53,10 @@ def from_service(namespace: str, service: str) -> tuple[DiscoveredReplica, ...]:
     """
     where = f"service {namespace}/{service}"
     with api_errors(f"read the endpoints of {where}"):
-        slices = DiscoveryV1Api(core_api().api_client).list_namespaced_endpoint_slice(
+        slices = ask(
+            DiscoveryV1Api(core_api().api_client).list_namespaced_endpoint_slice,
             namespace,
             label_selector=f"kubernetes.io/service-name={service}",
-            _request_timeout=REQUEST_TIMEOUT_S,
         )
     # A pod may be in several slices: while they are rearranged, and once for each IP family.
     replicas = [
@@ -79,9 +79,7 @@ def from_selector(namespace: str, label_selector: str, port: int) -> tuple[Disco
     the API can't be asked.
     """
     with api_errors(f"list pods {label_selector} in {namespace}"):
-        pods = core_api().list_namespaced_pod(
-            namespace, label_selector=label_selector, _request_timeout=REQUEST_TIMEOUT_S
-        )
+        pods = ask(core_api().list_namespaced_pod, namespace, label_selector=label_selector)
     return _by_name(
         (
             DiscoveredReplica(
@@ -102,9 +100,8 @@ def from_selector(namespace: str, label_selector: str, port: int) -> tuple[Disco
 def from_deployment(namespace: str, deployment: str, port: int) -> tuple[DiscoveredReplica, ...]:
     """Return the pods that a Deployment selects, by name, as `from_selector` gives them."""
     with api_errors(f"read deployment {namespace}/{deployment}"):
-        read = AppsV1Api(core_api().api_client).read_namespaced_deployment(
-            deployment, namespace, _request_timeout=REQUEST_TIMEOUT_S
-        )
+        apps = AppsV1Api(core_api().api_client)
+        read = ask(apps.read_namespaced_deployment, deployment, namespace)
     return from_selector(namespace, _labels(read.spec.selector), port)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -15,14 +16,17 @@ from kubernetes.stream import stream, ws_client
 from pydantic import TypeAdapter, ValidationError
 from websocket import WebSocketException
 
+from lora_assets.bounded_calls import within
 from lora_assets.errors import LoraAssetsError
-from lora_assets.serving.cluster_api import REQUEST_TIMEOUT_S, api_errors, core_api
+from lora_assets.serving.cluster_api import api_errors, ask, core_api
 from lora_assets.serving.replica_folder import Answer, ReplicaFolder
 from lora_assets.serving.vllm_plugin import adapters_folder
 
 # For one command: 2 GB take 400 s at the 5 MB/s of a busy API server, and half as long to digest.
 EXEC_TIMEOUT_S = 900.0
+_MOST_OUTPUT = 8 << 20
 _CHUNK = 1 << 16  # Bytes in one message; the client and the servers on the way hold it whole.
+_SAID = (ws_client.STDOUT_CHANNEL, ws_client.STDERR_CHANNEL, ws_client.ERROR_CHANNEL)
 _ANSWER = TypeAdapter(Answer)
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
@@ -62,11 +66,10 @@ class PodExec:
             options["container"] = self.container
         api = core_api()
         with api_errors(f"run a command in {where}"):
-            # The websocket's own connect has no timeout, and names a missing pod less well.
-            api.read_namespaced_pod(self.pod, self.namespace, _request_timeout=REQUEST_TIMEOUT_S)
-            socket = stream(
-                api.connect_get_namespaced_pod_exec, self.pod, self.namespace, **options
-            )
+            # The websocket's own connect names a missing pod less well, and has no timeout.
+            ask(api.read_namespaced_pod, self.pod, self.namespace)
+            connect = api.connect_get_namespaced_pod_exec
+            socket = within(partial(stream, connect, self.pod, self.namespace, **options))
         try:
             running = _Command(socket, where, time.monotonic() + EXEC_TIMEOUT_S)
             if adapter is not None:
@@ -118,8 +121,7 @@ class _Command:
         with self._ending():
             self.socket.sock.settimeout(self._left())
             self._read_to_the_end()
-        channels = (ws_client.STDOUT_CHANNEL, ws_client.STDERR_CHANNEL, ws_client.ERROR_CHANNEL)
-        out, err, status = (self.socket.read_channel(channel) for channel in channels)
+        out, err, status = (self.socket.read_channel(channel) for channel in _SAID)
         if not status:
             raise LoraAssetsError(
                 f"The connection to {self.where} broke off while a command ran",
@@ -165,3 +167,10 @@ class _Command:
     def _read_to_the_end(self) -> None:
         while self.socket.is_open():
             self.socket.update(timeout=self._left())
+            said = sum(len(self.socket.peek_channel(channel)) for channel in _SAID)
+            if said > _MOST_OUTPUT:
+                self.socket.close()
+                raise LoraAssetsError(
+                    f"A command in {self.where} printed more than {_MOST_OUTPUT >> 20} MiB",
+                    "Check what python3 is in that image: a command of ours prints one line.",
+                )

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PRODUCT = ROOT / "lora_assets"
 LEVELS: Sequence[Sequence[str]] = (
-    ("errors", "heavy_imports", "stop_signals", "records", "gates", "lifecycle"),
+    ("errors", "bounded_calls", "heavy_imports", "stop_signals", "records", "gates", "lifecycle"),
     ("serving", "training", "judging", "load_test", "automation", "engines"),
     ("embedded",),
     ("resources", "kubernetes", "remote"),

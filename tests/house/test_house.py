@@ -10,14 +10,15 @@ from tests.house import graph
 from tests.house.rooms import FLOOR, PRODUCT, cycle, files, private_imports, upward
 from tests.house.size import largest, lines, measured, repeats
 
-PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 15096, 2000, 300, 2
+PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 15164, 2000, 300, 2
 TESTS, TESTS_PER_PRODUCT = 20576, 1.2
 """Lines as they are now, to be lowered: the house alone was to have 7,000 in the platform (it had
 7,563 before anything was built in it: a team's own data and registry, rollback and its history,
 the guard, the paired rule and the policy, the judge's measure, the pages, sequential judging,
 forgetting, the paired load test, packed training, the bounds of adapters, signed records, answers
-for programs, the kept report, the servers that count). Its tests were to be 1.2 times the product.
-As a share alone, they would break it whenever the product becomes smaller."""
+for programs, the kept report, the servers that count, the bounds of replies). Its tests were to be
+1.2 times the product. As a share alone, they would break it whenever the product becomes smaller.
+"""
 UNNAMED = re.compile(r"utils?|helpers?|common|misc|base")
 REPEATED = {"lora_assets/training/attention.py": "transformers calls both by one signature"}
 

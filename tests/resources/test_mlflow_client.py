@@ -1,23 +1,21 @@
 """What an MLflow that can't be used looks like to a person."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from lora_assets import bounded_calls
+from lora_assets.bounded_calls import within
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources import mlflow_client as mlflow_client_module
 from lora_assets.resources.adapter_source import fetch_source
-from lora_assets.resources.mlflow_client import (
-    SLOWEST_BYTES_PER_S,
-    mlflow_client,
-    mlflow_errors,
-    within,
-)
+from lora_assets.resources.mlflow_client import bytes_in, mlflow_client, mlflow_errors
 from lora_assets.resources.tracking import Tracking
-from tests.support.doubles.trickling import trickling
+from tests.support.doubles.trickling import HEADERS, trickling
 
 
 @pytest.mark.parametrize(
@@ -50,34 +48,42 @@ def test_no_password_of_a_url_is_in_an_error() -> None:
     assert "//mlflow/x@y" in str(raised.value)
 
 
-HEADERS = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999999\r\n"
-
-
 @pytest.mark.parametrize("head", [HEADERS, HEADERS + b"\r\n{"])
 @pytest.mark.parametrize(
     "ask",
     [
         lambda url, to: mlflow_client(url).get_run("r"),
         lambda url, to: fetch_source("runs:/r/adapter", url, to),
+        # As dagster-mlflow and the look at the machine do, with MLflow's client as it is.
+        lambda url, to: mlflow_errors(url)(MlflowClient(url).get_run)("r"),
     ],
 )
 def test_a_server_that_sends_a_byte_now_and_then_holds_nobody_for_ever(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: bytes, ask: Callable[[str, Path], object]
 ) -> None:
-    monkeypatch.setattr(mlflow_client_module, "CALL_S", 0.3)
+    monkeypatch.setattr(bounded_calls, "CALL_S", 0.3)
     with (
         trickling(head) as url,
-        pytest.raises(LoraAssetsError, match=rf"MLflow at {url} failed \(no whole reply within 0"),
+        pytest.raises(LoraAssetsError, match=rf"MLflow at {url} failed \(.*no whole reply"),
     ):
         ask(url, tmp_path)
+
+
+def test_a_reply_that_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_client_module, "MOST_REPLY_BYTES", 1 << 20)
+    with (
+        trickling(HEADERS.replace(b"999999", b"9999999") + b"\r\n" + b" " * (2 << 20)) as url,
+        pytest.raises(LoraAssetsError, match=r"failed \(.*the reply has more than 1 MiB"),
+    ):
+        mlflow_client(url).get_run("r")
 
 
 def test_files_that_go_on_arriving_are_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(mlflow_client_module, "CALL_S", 0)
-    (tmp_path / "adapter").write_bytes(b"x" * 60 * SLOWEST_BYTES_PER_S)
-    assert within(lambda: "here", tmp_path) == "here"
+    monkeypatch.setattr(bounded_calls, "CALL_S", 0)
+    (tmp_path / "adapter").write_bytes(b"x" * 60 * bounded_calls.SLOWEST_BYTES_PER_S)
+    assert within(lambda: "here", partial(bytes_in, tmp_path)) == "here"
     with pytest.raises(TimeoutError):
         within(lambda: "here")
 

@@ -1,14 +1,18 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lora_assets import bounded_calls
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.discovery import DiscoveredReplica as Found
 from lora_assets.serving.discovery import from_deployment, from_selector, from_service
+from lora_assets.serving.pod_exec import pod_folder
 from tests.support.doubles.kubernetes_api import Deployment, KubernetesApi, Pod, Service
+from tests.support.doubles.trickling import HEADERS, trickling
 
 
 @pytest.fixture
@@ -178,6 +182,26 @@ def test_nothing_found_names_what_was_looked_for() -> None:
             from_service("models", service)
     with pytest.raises(LoraAssetsError, match=r"no running pod app=none in namespace models"):
         from_selector("models", "app=none", 8000)
+
+
+@pytest.mark.parametrize("head", [HEADERS, HEADERS + b"\r\n{"])
+def test_an_api_server_that_sends_a_byte_now_and_then_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(bounded_calls, "CALL_S", 0.3)
+    with trickling(head) as url:
+        config = {"clusters": [{"name": "c", "cluster": {"server": url}}], "current-context": "c"}
+        config |= {"users": [], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}
+        (tmp_path / "kubeconfig").write_text(json.dumps(config))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        for ask in (
+            lambda: from_service("models", "vllm"),
+            lambda: from_selector("models", "app=vllm", 8000),
+            lambda: from_deployment("models", "vllm", 8000),
+            lambda: pod_folder("/mnt", "models", "vllm-0", None).contents(),
+        ):
+            with pytest.raises(LoraAssetsError, match=r"answer \(no whole reply within [01] s\)"):
+                ask()
 
 
 def test_an_api_server_that_is_gone_is_said_in_one_line(

@@ -232,6 +232,17 @@ def test_a_command_that_neither_reads_nor_ends_is_given_up(
         site.folder.place(*make_adapter(tmp_path / "large", 1, values=8 << 20))
 
 
+def test_a_command_that_prints_without_end_fills_no_memory(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_exec, "_MOST_OUTPUT", 1 << 20)
+    site.api.faults.noise = b"noise\n" * 1000
+    assert site.folder.contents()["digests"] == {}
+    site.api.faults.noise = b"noise\n" * (1 << 18)
+    with pytest.raises(LoraAssetsError, match=r"vllm-0 printed more than 1 MiB.*Check what pyth"):
+        site.folder.contents()
+
+
 def test_an_api_server_that_is_gone_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,10 +20,13 @@ _STDIN, _STDOUT, _STDERR, _ERROR, _CLOSE = 0, 1, 2, 3, 255
 class Faults:
     """What goes wrong with commands from now on; offsets in bytes of standard input.
 
+    `noise` is what commands print before their answer.
+
     `hang` is an argument: commands that have it neither read nor end.
     """
 
     forbidden: bool = False
+    noise: bytes = b""
     hang: str | None = None
     break_after: int | None = None
     flip_at: int | None = None
@@ -88,6 +91,7 @@ class Commands:
         assert process.stdin
         assert process.stdout
         assert process.stderr
+        await socket.send_bytes(bytes([_STDOUT]) + self.faults.noise)
         taking = asyncio.create_task(self._take(request, socket, process.stdin))
         await asyncio.gather(
             _pass_on(process.stdout, socket, _STDOUT), _pass_on(process.stderr, socket, _STDERR)
