@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 from pydantic import Field, ValidationError
 
+from lora_assets.bounded_calls import MOST_REPLY_BYTES
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.run_tags import requested_by
@@ -216,24 +217,19 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     def record(self, run_id: str, name: str, shape: type[Kept]) -> Kept:
         """Return the record that a run stored as `name`.json."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = self.download(run_id, f"{name}.json", Path(folder))
-            try:
-                return shape.model_validate_json(path.read_bytes())
-            except ValidationError:
-                raise LoraAssetsError(
-                    f"{name}.json of MLflow run {run_id} is damaged",
-                    "Delete that run in MLflow, then run this again.",
-                ) from None
+        try:
+            return shape.model_validate_json(self._content(run_id, f"{name}.json") or b"")
+        except ValidationError:
+            raise LoraAssetsError(
+                f"{name}.json of MLflow run {run_id} is damaged or missing",
+                "Delete that run in MLflow, then run this again.",
+            ) from None
 
     def table(self, run_id: str, name: str) -> Sequence[Mapping[str, Any]]:
         """Return the rows of the table that a run stored as `name`.json; none where it has none."""
-        self._refuse_elsewhere(run_id)
-        file = f"{name}.json"
-        if file not in {each.path for each in self._client.list_artifacts(run_id)}:
+        if (content := self._content(run_id, f"{name}.json")) is None:
             return []
-        with tempfile.TemporaryDirectory() as folder:
-            stored = json.loads(self.download(run_id, file, Path(folder)).read_bytes())
+        stored = json.loads(content)
         return [dict(zip(stored["columns"], row, strict=True)) for row in stored["data"]]
 
     def holds(self, run_id: str, name: str, digest: str) -> bool:
@@ -257,6 +253,21 @@ class Tracking(dg.ConfigurableResource[Any]):
         """Fetch the artifact folder `name` into `to`; return where it is."""
         self._refuse_elsewhere(run_id)
         return Path(self._client.download_artifacts(run_id, name, str(to)))
+
+    def _content(self, run_id: str, file: str) -> bytes | None:
+        """Return the bytes of a run's file, None where it has none; refuse more than a reply's."""
+        self._refuse_elsewhere(run_id)
+        sizes = {each.path: each.file_size or 0 for each in self._client.list_artifacts(run_id)}
+        if sizes.get(file, 0) > MOST_REPLY_BYTES:
+            raise LoraAssetsError(
+                f"{file} of MLflow run {run_id} has {sizes[file] >> 20:,} MiB, more than the "
+                f"{MOST_REPLY_BYTES >> 20} that it may have",
+                "Delete that run in MLflow, then run this again.",
+            )
+        if file not in sizes:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            return self.download(run_id, file, Path(folder)).read_bytes()
 
     @property
     def _client(self) -> "MlflowClient":

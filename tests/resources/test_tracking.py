@@ -1,11 +1,14 @@
 """The runs that MLflow keeps of what was done."""
 
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from mlflow import MlflowClient
 
+from lora_assets.errors import LoraAssetsError
+from lora_assets.records.progress import Progress
 from lora_assets.resources.mlflow_client import mlflow_client
 from lora_assets.resources.tracking import Tracking
 from tests.support.stack import free_port
@@ -46,12 +49,29 @@ def test_an_interrupt_is_raised_as_one_whether_or_not_mlflow_is_there(
     assert status == ("KILLED" if is_there else "RUNNING")
 
 
-def test_a_run_that_is_taken_up_has_its_table_once(empty_mlflow: Path, tmp_path: Path) -> None:
-    artifacts = tmp_path.as_uri()
-    tracking = Tracking(tracking_uri=f"sqlite:///{empty_mlflow}", artifacts=artifacts)
+@pytest.fixture
+def tracking(empty_mlflow: Path, tmp_path: Path) -> Tracking:
+    database = shutil.copy(empty_mlflow, tmp_path)
+    return Tracking(tracking_uri=f"sqlite:///{database}", artifacts=tmp_path.as_uri())
+
+
+def test_a_run_that_is_taken_up_has_its_table_once(tracking: Tracking) -> None:
     rows = [{"row": 0, "answer": "Dóes a."}, {"row": 1, "answer": ""}]
     with tracking.run("tables", "run", "key", {}) as run:
         assert tracking.table(run.run_id, "grades") == []
         run.table(rows, "grades")
         run.table(rows, "grades")
     assert tracking.table(run.run_id, "grades") == rows
+
+
+def test_a_runs_file_that_is_larger_than_a_reply_may_be_is_refused_before_it_is_fetched(
+    tracking: Tracking, tmp_path: Path
+) -> None:
+    with tracking.run("tables", "run", "key", {}) as run:
+        run.table([], "grades")
+    (stored,) = tmp_path.rglob("grades.json")
+    with stored.open("r+b") as sparse:
+        sparse.truncate(200 << 30)
+    for read in (tracking.table, lambda *of: tracking.record(*of, Progress)):
+        with pytest.raises(LoraAssetsError, match=r"grades\.json of .* has 204,800 MiB, more than"):
+            read(run.run_id, "grades")
