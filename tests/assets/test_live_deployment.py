@@ -1,7 +1,10 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partialmethod
+from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -27,36 +30,26 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-class DyingRegistry(Registry):
-    """A registry whose process dies at its `dies_at`-th change, before or after it is made."""
+CHANGES = ("begin_promotion", "set_alias", "clear_alias", "record", "end_promotion")
 
-    dies_at: int
-    after: bool
-    _changes: ClassVar[list[str]] = []
 
-    def _change(self, name: str, act: Callable[[], None]) -> None:
-        self._changes.append(name)
-        dying = len(self._changes) == self.dies_at
-        if dying and not self.after:
+@contextmanager
+def dying(dies_at: int, after: bool) -> Iterator[None]:
+    """The process dies at its `dies_at`-th change of the registry, before or after it is made."""
+    number = count(1)
+
+    def change(registry: Registry, make: Callable[..., None], *what: Any) -> None:
+        dies = next(number) == dies_at
+        if dies and not after:
             raise Killed
-        act()
-        if dying:
+        make(registry, *what)
+        if dies:
             raise Killed
 
-    def begin_promotion(self, promotion: Any) -> None:
-        self._change("begin", lambda: Registry.begin_promotion(self, promotion))
-
-    def set_alias(self, alias: Any, version: ModelVersion) -> None:
-        self._change("set", lambda: Registry.set_alias(self, alias, version))
-
-    def clear_alias(self, alias: Any) -> None:
-        self._change("clear", lambda: Registry.clear_alias(self, alias))
-
-    def record(self, promotion: Any, *how: str) -> None:
-        self._change("record", lambda: Registry.record(self, promotion, *how))
-
-    def end_promotion(self, promotion: Any, *how: str) -> None:
-        self._change("end", lambda: Registry.end_promotion(self, promotion, *how))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CHANGES:
+            patch.setattr(Registry, name, partialmethod(change, getattr(Registry, name)))
+        yield
 
 
 def test_verdicts_that_fall_short_of_the_policy_let_nothing_go_live(
@@ -77,8 +70,7 @@ def test_a_live_version_of_others_is_replaced_and_comes_back_once_it_is_adopted(
     resources: Resources, adapter_folders: tuple[Path, ...], tmp_path: Path
 ) -> None:
     registry = resources.registry
-    artifacts, tags = (tmp_path / "theirs").as_uri(), {"data.version": "1"}
-    register_by_script(registry, adapter_folders[0], "live", tags=tags, artifacts=artifacts)
+    register_by_script(registry, adapter_folders[0], "live", tags={"data.version": "1"})
     stage(resources, adapter_folders[1], "2")
     with pytest.raises(LoraAssetsError, match="'lora-assets adopt --model-version 1'"):
         promote(resources, "2")
@@ -116,17 +108,6 @@ def test_a_candidate_is_no_first_one_where_alias_and_history_were_taken_away(
     assert live() == first
 
 
-def dying(resources: Resources, dies_at: int, after: bool) -> Resources:
-    DyingRegistry._changes.clear()
-    registry = DyingRegistry(
-        tracking_uri=resources.registry.tracking_uri,
-        model_name=resources.registry.model_name,
-        dies_at=dies_at,
-        after=after,
-    )
-    return replace(resources, registry=registry)
-
-
 def test_the_page_says_what_is_live_on_which_numbers_and_who_waits(
     resources: Resources, adapter_folders: tuple[Path, ...]
 ) -> None:
@@ -160,8 +141,8 @@ def test_killed_at_any_change_and_run_again_it_ends_in_one_state(
                 promote(resources, target.data_version)
                 live, target = target, live
             partition = target.data_version
-            with pytest.raises(Killed):
-                promote(dying(resources, dies_at, after), partition, source_alias=source)
+            with dying(dies_at, after), pytest.raises(Killed):
+                promote(resources, partition, source_alias=source)
             if (dies_at, after) != (end, True):
                 promote(resources, partition, source_alias=source)
             found = resources.registry.aliases()
@@ -182,8 +163,8 @@ def test_a_second_rollback_changes_nothing_and_only_a_person_brings_the_version_
         for number, folder in zip("12", adapter_folders, strict=False)
     )
     run_id = str(uuid4())
-    with pytest.raises(Killed):
-        promote(dying(resources, 4, after=True), "1", run_id=run_id, source_alias="previous")
+    with dying(4, after=True), pytest.raises(Killed):
+        promote(resources, "1", run_id=run_id, source_alias="previous")
     # The next attempt of its run, and another one.
     for again in (run_id, None):
         assert promote(resources, "1", run_id=again, source_alias="previous") == first
@@ -191,9 +172,7 @@ def test_a_second_rollback_changes_nothing_and_only_a_person_brings_the_version_
     resources.registry.set_alias("staged", stage(resources, adapter_folders[1], "2"))
     with pytest.raises(LoraAssetsError, match=r"it was rolled back \(.*rollback --to 2"):
         promote(resources, "2")
-    assert not run_promotion(
-        resources, "2", tags={"dagster/backfill": "one"}
-    ).asset_materializations_for_node("live_deployment")
+    assert not promotes_in_backfill(resources, "2")
     assert roll_back(resources, to=2, reason="it was not its fault")
     assert aliases(resources)["live"] == second.version
     assert [(entry.action, entry.version) for entry in resources.registry.history()] == [
