@@ -16,12 +16,12 @@ from peft import LoraConfig
 
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
-from tests.support.commands import run
+from tests.support.commands import output, run
 from tests.support.random_adapters import save_adapter
 from tests.support.stack import free_port, serving, stack_environment
 from tests.support.tiny_models import make_model, rows, tiny_model
 
-__all__ = ["make_model", "rows", "run", "tiny_model"]
+__all__ = ["make_model", "output", "rows", "run", "tiny_model"]
 
 # MLflow asks again at once: a server that is away is away for the whole test.
 for pause in ("FACTOR", "JITTER"):

@@ -165,12 +165,6 @@ def test_the_steps_of_a_workflow_share_its_request_and_no_other_has_it(stand_in:
         assert len(of_one) == len(STAGES)
 
 
-def test_the_version_that_was_loaded_is_smoke_tested_and_staged(stand_in: StandIn) -> None:
-    stand_in.workflow("deploy-lora-adapter").submit(adapter_source="alias:previous")
-    sources = [a for call in stand_in.calls for a in call["argv"] if "--adapter-source" in a]
-    assert sources == ["--adapter-source=alias:previous", *["--adapter-source=version:7"] * 2]
-
-
 @pytest.mark.parametrize(
     ("name", "gate"),
     [

@@ -1,7 +1,6 @@
 """Where a gate's page leads, in Dagster's UI and in MLflow's."""
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,11 @@ from lora_assets.assets.perf_tables import STORED_SAMPLES
 from lora_assets.assets.registered import RECORD
 from lora_assets.records.load import LoadSamples
 from lora_assets.records.training import Adapter
-from lora_assets.settings import read_settings
-from lora_assets.stack_resources import Resources, make_resources
+from lora_assets.stack_resources import Resources
 from tests.support.records import load_metrics, perf_metrics
 from tests.support.stack import trained
 
 REPORT = "artifacts/report.html?workflowType=machine_learning"
-
-
-@pytest.fixture
-def resources(empty_mlflow: Path, tmp_path: Path) -> Resources:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    return make_resources(read_settings({"LORA_ASSETS_HOME": str(tmp_path)}))
 
 
 @pytest.fixture
@@ -87,12 +79,9 @@ def test_the_report_is_kept_where_a_gate_says_no_and_where_the_last_one_decided(
     assert "perf_gate: " in page
     assert "perf-passed" in page
     assert pages_of(registry, version)["report"].value == links["report"]
-    kept = MlflowClient(registry.tracking_uri).get_model_version(
-        version.model, str(version.version)
-    )
-    assert f"[report.html]({links['report']}) among the training's artifacts" in str(
-        kept.description
-    )
+    client = MlflowClient(registry.tracking_uri)
+    described = client.get_model_version(version.model, str(version.version)).description
+    assert f"[report.html]({links['report']}) among the training's artifacts" in str(described)
 
 
 def test_a_report_that_cant_be_made_is_named_and_changes_no_verdict(

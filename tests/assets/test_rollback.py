@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -15,58 +16,18 @@ from lora_assets.local.instance import open_instance
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.slots import LIVE_SLOT
 from lora_assets.resources.fleet import Fleet
-from lora_assets.resources.registry import Registry
-from lora_assets.serving.replicas import Replicas
 from lora_assets.stack_resources import Resources
+from tests.support.doubles.kubernetes_api import KubernetesApi, Pod
+from tests.support.interruptions import LIVE_MOVED, interrupt
 from tests.support.promotions import aliases, launch_rollback, promote, roll_back, stage
 
-Happens = Callable[[], object]
+Meet = Callable[[str, Callable[[], object]], None]
 
 
-class MetFleet(Fleet):
-    """A fleet in which something happens once, when an adapter has just got there."""
-
-    happens: ClassVar[list[Happens]] = []
-    where: ClassVar[str] = ""
-
-    def discover(self) -> Replicas:
-        return MetReplicas(**vars(Fleet.discover(self)))
-
-
-class MetReplicas(Replicas):
-    def load(self, *adapter: Any) -> None:
-        Replicas.load(self, *adapter)
-        self._met("loaded")
-
-    def renew_slot(self, *slot: Any, **undo: Any) -> None:
-        Replicas.renew_slot(self, *slot, **undo)
-        self._met("in the slot")
-
-    def _met(self, where: str) -> None:
-        if MetFleet.happens and where == MetFleet.where:
-            MetFleet.happens.pop()()
-
-
-class MetRegistry(Registry):
-    """A registry in which something happens once, when `live` has just moved."""
-
-    happens: ClassVar[list[Happens]] = []
-
-    def set_alias(self, alias: Any, version: ModelVersion) -> None:
-        Registry.set_alias(self, alias, version)
-        if alias == "live" and MetRegistry.happens:
-            MetRegistry.happens.pop()()
-
-
-def met(resources: Resources, where: str, happens: Happens) -> Resources:
-    registry, fleet = resources.registry, resources.fleet
-    if where != "live":
-        MetFleet.happens[:], MetFleet.where = [happens], where
-        place = {"vllm_url": fleet.vllm_url, "adapters_dir": fleet.adapters_dir}
-        return replace(resources, fleet=MetFleet(**place))
-    MetRegistry.happens[:] = [happens]
-    named = {"tracking_uri": registry.tracking_uri, "model_name": registry.model_name}
-    return replace(resources, registry=MetRegistry(**named))
+@pytest.fixture
+def meet(monkeypatch: pytest.MonkeyPatch) -> Meet:
+    """Have something happen once, at a point of the promotion or rollback that comes next."""
+    return partial(interrupt, patch=monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -89,10 +50,11 @@ def serves(resources: Resources, version: int) -> bool:
 
 
 def test_a_promotion_that_a_rollback_overtakes_stops_and_touches_nothing_more(
-    resources: Resources, third: ModelVersion
+    resources: Resources, third: ModelVersion, meet: Meet
 ) -> None:
+    meet("in the slot", lambda: roll_back(resources))
     with pytest.raises(LoraAssetsError, match="to version 3 was overtaken by a later"):
-        promote(met(resources, "in the slot", lambda: roll_back(resources)), "3")
+        promote(resources, "3")
     assert told(resources) == [("promotion", 3, "aborted"), ("rollback", 2, "live")]
     found = aliases(resources)
     assert (found["live"], found["previous"]) == (2, 1)
@@ -101,17 +63,18 @@ def test_a_promotion_that_a_rollback_overtakes_stops_and_touches_nothing_more(
 
 
 def test_a_promotion_that_a_rollback_made_void_before_its_record_comes_after_it_in_the_history(
-    resources: Resources, third: ModelVersion
+    resources: Resources, third: ModelVersion, meet: Meet
 ) -> None:
+    meet("loaded", lambda: roll_back(resources))
     with pytest.raises(LoraAssetsError, match=r"^Version 3 .* may not become live: .* live is now"):
-        promote(met(resources, "loaded", lambda: roll_back(resources)), "3")
+        promote(resources, "3")
     assert told(resources) == [("rollback", 1, "live"), ("promotion", 3, "aborted")]
     assert [entry.number for entry in resources.registry.history()] == [1, 2, 3, 4]
     assert serves(resources, 1)
 
 
 def test_of_two_with_one_number_the_one_that_was_overtaken_gets_the_next(
-    resources: Resources, third: ModelVersion
+    resources: Resources, third: ModelVersion, meet: Meet
 ) -> None:
     registry = resources.registry
 
@@ -122,16 +85,18 @@ def test_of_two_with_one_number_the_one_that_was_overtaken_gets_the_next(
         registry.begin_promotion(other)
         registry.end_promotion(other)
 
+    meet("in the slot", another)
     with pytest.raises(LoraAssetsError, match="to version 3 was overtaken by a later"):
-        promote(met(resources, "in the slot", another), "3")
+        promote(resources, "3")
     assert told(resources) == [("promotion", 2, "live"), ("promotion", 3, "aborted")]
     assert [entry.number for entry in registry.history()] == [1, 2, 3, 4]
 
 
 def test_a_promotion_that_was_live_when_a_rollback_came_ends_well(
-    resources: Resources, third: ModelVersion
+    resources: Resources, third: ModelVersion, meet: Meet
 ) -> None:
-    assert promote(met(resources, "live", lambda: roll_back(resources)), "3") == third
+    meet(LIVE_MOVED, lambda: roll_back(resources))
+    assert promote(resources, "3") == third
     assert told(resources) == [("promotion", 3, "live"), ("rollback", 2, "live")]
     found = aliases(resources)
     assert (found["live"], found["previous"]) == (2, 3)
@@ -142,29 +107,31 @@ def test_a_promotion_that_was_live_when_a_rollback_came_ends_well(
 
 
 @pytest.mark.parametrize(
-    ("where", "outcomes"), [("in the slot", ["aborted", "live"]), ("live", ["live"])]
+    ("where", "outcomes"), [("in the slot", ["aborted", "live"]), (LIVE_MOVED, ["live"])]
 )
 def test_two_promotions_of_one_version_make_it_live_once(
-    resources: Resources, third: ModelVersion, where: str, outcomes: list[str]
+    resources: Resources, third: ModelVersion, meet: Meet, where: str, outcomes: list[str]
 ) -> None:
-    assert promote(met(resources, where, lambda: promote(resources, "3")), "3") == third
+    meet(where, lambda: promote(resources, "3"))
+    assert promote(resources, "3") == third
     assert told(resources) == [("promotion", 3, outcome) for outcome in outcomes]
     assert resources.registry.promotion() is None
     assert serves(resources, 3)
 
 
 def test_a_rollback_that_a_promotion_overtakes_leaves_the_promotion(
-    resources: Resources, third: ModelVersion
+    resources: Resources, third: ModelVersion, meet: Meet
 ) -> None:
+    meet("in the slot", lambda: promote(resources, "3"))
     with pytest.raises(LoraAssetsError, match="to version 1 was overtaken by a later"):
-        roll_back(met(resources, "in the slot", lambda: promote(resources, "3")))
+        roll_back(resources)
     assert told(resources) == [("rollback", 1, "aborted"), ("promotion", 3, "live")]
     assert aliases(resources) == {"live": 3, "previous": 2}
     assert serves(resources, 3)
 
 
 def test_a_promotion_that_was_put_back_is_aborted_and_stops_nothing_after_it(
-    resources: Resources, third: ModelVersion, adapter_folders: tuple[Path, ...]
+    resources: Resources, third: ModelVersion, meet: Meet, adapter_folders: tuple[Path, ...]
 ) -> None:
     def fails() -> None:
         resources.fleet.discover().renew_slot(LIVE_SLOT, *second)
@@ -172,8 +139,9 @@ def test_a_promotion_that_was_put_back_is_aborted_and_stops_nothing_after_it(
 
     live = resources.registry.aliases()["live"]
     second = (live.serving_name, live.digest)
+    meet("in the slot", fails)
     with pytest.raises(LoraAssetsError, match="other weights"):
-        promote(met(resources, "in the slot", fails), "3")
+        promote(resources, "3")
     assert told(resources) == [("promotion", 3, "aborted")]
     assert resources.registry.promotion() is None
     stage(resources, adapter_folders[3], "4")
@@ -182,6 +150,26 @@ def test_a_promotion_that_was_put_back_is_aborted_and_stops_nothing_after_it(
     roll_back(resources)
     assert aliases(resources)["live"] == 2
     assert serves(resources, 2)
+
+
+def test_without_a_ready_replica_nothing_is_promoted_or_rolled_back(
+    resources: Resources, third: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = resources.registry
+    before = registry.standing(), registry.last_promotion()
+    assert [entry.version for entry in before[0].history] == [1, 2]
+    api = KubernetesApi(pods=[Pod("vllm-0", tmp_path, ip="10.0.0.1", ready=False)])
+    fleet = Fleet(vllm_url="http://all", adapters_dir="/a", pod_selector="models/app=vllm")
+    empty = replace(resources, fleet=fleet)
+    with api.serving(tmp_path) as kubeconfig:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        for told in (r"^0 of at least 1 .*vllm-0 is not ready", "^There is no running pod"):
+            for refused in (lambda: promote(empty, "3"), lambda: roll_back(empty)):
+                with pytest.raises(LoraAssetsError, match=told) as caught:
+                    refused()
+                assert "\n" not in str(caught.value)
+                assert (registry.standing(), registry.last_promotion()) == before
+            api.pods.clear()
 
 
 def test_a_rollback_waits_for_no_evaluation(

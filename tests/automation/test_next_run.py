@@ -1,5 +1,7 @@
 """What a data version needs next, decided on what is known of it."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from lora_assets.automation import next_run
@@ -25,6 +27,10 @@ def after(last: str | None, version: str = "2", **changes: object) -> Progress:
 def needs(progress: Progress, live: str | None = None) -> list[str] | None:
     run = next_run.next_run(progress, live, automatic=True)
     return None if run is None else list(run.assets)
+
+
+def data_versions(found: Sequence[Progress | next_run.NextRun]) -> list[str]:
+    return [each.data_version for each in found]
 
 
 @pytest.mark.parametrize("last", ORDER[:-1])
@@ -60,13 +66,6 @@ def test_a_version_that_was_live_once_is_not_promoted_again_by_itself() -> None:
     assert needs(after("live_deployment", version="3", made=made), live="2") == ["perf_metrics"]
 
 
-def test_what_was_there_before_the_sensor_is_left_alone_until_somebody_works_on_it() -> None:
-    assert needs(after(None, baseline_event_id=5)) is None
-    assert needs(after("adapter", baseline_event_id=50)) is None
-    assert needs(after("adapter", baseline_event_id=5)) == ["gate_result"]
-    assert next_run.waiting_for_promotion([after("perf_metrics", baseline_event_id=50)], None) == []
-
-
 def test_only_versions_past_every_gate_and_newer_than_live_wait_newest_first() -> None:
     made = {**after("perf_metrics").made, "adapter": 98, "gate_result": 99}
     versions = [
@@ -77,13 +76,10 @@ def test_only_versions_past_every_gate_and_newer_than_live_wait_newest_first() -
         after("eval_grades", version="13"),
         after("perf_metrics", version="14", verdicts={"perf_gate": False}),
         after("perf_metrics", version="15", made=made),
+        after("perf_metrics", version="16", baseline_event_id=50),
     ]
-    assert [p.data_version for p in next_run.waiting_for_promotion(versions, "9")] == [
-        "11",
-        "10",
-        "9",
-    ]
-    assert [p.data_version for p in next_run.waiting_for_promotion(versions, "10")] == ["11", "10"]
+    assert data_versions(next_run.waiting_for_promotion(versions, "9")) == ["11", "10", "9"]
+    assert data_versions(next_run.waiting_for_promotion(versions, "10")) == ["11", "10"]
 
 
 def test_a_comparison_with_a_replaced_live_is_made_again_once_per_live() -> None:
@@ -107,13 +103,12 @@ def test_the_newest_is_served_alone_while_others_train() -> None:
         for version, last in (("1", "gate_result"), ("2", None), ("10", "gate_result"), ("3", None))
         if (run := next_run.next_run(after(last, version=version), None, True)) is not None
     ]
-    assert [r.data_version for r in next_run.launches(wanted, serving=False, most=9)] == [
-        "10",
-        "2",
-        "3",
-    ]
-    assert [r.data_version for r in next_run.launches(wanted, serving=True, most=9)] == ["2", "3"]
-    assert [r.data_version for r in next_run.launches(wanted, serving=False, most=2)] == ["10", "2"]
+    for serving, most, launched in (
+        (False, 9, ["10", "2", "3"]),
+        (True, 9, ["2", "3"]),
+        (False, 2, ["10", "2"]),
+    ):
+        assert data_versions(next_run.launches(wanted, serving, most)) == launched
 
 
 @pytest.mark.parametrize(

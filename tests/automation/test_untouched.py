@@ -24,18 +24,16 @@ def test_a_version_reaches_live_a_spoiled_one_stops_alone_and_a_replica_that_for
     assert live.data_version == "1"
     assert set(fleet.discover().serving(fleet.live_slot).values()) == {live.digest}
     assert stopped_by(read_progress(running.instance, ["2"])[0]) == "quality_gate"
-    assert [r.dagster_run.tags["dagster/run_key"].rpartition("/")[2] for r in running.runs()] == [
-        "1"
-    ] * 3
+    keys = [record.dagster_run.tags["dagster/run_key"] for record in running.runs()]
+    assert [key.rpartition("/")[2] for key in keys] == ["1"] * 3
     running.wait_for(lambda: len(running.webhook.texts) == 1, SECONDS)
     assert running.webhook.texts[0].startswith("Data version 2: quality_gate failed: eval_loss")
 
     running.switch_on("replica_repair")
-    fleet.discover().members[0].unload(live.serving_name)
+    replica = fleet.discover().members[0]
+    replica.unload(live.serving_name)
     running.wait_for(lambda: len(running.webhook.texts) == 2, SECONDS)
     drift, _, outcome = running.webhook.texts[1].partition(". ")
-    assert drift.startswith(
-        f"{fleet.discover().members[0].url} serves nothing as {live.serving_name}"
-    )
+    assert drift.startswith(f"{replica.url} serves nothing as {live.serving_name}")
     assert outcome.startswith("It was repaired; nothing to do.")
     assert set(fleet.discover().serving(fleet.live_slot).values()) == {live.digest}

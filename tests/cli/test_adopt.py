@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lora_assets.serving.vllm_plugin.adapters_folder import contents, digest_fol
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run
 from tests.support.random_adapters import save_adapter
-from tests.support.scripts_registry import register_by_script
+from tests.support.scripts_registry import ARTIFACTS, register_by_script
 
 Script = Callable[..., int]
 ON_2 = {"data.version": "2", "data.source": "s3://my-vllm-data/data/processed/2"}
@@ -29,14 +30,8 @@ def environment(no_server: Mapping[str, str]) -> Mapping[str, str]:
 
 
 @pytest.fixture
-def script(resources: Resources, tmp_path: Path) -> Script:
-    def register(folder: Path, *aliases: str, tags: Mapping[str, str] = ON_2) -> int:
-        artifacts = (tmp_path / "their-artifacts").as_uri()
-        return register_by_script(
-            resources.registry, folder, *aliases, tags=tags, artifacts=artifacts
-        )
-
-    return register
+def script(resources: Resources) -> Script:
+    return partial(register_by_script, resources.registry, tags=ON_2)
 
 
 def model(resources: Resources) -> Any:
@@ -77,7 +72,7 @@ def test_what_is_adopted_is_restored_and_nothing_moves(
     script(folder, "live")
     script(adapter_folders[1])
     script(adapter_folders[2], "candidate", "champion", tags={})
-    before, files = model(resources).aliases, sorted((tmp_path / "their-artifacts").rglob("*"))
+    before, files = model(resources).aliases, sorted((tmp_path / ARTIFACTS).rglob("*"))
     ended, printed = run(environment, "adopt", "--model-version", "3", "--data-version", "3")
     assert (ended, "data version 3" in printed) == (0, True)
     ended, printed = run(environment, "adopt")
@@ -85,7 +80,7 @@ def test_what_is_adopted_is_restored_and_nothing_moves(
     beside = "left behind: README.md, checkpoint-8, training_args.bin"
     assert f"version 1: digest {digest[:12]}, data version 2; {beside}" in printed
     assert model(resources).aliases == before
-    assert sorted((tmp_path / "their-artifacts").rglob("*")) == files
+    assert sorted((tmp_path / ARTIFACTS).rglob("*")) == files
     live = resources.registry.current_live()
     assert live is not None
     assert (live.version, live.digest, live.data_version) == (1, digest, "2")

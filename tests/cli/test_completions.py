@@ -41,8 +41,7 @@ def test_versions_and_aliases_are_completed_from_what_is_there(
     assert completed("rollback", "--to", "") == ["1"]
     assert completed("deploy", "--adapter-source", "v") == ["version:1"]
     assert completed("promote", "--source-alias", "perf") == ["perf-passed", "perf-failed"]
-    theirs = (Path(environment["LORA_ASSETS_HOME"]) / "theirs").as_uri()
-    register_by_script(resources.registry, adapter_folders[1], artifacts=theirs)
+    register_by_script(resources.registry, adapter_folders[1])
     assert completed("adopt", "--model-version", "") == ["2"]
     assert completed("adopt", "--data-version", "1") == ["10"]
 

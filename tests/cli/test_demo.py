@@ -15,9 +15,7 @@ SOUND, SPOILED = VERSIONS[1], VERSIONS[2]
 
 def test_a_port_in_use_is_one_line_and_nothing_is_written(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended, printed = run(stack_environment(home, port), "demo")
     assert str(ended).startswith(f"error: Can't listen on 127.0.0.1:{port}")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,9 @@ from lora_assets.local.instance import open_instance
 from lora_assets.records.run_tags import STOPPED_BY
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import make_resources
-from tests.support.commands import Run
+from tests.support.commands import Output, Run
 from tests.support.policies import ANY_ANSWER, ANY_SPEED, write_policy
 from tests.support.stack import free_port, serving, stack_environment
-
-Output = Callable[..., str]
-
-
-@pytest.fixture
-def output(run: Run) -> Output:
-    """Run a command in a given environment; its output, or the message of its failure."""
-
-    def command(environment: Mapping[str, str], *arguments: str) -> str:
-        ended, printed = run(environment, *arguments)
-        return str(ended) if ended else printed
-
-    return command
 
 
 @pytest.fixture(scope="module")

@@ -81,10 +81,9 @@ def test_a_folder_becomes_a_candidate_as_ours_do_and_a_second_time_there_is_noth
 
 
 def test_what_is_in_mlflow_is_registered_by_its_run_or_its_version(
-    run: Run, environment: Mapping[str, str], resources: Resources, theirs: Path, tmp_path: Path
+    run: Run, environment: Mapping[str, str], resources: Resources, theirs: Path
 ) -> None:
-    artifacts = (tmp_path / "their-artifacts").as_uri()
-    number = register_by_script(resources.registry, theirs, "live", tags={}, artifacts=artifacts)
+    number = register_by_script(resources.registry, theirs, "live", tags={})
     name = resources.registry.model_name
     client = MlflowClient(resources.tracking.tracking_uri)
     their_run = client.get_model_version(name, str(number)).run_id
@@ -98,7 +97,7 @@ def test_what_is_in_mlflow_is_registered_by_its_run_or_its_version(
     assert digest_folder(theirs) != candidate.digest
     theirs.with_name("model").mkdir()
     nested = theirs.rename(theirs.with_name("model") / "peft")
-    number = register_by_script(resources.registry, nested.parent, tags={}, artifacts=artifacts)
+    number = register_by_script(resources.registry, nested.parent, tags={})
     ended, printed = run(environment, "register", f"models:/{name}/{number}/peft", *ON_1)
     assert (ended, "nothing to do: it is version 2" in printed) == (0, True)
 
@@ -122,9 +121,8 @@ def test_losses_that_are_not_given_are_measured_here_and_the_adapter_can_be_depl
     (replica,) = resources.fleet.discover().members
     assert version.serving_name in replica.loaded()
     other = Path(shutil.copytree(PACKAGED_BASE_MODEL, theirs.with_name("base_model")))
-    (other / "tokenizer_config.json").write_text(
-        (other / "tokenizer_config.json").read_text() + " "
-    )
+    config = other / "tokenizer_config.json"
+    config.write_text(config.read_text() + " ")
     on_other = {**environment, "BASE_MODEL": str(other), "BASE_MODEL_NAME": EMBEDDED_BASE_NAME}
     assert run(on_other, "register", str(theirs), *ON_1, *generous)[0] == 0
     renewed = resources.registry.aliases()["candidate"]

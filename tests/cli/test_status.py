@@ -82,11 +82,10 @@ def test_where_all_agrees_it_ends_with_0_and_tells_aliases_verdicts_and_replicas
 
 def test_aliases_and_versions_of_others_are_shown_and_passed_over(
     run: Run, environment: Mapping[str, str], status: Status, resources: Resources,
-    live: ModelVersion, adapter_folders: tuple[Path, ...], tmp_path: Path,
+    live: ModelVersion, adapter_folders: tuple[Path, ...],
 ) -> None:  # fmt: skip
-    theirs = (tmp_path / "theirs").as_uri()
     aliases = ("previous", "champion")
-    register_by_script(resources.registry, adapter_folders[1], *aliases, artifacts=theirs)
+    register_by_script(resources.registry, adapter_folders[1], *aliases)
     ended, found = status()
     assert (ended, set(found["aliases"])) == (0, {"live"})
     assert found["others"] == {"previous": {"version": 2}, "champion": {"version": 2}}

@@ -9,14 +9,9 @@ from fastapi.responses import JSONResponse
 from lora_assets.errors import LoraAssetsError
 from lora_assets.judging.chat import LONGEST_WAIT, Chat, Reply
 from tests.support.asgi import with_client
-from tests.support.doubles.model_server import ModelServer
+from tests.support.doubles.model_server import ModelServer, said
 
 OPTIONS = {"max_tokens": 512, "response_format": {}, "seed": 0, "temperature": 0}
-
-
-def said(content: str | None, finish_reason: str = "stop", **others: str) -> dict[str, Any]:
-    message = {"role": "assistant", "content": content, **others}
-    return {"choices": [{"message": message, "finish_reason": finish_reason}]}
 
 
 def refusal(status: int, message: str, **headers: str) -> JSONResponse:

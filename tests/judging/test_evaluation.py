@@ -15,7 +15,7 @@ from lora_assets.judging.evaluation import PROOFS, Evaluated, Evaluation
 from lora_assets.judging.prompt import read_case
 from lora_assets.records.grades import JudgeMeasure, Label, Side
 from lora_assets.records.looks import Looks
-from tests.support.doubles.model_server import ModelServer
+from tests.support.doubles.model_server import ModelServer, said
 from tests.support.rows import make_row
 
 WORDS = tuple(f"{letter}{letter}" for letter in "abcdefghijkl")
@@ -58,9 +58,7 @@ class Servers:
             return self.letter
         reference, _, answer = name.partition("|")
         right = "A" if "/" in answer or answer == reference else "C"
-        content = json.dumps({"reason": "", "grade": self.letter or right})
-        message = {"role": "assistant", "content": content}
-        return {"choices": [{"message": message, "finish_reason": "stop"}]}
+        return said(json.dumps({"reason": "", "grade": self.letter or right}))
 
     def graded(self) -> list[str]:
         """The answers of models that the judge was asked about since the last call."""

@@ -16,7 +16,7 @@ from lora_assets.judging.journal import Journal, Reuse
 from lora_assets.judging.prompt import JudgeCase, judge_messages, read_case
 from lora_assets.records.grades import Answer, Grade, Side
 from tests.support.asgi import with_client
-from tests.support.doubles.model_server import ModelServer
+from tests.support.doubles.model_server import ModelServer, said
 from tests.support.rows import make_row
 
 GOOD = json.dumps({"reason": "fine", "grade": "A"})
@@ -49,10 +49,7 @@ def judge_double(reply: Callable[[str, int], str | JSONResponse | None]) -> Mode
 
     def chat(answer: str, tries: int) -> Any:
         content = reply(answer, tries)
-        if isinstance(content, JSONResponse):
-            return content
-        message = {"role": "assistant", "content": content}
-        return {"choices": [{"message": message, "finish_reason": "stop"}]}
+        return content if isinstance(content, JSONResponse) else said(content)
 
     return ModelServer("/v1/chat/completions", graded, chat)
 
@@ -99,8 +96,7 @@ def test_a_judge_that_always_talks_garbage_leaves_answers_ungraded(
 
 
 def test_a_judge_that_thinks_gets_more_tokens_and_its_thoughts_are_no_grade(tmp_path: Path) -> None:
-    message = {"role": "assistant", "content": None, "reasoning_content": GOOD}
-    thought = {"choices": [{"message": message, "finish_reason": "length"}]}
+    thought = said(None, "length", reasoning_content=GOOD)
     thinking = JSONResponse({"model": LEXICAL_JUDGE, **thought})
     judge = judge_double(lambda answer, tries: GOOD if tries == 3 else thinking)
     assert _grade(judge.app, tmp_path / "j", {"candidate": CANDIDATE[:1]})[0].letter == "A"

@@ -41,10 +41,6 @@ def test_a_drained_run_of_light_steps_goes_on_in_another_pod(trained: Cluster) -
     steps = [job for job in trained.jobs.made if job.labels.get("dagster/run-id") == run_id]
     assert steps == list(trained.workers(run_id))
     kinds = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_UP_FOR_RETRY}
-    ended = [
-        entry.get_dagster_event() for entry in trained.instance.all_logs(run_id, of_type=kinds)
-    ]
-    assert [event.step_key for event in ended] == [
-        "staged_deployment",
-        "staged_deployment_smoke_test",
-    ]
+    logged = trained.instance.all_logs(run_id, of_type=kinds)
+    ended = [entry.get_dagster_event().step_key for entry in logged]
+    assert ended == ["staged_deployment", "staged_deployment_smoke_test"]

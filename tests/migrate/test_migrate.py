@@ -1,7 +1,8 @@
 """docs/migrate.md, step by step, on a registry and a bucket as the five scripts leave them."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import make_resources
 from tests.support.cluster_parts import mlflow_server
 from tests.support.cluster_stages import EVALUATE, PERFORMANCE, training
+from tests.support.commands import Output
 from tests.support.consoles import REPOSITORY, require_shown, typed
 from tests.support.policies import ANY_ANSWER, ANY_SPEED, ANY_TRAINING, write_policy
 from tests.support.random_adapters import ATTENTION, save_adapter
@@ -26,7 +28,6 @@ pytestmark = pytest.mark.e2e
 
 PAGE = REPOSITORY / "docs" / "migrate.md"
 ROWS_OF_A_KIND = {"train": 60, "val": 4, "eval": 4}
-Lora = Callable[..., str]
 
 
 @pytest.fixture
@@ -40,14 +41,9 @@ def environment(tmp_path: Path) -> Iterator[Mapping[str, str]]:
 
 
 @pytest.fixture
-def lora(run: Any, environment: Mapping[str, str]) -> Lora:
+def lora(output: Output, environment: Mapping[str, str]) -> Output:
     """`lora-assets`: what it printed, or with which line it failed."""
-
-    def command(*arguments: str) -> str:
-        ended, printed = run(environment, *arguments)
-        return printed if ended == 0 else str(ended)
-
-    return command
+    return partial(output, environment)
 
 
 def fill_bucket(bucket: Path) -> None:
@@ -69,7 +65,7 @@ def nonsense(folder: Path, seed: int) -> Path:
     return save_adapter(folder, config, seed, std=0.5)
 
 
-def served(lora: Lora) -> Mapping[str, Any]:
+def served(lora: Output) -> Mapping[str, Any]:
     found = json.loads(lora("status", "--json"))
     assert found["agrees"] is True
     (replica,) = found["replicas"]
@@ -82,7 +78,7 @@ def served(lora: Lora) -> Mapping[str, Any]:
 
 
 def test_from_the_five_scripts_to_a_promotion_a_rollback_and_back(
-    lora: Lora, environment: Mapping[str, str], tmp_path: Path
+    lora: Output, environment: Mapping[str, str], tmp_path: Path
 ) -> None:
     registry = make_resources(read_settings(environment)).registry
     adapters = [nonsense(tmp_path / f"trained-{seed}", seed) for seed in range(2)]

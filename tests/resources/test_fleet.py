@@ -33,6 +33,7 @@ from lora_assets.serving.vllm_plugin.slots import SlotMiddleware
 from lora_assets.training.base_answers import base_answers
 from lora_assets.training.base_identity import base_identity
 from lora_assets.training.qlora import load_model, load_tokenizer
+from tests.support.commands import spoil
 from tests.support.doubles.broken_vllm import BASE, BrokenVllm, listening
 from tests.support.stack import free_port
 
@@ -219,8 +220,7 @@ def test_an_adapter_that_changes_nothing_is_refused_by_name_and_does_not_answer(
 
 def test_a_byte_changed_in_the_folder_is_refused_before_anything_is_loaded(serving: Site) -> None:
     digest = serving.deployed[1][1]
-    damaged = serving.root / digest / adapter_files.WEIGHTS
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    spoil(serving.root / digest / adapter_files.WEIGHTS)
     before = serving.state(serving.url), contents(serving.root)
     replicas = serving.replicas(serving.url)
     assert not replicas.holds(digest)

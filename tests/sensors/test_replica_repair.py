@@ -209,9 +209,8 @@ def test_a_live_alias_that_was_removed_or_moved_by_hand_follows_the_history(
         watch.repair()
         assert registry.aliases()["live"] == live
         assert "Every replica serves" in watch.skipped()
-        registry.set_alias(
-            "live", registry.register(trained(watch.resources, adapter_folders[1], "2"))
-        )
+        other = registry.register(trained(watch.resources, adapter_folders[1], "2"))
+        registry.set_alias("live", other)
 
 
 def test_a_promotion_whose_process_is_long_gone_is_ended_and_what_it_left_is_repaired(

@@ -205,11 +205,16 @@ def test_an_api_server_that_sends_a_byte_now_and_then_is_given_up(
 
 
 def test_an_api_server_that_is_gone_is_said_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with KubernetesApi().serving(tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    for ask in (from_service, lambda *place: from_selector(*place, 8000)):
+    for ask in (
+        lambda: from_service("models", "vllm"),
+        lambda: from_selector("models", "vllm", 8000),
+        lambda: pod_folder("/mnt", "models", "vllm-0", None).contents(),
+    ):
         with pytest.raises(LoraAssetsError, match=r"vllm.*: .*does not answer") as caught:
-            ask("models", "vllm")
+            ask()
         assert "\n" not in str(caught.value)
+    assert caplog.messages == []  # Warnings would be printed before that line.

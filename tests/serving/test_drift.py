@@ -25,9 +25,8 @@ def found(*replicas: Served) -> tuple[Drift, ...]:
 
 
 def test_a_replica_that_serves_what_the_aliases_say_has_no_drift() -> None:
-    assert (
-        found(replica(WHOLE), replica({**WHOLE, "another": "f" * 64}, "http://b", "f" * 64)) == ()
-    )
+    more = replica({**WHOLE, "another": "f" * 64}, "http://b", "f" * 64)
+    assert found(replica(WHOLE), more) == ()
     # Another adapter in the candidate slot is a newer candidate.
     assert found(replica({**WHOLE, CANDIDATE: "f" * 64})) == ()
 

@@ -191,9 +191,8 @@ def test_a_replica_in_a_pod_is_called_by_its_pod_and_node(connect: Connect) -> N
     replica = connect(BrokenVllm(), pod="vllm-0 on gpu-7")
     assert replica.served().replica == replica.name == "vllm-0 on gpu-7"
     broken = connect(BrokenVllm(faults={"/v1/models": 500}), pod="vllm-0 on gpu-7")
-    assert failure(broken.listing, broken.url).startswith(
-        f"vLLM in vllm-0 on gpu-7 at {broken.url}"
-    )
+    told = failure(broken.listing, broken.url)
+    assert told.startswith(f"vLLM in vllm-0 on gpu-7 at {broken.url}")
 
 
 def test_adapters_are_loaded_with_the_admin_key_and_everything_else_with_the_clients(

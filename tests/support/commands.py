@@ -29,6 +29,7 @@ class Ended(NamedTuple):
 
 
 Run = Callable[..., tuple[str | int, str]]
+Output = Callable[..., str]
 
 
 def commands(group: click.Group = cli, named: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -97,6 +98,17 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
         return command(arguments, environment, monkeypatch, capfd)[:2]
 
     return ended
+
+
+@pytest.fixture
+def output(run: Run) -> Output:
+    """Run a command in an environment; what it printed, or the message of its failure."""
+
+    def command(environment: Mapping[str, str], *arguments: str) -> str:
+        ended, printed = run(environment, *arguments)
+        return str(ended) if ended else printed
+
+    return command
 
 
 def register(

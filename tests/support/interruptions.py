@@ -18,26 +18,28 @@ from lora_assets.serving.replicas import Replicas
 from lora_assets.serving.vllm_plugin import adapters_folder
 
 POINTS = ("half of the bytes copied", "loaded", "in the slot", "one alias moved")
+LIVE_MOVED = "live moved"
 Patch = Callable[[Any, str, Any], None]
 
 
-def interrupt(point: str, act: Callable[[], None], patch: Patch = setattr) -> None:
-    """Have `act` happen at `point` of the next promotion; `patch` sets an attribute."""
+def interrupt(point: str, act: Callable[[], object], patch: Patch = setattr) -> None:
+    """Have `act` happen once, at `point` of the next promotion; `patch` sets an attribute."""
     if point == POINTS[0]:
         patch(adapters_folder, "_write", _copying(act))
         return
-    owner: Any = Registry if point == POINTS[3] else Replicas
-    method = {POINTS[1]: "load", POINTS[2]: "renew_slot", POINTS[3]: "set_alias"}[point]
-    original = getattr(owner, method)
+    owner: Any = Replicas if point in POINTS[1:3] else Registry
+    method = {POINTS[1]: "load", POINTS[2]: "renew_slot"}.get(point, "set_alias")
+    original, left = getattr(owner, method), [act]
 
     def then_act(*arguments: Any, **named: Any) -> None:
         original(*arguments, **named)
-        act()
+        if left and (point != LIVE_MOVED or "live" in arguments):
+            left.pop()()
 
     patch(owner, method, then_act)
 
 
-def _copying(act: Callable[[], None]) -> Callable[[IO[bytes], Path, int], None]:
+def _copying(act: Callable[[], object]) -> Callable[[IO[bytes], Path, int], None]:
     def write(source: IO[bytes], to: Path, size: int) -> None:
         content = source.read()
         with to.open("wb") as file:

@@ -8,20 +8,19 @@ from mlflow.entities import Metric
 
 from lora_assets.resources.registry import Registry
 
+ARTIFACTS = "their-artifacts"
 METRICS = {"eval_loss": 0.42, "perplexity": 1.52}
 
 
 def register_by_script(
-    registry: Registry,
-    folder: Path,
-    *aliases: str,
-    tags: Mapping[str, str] | None = None,
-    artifacts: str | None = None,
+    registry: Registry, folder: Path, *aliases: str, tags: Mapping[str, str] | None = None
 ) -> int:
     """Register `runs:/<run>/adapter`: tags and metrics on its run, none on the version.
 
-    `artifacts` is where the experiment keeps its files, on a database that has no server.
+    A database that has no server has the experiment's files in a folder beside it.
     """
+    _, is_database, database = registry.tracking_uri.partition("sqlite:///")
+    artifacts = Path(database).with_name(ARTIFACTS).as_uri() if is_database else None
     client = MlflowClient(registry.tracking_uri, registry.tracking_uri)
     experiment = client.get_experiment_by_name("vllm-lora")
     experiment_id = experiment and experiment.experiment_id

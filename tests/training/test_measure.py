@@ -1,5 +1,6 @@
 """The loss of an adapter from elsewhere is the one that its training would have measured."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from peft import LoraConfig
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.dataset import Row
 from lora_assets.records.training import Listeners, TrainingParameters
+from lora_assets.serving.adapter_files import CONFIG
 from lora_assets.training.measure import measure
 from lora_assets.training.train import train
 from tests.support.random_adapters import save_adapter
@@ -19,15 +21,16 @@ def unexpected(note: str) -> None:
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_a_trained_adapter_is_measured_as_its_training_measured_it(
-    tmp_path: Path, tiny_model: Path, rows: list[Row], quantization: str
+@pytest.mark.parametrize("method", ["lora", "rslora"])
+def test_a_trained_adapter_is_measured_as_its_training_measured_it_and_as_it_is_served(
+    tmp_path: Path, tiny_model: Path, rows: list[Row], quantization: str, method: str
 ) -> None:
-    parameters = TrainingParameters.model_validate(
-        {"learning_rate": 0.01, "max_seq_length": 256, "quantization": quantization}
-    )
+    chosen = {"quantization": quantization, "lora_method": method}
+    parameters = TrainingParameters(learning_rate=0.01, max_seq_length=256, **chosen)
     adapter = tmp_path / "adapter"
     job = partial(train, rows[:24], rows[24:], tiny_model, "tiny", parameters, tmp_path / "work")
     trained = job(adapter, Listeners(lambda point: None, lambda done: None, lambda note: None))
+    assert json.loads((adapter / CONFIG).read_text())["use_rslora"] == (method == "rslora")
     losses = measure(rows[24:], tiny_model, adapter, parameters, unexpected)
     assert losses.final_eval_loss == pytest.approx(trained.final_eval_loss, rel=1e-5)
     assert losses.final_perplexity == pytest.approx(trained.final_perplexity, rel=1e-5)

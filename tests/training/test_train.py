@@ -28,7 +28,6 @@ from lora_assets.serving.base_shapes import base_modules
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.training import adapter_trainer
 from lora_assets.training.adapter_trainer import AdapterTrainer, answer_losses, summed_loss
-from lora_assets.training.measure import measure
 from lora_assets.training.qlora import load_tokenizer, require_architecture
 from lora_assets.training.rows import EncodedRow, encode
 from lora_assets.training.train import train
@@ -217,15 +216,6 @@ def test_what_else_a_gpu_raises_ends_the_run_in_a_line_with_a_remedy(
     monkeypatch.setattr(AdapterTrainer, "_over_all", fail)
     with pytest.raises(LoraAssetsError, match=re.escape(said)):
         run()
-
-
-def test_rslora_is_said_in_the_adapter_and_measured_as_it_is_served(
-    run: Run, tiny_model: Path
-) -> None:
-    trained = run(QUICK.model_copy(update={"lora_method": "rslora"}))
-    assert json.loads((run.output / CONFIG).read_text())["use_rslora"] is True
-    again = measure(run.rows[24:], tiny_model, run.output, QUICK, run.notes.append)
-    assert again.final_eval_loss == pytest.approx(trained.final_eval_loss, rel=1e-5)
 
 
 def test_an_adapter_that_is_there_already_is_replaced(run: Run) -> None:

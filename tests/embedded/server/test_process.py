@@ -43,9 +43,7 @@ def test_it_frees_the_row_of_a_client_that_leaves_and_stops_on_a_signal(adapters
 
 
 def test_a_port_in_use_is_one_line_with_the_remedy(adapters_dir: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         options = ServerOptions(port=taken.getsockname()[1], adapters_dir=adapters_dir)
         with pytest.raises(LoraAssetsError, match=r"can't listen on .* Stop what listens there"):
             serve(options)

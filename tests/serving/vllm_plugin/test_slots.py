@@ -190,10 +190,8 @@ def test_the_server_still_learns_that_its_client_left(folder: Path) -> None:
 
     app = SlotMiddleware(patient, folder)
     for body in (b'{"model": "live"}', b'{"model": "m-v1"}'):
-        assert (
-            Client(app, leaves=True)("POST", "/v1/completions", body).body
-            == b"http.request http.disconnect"
-        )
+        reply = Client(app, leaves=True)("POST", "/v1/completions", body)
+        assert reply.body == b"http.request http.disconnect"
 
 
 def test_a_link_replaced_between_two_requests_takes_effect(ask: Client, folder: Path) -> None:

@@ -7,6 +7,12 @@ from typing import Any
 from fastapi import FastAPI
 
 
+def said(content: str | None, finish_reason: str = "stop", **others: str) -> dict[str, Any]:
+    """Return a reply of the chat API, whose message has this content and these further keys."""
+    message = {"role": "assistant", "content": content, **others}
+    return {"choices": [{"message": message, "finish_reason": finish_reason}]}
+
+
 class ModelServer:
     """Reply to each body of `path` by its name and how often that was asked; keep what was.
 
