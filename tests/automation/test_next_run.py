@@ -66,6 +66,12 @@ def test_a_version_that_was_live_once_is_not_promoted_again_by_itself() -> None:
     assert needs(after("live_deployment", version="3", made=made), live="2") == ["perf_metrics"]
 
 
+def test_what_was_there_before_the_sensor_is_left_alone_until_somebody_works_on_it() -> None:
+    assert needs(after(None, baseline_event_id=5)) is None
+    assert needs(after("adapter", baseline_event_id=50)) is None
+    assert needs(after("adapter", baseline_event_id=5)) == ["gate_result"]
+
+
 def test_only_versions_past_every_gate_and_newer_than_live_wait_newest_first() -> None:
     made = {**after("perf_metrics").made, "adapter": 98, "gate_result": 99}
     versions = [
