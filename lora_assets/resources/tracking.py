@@ -262,7 +262,7 @@ class Tracking(dg.ConfigurableResource[Any]):
             raise LoraAssetsError(
                 f"{file} of MLflow run {run_id} has {sizes[file] >> 20:,} MiB, more than the "
                 f"{MOST_REPLY_BYTES >> 20} that it may have",
-                "Delete that run in MLflow, then run this again.",
+                "Use fewer rows. If none of your runs wrote it, delete that run in MLflow.",
             )
         if file not in sizes:
             return None
