@@ -58,7 +58,6 @@ _REPORT = "lora_assets.report"
 ML_VIEW = "?workflowType=machine_learning"
 """Of a page's URL: without it MLflow 3 shows a run as one of a generative application."""
 
-
 _INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 _JUDGED_FOR = "lora_assets.judged_for."
 
@@ -171,15 +170,13 @@ class Tracking(dg.ConfigurableResource[Any]):
         kept = self._client.get_run(run_id)
         refuse_elsewhere(str(kept.info.artifact_uri))
         run, before = TrackedRun(run_id, self._client), kept.data.tags.get(_DESCRIPTION)
-        run.tags(
-            {
-                f"verdict.{verdict.gate}": signed(
-                    self.verdict_key, f"run {run_id}", verdict.model_dump_json()
-                ),
-                f"{_JUDGED_FOR}{model}": "true",
-                _DESCRIPTION: gate_note([verdict], before, self.dagster_ui),
-            }
-        )
+        text = signed(self.verdict_key, f"run {run_id}", verdict.model_dump_json())
+        tags = {
+            f"verdict.{verdict.gate}": text,
+            f"{_JUDGED_FOR}{model}": "true",
+            _DESCRIPTION: gate_note([verdict], before, self.dagster_ui),
+        }
+        run.tags(tags)
         run.metrics({f"{verdict.gate}.passed": float(verdict.passed)})
 
     def verdict(self, run_id: str, gate: GateName) -> Verdict | None:
@@ -217,11 +214,16 @@ class Tracking(dg.ConfigurableResource[Any]):
 
     def record(self, run_id: str, name: str, shape: type[Kept]) -> Kept:
         """Return the record that a run stored as `name`.json."""
+        if (content := self._content(run_id, f"{name}.json")) is None:
+            raise LoraAssetsError(
+                f"MLflow run {run_id} has no {name}.json",
+                "Check that lora-assets made that run, and that its files are still in MLflow.",
+            )
         try:
-            return shape.model_validate_json(self._content(run_id, f"{name}.json") or b"")
+            return shape.model_validate_json(content)
         except ValidationError:
             raise LoraAssetsError(
-                f"{name}.json of MLflow run {run_id} is damaged or missing",
+                f"{name}.json of MLflow run {run_id} is damaged",
                 "Delete that run in MLflow, then run this again.",
             ) from None
 

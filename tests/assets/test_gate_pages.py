@@ -90,5 +90,5 @@ def test_a_report_that_cant_be_made_is_named_and_changes_no_verdict(
     said, warned = judge(resources, quality_gate, adapter, max_eval_loss=0.05)
     assert not said.passed
     assert resources.tracking.verdict(adapter.mlflow_run_id, "quality_gate") is not None
-    assert str(said.metadata["report"].value).startswith("not made: MLflow at ")
+    assert str(said.metadata["report"].value).startswith("not made: MLflow run ")
     assert [line.partition(":")[0] for line in warned] == ["The report could not be made"]
