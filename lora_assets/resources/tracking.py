@@ -269,7 +269,7 @@ class Tracking(dg.ConfigurableResource[Any]):
         if file not in sizes:
             return None
         with tempfile.TemporaryDirectory() as folder:
-            return self.download(run_id, file, Path(folder)).read_bytes()
+            return Path(self._client.download_artifacts(run_id, file, folder)).read_bytes()
 
     @property
     def _client(self) -> "MlflowClient":

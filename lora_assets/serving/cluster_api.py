@@ -25,8 +25,6 @@ _REMEDIES = {
     "the name of the Deployment in deploy/access/exec-policy.yaml).",
     404: "Look for the replicas again (pods get other names), and check VLLM_DEPLOYMENT.",
 }
-
-
 _Result = TypeVar("_Result")
 
 
