@@ -11,6 +11,9 @@ from pathlib import Path
 # ast.parse, which rewrites its assertions, can fail (python/cpython issue 106905).
 import dagster as dg
 import hypothesis
+
+# Matplotlib keeps the list of fonts from the first time, when it starts 'fc-list'.
+import matplotlib.font_manager  # noqa: F401
 import pytest
 from peft import LoraConfig
 
