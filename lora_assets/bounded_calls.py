@@ -10,6 +10,8 @@ from contextlib import suppress
 from threading import Thread
 from typing import TypeVar
 
+from lora_assets.errors import LoraAssetsError
+
 MOST_REPLY_BYTES = 64 << 20
 """What a reply that is kept in memory may have."""
 
@@ -21,6 +23,14 @@ SLOWEST_BYTES_PER_S = 100_000
 sent: a slow network is waited for as long as it goes on."""
 
 _Result = TypeVar("_Result")
+
+
+def require_at_most(what: str, size: int, most: int, remedy: str) -> None:
+    """Raise LoraAssetsError for what has more bytes than `most`, before it is read."""
+    if size > most:
+        raise LoraAssetsError(
+            f"{what} has {size >> 20:,} MiB, more than the {most >> 20:,} that it may have", remedy
+        )
 
 
 def within(

@@ -10,10 +10,9 @@ import dagster as dg
 from lora_assets.assets.comparison import Comparison, conclude, prepare
 from lora_assets.assets.eval_tables import examples_table, headline, log_grades, rates, shown_of
 from lora_assets.assets.gate_pages import gate_pages
-from lora_assets.assets.graph import GATE, stage_asset
+from lora_assets.assets.graph import GATE, SERVING, stage_asset
 from lora_assets.assets.other_splits import compared, other_splits
 from lora_assets.assets.pages import pages_of, progress_log, show
-from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.gates.evaluation import DecisionRule, EvalThresholds, what_it_shows
 from lora_assets.gates.evaluation import eval_gate as decide
@@ -142,8 +141,9 @@ def eval_gate(
     config: EvalGateConfig, eval_grades: EvalGrades, registry: Registry, policy: PolicyFile
 ) -> dg.AssetCheckResult:
     """A-rate, C-rate and refusal rate; alias `eval-passed` or `eval-failed`."""
-    policy.read().require("server", eval_grades.vllm_url)
-    policy.read().require("judge", eval_grades.judge_url, eval_grades.judge_model)
+    demanded = policy.read()
+    demanded.require("server", eval_grades.vllm_url)
+    demanded.require("judge", eval_grades.judge_url, eval_grades.judge_model)
     verdict = under(policy, decide(eval_grades, config, now()))
     version = conclude(eval_grades, verdict, registry)
     return check_result(verdict, gate_pages(registry, verdict, version))

@@ -8,6 +8,7 @@ from typing import IO, Any
 import dagster as dg
 from pydantic import PositiveInt
 
+from lora_assets.bounded_calls import require_at_most
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.data import Splits
 from lora_assets.judging.labels import LABELS, parse_labels
@@ -173,13 +174,9 @@ class DataBucket(dg.ConfigurableResource[Any]):
                     "Put train.jsonl, val.jsonl and eval.jsonl there, or build them with "
                     "'lora-assets data build'.",
                 )
-            if (length := found[1]) > self.max_split_mib << 20:
-                file = f"{self.source(data_version)}/{split}.jsonl"
-                raise LoraAssetsError(
-                    f"{file} has {length >> 20:,} MiB, more than the {self.max_split_mib:,} that a "
-                    "split may have",
-                    "Take fewer rows, or raise LORA_ASSETS_MAX_SPLIT_MIB and the steps' memory.",
-                )
+            file, most = f"{self.source(data_version)}/{split}.jsonl", self.max_split_mib << 20
+            remedy = "Take fewer rows, or raise LORA_ASSETS_MAX_SPLIT_MIB and the steps' memory."
+            require_at_most(file, found[1], most, remedy)
             yield found
 
 

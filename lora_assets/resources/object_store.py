@@ -13,7 +13,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from lora_assets.bounded_calls import MOST_REPLY_BYTES, within
+from lora_assets.bounded_calls import MOST_REPLY_BYTES, require_at_most, within
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
 
@@ -54,13 +54,11 @@ class ObjectStore:
     def get(self, key: str, at_most: int = MOST_REPLY_BYTES) -> bytes | None:
         """Return the bytes under `key`, None where there are none; refuse more than `at_most`."""
         with self.open(key) as found:
-            if found and found[1] > at_most:
-                raise LoraAssetsError(
-                    f"{self.address(key)} has {found[1] >> 20:,} MiB, more than the "
-                    f"{at_most >> 20:,} that it may have",
-                    "Correct what lies there. Where it is right, use fewer rows.",
-                )
-            return found[0].read() if found else None
+            if found is None:
+                return None
+            remedy = "Correct what lies there. Where it is right, use fewer rows."
+            require_at_most(self.address(key), found[1], at_most, remedy)
+            return found[0].read()
 
     @contextmanager
     def open(self, key: str) -> Iterator[tuple[IO[bytes], int] | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 from pydantic import Field, ValidationError
 
-from lora_assets.bounded_calls import MOST_REPLY_BYTES
+from lora_assets.bounded_calls import MOST_REPLY_BYTES, require_at_most
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.run_tags import requested_by
@@ -260,14 +260,10 @@ class Tracking(dg.ConfigurableResource[Any]):
         """Return the bytes of a run's file, None where it has none; refuse more than a reply's."""
         self._refuse_elsewhere(run_id)
         sizes = {each.path: each.file_size or 0 for each in self._client.list_artifacts(run_id)}
-        if sizes.get(file, 0) > MOST_REPLY_BYTES:
-            raise LoraAssetsError(
-                f"{file} of MLflow run {run_id} has {sizes[file] >> 20:,} MiB, more than the "
-                f"{MOST_REPLY_BYTES >> 20} that it may have",
-                "Use fewer rows. If none of your runs wrote it, delete that run in MLflow.",
-            )
         if file not in sizes:
             return None
+        remedy = "Use fewer rows. If none of your runs wrote it, delete that run in MLflow."
+        require_at_most(f"{file} of MLflow run {run_id}", sizes[file], MOST_REPLY_BYTES, remedy)
         with tempfile.TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(run_id, file, folder)).read_bytes()
 
