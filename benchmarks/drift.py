@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.automation import show
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.sensors.history import unfinished_runs
 from lora_assets.sensors.replica_repair import find_drift, repair_replicas, replica_repair
 from tests.support.dagster_processes import Running

@@ -33,7 +33,7 @@ from lora_assets.embedded.child import is_healthy, start_child
 from lora_assets.embedded.data_set.versions import contents
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import Alias, ModelVersion
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.records.training import Adapter, TrainingMetrics
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings

@@ -12,7 +12,7 @@ from lora_assets.gates.data import DataThresholds
 from lora_assets.gates.evaluation import DecisionRule
 from lora_assets.gates.performance import PerfRule
 from lora_assets.records import Record, Share
-from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.records.training import EMBEDDED_PARAMETERS, TrainingParameters
 from lora_assets.resources.mlflow_client import NAME as MLFLOW_NAME
 from lora_assets.serving.vllm_plugin.adapters_folder import NAME as SLOT_NAME

@@ -23,7 +23,7 @@ from pydantic import (
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.kubernetes import Executor
-from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.signature import VERDICT_KEY
 from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
 from lora_assets.setting import Setting, setting

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
 from lora_assets.guarded_records import GuardedRecords
-from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.judge import Judge
@@ -47,7 +46,6 @@ class Resources:
     judge: Judge
     server_metrics: ServerMetrics
     work_folder: WorkFolder
-    automation: Automation
     policy: PolicyFile
     webhook: Webhook
 
@@ -69,7 +67,7 @@ def make_resources(settings: Settings) -> Resources:
     fields["tracking"]["sampling_s"] = 2 if settings.embedded else 10
     fields["trainer"]["embedded"] = fields["fleet"]["shares_machine"] = settings.embedded
     fields["work_folder"]["path"] = str(settings.home / "work")
-    fields["automation"]["automatic_promotion"] = settings.promotion == "automatic"
+    fields["policy"]["automatic_promotion"] = settings.promotion == "automatic"
     if any(uri.startswith("s3://") for uri in (settings.s3_data_bucket, settings.records_bucket)):
         given = {name: value or None for name, value in fields["s3"].items()}
         fields["data_bucket"]["s3"] = fields["io_manager"]["s3"] = s3_resource(**given)

@@ -2,8 +2,7 @@ from typing import Any
 
 from dagster_aws.s3 import S3Resource
 
-from lora_assets.assets.graph import OWNERS
-from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.graph import OWNERS, data_versions
 from lora_assets.definitions import ASSETS, CHECKS, defs, make_definitions
 from lora_assets.lifecycle import JOBS, STAGES
 from lora_assets.sensors.history import gate_keys

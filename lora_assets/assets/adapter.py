@@ -9,8 +9,7 @@ from pydantic import Field
 
 from lora_assets.assets.adapter_page import log_training, report_loss, show_adapter, training_log
 from lora_assets.assets.gate_pages import gate_pages
-from lora_assets.assets.graph import GATE, stage_asset
-from lora_assets.assets.pools import TRAINING
+from lora_assets.assets.graph import GATE, TRAINING, stage_asset
 from lora_assets.assets.registered import RECORD, registered_adapter
 from lora_assets.assets.verdicts import check_result, now, require_passed, under
 from lora_assets.gates.data import Splits, data_is_sound

@@ -2,9 +2,8 @@
 
 import dagster as dg
 
-from lora_assets.assets.graph import stage_asset
+from lora_assets.assets.graph import SERVING, stage_asset
 from lora_assets.assets.pages import pages_of, show
-from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import require_passed
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.training import Adapter

@@ -5,10 +5,9 @@ from datetime import timedelta
 
 import dagster as dg
 
-from lora_assets.assets.graph import stage_asset
+from lora_assets.assets.graph import SERVING, stage_asset
 from lora_assets.assets.live_switch import LiveSwitch
 from lora_assets.assets.perf_metrics import perf_metrics
-from lora_assets.assets.pools import SERVING
 from lora_assets.assets.rollback import Rollback, sentence, standing_pages
 from lora_assets.assets.served import warn_of_gaps
 from lora_assets.assets.staged_deployment import staged_deployment

@@ -11,10 +11,9 @@ from lora_assets.assets.comparison import conclude, prepare
 from lora_assets.assets.eval_grades import eval_grades
 from lora_assets.assets.figures import latency_distribution, plot
 from lora_assets.assets.gate_pages import gate_pages
-from lora_assets.assets.graph import GATE, stage_asset
+from lora_assets.assets.graph import GATE, SERVING, stage_asset
 from lora_assets.assets.pages import pages_of, progress_log, show
 from lora_assets.assets.perf_tables import STORED_SAMPLES, headline, limit_lines, numbers, shown_of
-from lora_assets.assets.pools import SERVING
 from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.gates.performance import PerfThresholds, drift
 from lora_assets.gates.performance import perf_gate as decide

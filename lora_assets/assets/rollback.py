@@ -6,9 +6,9 @@ from typing import Any
 
 import dagster as dg
 
+from lora_assets.assets.graph import ROLLBACK
 from lora_assets.assets.live_switch import LiveSwitch
 from lora_assets.assets.pages import origin, pages_of, table
-from lora_assets.assets.pools import ROLLBACK
 from lora_assets.assets.served import slot_table, warn_of_gaps
 from lora_assets.gates.rollback import (
     kind_of,

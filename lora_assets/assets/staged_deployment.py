@@ -3,9 +3,8 @@
 import dagster as dg
 
 from lora_assets.assets.gate_pages import gate_pages
-from lora_assets.assets.graph import GATE, stage_asset
+from lora_assets.assets.graph import GATE, SERVING, stage_asset
 from lora_assets.assets.pages import pages_of, show
-from lora_assets.assets.pools import SERVING
 from lora_assets.assets.served import ensure_loaded, refuse_live_slot, slot_table, warn_of_gaps
 from lora_assets.assets.verdicts import check_result, now, under
 from lora_assets.errors import LoraAssetsError

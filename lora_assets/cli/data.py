@@ -9,9 +9,9 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from lora_assets.cli.config_options import chosen, config_options, fields_of
+from lora_assets.cli.quiet import Quietable
 from lora_assets.cli.result import json_option, print_json, tell, wants_json
 from lora_assets.cli.stack import Stack
-from lora_assets.cli.suggestions import Suggesting
 from lora_assets.embedded.data_set.versions import build as build_version
 from lora_assets.embedded.data_set.versions import contents
 from lora_assets.errors import LoraAssetsError
@@ -29,7 +29,7 @@ from lora_assets.stack_resources import make_resources
 Fit = fields_of(TrainingOptions, "max_seq_length", "max_left_out")
 
 
-@click.group(cls=Suggesting)
+@click.group(cls=Quietable)
 def data() -> None:
     """Describe, check, build and list data versions.
 

@@ -12,11 +12,10 @@ import click
 from click.shell_completion import add_completion_class
 
 from lora_assets.cli.bash_words import WholeWords
-from lora_assets.cli.quiet import QUIET
-from lora_assets.cli.signals import raising_stopped
-from lora_assets.cli.suggestions import Suggesting
+from lora_assets.cli.quiet import QUIET, Quietable
 from lora_assets.errors import ConnectionLost, LoraAssetsError, Stopped
 from lora_assets.heavy_imports import heavy_imports
+from lora_assets.stop_signals import raising_stopped
 
 _STAGES = ("train", "deploy", "evaluate", "performance", "promote")
 _LIVE = ("rollback", "history")
@@ -25,7 +24,7 @@ _OTHERS = "ask report status data adopt register restore terminate serve demo"
 _COMMANDS = ("check", *_STAGES, *_LIVE, *_OTHERS.split())
 
 
-class _Commands(Suggesting):
+class _Commands(Quietable):
     """Import a command only when it is called: `status` need not wait for torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -59,7 +58,11 @@ def _first_sentence(command: str, width: int) -> str:
 
 
 @click.group(
-    cls=_Commands, params=[QUIET], context_settings={"help_option_names": ["-h", "--help"]}
+    cls=_Commands,
+    # Only their names, for the one that was meant where one is not there.
+    commands={name: click.Command(name) for name in _COMMANDS},
+    params=[QUIET],
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="lora-assets")
 def cli() -> None:

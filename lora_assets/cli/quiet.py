@@ -2,6 +2,7 @@
 
 import os
 from contextlib import redirect_stderr
+from copy import copy
 
 import click
 
@@ -22,3 +23,16 @@ QUIET = click.Option(
     callback=_obey,
     help="Print results and errors, and no progress",
 )
+
+
+class Quietable(click.Group):
+    """Give --quiet to each of its commands."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, found, rest = super().resolve_command(ctx, args)
+        command = copy(found)
+        if command is not None:
+            command.params = [*command.params, QUIET]
+        return name, command, rest

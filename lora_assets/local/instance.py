@@ -13,7 +13,7 @@ from dagster import DagsterInstance
 from filelock import FileLock
 from sqlalchemy.exc import IntegrityError
 
-from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.graph import data_versions
 from lora_assets.errors import LoraAssetsError
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 

@@ -7,7 +7,7 @@ from threading import Event, Thread, get_ident
 from dagster import DagsterInstance
 from sqlalchemy.exc import SQLAlchemyError
 
-from lora_assets.assets.pools import POOLS
+from lora_assets.assets.graph import POOLS
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.local.stopping import interrupt
 from lora_assets.local.terminal import say

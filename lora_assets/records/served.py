@@ -5,6 +5,10 @@ from collections.abc import Collection, Mapping
 from lora_assets.records import Record
 from lora_assets.records.model_version import model_of
 
+LIVE_SLOT = "aws-rag-qa-live"
+CANDIDATE_SLOT = "aws-rag-qa-candidate"
+"""What clients call (specification, slot-name, candidate-adapter, live-adapter)."""
+
 
 class Served(Record):
     """One replica: adapters and slots by name, as digests; `damaged` are folders' digests.

@@ -11,7 +11,7 @@ from pydantic import Field
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import Alias
 from lora_assets.records.partition import model_of
-from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.one_model import partition_of_run
 from lora_assets.serving.bounded_client import BoundedClient
 from lora_assets.serving.http_client import open_client

@@ -10,9 +10,14 @@ from lora_assets.gates.policy import SPECIFICATION, Policy, parse_policy
 
 
 class PolicyFile(dg.ConfigurableResource[Any]):
-    """A policy in YAML; an empty `path` stands for the specification's limits."""
+    """A policy in YAML; an empty `path` stands for the specification's limits.
+
+    Where it does not say who promotes, `automatic_promotion` does: with it a version that passed
+    every gate goes live, else it waits for a person.
+    """
 
     path: str = ""
+    automatic_promotion: bool = False
 
     def read(self) -> Policy:
         """Return the policy as it stands now; raise LoraAssetsError where it can't be read."""

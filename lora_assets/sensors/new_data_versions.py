@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.graph import data_versions
 from lora_assets.automation import next_run
 from lora_assets.automation.next_run import CAUSE_TAG, COMPARISON, NextRun
 from lora_assets.gates.policy import Policy
@@ -12,7 +12,6 @@ from lora_assets.lifecycle import PROMOTION, WHOLE_GRAPH
 from lora_assets.local.dead_processes import fail_runs_of_dead_processes
 from lora_assets.records.progress import PARTITION_TAG, Progress
 from lora_assets.records.run_tags import AHEAD_OF_TRAINING, WHY
-from lora_assets.resources.automation import Automation
 from lora_assets.resources.data_bucket import DataBucket
 from lora_assets.resources.policy import PolicyFile
 from lora_assets.resources.registry import Registry
@@ -42,7 +41,6 @@ def new_data_versions(
     context: dg.SensorEvaluationContext,
     data_bucket: DataBucket,
     registry: Registry,
-    automation: Automation,
     policy: PolicyFile,
 ) -> dg.SensorResult:
     """Make complete data versions partitions, and launch what each of them needs next.
@@ -77,7 +75,7 @@ def new_data_versions(
     progress = history.read_progress(context.instance, versions)
     free = [each for each in progress if each.data_version not in taken]
     demanded = policy.read()
-    automatic = automation.automatic_promotion
+    automatic = policy.automatic_promotion
     if demanded.promotion is not None:
         automatic = demanded.promotion == "automatic"
     wanted = _wanted(context.instance, free, registry, automatic)

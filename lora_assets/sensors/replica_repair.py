@@ -7,8 +7,7 @@ from time import time
 import dagster as dg
 from dagster import DefaultSensorStatus as Status
 
-from lora_assets.assets.partitions import data_versions
-from lora_assets.assets.pools import SERVING
+from lora_assets.assets.graph import SERVING, data_versions
 from lora_assets.assets.served import ensure_loaded, slot_table
 from lora_assets.errors import LoraAssetsError
 from lora_assets.kubernetes.step_pods import step_pod

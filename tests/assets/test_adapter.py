@@ -16,8 +16,8 @@ import pytest
 from mlflow import MlflowClient, active_run
 
 from lora_assets.assets.adapter import adapter
+from lora_assets.assets.graph import data_versions
 from lora_assets.assets.pages import rounded
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.registered import REGISTERED
 from lora_assets.assets.training_data import training_data
 from lora_assets.errors import LoraAssetsError

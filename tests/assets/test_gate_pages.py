@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from lora_assets.assets.adapter import quality_gate
+from lora_assets.assets.graph import data_versions
 from lora_assets.assets.pages import pages_of
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_gate
 from lora_assets.assets.perf_tables import STORED_SAMPLES
 from lora_assets.assets.registered import RECORD

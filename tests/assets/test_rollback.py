@@ -10,11 +10,11 @@ import dagster as dg
 import pytest
 from dagster import DagsterInstance
 
-from lora_assets.assets.pools import SERVING
+from lora_assets.assets.graph import SERVING
 from lora_assets.errors import LoraAssetsError
 from lora_assets.local.instance import open_instance
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.resources.fleet import Fleet
 from lora_assets.stack_resources import Resources
 from tests.support.doubles.kubernetes_api import KubernetesApi, Pod

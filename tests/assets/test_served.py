@@ -7,7 +7,7 @@ import pytest
 from lora_assets.assets.served import ensure_candidate_slot, ensure_loaded
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.slots import CANDIDATE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT
 from lora_assets.stack_resources import Resources
 from tests.support.commands import serve
 from tests.support.stack import trained

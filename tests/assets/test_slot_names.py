@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.settings import read_settings
 from lora_assets.stack_resources import Resources, make_resources
 from tests.support.commands import Run

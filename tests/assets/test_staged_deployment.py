@@ -7,7 +7,7 @@ import pytest
 
 from lora_assets.assets.staged_deployment import DeployConfig, staged_deployment
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.settings import EMBEDDED_BASE_NAME
 from lora_assets.stack_resources import Resources
 from tests.support.stack import trained

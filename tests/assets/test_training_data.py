@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.graph import data_versions
 from lora_assets.assets.training_data import training_data
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.resources.data_bucket import DataBucket

@@ -6,7 +6,7 @@ from itertools import pairwise
 import dagster as dg
 import pytest
 
-from lora_assets.assets.pools import SERVING, TRAINING
+from lora_assets.assets.graph import SERVING, TRAINING
 from lora_assets.automation.next_run import stopped_by
 from lora_assets.definitions import ASSETS, CHECKS
 from lora_assets.lifecycle import PROMOTION

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from peft import LoraConfig
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.serving.adapter_files import CONFIG, PICKLED, WEIGHTS
 from lora_assets.serving.vllm_plugin.adapters_folder import contents, digest_folder
 from lora_assets.stack_resources import Resources

@@ -7,7 +7,7 @@ import pytest
 
 from lora_assets.embedded.data_set.versions import contents
 from lora_assets.records.dataset import Row, prompt_like, prompt_of
-from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.records.split_file import parse_split
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register, serve

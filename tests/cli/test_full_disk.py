@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.graph import data_versions
 from lora_assets.local.run import run_in_process
 from lora_assets.records.run_outcome import RunFailed
 

@@ -10,7 +10,7 @@ import pytest
 
 from lora_assets.cli.restore import restore_adapters
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.registry import Registry
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.serving.replica_folder import shared_folder

@@ -10,7 +10,7 @@ import pytest
 from lora_assets.assets.served import ensure_loaded
 from lora_assets.lifecycle import GATES
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.serving.adapter_files import WEIGHTS
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run, register, serve, spoil

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from lora_assets.assets.perf_metrics import STORED_METRICS
 from lora_assets.assets.perf_tables import STORED_SAMPLES
 from lora_assets.records.load import LoadMetrics, LoadSamples
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from tests.support.cluster import BUCKET, Cluster
 from tests.support.cluster_stages import Run, build, gate_and_promote, status, succeed, train
 

@@ -4,7 +4,7 @@ import random
 
 from lora_assets.embedded.server.options import PACKAGED_BASE_MODEL
 from lora_assets.records.base_model import Base
-from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.records.training import EMBEDDED_PARAMETERS
 from lora_assets.serving.base_proof import other_answers
 from lora_assets.training.base_answers import base_answers

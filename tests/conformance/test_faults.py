@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.resources.fleet import Fleet
 from lora_assets.serving.replicas import Replicas
 from tests.support.interruptions import POINTS, interrupt

@@ -12,7 +12,7 @@ from lora_assets.assets.served import ensure_loaded
 from lora_assets.gates import smoke
 from lora_assets.records.history import LIVE
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT, LIVE_SLOT
 from tests.support.commands import started
 from tests.support.promotions import aliases
 from tests.support.replicas import RunningServer, Stack, two_servers

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_assets.records.slots import CANDIDATE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT
 from lora_assets.serving.vllm_plugin.adapters_folder import contents
 from tests.support.cluster import BUCKET, Cluster
 from tests.support.images import USER, Image

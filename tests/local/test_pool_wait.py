@@ -18,8 +18,8 @@ _STEP = """
 import sys
 from pathlib import Path
 import dagster as dg
-from lora_assets.assets.partitions import data_versions
-from lora_assets.assets.pools import TRAINING
+from lora_assets.assets.graph import data_versions
+from lora_assets.assets.graph import TRAINING
 from lora_assets.local.console import progress_logger
 from lora_assets.local.instance import open_instance
 from lora_assets.local.run import run_in_process

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from peft import LoraConfig
 
 from lora_assets.embedded.data_set.versions import contents
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.serving.vllm_plugin.adapters_folder import digest_folder
 from lora_assets.settings import EMBEDDED_BASE_NAME, read_settings
 from lora_assets.stack_resources import make_resources

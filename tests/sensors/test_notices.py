@@ -11,7 +11,7 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
-from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.graph import data_versions
 from lora_assets.automation.next_run import CAUSE_TAG, MAX_ATTEMPTS
 from lora_assets.errors import LoraAssetsError
 from lora_assets.resources.webhook import Webhook

@@ -14,7 +14,7 @@ from lora_assets.errors import LoraAssetsError
 from lora_assets.records.history import Standing
 from lora_assets.records.model_version import Alias, ModelVersion, Promotion
 from lora_assets.records.run_tags import WHY
-from lora_assets.records.slots import CANDIDATE_SLOT, LIVE_SLOT
+from lora_assets.records.served import CANDIDATE_SLOT, LIVE_SLOT
 from lora_assets.resources.fleet import Fleet
 from lora_assets.resources.registry import Registry
 from lora_assets.sensors.replica_repair import ROOT_RUN, find_drift, repair_replicas

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import dagster as dg
 
-from lora_assets.assets.partitions import data_versions
+from lora_assets.assets.graph import data_versions
 from lora_assets.definitions import make_definitions
 from lora_assets.lifecycle import STAGES
 from lora_assets.records.dataset import SPLITS

@@ -7,7 +7,7 @@ from functools import partial
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.smoke import PROMPTS
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.serving.replicas import same_logprobs
 from tests.support.dagster_services import meanwhile
 from tests.support.replicas import Stack

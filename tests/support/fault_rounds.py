@@ -12,7 +12,7 @@ import dagster as dg
 
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.smoke import PROMPTS
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from tests.support.clients import asking
 from tests.support.dagster_services import until
 from tests.support.faulty_operations import (

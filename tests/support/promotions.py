@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from lora_assets.assets.eval_grades import eval_grades
+from lora_assets.assets.graph import data_versions
 from lora_assets.assets.live_deployment import live_deployment
-from lora_assets.assets.partitions import data_versions
 from lora_assets.assets.perf_metrics import perf_metrics
 from lora_assets.assets.rollback import rollback
 from lora_assets.assets.staged_deployment import staged_deployment

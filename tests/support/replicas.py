@@ -19,7 +19,7 @@ from lora_assets.embedded.server.process import serve
 from lora_assets.embedded.vllm_server import vllm_command
 from lora_assets.gates import smoke
 from lora_assets.records.model_version import ModelVersion
-from lora_assets.records.slots import LIVE_SLOT
+from lora_assets.records.served import LIVE_SLOT
 from lora_assets.serving.replica import Completion
 from lora_assets.serving.replicas import Replicas, same_logprobs
 from lora_assets.serving.vllm_plugin.guard import ADMIN_KEY
