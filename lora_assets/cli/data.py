@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files as packaged
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -20,7 +21,6 @@ from lora_assets.judging.refusals import declines
 from lora_assets.local.instance import add_partitions
 from lora_assets.parameters import TrainingOptions
 from lora_assets.records.conversion import FORMATS, Format, convert, deal_out
-from lora_assets.records.data_format import FORMAT
 from lora_assets.records.dataset import SPLITS, SplitName, require_version_name
 from lora_assets.records.split_file import Fault, parse_split
 from lora_assets.settings import read_settings
@@ -63,7 +63,7 @@ def build(data_version: str, services: str, spoiled: bool) -> None:
 @data.command()
 def describe() -> None:
     """Print the format of a data version, with three rows."""
-    click.echo(FORMAT, nl=False)
+    click.echo(packaged(__package__).joinpath("data_format.txt").read_text(), nl=False)
 
 
 @data.command()

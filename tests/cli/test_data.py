@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from lora_assets.records.data_format import FORMAT
 from lora_assets.records.dataset import SplitName
 from lora_assets.records.split_file import parse_split
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
@@ -80,9 +79,9 @@ def test_the_list_names_what_it_passes_over(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_format_is_described_once_with_rows_that_are_taken(run: Run) -> None:
-    assert run({}, "data", "describe") == (0, FORMAT)
-    assert block("docs/data.md", "text", "format") == FORMAT
-    lines = [line for line in FORMAT.splitlines() if line.startswith("{")]
+    ended, described = run({}, "data", "describe")
+    assert (ended, described) == (0, block("docs/data.md", "text", "format"))
+    lines = [line for line in described.splitlines() if line.startswith("{")]
     rows, faults = parse_split("train", "\n".join(lines).encode())
     assert (len(rows), faults) == (3, [])
     assert [json.loads(line).get("metadata") is None for line in lines] == [False, False, True]
