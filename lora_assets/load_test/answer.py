@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from lora_assets.serving import http_client
 
@@ -29,6 +29,7 @@ class _Usage(BaseModel):
 class _Chunk(BaseModel):
     model: str | None = None
     choices: list[_StreamedChoice]
+    error: JsonValue = None
     usage: _Usage | None = None
 
 
@@ -39,11 +40,15 @@ class Events:
     _rest: bytes = b""
     _data: list[bytes] = field(default_factory=list)
     _after_return: bool = False
+    _began: bool = False
 
     def take(self, piece: bytes) -> Iterator[bytes]:
         """Yield the data of each event that ends in `piece`; refuse a line that never does."""
         if not piece:
             return
+        if not self._began:
+            # One mark of the byte order at the stream's start is no part of it.
+            self._began, piece = True, piece.removeprefix(b"\xef\xbb\xbf")
         if self._after_return:
             piece = piece.removeprefix(b"\n")
         *lines, rest = _LINE_END.split(self._rest + piece)
@@ -123,6 +128,8 @@ class StreamedAnswer:
         try:
             chunk = _Chunk.model_validate_json(event)
         except ValidationError:
+            chunk = None
+        if chunk is None or chunk.error:
             message = http_client.server_message(self.request, event.decode(errors="replace"))
             self._broken = f"the stream broke off with: {message}"
             return

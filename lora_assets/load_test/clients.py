@@ -22,6 +22,9 @@ Ended = Callable[[RequestSample], None]
 """Gets the sample of each request."""
 
 _PATH = "/v1/completions"
+_CLOSED_WHILE_IDLE = 0.2
+"""A connection that a server closed while it was idle is lost within so many seconds of the next
+request; what is lost later had been taken."""
 
 
 class Clients:
@@ -120,7 +123,8 @@ class Clients:
         )
 
     async def _exchange(self, message: bytes, model: str) -> tuple[float, "_Answer"]:
-        """Return when the message was sent, and the answer to it."""
+        """Return when the message was sent first, and the answer to it."""
+        sent = 0.0
         while True:
             while self._idle and not self._idle[-1].usable:
                 self._idle.pop()
@@ -128,14 +132,16 @@ class Clients:
             answer = _Answer(self._request, model)
             connection = self._idle.pop() if is_kept else await self._connect()
             answer.connection = connection
-            sent = time.perf_counter()
+            sent = sent or time.perf_counter()
             try:
                 await connection.send(message, answer)
                 answer.end()
                 await connection.finish()
-            except httpx.RequestError:
+            except httpx.RequestError as error:
                 # Servers close connections that were idle, which is no failure.
-                if is_kept and not connection.status:
+                at_once = time.perf_counter() - sent < _CLOSED_WHILE_IDLE
+                is_lost = not isinstance(error, httpx.TimeoutException) and not connection.status
+                if is_kept and is_lost and at_once:
                     continue
                 raise
             except asyncio.CancelledError:

@@ -7,6 +7,10 @@ from hypothesis import strategies as st
 from lora_assets.load_test.answer import MOST_EVENT_BYTES, Events
 
 
+def test_a_stream_may_begin_with_a_mark_of_its_byte_order() -> None:
+    assert list(Events().take(b"\xef\xbb\xbfdata: a\n\n")) == [b"a"]
+
+
 def test_an_event_that_does_not_end_is_kept_up_to_a_bound() -> None:
     with pytest.raises(ValueError, match="more than 1 MiB"):
         list(Events().take(b"data: " + b"x" * MOST_EVENT_BYTES))

@@ -1,7 +1,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import httpx
@@ -10,9 +10,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from lora_assets.errors import LoraAssetsError
-from lora_assets.load_test import connection
+from lora_assets.load_test import clients, connection
 from lora_assets.load_test.generator import WARM_UP_ROUNDS, LoadTest, ModelLoad
 from lora_assets.load_test.summary import summarise
+from lora_assets.records.load import RequestSample
 from lora_assets.serving.http_client import open_client
 from tests.support.doubles.broken_vllm import listening
 from tests.support.doubles.trickling import trickling
@@ -20,6 +21,7 @@ from tests.support.doubles.trickling import trickling
 Result = TypeVar("Result")
 
 PAUSE = 0.2
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 DONE = "data: [DONE]\n\n"
 
 
@@ -140,6 +142,18 @@ def test_a_client_keeps_its_connection() -> None:
     assert len(set(server.clients)) == 1
 
 
+def measured(handle: Handle, prompts: int, timeout: float = 5) -> Sequence[RequestSample]:
+    """Return what one client measures at a server that answers by `handle`."""
+
+    async def measure() -> ModelLoad:
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, open_client(url, timeout) as client:
+            return (await LoadTest(["m"], ["p"] * prompts, 1).run(client, lambda *_: None))["m"]
+
+    return asyncio.run(measure()).samples
+
+
 def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
     stream = "".join(STREAMS["good"]).replace("MODEL", "m").encode()
     connections: list[int] = []
@@ -153,14 +167,31 @@ def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
         await reader.read(1)
         writer.close()
 
-    async def measure() -> ModelLoad:
-        server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server, open_client(url, 5) as client:
-            return (await LoadTest(["m"], ["p"] * 4, 1).run(client, lambda *_: None))["m"]
-
-    assert [sample.error for sample in asyncio.run(measure()).samples] == [None] * 4
+    assert [sample.error for sample in measured(answer_once, 4)] == [None] * 4
     assert len(connections) == 4
+
+
+@pytest.mark.parametrize(("drops", "error"), [(True, "peer closed"), (False, "nothing came for")])
+def test_a_request_that_the_server_has_taken_is_sent_once_on_a_kept_connection_too(
+    monkeypatch: pytest.MonkeyPatch, drops: bool, error: str
+) -> None:
+    monkeypatch.setattr(clients, "_CLOSED_WHILE_IDLE", 0.0)
+    stream = "".join(STREAMS["good"]).replace("MODEL", "m").encode()
+    taken: list[int] = []
+
+    async def answer_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2]))
+            taken.append(0)
+            if len(taken) == 1:
+                length = b"Content-Length: %d\r\n\r\n" % len(stream)
+                writer.write(b"HTTP/1.1 200 OK\r\n" + length + stream)
+            elif drops:
+                writer.close()
+                return
+
+    first, second = measured(answer_first, 2, PAUSE)
+    assert (first.error, error in str(second.error), len(taken)) == (None, True, 2)
 
 
 def test_a_server_that_falls_silent_fails_the_request_and_not_the_test() -> None:
@@ -279,12 +310,7 @@ def test_what_is_no_response_is_a_sample_with_an_error(response: bytes, error: s
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(response)
+        writer.close()
 
-    async def measure() -> ModelLoad:
-        server = await asyncio.start_server(say, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server, open_client(url, 5) as client:
-            return (await LoadTest(["m"], ["p"] * 2, 1).run(client, lambda *_: None))["m"]
-
-    samples = asyncio.run(measure()).samples
+    samples = measured(say, 2)
     assert [bool(re.search(error, str(sample.error))) for sample in samples] == [True, True]
