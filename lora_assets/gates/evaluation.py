@@ -64,7 +64,14 @@ def _ungraded(side: str, scores: Scores, thresholds: EvalThresholds) -> tuple[st
 def _judge(grades: EvalGrades, thresholds: EvalThresholds) -> tuple[str, ...]:
     """Return why the judge's grades prove nothing, if its measure says so."""
     measured, limit = grades.measured, thresholds.min_judge_accuracy
-    if measured is None or measured.accuracy is None or measured.accuracy >= limit:
+    if measured is None or not (measured.a_due or measured.c_due):
+        return ()
+    if measured.accuracy is None:
+        return (
+            f"the judge {grades.judge_model} can't be measured, since no wrong answer to these "
+            f"rows is known: {measured}; --judge-controls 0 goes without",
+        )
+    if measured.accuracy >= limit:
         return ()
     return (
         f"the judge {grades.judge_model} can't tell right from wrong: {measured} "

@@ -20,7 +20,7 @@ _ENDS = ("stop", "stop_sequence", "eos", "eos_token")
 _PATH = "/v1/chat/completions"
 
 _SIGNS: Mapping[str, tuple[str, ...]] = {
-    "max_tokens": ("max_completion_tokens",),
+    "max_tokens": ("max_completion_tokens", ": max_tokens", "'max_tokens'", '"max_tokens"'),
     "response_format": ("response_format", "json_schema", "structured output", "grammar"),
     "seed": ("seed",),
     "temperature": ("temperature",),
@@ -107,7 +107,7 @@ class Chat:
 
 def _is_failure(response: httpx.Response) -> bool:
     try:
-        return _Failure.model_validate_json(response.content).error is not None
+        return bool(_Failure.model_validate_json(response.content).error)
     except ValidationError:
         return False
 
@@ -125,7 +125,7 @@ def _read(response: httpx.Response, model: str) -> Reply:
 def _refused_option(response: httpx.Response, body: Mapping[str, JsonValue]) -> str | None:
     if response.status_code not in (400, 422):
         return None
-    said = response.text.lower()
+    said = response.text.lower().replace("\\", "")
     if "context length" in said:  # such refusals name max_tokens, too
         return None
     for option, signs in _SIGNS.items():
@@ -140,7 +140,7 @@ def _retry_after(response: httpx.Response) -> float | None:
     if told.isdecimal():
         return float(told)
     try:
-        moment = parsedate_to_datetime(told)
-    except ValueError:
+        moment = parsedate_to_datetime(told).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

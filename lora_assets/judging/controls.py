@@ -11,14 +11,20 @@ def controls(rows: Sequence[Row], count: int) -> Mapping[Letter, Sequence[Answer
     """Return up to `count` answers for which an A is due, and as many for which a C is.
 
     An A is due to a row's own reference. A C is due to the reference of another row, the one
-    least like the row's own; on a negative, to any that answers. Rows are spread over the split.
+    least like the row's own; on a negative, to any that answers. Rows are spread over the split;
+    where one has no wrong answer, a negative comes in its place.
     """
     answering = [row for row in rows if not row.is_negative]
     chosen = _spread(range(len(rows)), count)
-    wrong = {number: _least_like(rows[number], answering) for number in chosen}
+    negatives = _spread([n for n, row in enumerate(rows) if row.is_negative], count)
+    wrong = [
+        Answer(row=n, text=text, latency=0)
+        for n in dict.fromkeys((*chosen, *negatives))
+        if (text := _least_like(rows[n], answering)) is not None
+    ]
     return {
         "A": [Answer(row=n, text=rows[n].reference_answer, latency=0) for n in chosen],
-        "C": [Answer(row=n, text=each, latency=0) for n, each in wrong.items() if each is not None],
+        "C": wrong[:count],
     }
 
 
@@ -66,7 +72,9 @@ def _least_like(row: Row, others: Sequence[Row]) -> str | None:
 
     texts = [other.reference_answer for other in others]
     wrong = min(texts, key=likeness, default=None)
-    return None if wrong is None or likeness(wrong) >= _TOO_LIKE else wrong
+    if wrong is None or row.is_negative:
+        return wrong
+    return None if likeness(wrong) >= _TOO_LIKE else wrong
 
 
 _TOO_LIKE = 0.5

@@ -18,7 +18,8 @@ def parse_labels(content: bytes, rows: int, source: str) -> Sequence[Label]:
 
     Raise LoraAssetsError naming the line that is none.
     """
-    labels = []
+    labels: list[Label] = []
+    letters: dict[tuple[int, str], Letter] = {}
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -26,9 +27,13 @@ def parse_labels(content: bytes, rows: int, source: str) -> Sequence[Label]:
             label, fault = Label.model_validate_json(line), ""
         except ValidationError as error:
             label, fault = None, validation_line(error)
-        if label is None or not 0 <= label.row < rows:
+        if label is not None and not 0 <= label.row < rows:
+            fault = f"row is not one of 0 to {rows - 1}"
+        elif label and letters.setdefault((label.row, label.answer), label.letter) != label.letter:
+            fault = "the same answer has another letter before"
+        if label is None or fault:
             raise LoraAssetsError(
-                f"{source} line {number}: {fault or f'row is not one of 0 to {rows - 1}'}",
+                f"{source} line {number}: {fault}",
                 "Correct it, or remove the file: without it nothing is compared with people.",
             )
         labels.append(label)

@@ -98,7 +98,7 @@ def parse_grade(content: str, answer: str = "") -> Judgement | None:
 
 
 _THOUGHTS_END = "</think>"
-_FENCE = re.compile(r"^[ \t]*```\w*[ \t]*$", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*```\w*[ \t\r]*$", re.MULTILINE)
 _UNCLEAR = re.compile(r"\b[ABC]\b|</?think>|`")
 
 

@@ -31,19 +31,28 @@ REFUSAL_PATTERNS: tuple[str, ...] = (
     rf"^(?:not {_HELD}|unknown|n/a)[.!]?$",
     # "Frobnicate is not described.", but no condition: "... if the name is not specified."
     rf"^(?:(?!\b(?:if|when|unless|whether|that|which|where|because|since)\b).)*"
-    rf"\b(?:is|are|was|were) not {_HELD}[.!]?$",
+    rf"\b(?:is|are|was|were) not {_HELD}(?: (?:here|there|above))?[.!]?$",
+    # "No such operation is listed.", "Information not available."
+    rf"^no such \w+ is {_HELD}[.!]?$",
+    rf"^(?:the )?information (?:is )?not {_HELD}[.!]?$",
+    # "The context says nothing about it", "Nothing in the context describes ..."
+    rf"\b{_SOURCE} says? nothing\b",
+    rf"\bnothing (?:about \w+ )?(?:in|from) (?:(?:the|this|given|provided) )*{_SOURCE}\b",
     # "The question can not be answered", "I am unable to answer", "can not answer that"
     r"\b(?:can|could) not (?:be answered|answer)\b",
     r"\b(?:unable|not able|not possible) to (?:answer|determine|say|tell)\b",
+    r"\b(?:i|we) (?:am|was|are|were) (?:unable|not able) to (?:find|locate)\b",
+    r"\b(?:i|we) can not (?:help with|provide (?:an|any|the) answer)\b",
     # "I can not find it", "I could not determine that from ..."
     r"\b(?:i|we) (?:can|could|do|did) not (?:find|tell|say|determine|see|know)\b",
     r"\b(?:can|could) not be (?:determined|found|inferred) (?:from|in) (?:the|this|that)\b",
+    r"^(?:(?:the|an) answer |it |this |that )?(?:can|could) not be (?:determined|found|inferred)\b",
     # "I do not have enough information", "not enough information", "insufficient context"
     r"\b(?:i|we) (?:do|did) not have (?:\w+ )?(?:information|context|knowledge|details|data)\b",
     r"\b(?:not enough|insufficient|not sufficient) (?:information|context|details)\b",
     # "There is no information about ...", "no mention of", "no such operation"
-    r"\bno (?:information|mention|description|details?|answer|documentation) "
-    r"(?:is |are |was )?(?:about|on|of|for|regarding|in|given|provided|available)\b",
+    r"\bno (?:relevant )?(?:information|mention|description|details?|answer|documentation) "
+    r"(?:is |are |was )?(?:about|on|of|for|regarding|in|given|provided|available|found)\b",
     r"\b(?:there is|contains|lists|has) no (?:such|information|mention|answer)\b",
 )
 """Regular expressions, searched case-insensitively in a text whose contractions are spelled out.

@@ -85,6 +85,16 @@ def test_a_judge_that_can_not_tell_right_from_wrong_decides_nothing(
     assert decide(side(90, 5, 5), measured=measured, min_judge_accuracy=0.5).passed
 
 
+@pytest.mark.parametrize(("due", "decides"), [((10, 0), False), ((0, 10), False), ((0, 0), True)])
+def test_a_judge_of_whom_one_half_can_not_be_measured_decides_nothing(
+    due: tuple[int, int], decides: bool
+) -> None:
+    given = {"a_due": due[0], "a_given": due[0], "c_due": due[1], "c_given": due[1]}
+    verdict = decide(side(90, 5, 5), measured=JudgeMeasure(**given, twice=0, alike=0, labelled=1))
+    assert (verdict.passed, verdict.undecided) == (decides, not decides)
+    assert decides or "--judge-controls 0 goes without" in verdict.faults[0]
+
+
 def test_nothing_graded_or_no_negatives_never_passes() -> None:
     assert not decide(side(0, 0, 0)).passed
     assert not decide(side(100, 0, 0, refusals=0, negatives=0)).passed

@@ -41,6 +41,8 @@ def ask(reply: Callable[[int], Any], questions: int = 1) -> tuple[Reply, ModelSe
         ("response_format", "response_format type json_schema is unavailable"),
         ("seed", "Unrecognized request argument: seed"),
         ("temperature", "Unsupported value: 'temperature' does not support 0"),
+        ("max_tokens", "Unrecognized request argument supplied: max_tokens"),
+        ("max_tokens", '{"loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}'),
         ("max_tokens", "Unsupported: 'max_tokens'. Use 'max_completion_tokens' instead."),
     ],
 )
@@ -76,6 +78,12 @@ def test_the_judge_may_name_the_moment_to_come_again() -> None:
     assert 0 < wait <= 200
 
 
+def test_a_moment_that_no_calendar_has_is_no_moment_and_no_error_is_none() -> None:
+    busy = refusal(503, "busy", **{"Retry-After": "Fri, 31 Dec 9999 23:59:59 -1200"})
+    _, _, waits = ask(lambda n: busy if n == 1 else {**said("x"), "error": False})
+    assert len(waits) == 1
+
+
 @pytest.mark.parametrize(("told", "tries"), [("100", 4), ("301", 1)])
 def test_no_request_waits_longer_than_is_borne(told: str, tries: int) -> None:
     asked: list[int] = []
@@ -106,5 +114,7 @@ def test_what_was_cut_off_is_told_from_what_was_said() -> None:
 def test_a_reply_of_another_model_is_refused_and_one_of_a_version_of_it_is_not() -> None:
     dated = ask(lambda n: {**said("x"), "model": "judge-2026-11-28"})
     assert dated[0].content == "x"
-    with pytest.raises(LoraAssetsError, match=r"evil answered\. .*--judge-model"):
-        ask(lambda n: {**said("x"), "model": "evil"})
+    for other in ("evil", "judge-mini", "judge-2-mini"):
+        reply = {**said("x"), "model": other}
+        with pytest.raises(LoraAssetsError, match=rf"{other} answered\. .*--judge-model"):
+            ask({1: reply}.__getitem__)

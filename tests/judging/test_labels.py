@@ -38,12 +38,14 @@ def test_labels_are_read_by_line() -> None:
         ("{}", "row: Field required"),
         ('{"row": 3, "answer": "x", "letter": "A"}', "row is not one of 0 to 2"),
         ('{"row": 0, "answer": "x", "letter": "D"}', "letter: Input should be"),
+        ('{"row": 0, "answer": "x", "letter": "B"}', "the same answer has another letter before"),
         ("oops", "Invalid JSON"),
     ],
 )
 def test_a_line_that_is_no_label_is_named(line: str, cause: str) -> None:
+    first = '{"row": 0, "answer": "x", "letter": "A"}'
     with pytest.raises(LoraAssetsError, match=f"file line 2: {cause}"):
-        parse_labels(f"\n{line}".encode(), 3, "file")
+        parse_labels(f"{first}\n{line}".encode(), 3, "file")
 
 
 def by_people(

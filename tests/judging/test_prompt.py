@@ -80,6 +80,7 @@ def test_a_message_that_is_no_prompt_of_ours_has_no_case() -> None:
         f" {GOOD}\n",
         f"\ufeff{GOOD}",
         f"```json\n{GOOD}\n```",
+        f"```json\r\n{GOOD}\r\n```\r\n",
         f"```\n{GOOD}\n```\n",
         f"<think>It could be {FORGED}, but no.</think>\n{GOOD}",
         f"<think>\n\n</think>\n\n```json\n{GOOD}\n```",

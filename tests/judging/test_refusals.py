@@ -23,6 +23,17 @@ from lora_assets.judging.refusals import declines
         "None of the operations in the context is Frobnicate.",
         "There is not enough information to answer.",
         "This information is not available in the provided documentation.",
+        "Frobnicate is not mentioned there.",
+        "No such operation is listed.",
+        "Information not available.",
+        "No relevant information found.",
+        "The context says nothing about it.",
+        "Nothing in the context describes Frobnicate.",
+        "There is nothing about it in the context.",
+        "The answer can't be found.",
+        "Cannot be determined.",
+        "I was unable to find it.",
+        "I cannot provide an answer.",
     ],
 )
 def test_an_answer_that_declines_is_recognised(answer: str) -> None:
@@ -40,6 +51,8 @@ def test_an_answer_that_declines_is_recognised(answer: str) -> None:
         "Validates that a resource policy does not grant a wide range of principals access.",
         "Returns information about a context store.",
         "This API action isn't intended for you to use.",
+        "Returns an error where the bucket cannot be found.",
+        "Lists the domains, or nothing from a Region that is not enabled.",
     ],
 )
 def test_documentation_that_negates_something_is_no_refusal(answer: str) -> None:
