@@ -71,13 +71,18 @@ def adapter(
     )
     sound = data_is_sound(training_data, splits, config, now())
     require_passed(sound, "data_is_sound", training_data.digest, training_data.data_version)
+    of_data: Mapping[str, Any] = {
+        "data_arrived": training_data.arrived,
+        "max_leak": config.max_leak,
+    }
     if config.registered:
         _require_fit(context, splits, parameters, config.max_left_out, trainer, fleet)
         with work_folder.temporary() as folder:
-            clients = (trainer, tracking, folder)
-            return registered_adapter(
-                context, config.registered, training_data, splits["val"], parameters, *clients
+            rows, clients = splits["val"], (trainer, tracking, folder)
+            given = registered_adapter(
+                context, config.registered, training_data, rows, parameters, *clients
             )
+            return given.model_copy(update=of_data)
     base = trainer.base_identity()
     identity = {
         "model": registry.model_name,
@@ -96,7 +101,7 @@ def adapter(
     finished = tracking.finished(config.mlflow_experiment, key, version)
     if finished is not None and (before := _kept(context, tracking, finished)) is not None:
         # Its key says which base it is of, also where an earlier release made the record.
-        before = before.model_copy(update={"base": base, "data_arrived": training_data.arrived})
+        before = before.model_copy(update={"base": base, **of_data})
         show_adapter(context, before, logged, tracking)
         return before
     _require_fit(context, splits, parameters, config.max_left_out, trainer, fleet)
@@ -123,7 +128,7 @@ def adapter(
             lora_config=parameters.lora_config,
             mlflow_run_id=run.run_id,
             metrics=metrics,
-            data_arrived=training_data.arrived,
+            **of_data,
         )
         run.record(trained, RECORD)
     context.log.info(f"trained adapter {digest[:12]} in {metrics.steps} steps")

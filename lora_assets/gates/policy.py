@@ -109,7 +109,7 @@ def parse_policy(content: bytes) -> Policy:
     """
     try:
         given, tree = yaml.safe_load(content), yaml.compose(content, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise LoraAssetsError(
             f"The policy is not valid YAML: {reason}", "Correct the file."
@@ -118,10 +118,11 @@ def parse_policy(content: bytes) -> Policy:
         raise LoraAssetsError(
             "The policy has no keys", "Write what it demands, as in 'decision-rule: paired'."
         )
-    names = Counter(str(key.value).replace("_", "-") for key, _ in tree.value)
-    ((most, times),) = names.most_common(1)
-    if times > 1:
-        raise LoraAssetsError(f"The policy has {most} {times} times", "Keep the one that holds.")
+    _refuse_twice("The policy", [str(key.value).replace("_", "-") for key, _ in tree.value])
+    for key, below in tree.value:
+        if isinstance(below, yaml.MappingNode):
+            urls = [str(url.value).rstrip("/") for url, _ in below.value]
+            _refuse_twice(f"The policy's {key.value}", urls)
     thresholds: dict[str, Any] = {}
     training: dict[str, Any] = {}
     own = Policy.model_fields.keys() - {"training", "digest"}
@@ -132,6 +133,10 @@ def parse_policy(content: bytes) -> Policy:
                 f"The policy has an unknown key: {key}",
                 "Use the names of the command line's options, such as min-a-rate or num-epochs.",
             )
+        kind = (Policy if name in own else TrainingParameters).model_fields[name].annotation
+        if isinstance(value, bool) and kind is not bool:
+            # YAML 1.1 reads yes and on as true, which would be 1.
+            raise LoraAssetsError(f"The policy's {key} can't be yes or no", "Correct the file.")
         (thresholds if name in own else training)[name] = value
     try:
         training = TrainingParameters.model_validate(training).model_dump(exclude_unset=True)
@@ -142,6 +147,12 @@ def parse_policy(content: bytes) -> Policy:
         raise LoraAssetsError(
             f"The policy's {key.replace('_', '-')} is not possible ({reason})", "Correct the file."
         ) from None
+
+
+def _refuse_twice(what: str, names: Sequence[str]) -> None:
+    for name, times in Counter(names).most_common(1):
+        if times > 1:
+            raise LoraAssetsError(f"{what} has {name} {times} times", "Keep the one that holds.")
 
 
 def reasons_of_policy(
@@ -169,7 +180,8 @@ def _short_of(verdict: Verdict, policy: Policy, at: str) -> Sequence[str]:
     unused = {"decision_rule"}
     if policy.decision_rule == "specification":
         unused |= DecisionRule.model_fields.keys()
-    for name in [each for each in THRESHOLDS[gate].model_fields if each not in unused]:
+    names = [*THRESHOLDS[gate].model_fields, *(["max_leak"] if gate == "quality_gate" else [])]
+    for name in (each for each in names if each not in unused):
         wanted, option = getattr(policy, name), name.replace("_", "-")
         if name in verdict.thresholds:
             used = verdict.thresholds[name]

@@ -37,7 +37,9 @@ def quality_gate(adapter: Adapter, thresholds: QualityThresholds, decided_at: st
     return Verdict(
         gate="quality_gate",
         **adapter.identity,
-        thresholds=thresholds.model_dump(),
+        # What the data were allowed, for the policy: their own gate leaves no verdict with them.
+        thresholds=thresholds.model_dump()
+        | adapter.model_dump(include={"max_leak"}, exclude_none=True),
         checks=(
             Check.at_most("eval_loss", metrics.final_eval_loss, thresholds.max_eval_loss),
             Check.at_most("perplexity", metrics.final_perplexity, thresholds.max_perplexity),

@@ -155,7 +155,8 @@ class Adapter(AdapterRecord):
     """A trained adapter: what the `adapter` asset stands for, identified by its digest.
 
     One that was trained elsewhere has no profile, and losses alone. `data_arrived` is when its
-    data version came to the bucket.
+    data version came to the bucket, `max_leak` how many leaked rows its data were allowed; None
+    where an earlier release made the record.
     """
 
     base_model: str
@@ -163,6 +164,7 @@ class Adapter(AdapterRecord):
     mlflow_run_id: str
     metrics: TrainingMetrics | Losses
     data_arrived: str = ""
+    max_leak: int | None = None
 
 
 def perplexity(loss: float) -> float:

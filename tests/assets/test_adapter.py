@@ -290,7 +290,7 @@ def test_a_training_whose_mlflow_run_was_deleted_is_made_and_registered_again(
     assert (version.version, version.run_id) == (2, again.mlflow_run_id)
     resources.registry.download(version, tmp_path / "downloaded")
     if collected:
-        with pytest.raises(LoraAssetsError, match="deleted in MLflow: train its data version"):
+        with pytest.raises(LoraAssetsError, match="deleted in MLflow, train its data version"):
             resources.tracking.verdict(made.mlflow_run_id, "quality_gate")
 
 

@@ -69,6 +69,11 @@ def test_a_policy_is_what_its_file_says_and_else_the_specification() -> None:
         (b"- a", "The policy has no keys"),
         (b"a: [", "The policy is not valid YAML: while parsing"),
         (b"\xff\xfe\xff", "The policy is not valid YAML"),
+        (b"max-evidence-age: 2026-02-30", "The policy is not valid YAML: day is out of range"),
+        (b"a: " + b"[" * 5000, "The policy is not valid YAML"),
+        (b"max-leak: yes", "The policy's max-leak can't be yes or no"),
+        (b"num-epochs: on", "The policy's num-epochs can't be yes or no"),
+        (b"judges: {http://a/: b, http://a: c}", "The policy's judges has http://a 2 times"),
     ],
 )
 def test_what_a_policy_can_not_be_is_refused_by_name(content: bytes, message: str) -> None:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from lora_assets.gates.policy import SPECIFICATION, reasons_of_policy
 from lora_assets.gates.quality import QualityThresholds, quality_gate
 from lora_assets.records.verdict import Verdict
 from tests.support.records import NOW, trained_adapter
@@ -29,6 +30,14 @@ def test_thresholds_are_parameters_and_part_of_the_evidence() -> None:
     assert verdict.passed
     assert {"max_eval_loss": 0.95, "max_perplexity": 3.0}.items() <= verdict.thresholds.items()
     assert verdict.digest == "d" * 64
+    assert "max_leak" not in verdict.thresholds
+
+
+def test_a_policy_knows_how_many_leaked_rows_the_data_of_a_training_were_allowed() -> None:
+    trained = trained_adapter().model_copy(update={"max_leak": 7})
+    verdict = quality_gate(trained, QualityThresholds(), NOW)
+    (reason,) = reasons_of_policy({"quality_gate": verdict}, "staged", SPECIFICATION, NOW)
+    assert reason == "quality_gate was made with max-leak 7, the policy asks for 0"
 
 
 def test_a_verdict_with_nan_survives_its_storage() -> None:
