@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as packaged
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -105,9 +106,14 @@ def add(source: Path, data_version: str, form: Format | None, **options: Any) ->
     require_version_name(data_version)
     _require_there(source)
     files = [source] if source.is_file() else sorted(source.glob("[!.]*.json*"))
+    left_out = [file.name for file in files if len(files) > 1 and file.stem not in SPLITS]
+    files = [file for file in files if file.name not in left_out]
+    for one, other in pairwise(files):
+        if one.stem == other.stem:
+            raise LoraAssetsError(f"{source} has {one.name} and {other.name}", "Keep one of them.")
     rows = {file.stem: convert(str(file), file.read_bytes(), form, declines) for file in files}
     faults: Sequence[str] = ()
-    if len(files) == 1:
+    if len(files) == 1 and not left_out:
         # Before they are dealt out: then a line is that of the file.
         (whole,) = rows.values()
         faults = [str(each) for each in parse_split("train", _lines(whole))[1]]
@@ -117,6 +123,7 @@ def add(source: Path, data_version: str, form: Format | None, **options: Any) ->
     notes: Sequence[str] = ()
     if not faults:
         faults, notes = _examined(contents, options)
+    notes = [*notes, *(f"{name} is left out: it is none of the splits" for name in left_out)]
     _require_sound(source, faults, notes, "Nothing was added: correct the data first.")
     stack = Stack({})
     place = stack.resources.data_bucket.add(data_version, contents)

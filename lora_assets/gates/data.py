@@ -23,6 +23,7 @@ class DataThresholds(Record):
     )
 
 
+_RAISED = ("<super>", "<sub>", "<fraction>")
 SHOWN_ROWS = 3
 """Rows of train that are shown to a person."""
 
@@ -141,7 +142,12 @@ def examine(
 
 
 def _seen(text: str) -> str:
-    """Return what a text shows, without what only its bytes tell apart."""
+    """Return what a text shows, without what only its bytes tell apart; 10\u2076 is not 106."""
+    if not text.isascii():
+        raised = (unicodedata.decomposition(c).startswith(_RAISED) for c in text)
+        text = "".join(
+            f"\0{c}" if is_raised else c for c, is_raised in zip(text, raised, strict=True)
+        )
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
     return re.sub(r"\s+", " ", visible).strip()

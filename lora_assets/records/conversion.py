@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -34,13 +35,18 @@ def convert(
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     for number, text in _objects(source, content):
+        if not text.strip():
+            faults.append(f"line {number}: is blank")
+            continue
         try:
             given = json.loads(text, object_pairs_hook=unique)
+            if not isinstance(given, dict):
+                raise TypeError("is not an object")
             own = form or _told(given)
             rows.append(given if own == "specification" else _row(given, own, declines))
         except KeyError as error:
             faults.append(f"line {number}: has no field {error}")
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             faults.append(f"line {number}: {type(error).__name__}: {error}")
     if faults:
         shown = "; ".join(faults[:SHOWN_FAULTS])
@@ -62,7 +68,8 @@ def deal_out(rows: Sequence[dict[str, Any]]) -> Mapping[SplitName, Sequence[dict
     dealt: dict[SplitName, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for row in rows:
         shown = " ".join(f"{row.get('context')} {row.get('question')}".casefold().split())
-        place = int.from_bytes(hashlib.sha256(shown.encode()).digest()[:8]) / 2**64
+        digest = hashlib.sha256(shown.encode(errors="surrogatepass")).digest()
+        place = int.from_bytes(digest[:8]) / 2**64
         dealt[next((name for name, end in _SHARES.items() if place < end), "train")].append(row)
     return dealt
 
@@ -74,12 +81,11 @@ def _objects(source: str, content: bytes) -> Sequence[tuple[int, str]]:
         if text.lstrip().startswith("["):
             array = json.loads(text, object_pairs_hook=unique)
             return [(number, json.dumps(given)) for number, given in enumerate(array, start=1)]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LoraAssetsError(
             f"{source} is not JSON in UTF-8: {error}", "Write one JSON object a line."
         ) from None
-    lines = enumerate(text.replace("\r\n", "\n").split("\n"), start=1)
-    return [(number, line) for number, line in lines if line.strip()]
+    return [*enumerate(re.split(r"\r\n|\n|\r", text.rstrip()), start=1)]
 
 
 def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

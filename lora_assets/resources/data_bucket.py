@@ -152,16 +152,17 @@ class DataBucket(dg.ConfigurableResource[Any]):
         all of its splits are there. One that has another content already is left as it is.
         """
         require_version_name(data_version)
-        most = self.max_split_mib << 20
-        there = {split: self.store.get(_key(data_version, split), most) for split in contents}
-        if any(content not in (None, contents[split]) for split, content in there.items()):
-            raise LoraAssetsError(
-                f"Data version {data_version} exists in {self.uri} with other content",
-                "Data versions never change: choose another name.",
-            )
-        for split, content in contents.items():
-            if there[split] is None:
-                self.store.put(_key(data_version, split), content, once=True)
+        most, store = self.max_split_mib << 20, self.store
+        with store.one_writer(PROCESSED):
+            there = {split: store.get(_key(data_version, split), most) for split in contents}
+            if any(content not in (None, contents[split]) for split, content in there.items()):
+                raise LoraAssetsError(
+                    f"Data version {data_version} exists in {self.uri} with other content",
+                    "Data versions never change: choose another name.",
+                )
+            for split, content in contents.items():
+                if there[split] is None:
+                    store.put(_key(data_version, split), content, once=True)
         return self.source(data_version)
 
     @contextmanager

@@ -13,6 +13,8 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from filelock import FileLock
+
 from lora_assets.bounded_calls import MOST_REPLY_BYTES, require_at_most, within
 from lora_assets.errors import LoraAssetsError
 from lora_assets.heavy_imports import heavy_imports
@@ -109,6 +111,16 @@ class ObjectStore:
             raise LoraAssetsError(
                 f"Can't write {path}: {error.strerror}", "Free space or correct the permissions."
             ) from None
+
+    @contextmanager
+    def one_writer(self, under: str) -> Iterator[None]:
+        """Have one process at a time write to the folder `under`; S3 refuses the second `once`."""
+        if (folder := self._folder()) is None:
+            yield
+            return
+        (folder / under).mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / under / ".lock"):
+            yield
 
     def changed_at(self, key: str) -> datetime:
         """Return when the file under `key` came here, in UTC; raise where there is none."""

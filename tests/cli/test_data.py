@@ -114,6 +114,22 @@ def test_one_file_of_alpaca_becomes_a_version_only_when_it_is_sound(
 
 
 @pytest.mark.integration
+def test_no_file_of_a_folder_is_left_out_without_a_word(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for split, content in make_contents().items():
+        (folder / f"{split}.jsonl").write_bytes(content)
+    (folder / "test.json").write_text("no JSON")
+    command = ("data", "add", str(folder), "--data-version", "1")
+    ended, printed = run({"LORA_ASSETS_HOME": str(tmp_path)}, *command)
+    assert ended == 0
+    assert "note: test.json is left out: it is none of the splits\n" in printed
+    (folder / "train.json").write_text("[]")
+    ended, _ = run({"LORA_ASSETS_HOME": str(tmp_path)}, *command)
+    assert ended == f"error: {folder} has train.json and train.jsonl. Keep one of them."
+
+
+@pytest.mark.integration
 def test_without_a_name_the_newest_data_version_is_taken_and_named(
     run: Run, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -82,6 +82,15 @@ def test_a_row_that_a_model_could_not_tell_from_one_of_train_is_a_leak(
     assert decide(repeat(row, "eval"), max_leak=1).passed
 
 
+def test_a_power_is_another_number() -> None:
+    def change(name: SplitName, lines: list[str]) -> None:
+        text = {"train": "10\u2076", "eval": "106"}.get(name, name)
+        texts = {"context": text, "prompt_inference": text, "prompt_training": f"{text} a"}
+        lines.append(make_line(9, **texts))
+
+    assert decide(change).passed
+
+
 def test_accents_written_in_two_ways_are_the_same() -> None:
     def change(name: SplitName, lines: list[str]) -> None:
         prompt = {"train": "Q\u00e9", "eval": "Qe\u0301"}.get(name)

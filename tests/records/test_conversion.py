@@ -41,7 +41,7 @@ def test_each_format_becomes_the_row_that_inference_will_ask(
 def test_an_answer_that_declines_is_a_negative_unless_the_row_says_otherwise() -> None:
     given = {"prompt": QUESTION, "completion": "It is not in the list."}
     typed = {**given, "metadata": {"question_type": "factual"}}
-    content = f"{json.dumps(given)}\n\n{json.dumps(typed)}\n".encode()
+    content = f"{json.dumps(given)}\r{json.dumps(typed)}\n\n".encode()
     rows = [Row.model_validate(r) for r in convert("f", content, "prompt-completion", declines)]
     assert [row.is_negative for row in rows] == [True, False]
 
@@ -60,6 +60,9 @@ def test_an_answer_that_declines_is_a_negative_unless_the_row_says_otherwise() -
         ("prompt-completion", {"prompt": "q", "completion": 1}, "line 2: AttributeError"),
         ("specification", "{", "line 2: JSONDecodeError"),
         ("specification", '{"a": 1, "a": 2}', "line 2: ValueError: the key 'a' stands twice"),
+        ("specification", "{}\r\n\r{}", "line 3: is blank$|2 faults: line 1: is blank; line 3: is"),
+        ("specification", '"abc"', "line 2: TypeError: is not an object"),
+        ("specification", '{"a": ' + "[" * 100_000, "line 2: RecursionError"),
     ],
 )
 def test_what_is_not_in_the_format_is_named_by_line(form: Format, line: Any, fault: str) -> None:
@@ -74,10 +77,10 @@ def test_a_row_of_the_specification_keeps_its_further_fields_whatever_they_are_c
 
 
 def test_rows_are_dealt_out_by_what_they_ask_alone() -> None:
-    rows = [{"context": "c", "question": f"q{n}", "reference_answer": "a"} for n in range(1000)]
+    rows = [{"context": "c\ud800", "question": f"q{n}"} for n in range(1000)]
     dealt = deal_out(rows)
     assert [len(dealt[name]) for name in ("train", "val", "eval")] == pytest.approx(
         [800, 100, 100], abs=30
     )
-    again = [{"context": " C", "question": f"q{n}\n", "reference_answer": "b"} for n in range(1000)]
+    again = [{"context": " C\ud800", "question": f"q{n}\n", "answer": "b"} for n in range(1000)]
     assert [len(split) for split in deal_out(again).values()] == [len(s) for s in dealt.values()]

@@ -5,14 +5,16 @@ import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from filelock import FileLock, Timeout
 
 from lora_assets.assets.training_data import data_is_sound, training_data
 from lora_assets.embedded.data_set.versions import build
 from lora_assets.errors import LoraAssetsError
-from lora_assets.records.dataset import SPLITS
+from lora_assets.records.dataset import SPLITS, SplitName
 from lora_assets.resources.data_bucket import PROCESSED, DataBucket
 from lora_assets.resources.object_store import s3_resource
 from tests.support.automated import Automated
@@ -54,6 +56,24 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> DataBucket:
 
 def put(bucket: DataBucket, key: str, content: bytes = b"{}\n") -> None:
     bucket.store.put(f"{PROCESSED}/{key}", content)
+
+
+def test_a_folder_has_one_writer_between_the_look_at_a_version_and_its_last_split(
+    tmp_path: Path,
+) -> None:
+    lock, seen = tmp_path / PROCESSED / ".lock", []
+
+    class Contents(dict[SplitName, bytes]):
+        def items(self) -> Any:
+            for split, content in super().items():
+                with pytest.raises(Timeout):
+                    FileLock(lock, timeout=0).acquire()
+                seen.append(split)
+                yield split, content
+
+    bucket = DataBucket(uri=tmp_path.as_uri())
+    assert bucket.add("1", Contents.fromkeys(SPLITS, b"{}")) == bucket.source("1")
+    assert (seen, bucket.survey()) == ([*SPLITS], (("1",), {}))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\n", b"a" * (6 << 20)])
