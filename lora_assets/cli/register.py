@@ -146,15 +146,15 @@ def _upload(
 ) -> str:
     """Leave an adapter in an MLflow run, unless an earlier one has it; return the run's id."""
     tracking = stack.resources.tracking
-    key = stack.resources.work_folder.keyed(
-        REGISTERED, model=stack.model, **adapter.model_dump()
-    ).name
-    tags = {"data.version": adapter.data_version, DATA_SOURCE: data_source}
-    before = tracking.finished(experiment, key, tags)
+    # Not by its tag: MLflow's filter takes no apostrophe, and a folder's name may have one.
+    identity = {"model": stack.model, "source": data_source, **adapter.model_dump()}
+    key = stack.resources.work_folder.keyed(REGISTERED, **identity).name
+    version = {"data.version": adapter.data_version}
+    before = tracking.finished(experiment, key, version)
     if before is not None and tracking.holds(before, ARTIFACT, adapter.digest):
         return before
     name = f"data-v{adapter.data_version}-{REGISTERED}"
-    with tracking.run(experiment, name, key, tags) as run:
+    with tracking.run(experiment, name, key, {**version, DATA_SOURCE: data_source}) as run:
         run.tags({"adapter.digest": adapter.digest, "lora_assets.registered_from": source})
         run.parameters({"base_model": adapter.base_model})
         run.folder(folder, ARTIFACT)

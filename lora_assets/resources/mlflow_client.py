@@ -90,7 +90,7 @@ def mlflow_errors(tracking_uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         is_gone = getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
         raise (NotInMlflow if is_gone else LoraAssetsError)(
@@ -156,10 +156,12 @@ def _remedy(reason: str, tracking_uri: str) -> str:
     host = urlsplit(tracking_uri).netloc
     if any(words in reason for words in _UNKNOWN_HOST):
         return f"There is no host {host}: correct MLFLOW_TRACKING_URI or --mlflow-tracking-uri."
+    if "No module named" in reason:
+        return "Install that driver of the database, or give an MLflow server's URL."
     if "Invalid Host header" in reason:
         return f"Start the MLflow server with --allowed-hosts {host}, beside its other names."
     if re.search("not authenticated|Permission denied", reason):
         return "Give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of one who may."
     if re.search("Run with id=.* not found", reason):
-        return "It was deleted in MLflow: train its data version again."
+        return "Check its id. If the run was deleted in MLflow, train its data version again."
     return "Check that it runs, has room, and that --mlflow-tracking-uri points at it."

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from lora_assets.records.model_version import Alias, ModelVersion
 from lora_assets.records.training import Adapter
 from lora_assets.records.verdict import GateName, Verdict, gate_note
 from lora_assets.resources.adapter_source import data_version_of, fetch_adapter
+from lora_assets.resources.mlflow_client import NotInMlflow
 from lora_assets.resources.promotion_log import TO_SIGN, PromotionLog
 from lora_assets.resources.signature import read_verdicts, verdict_tag
 from lora_assets.resources.tracking import ML_VIEW, Tracking
@@ -180,7 +182,10 @@ class Registry(PromotionLog):
         no data version is known or where vLLM can't serve the adapter.
         """
         version = self._version(str(number))
-        run = self._client.get_run(version.run_id) if version.run_id else None
+        run = None
+        # A run may be gone, with `mlflow gc`, and its files be somewhere else.
+        with suppress(NotInMlflow):
+            run = self._client.get_run(version.run_id) if version.run_id else None
         trained_on = data_version_of(version, run, data_version)
         left = self._fetch(number, to)
         shape = adapter_files.inspect(to)

@@ -3,14 +3,15 @@
 import json
 import math
 import re
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
 from lora_assets.serving.adapter_files import LoraFeatures
 
-Alpha = Annotated[FiniteFloat, Field(gt=0)]
+_Value = TypeVar("_Value", int, float)
+Alpha = Annotated[FiniteFloat, Field(gt=0, le=1e6)]
 
 _HARMLESS = (
     *("peft_type", "auto_mapping", "inference_mode", "lora_dropout", "megatron_config"),
@@ -67,12 +68,14 @@ class PeftConfig(LoraFeatures):
     def scale(self, module: str, rank: int) -> float:
         """Return alpha / rank, or alpha / sqrt(rank) for rank-stabilised LoRA (arXiv:2312.03732).
 
-        A key of `alpha_pattern` stands for the modules that peft takes it for.
+        A key of a pattern stands for the modules that peft takes it for.
         """
-        patterns = (self.alpha_pattern or {}).items()
-        matching = (value for key, value in patterns if re.match(rf"(.*\.)?({key})$", module))
-        alpha = next(matching, self.lora_alpha)
+        alpha = _matching(self.alpha_pattern, module, self.lora_alpha)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def rank(self, module: str) -> int:
+        """Return the rank that a module has by this configuration."""
+        return _matching(self.rank_pattern, module, self.r)
 
     def selects(self, module: str) -> bool:
         """Return whether peft puts a LoRA on a module, by these targets."""
@@ -87,6 +90,11 @@ class PeftConfig(LoraFeatures):
             if layer is None or int(layer[1]) not in chosen:
                 return False
         return _is_one_of(module, self.target_modules)
+
+
+def _matching(patterns: Mapping[str, _Value] | None, module: str, otherwise: _Value) -> _Value:
+    found = (v for key, v in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", module))
+    return next(found, otherwise)
 
 
 def _is_one_of(module: str, targets: Sequence[str] | str) -> bool:

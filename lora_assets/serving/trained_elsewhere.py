@@ -56,9 +56,10 @@ def rewrite(
     config, shapes = _read(source)
     _require_base(config.base_model_name_or_path, bases, trained_on)
     ranks = [shape[0] for name, shape in shapes.items() if ".lora_A." in name and shape]
-    refuse_features(config, shapes, max((config.r, *ranks)), max_rank, *config.others)
+    refuse_features(config, shapes, max(ranks, default=config.r), max_rank, *config.others)
     faults = list(misshapen(shapes, {config.r, *(config.rank_pattern or {}).values()}))
     faults = faults or list(_unwhole(config, lora_modules(shapes), base_modules))
+    faults = faults or list(_misranked(config, shapes))
     if faults := faults or list(_not_finite(source / WEIGHTS)):
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise LoraAssetsError(
@@ -77,12 +78,13 @@ def rewrite(
         "inference_mode": True,
         "target_modules": sorted({name.rpartition(".")[2] for name in lora_modules(shapes)}),
     }
+    rank = max(ranks)
+    folded = _folded(config, source / WEIGHTS, rank) if config.varies else None
     to.mkdir(parents=True)
-    if config.varies:
-        rank = max(ranks)
+    if folded is not None:
         # A scale of 1.
         written |= {"r": rank, "lora_alpha": rank, "use_rslora": False}
-        save_file(_folded(config, source / WEIGHTS, rank), to / WEIGHTS, {"format": "pt"})
+        save_file(folded, to / WEIGHTS, {"format": "pt"})
     else:
         shutil.copyfile(source / WEIGHTS, to / WEIGHTS)
     (to / CONFIG).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
@@ -107,7 +109,7 @@ def _read(source: Path) -> tuple[PeftConfig, Mapping[str, Sequence[int]]]:
                 f"The adapter is a {kind} of peft's, and vLLM serves only LoRA", "Train a LoRA."
             )
         config = PeftConfig.model_validate_json(content)
-        for key in config.alpha_pattern or {}:
+        for key in {**(config.alpha_pattern or {}), **(config.rank_pattern or {})}:
             re.compile(key)
         for targets in (config.target_modules, config.exclude_modules):
             re.compile(targets if isinstance(targets, str) else "")
@@ -169,6 +171,14 @@ def _unwhole(config: PeftConfig, modules: Modules, base: Modules | None) -> Iter
                 yield f"{name} is missing"
 
 
+def _misranked(config: PeftConfig, shapes: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """Yield the modules whose rank is that of another one by the configuration."""
+    for name, shape in shapes.items():
+        match = MODULE.fullmatch(name)
+        if match and match["side"] == "A" and shape[0] != (rank := config.rank(match["module"])):
+            yield f"{name} has rank {shape[0]}, where {CONFIG} says {rank}"
+
+
 def _grid(modules: Modules) -> Iterator[str]:
     places = [m for name in modules if (m := re.fullmatch(r"(.*?\.)(\d+)(\..*)", name))]
     for before, layer in dict.fromkeys((m[1], m[2]) for m in places):
@@ -208,5 +218,10 @@ def _folded(config: PeftConfig, weights: Path, rank: int) -> dict[str, NDArray[n
         scaled = values if is_a else values * np.float64(config.scale(match["module"], own))
         missing = (0, rank - own)
         padded = np.pad(scaled, (missing, (0, 0)) if is_a else ((0, 0), missing))
-        folded[name] = padded.astype(np.float32)
+        with np.errstate(over="ignore"):
+            folded[name] = padded.astype(np.float32)
+        if not np.isfinite(folded[name]).all():
+            raise LoraAssetsError(
+                f"{name} is too large for float32 by its alpha", "Train it with a smaller alpha."
+            )
     return folded

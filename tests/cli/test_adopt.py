@@ -164,3 +164,17 @@ def test_a_version_whose_data_nobody_names_is_refused_in_one_line(
     assert cause in str(ended)
     assert "\n" not in str(ended)
     assert resources.registry.aliases() == {}
+
+
+def test_a_version_whose_run_is_gone_is_adopted_by_the_data_version_that_is_given(
+    run: Run,
+    environment: Mapping[str, str],
+    resources: Resources,
+    adapter_folders: tuple[Path, ...],
+) -> None:
+    registry = resources.registry
+    client = MlflowClient(registry.tracking_uri)
+    client.create_registered_model(registry.model_name)
+    client.create_model_version(registry.model_name, adapter_folders[0].as_uri(), "0" * 32)
+    ended, printed = run(environment, "adopt", "--model-version", "1", "--data-version", "1")
+    assert (ended, "version 1: digest " in printed) == (0, True)

@@ -25,6 +25,11 @@ ON_1 = ("--data-version", "1")
 
 
 @pytest.fixture
+def environment(environment: Mapping[str, str], tmp_path: Path) -> Mapping[str, str]:
+    return {**environment, "S3_DATA_BUCKET": (tmp_path / "o'brien").as_uri()}
+
+
+@pytest.fixture
 def resources(resources: Resources) -> Resources:
     """With data version 1 in the bucket."""
     few = {split: b"".join(rows.splitlines(True)[:40]) for split, rows in contents(["s3"]).items()}

@@ -120,6 +120,17 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]] = {
     "r: Input should be greater than 0": ({"r": 0}, None),
     "lora_alpha: Input should be a finite number": ({"lora_alpha": float("nan")}, None),
     "'(' is no pattern": ({"alpha_pattern": {"(": 1}}, None),
+    "')' is no pattern": ({"rank_pattern": {")": 2}}, None),
+    "lora_A.weight has rank 2, where adapter_config.json says 4": (
+        {"rank_pattern": {"q_proj": 4}}, None,
+    ),
+    "alpha_pattern.q_proj: Input should be less than or equal to 1000000": (
+        {"alpha_pattern": {"q_proj": 1e300}}, None,
+    ),
+    "lora_B.weight is too large for float32 by its alpha": (
+        {"alpha_pattern": {"q_proj": 1e6}},
+        {name: each * np.float32(1e35) for name, each in tensors().items()},
+    ),
     "holds no tensor": ({}, {}),
     "trained on mistralai/Mistral-7B-v0.3, and": (
         {"base_model_name_or_path": "mistralai/Mistral-7B-v0.3"}, None,
