@@ -42,6 +42,10 @@ def _slot(what: str, default: str) -> Any:
     return Field(None, pattern=f"^{SLOT_NAME}$", description=described)
 
 
+def _named(text: str) -> list[str]:
+    return [*filter(None, map(str.strip, text.split(",")))]
+
+
 class TrainingOptions(DataThresholds):
     """What a run overrides; what is None comes from the stack's TrainingParameters.
 
@@ -120,6 +124,23 @@ class EvalOptions(DecisionRule, ComparisonOptions):
     )
     mlflow_experiment: str = _experiment("vllm-lora-evaluation")
 
+    @property
+    def slice_keys(self) -> list[str]:
+        """Return the keys in `slices`."""
+        return _named(self.slices)
+
+    @property
+    def other_versions(self) -> list[str]:
+        """Return the data versions in `also_evaluate`; OF_LIVE stands for that of live."""
+        return [name for name in _named(self.also_evaluate) if name != OF_NONE]
+
+    @field_validator("also_evaluate")
+    @classmethod
+    def _names_some(cls, value: str) -> str:
+        if not _named(value):
+            raise ValueError(f"name data versions, {OF_LIVE!r} or {OF_NONE!r}")
+        return value
+
 
 class PerfOptions(PerfRule, ComparisonOptions):
     """How the load test is run, and what it is compared with.
@@ -183,5 +204,10 @@ class RollbackOptions(Record):
         description="Model version to go back to, also one that was rolled back; "
         "default: the one that was live before",
     )
-    reason: str = Field("", max_length=LONGEST_REASON, description="Why, for the history")
+    reason: str = Field(
+        "",
+        max_length=LONGEST_REASON,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+        description="Why, for the history: one line",
+    )
     slot_name: str | None = _slot("Live adapter slot on vLLM", LIVE_SLOT)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -184,6 +185,13 @@ class Settings(BaseModel):
         if Path(base).absolute() == PACKAGED_BASE_MODEL:
             return name or EMBEDDED_BASE_NAME
         return name or (Path(base).absolute().name if is_folder(base) else base.partition("@")[0])
+
+    @field_validator("vllm_url", "judge_url", "prometheus_url", "dagster_url")
+    @classmethod
+    def _possible_port(cls, url: str) -> str:
+        """Refuse what `urlsplit` does: a port above 65535, a bracket without its other one."""
+        _ = urlsplit(url).port
+        return url
 
     @field_validator("dagster_home")
     @classmethod

@@ -58,6 +58,7 @@ def test_a_default_follows_the_settings_that_it_depends_on(
     [
         ("LORA_ASSETS_STACK", "clster", "Input should be 'embedded' or 'cluster', not 'clster'"),
         ("LORA_ASSETS_HOME", "", "Value error, it is empty, not ''"),
+        ("VLLM_URL", "http://h:99999", "Value error, Port out of range.*, not 'http://h:99999'"),
         ("VLLM_MAX_LORA_RANK", "high", "Input should be a valid integer.*, not 'high'"),
     ],
 )

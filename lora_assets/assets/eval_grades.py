@@ -73,11 +73,11 @@ def eval_grades(
     clients = (data_bucket, registry, fleet, work_folder)
     comparison = prepare(context, config, "smoke_test", staged_deployment, training_data, *clients)
     live, rows = comparison.live, comparison.rows
-    slices = slice_rows(rows, filter(None, map(str.strip, config.slices.split(","))))
+    slices = slice_rows(rows, config.slice_keys)
     rule = config if live else config.model_copy(update={"decision_rule": "specification"})
     resolution = what_it_shows(len(rows), sum(row.is_negative for row in rows), rule)
     context.log.info("; ".join(resolution))
-    others, lacking = other_splits(config.also_evaluate, comparison, rule, data_bucket)
+    others, lacking = other_splits(config.other_versions, comparison, rule, data_bucket)
     labels = data_bucket.labels(training_data)
     evaluation_of = partial(_evaluation, context, config, rule, comparison, work_folder, at, by)
     besides = {version: evaluation_of(split) for version, split in others.items()}

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lora_assets.assets.served import ensure_loaded, put_in_folder
+from lora_assets.assets.served import ensure_loaded, put_in_folder, refuse_candidate_slot
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.rollback import next_previous
 from lora_assets.lifecycle import GATES
@@ -60,6 +60,7 @@ class LiveSwitch:
         the one that wrote last does all of its steps, and plans them again if what it planned
         on has changed; the other stops before its next step, and touches nothing more.
         """
+        refuse_candidate_slot(self.fleet, self.slot)
         standing = self.registry.known_standing()
         planned = plan(standing)
         if planned is None:

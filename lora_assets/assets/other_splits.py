@@ -6,7 +6,7 @@ from lora_assets.assets.comparison import Comparison
 from lora_assets.gates.evaluation import DecisionRule, what_it_shows
 from lora_assets.judging.evaluation import Evaluated
 from lora_assets.judging.slices import ALL, compare_slices
-from lora_assets.parameters import OF_LIVE, OF_NONE
+from lora_assets.parameters import OF_LIVE
 from lora_assets.records.dataset import Row, SplitName
 from lora_assets.records.grades import OtherSplit
 from lora_assets.resources.data_bucket import DataBucket
@@ -15,7 +15,7 @@ _EVAL: Sequence[SplitName] = ("eval",)
 
 
 def other_splits(
-    named: str, comparison: Comparison, rule: DecisionRule, data_bucket: DataBucket
+    names: Sequence[str], comparison: Comparison, rule: DecisionRule, data_bucket: DataBucket
 ) -> tuple[Mapping[str, Sequence[Row]], tuple[str, ...]]:
     """Return the eval splits of these data versions, and what live's is missed for.
 
@@ -25,9 +25,7 @@ def other_splits(
     if comparison.live is None:
         return {}, ()
     of_live = comparison.live.data_version
-    names = dict.fromkeys(filter(None, map(str.strip, named.split(","))))
     versions = dict.fromkeys(of_live if name == OF_LIVE else name for name in names)
-    versions.pop(OF_NONE, None)
     lacking: tuple[str, ...] = ()
     if OF_LIVE in names and of_live not in data_bucket.versions():
         del versions[of_live]

@@ -24,6 +24,15 @@ def refuse_live_slot(fleet: Fleet, slot: str) -> None:
         )
 
 
+def refuse_candidate_slot(fleet: Fleet, slot: str) -> None:
+    """Refuse to give the live traffic to `slot` when it is where candidates are tried."""
+    if slot == fleet.candidate_slot:
+        raise LoraAssetsError(
+            f"{slot} is the candidate slot, whose clients are not those of live",
+            "Leave the slot out, or name the one that clients of live call.",
+        )
+
+
 def require_in_slot(replicas: Replicas, slot: str, version: ModelVersion) -> None:
     """Refuse to go on when clients of `slot` get another adapter than `version`."""
     for replica, digest in replicas.serving(slot).items():

@@ -1,5 +1,6 @@
 """ask: a question to live, and to the candidate, in the prompt that training uses."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def ask(question: str, context_file: Path | None, compare: bool, **options: Any)
     The prompt has the form of those that live was trained on.
     """
     stack = Stack(options)
-    context = _text(context_file) if context_file is not None else ""
+    context = _text(context_file.read_bytes()) if context_file is not None else ""
+    question = _text(os.fsencode(question))
     live = stack.known_registry().current_live()
     if live is None:
         raise LoraAssetsError("Nothing is live yet", "Promote an adapter first.")
@@ -69,11 +71,12 @@ def _of(slot: str, version: ModelVersion, answer: Completion) -> Mapping[str, An
     }
 
 
-def _text(file: Path) -> str:
+def _text(given: bytes) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return given.decode().strip()
     except UnicodeDecodeError:
-        raise LoraAssetsError(f"{file} is not text in UTF-8", "Convert it first.") from None
+        what = "The question, or the file with its context, is not text in UTF-8"
+        raise LoraAssetsError(what, "Convert it first.") from None
 
 
 def _prompt(stack: Stack, version: ModelVersion, context: str, question: str) -> str:

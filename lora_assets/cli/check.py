@@ -17,7 +17,8 @@ from lora_assets.gates.evaluation import EvalThresholds
 from lora_assets.gates.performance import PerfThresholds
 from lora_assets.gates.quality import QualityThresholds
 from lora_assets.gates.smoke import SmokeThresholds
-from lora_assets.parameters import AgeOptions, EvalOptions, PerfOptions, TrainingOptions
+from lora_assets.judging.slices import slice_rows
+from lora_assets.parameters import OF_LIVE, AgeOptions, EvalOptions, PerfOptions, TrainingOptions
 from lora_assets.records.dataset import SPLITS, older_by_name
 from lora_assets.records.model_version import ModelVersion
 from lora_assets.records.served import AdapterShape
@@ -66,7 +67,11 @@ def check(data_version: str | None, **options: Any) -> None:
     data_version = data_version or newest_data_version(resources.data_bucket)
     # On a Dagster elsewhere rows are measured there: the base model need not be here.
     measures = not stack.settings.dagster_url and has_torch()
-    data, splits = resources.data_bucket.read(data_version, SPLITS if measures else ())
+    bucket = resources.data_bucket
+    data, splits = bucket.read(data_version, SPLITS if measures else ("eval",))
+    slice_rows(splits["eval"], slots.slice_keys)
+    for name in {*slots.other_versions} - {OF_LIVE}:
+        bucket.read(name, keep=())
     thresholds = DataThresholds(**chosen(DataThresholds, options))
     sound = data_is_sound(data, splits, thresholds, now())
     verdicts = {"data_is_sound": of_verdict(sound)}

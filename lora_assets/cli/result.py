@@ -1,6 +1,7 @@
 """The result of a command for programs: --json."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,11 +39,27 @@ def tell(line: str) -> None:
     click.echo(line, err=wants_json())
 
 
-def print_json(result: Any) -> bool:
+def print_json(result: Any, indent: int | None = None) -> bool:
     """Print the result if a program wants it; return whether one does."""
     if wants_json():
-        click.echo(json.dumps(result))
+        click.echo(_dumped(result, indent))
     return wants_json()
+
+
+def _dumped(result: Any, indent: int | None = None) -> str:
+    """Return it as JSON, which has no infinity and no NaN: null stands in their place."""
+    return json.dumps(_finite(result), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case Mapping():
+            return {name: _finite(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+    return value
 
 
 def print_result(registry: "Registry", stage: str, outputs: Outputs) -> None:
@@ -53,7 +70,7 @@ def print_result(registry: "Registry", stage: str, outputs: Outputs) -> None:
         result |= _change(registry, known.get("run_id"))
     verdicts = {verdict.gate: of_verdict(verdict) for verdict in outputs.verdicts}
     verdicts |= _of_gates(registry, stage, known)
-    click.echo(json.dumps({**result, "verdicts": verdicts}))
+    click.echo(_dumped({**result, "verdicts": verdicts}))
 
 
 def _change(registry: "Registry", run_id: str | None) -> Mapping[str, str | int | None]:

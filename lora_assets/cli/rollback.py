@@ -1,6 +1,5 @@
 """rollback and history: the live traffic back, and what had it when."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.table import Column, Table
 
 from lora_assets.assets.rollback import Rollback, sentence
 from lora_assets.cli.config_options import chosen, config_options
-from lora_assets.cli.result import json_option, print_json, tell, wants_json
+from lora_assets.cli.result import json_option, print_json, tell
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.cli.stage_run import Work, run_stage, write_outputs
 from lora_assets.gates.rollback import rejected
@@ -84,8 +83,7 @@ def history(sign: bool, **options: Any) -> None:
     if sign:
         registry.sign_aliases(user())
     entries = registry.history()
-    if wants_json():
-        click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))
+    if print_json([entry.model_dump(mode="json") for entry in entries], indent=2):
         return
     if not entries:
         click.echo(f"nothing was promoted or rolled back in {registry.model_name} yet")

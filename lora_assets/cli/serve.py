@@ -86,7 +86,7 @@ def _serve_vllm(python: str, options: ServerOptions, judge: SplitResult) -> None
 
 def require_free_port(host: str, port: int) -> None:
     """Raise for an address that another program listens on."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -1,6 +1,5 @@
 """status: the aliases, the verdicts of the gates, and what each replica serves."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lora_assets.cli.result import json_option, of_verdict, wants_json
+from lora_assets.cli.result import json_option, of_verdict, print_json
 from lora_assets.cli.stack import Stack, stack_options
 from lora_assets.errors import LoraAssetsError
 from lora_assets.lifecycle import GATES
@@ -38,9 +37,7 @@ def status(**options: Any) -> None:
     """
     stack = Stack(options)
     report = read_status(stack)
-    if wants_json():
-        click.echo(json.dumps(report, indent=2))
-    else:
+    if not print_json(report, indent=2):
         print_status(report)
     if not report["agrees"]:
         raise click.exceptions.Exit(1)

@@ -7,10 +7,13 @@ from operator import attrgetter
 from lora_assets.errors import LoraAssetsError
 from lora_assets.records import Record
 from lora_assets.records.verdict import Verdict
-from lora_assets.resources.mlflow_client import mlflow_client
+from lora_assets.resources.mlflow_client import NotInMlflow, mlflow_client
 from lora_assets.resources.registry import Registry
 from lora_assets.resources.signature import read_verdicts
 from lora_assets.resources.tracking import is_judged_for
+
+SHOWN_MODELS = 20
+"""Of a registry, to one who names a model that it does not have."""
 
 
 class StoppedVersion(Record):
@@ -24,13 +27,16 @@ class StoppedVersion(Record):
 def require_model(registry: Registry) -> None:
     """Raise LoraAssetsError, with the names that there are, where the model is not there."""
     client = mlflow_client(registry.tracking_uri)
-    names = sorted(model.name for model in client.search_registered_models())
-    if registry.model_name not in names:
+    try:
+        client.get_registered_model(registry.model_name)
+    except NotInMlflow:
+        found = client.search_registered_models(max_results=SHOWN_MODELS)
+        names = ", ".join(sorted(model.name for model in found))
         raise LoraAssetsError(
             f"There is no registered model {registry.model_name} in MLflow at "
             f"{registry.tracking_uri}",
-            f"Give one of {', '.join(names)}." if names else "Train one first.",
-        )
+            f"Give one of {names}." if names else "Train one first.",
+        ) from None
 
 
 def stopped_versions(registry: Registry, at_most: int) -> Sequence[StoppedVersion]:

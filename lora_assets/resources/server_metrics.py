@@ -1,5 +1,6 @@
 """The servers' own latency histograms over the window of a load test."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from time import monotonic, sleep, time
 from typing import Any, Literal
@@ -96,7 +97,11 @@ class ServerMetrics(dg.ConfigurableResource[Any]):
 
     def _counts(self, metric: str, own: str, at: float) -> dict[float, float]:
         series = self._query(f'sum by (le) ({{__name__="{metric}_bucket",{own}}})', at)
-        return {float(s.metric["le"]): s.value[1] for s in series}
+        counts: dict[float, float] = defaultdict(float)
+        for each in series:
+            # Of two releases of a client one may write 1 and the other one 1.0.
+            counts[float(each.metric["le"])] += each.value[1]
+        return counts
 
     def _wait_for_scrape(self, moment: float, own: str) -> float:
         """Return the time at which every replica's histogram has a sample from after `moment`."""

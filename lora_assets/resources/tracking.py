@@ -287,7 +287,11 @@ class Tracking(dg.ConfigurableResource[Any]):
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             folder = f"{self.artifacts}/{name}" if self.artifacts else None
-            return str(self._client.create_experiment(name, folder))
+            try:
+                return str(self._client.create_experiment(name, folder))
+            except LoraAssetsError:  # Another one may have created it in the same moment.
+                if (experiment := self._client.get_experiment_by_name(name)) is None:
+                    raise
         if experiment.lifecycle_stage != "active":
             raise LoraAssetsError(
                 f"MLflow's experiment {name!r} is deleted",

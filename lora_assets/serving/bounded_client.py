@@ -15,9 +15,13 @@ from typing import Any, TypeVar
 import httpx
 
 from lora_assets.bounded_calls import MOST_REPLY_BYTES
+from lora_assets.errors import LoraAssetsError
 
 WHOLE_REPLY = 5
 """How many times the timeout of a read a whole reply may take: one that streams takes longer."""
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""This machine, to which no proxy of the environment leads."""
 
 _Result = TypeVar("_Result")
 
@@ -36,7 +40,13 @@ class BoundedClient(httpx.AsyncClient):
     """
 
     def __init__(self, deadline: float, **options: Any) -> None:
-        super().__init__(**options, follow_redirects=False)
+        try:
+            super().__init__(**options, follow_redirects=False)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise LoraAssetsError(
+                f"The environment's proxy can't be used ({error})",
+                "Correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name this host in NO_PROXY.",
+            ) from None
         # Compressed, a reply of any size fits into few bytes.
         self.headers["Accept-Encoding"] = "identity"
         self.deadline = deadline
@@ -101,10 +111,18 @@ def run_apart(work: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 def request(method: str, url: str, deadline: float, **options: Any) -> httpx.Response:
-    """Return the reply to one request of httpx's, all of it within `deadline` seconds."""
+    """Return the reply to one request of httpx's, all of it within `deadline` seconds.
+
+    Proxies of the environment are used, except for this machine itself.
+    """
+    asked = httpx.URL(url)
+    if (asked.port or 0) > 65535:
+        raise httpx.InvalidURL(f"there is no port {asked.port}")
+    is_elsewhere = asked.host not in LOOPBACK
 
     async def ask() -> httpx.Response:
-        async with BoundedClient(deadline, timeout=deadline, verify=tls()) as client:
+        bounds = {"timeout": deadline, "verify": tls(), "trust_env": is_elsewhere}
+        async with BoundedClient(deadline, **bounds) as client:
             return await client.request(method, url, **options)
 
     return run_apart(ask())

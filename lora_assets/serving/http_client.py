@@ -11,12 +11,11 @@ import httpx
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, JsonValue, ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
-from lora_assets.serving.bounded_client import WHOLE_REPLY, BoundedClient, run_apart, tls
+from lora_assets.serving.bounded_client import LOOPBACK, WHOLE_REPLY, BoundedClient, run_apart, tls
 
 RETRY_PAUSES = (0.5, 2.0)
 """Seconds before the second and the third try, after a transport error, a 429 or a 5xx."""
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LONGEST_MESSAGE = 300
 _SERVER = "lora_assets.server"  # Under this name a request carries the server that it is for.
 
@@ -75,7 +74,7 @@ def open_client(
         base_url=url,
         timeout=timeout,
         headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
-        trust_env=url.host not in _LOOPBACK,
+        trust_env=url.host not in LOOPBACK,
         verify=tls(),
         # The caller's concurrency is the only limit: a pool would add its queue to latencies.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
@@ -208,7 +207,7 @@ def read(response: httpx.Response, reply: type[Reply], model: JsonValue = None) 
     """Return the reply's body as a `reply`; raise LoraAssetsError where it is something else.
 
     With a `model`, it must also say that it is from that one: by its name, or, as providers answer
-    for an alias, by one that continues it (gpt-4o, gpt-4o-2024-08-06).
+    for an alias, by one that has its date or number, too (gpt-4o, gpt-4o-2024-08-06).
     """
     try:
         found = reply.model_validate_json(response.content)
@@ -222,7 +221,7 @@ def read(response: httpx.Response, reply: type[Reply], model: JsonValue = None) 
             f"read: {_one_line(validation_line(error))}",
             f"Check that {server.url_setting} is the URL of an OpenAI-compatible server.",
         ) from None
-    if by != model and not by.startswith(f"{model}-"):
+    if by != model and not re.fullmatch(rf"{re.escape(str(model))}-\d[\d.-]*", by):
         server, url = _server(response.request)
         raise LoraAssetsError(
             f"{server.name} at {url}: {other_model(response.request, str(model), by)}",

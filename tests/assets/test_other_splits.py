@@ -10,6 +10,7 @@ from lora_assets.assets.other_splits import compared, other_splits
 from lora_assets.errors import LoraAssetsError
 from lora_assets.gates.evaluation import DecisionRule
 from lora_assets.judging.evaluation import Evaluated
+from lora_assets.parameters import EvalOptions
 from lora_assets.records.grades import Answer, Side
 from lora_assets.resources.data_bucket import DataBucket
 from tests.support.records import answers, grades, model_version
@@ -32,7 +33,8 @@ def found(
     read, splits = data.read("2")
     version = model_version().model_copy(update={"data_version": live})
     comparison = Comparison(model_version(), version if live else None, read, splits["eval"], {})
-    others, lacking = other_splits(named, comparison, DecisionRule(decision_rule=rule), data)
+    names = EvalOptions(also_evaluate=named).other_versions
+    others, lacking = other_splits(names, comparison, DecisionRule(decision_rule=rule), data)
     return {name: len(rows) for name, rows in others.items()}, lacking
 
 

@@ -60,14 +60,17 @@ def test_live_and_the_candidate_answer_what_they_answer_to_the_training_prompt(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("content", [None, b"\xff"])
-def test_a_context_that_is_no_text_is_one_line(
-    run: Run, tmp_path: Path, content: bytes | None
+@pytest.mark.parametrize(
+    ("question", "content"), [("What?", None), ("What?", b"\xff"), ("caf\udcff", b"")]
+)
+def test_a_question_or_a_context_that_is_no_text_is_one_line(
+    run: Run, tmp_path: Path, question: str, content: bytes | None
 ) -> None:
     file = tmp_path / "context.txt"
     if content is not None:
         file.write_bytes(content)
     environment = {"LORA_ASSETS_HOME": str(tmp_path)}
-    ended, _ = run(environment, "ask", "What?", "--context", str(file))
-    assert str(ended).startswith(f"error: {file}")
+    ended, _ = run(environment, "ask", question, "--context", str(file))
+    missing = f"{file}: No such file or directory"
+    assert (missing if content is None else "is not text in UTF-8") in str(ended)
     assert "\n" not in str(ended)

@@ -60,6 +60,9 @@ def test_data_that_are_not_sound_are_told_to_a_program_with_the_numbers_that_fai
         (("--candidate-adapter", "aws-rag-qa-live"), "aws-rag-qa-live is the live slot"),
         *((("--candidate-adapter", name), f"{name} can't be a slot") for name in TAKEN),
         *((("--live-adapter", name), f"{name} can't be a slot") for name in TAKEN),
+        (("--slices", "nope"), "The eval split can't be sliced by 'nope'"),
+        (("--also-evaluate", "zzz"), "Data version zzz has no file:"),
+        (("--also-evaluate", ","), "--also-evaluate , is not possible"),
         (("--min-a-rate", "70"), "--min-a-rate 70.0 is not possible"),
         (("--max-concurrent", "0"), "--max-concurrent 0 is not possible"),
         (("--max-tokens", "0"), "--max-tokens 0 is not possible"),
@@ -71,6 +74,7 @@ def test_data_that_are_not_sound_are_told_to_a_program_with_the_numbers_that_fai
         (("--vllm-url", NOWHERE), f"vLLM at {NOWHERE} is unreachable"),
         (("--judge-url", NOWHERE), f"The judge at {NOWHERE} is unreachable"),
         (("--prometheus-url", NOWHERE), f"Prometheus at {NOWHERE} failed"),
+        (("--prometheus-url", "http://h:99999"), "failed (there is no port 99999)"),
     ],
 )
 def test_what_could_only_fail_later_is_one_line(

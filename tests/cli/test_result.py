@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -18,6 +19,7 @@ EVIDENCE = PairedEvidence(**COUNTED, lower=-0.06, upper=0.02, margin=0.03, confi
 CHECKS = (
     Check(name="a_rate vs live, lower limit", measured=-0.06, comparison=">", limit=-0.03),
     Check.at_least("refusal_rate", 0.95, 0.9),
+    Check.at_most("ratio", float("inf"), 1.15),
 )
 
 
@@ -41,7 +43,7 @@ def verdict(digest: str) -> Verdict:
 
 
 def test_a_check_has_its_number_its_limit_and_the_interval_where_it_compares_with_live() -> None:
-    compared, absolute = of_verdict(verdict("a" * 64))["checks"]
+    compared, absolute, _ = of_verdict(verdict("a" * 64))["checks"]
     assert (compared["measured"], compared["comparison"], compared["limit"]) == (-0.06, ">", -0.03)
     assert compared["interval"] == [-0.06, 0.02]
     assert (compared["margin"], compared["passed"]) == (pytest.approx(-0.03), False)
@@ -58,13 +60,15 @@ def test_a_result_has_the_gates_of_its_stage_on_its_own_adapter_alone(
     outputs.write("digest", version.digest)
     resources.registry.store_verdict(version, verdict(version.digest))
 
-    def printed(stage: str) -> dict[str, object]:
+    def printed(stage: str) -> dict[str, Any]:
         print_result(resources.registry, stage, outputs)
-        found: dict[str, object] = json.loads(capsys.readouterr().out)
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
         return found
 
     found = printed("evaluate")
-    assert found["verdicts"] == {"eval_gate": of_verdict(verdict(version.digest))}
+    *finite, infinite = found["verdicts"]["eval_gate"]["checks"]
+    assert finite == of_verdict(verdict(version.digest))["checks"][:2]
+    assert (infinite["name"], infinite["measured"], infinite["margin"]) == ("ratio", None, None)
     assert (found["stage"], found["model_version"]) == ("evaluate", "1")
     assert printed("performance")["verdicts"] == {}
     resources.registry.store_verdict(version, verdict("b" * 64))

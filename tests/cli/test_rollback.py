@@ -4,6 +4,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlflow import MlflowClient
+
+from lora_assets.records.served import CANDIDATE_SLOT
 from lora_assets.stack_resources import Resources
 from tests.support.commands import Run
 from tests.support.promotions import aliases, promote, stage
@@ -29,6 +32,17 @@ def test_a_rollback_says_what_it_does_is_done_once_and_stands_in_the_history(
     assert run(environment, "rollback", "--dry-run") == (0, f"would be a {from_to}")
     planned = json.loads(run(environment, "rollback", "--dry-run", "--json")[1])
     assert (planned["action"], planned["replaced"], planned["model_version"]) == ("rollback", 2, 1)
+    ended, _ = run(environment, "rollback", "--slot-name", CANDIDATE_SLOT)
+    assert str(ended).startswith(
+        f"error: roll_back: {CANDIDATE_SLOT} is the candidate slot, whose clients"
+    )
+    ended, _ = run(environment, "rollback", "--reason", "a\nb")
+    assert str(ended).startswith("error: --reason a\nb is not possible")
+    others = MlflowClient(resources.registry.tracking_uri)
+    for number in range(101):
+        others.create_registered_model(f"a{number}")
+    dry = ("rollback", "--dry-run", "--model-name", second.model)
+    assert run(environment, *dry) == (0, f"would be a {from_to}")
     assert aliases(resources) == {"live": 2, "previous": 1}
     assert run(environment, "rollback", "--reason", "wrong answers") == (0, from_to)
     assert aliases(resources) == {"live": 1, "previous": 2}

@@ -74,3 +74,20 @@ def test_a_runs_file_that_is_larger_than_a_reply_may_be_is_refused_before_it_is_
     for read in (tracking.table, lambda *of: tracking.record(*of, Progress)):
         with pytest.raises(LoraAssetsError, match=r"grades\.json of .* has 204,800 MiB, more than"):
             read(run.run_id, "grades")
+
+
+def test_of_those_that_find_no_experiment_at_once_one_makes_it_for_all(tracking: Tracking) -> None:
+    looks: list[str] = []
+
+    class Late(Tracking):
+        """Between its look for the experiment and its making, another one makes it."""
+
+        @property
+        def _client(self) -> MlflowClient:
+            if len(looks) == 2:
+                tracking.finished("tests", "key", {})
+            looks.append("another")
+            return mlflow_client(self.tracking_uri)
+
+    assert Late(**dict(tracking)).finished("tests", "key", {}) is None
+    assert len(looks) == 4

@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 import httpx
@@ -143,6 +144,18 @@ def test_a_reply_is_read_up_to_its_bound_and_never_unpacked(
     monkeypatch.setattr(bounded_client, "MOST_REPLY_BYTES", 1 << 20)
     with pytest.raises(LoraAssetsError, match="the reply has more than 1 MiB"):
         _models(double_that_replies(PlainTextResponse("x" * (1 << 20) + "y")))
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "foo:bar:baz"])
+def test_a_proxy_leads_to_others_alone_and_one_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with trickling(b"HTTP/1.1 204 No Content\r\n\r\n") as url:
+        assert bounded_client.request("GET", url, 5).status_code == 204
+    for ask in (partial(bounded_client.request, "GET"), open_client):
+        with pytest.raises(LoraAssetsError, match=r"proxy can't be used .*ALL_PROXY"):
+            ask("http://h", 5)
 
 
 def test_a_key_follows_no_redirect() -> None:
