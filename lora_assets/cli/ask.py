@@ -38,8 +38,8 @@ def ask(question: str, context_file: Path | None, compare: bool, **options: Any)
     The prompt has the form of those that live was trained on.
     """
     stack = Stack(options)
-    context = _text(context_file.read_bytes()) if context_file is not None else ""
-    question = _text(os.fsencode(question))
+    context = _text(str(context_file), context_file.read_bytes()) if context_file else ""
+    question = _text("The question", os.fsencode(question))
     live = stack.known_registry().current_live()
     if live is None:
         raise LoraAssetsError("Nothing is live yet", "Promote an adapter first.")
@@ -71,12 +71,11 @@ def _of(slot: str, version: ModelVersion, answer: Completion) -> Mapping[str, An
     }
 
 
-def _text(given: bytes) -> str:
+def _text(what: str, given: bytes) -> str:
     try:
         return given.decode().strip()
     except UnicodeDecodeError:
-        what = "The question, or the file with its context, is not text in UTF-8"
-        raise LoraAssetsError(what, "Convert it first.") from None
+        raise LoraAssetsError(f"{what} is not text in UTF-8", "Convert it first.") from None
 
 
 def _prompt(stack: Stack, version: ModelVersion, context: str, question: str) -> str:

@@ -1,6 +1,7 @@
 """Answers whose grade is known, by which the judge is measured in every evaluation."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from lora_assets.judging.labels import kappa
 from lora_assets.records.dataset import Row
@@ -17,14 +18,14 @@ def controls(rows: Sequence[Row], count: int) -> Mapping[Letter, Sequence[Answer
     answering = [row for row in rows if not row.is_negative]
     chosen = _spread(range(len(rows)), count)
     negatives = _spread([n for n, row in enumerate(rows) if row.is_negative], count)
-    wrong = [
+    wrong = (
         Answer(row=n, text=text, latency=0)
         for n in dict.fromkeys((*chosen, *negatives))
         if (text := _least_like(rows[n], answering)) is not None
-    ]
+    )
     return {
         "A": [Answer(row=n, text=rows[n].reference_answer, latency=0) for n in chosen],
-        "C": wrong[:count],
+        "C": [*islice(wrong, count)],
     }
 
 

@@ -85,7 +85,8 @@ class Evaluation:
                 for side in self.models
             }
             judging = asyncio.create_task(self._judge(grader, arriving))
-            known = controls(self.rows, -(-self.controls // 3))
+            part = -(-self.controls // 3)
+            known = controls(self.rows, part)
             cases = [(letter, each) for letter, every in known.items() for each in every]
             controlled = [
                 asyncio.create_task(grader.again("candidate", answer)) for _, answer in cases
@@ -103,7 +104,7 @@ class Evaluation:
                     for row in judged
                 ]
                 candidates = [answers["candidate"][row] for row in judged]
-                own = repeats(candidates, -(-self.controls // 3))
+                own = repeats(candidates, part)
                 again = await asyncio.gather(*(grader.again("candidate", each) for each in own))
                 letters = [each.letter for each in await asyncio.gather(*controlled)]
                 people = [each.letter for each in await asyncio.gather(*labelled)]

@@ -85,7 +85,8 @@ def _objects(source: str, content: bytes) -> Sequence[tuple[int, str]]:
         raise LoraAssetsError(
             f"{source} is not JSON in UTF-8: {error}", "Write one JSON object a line."
         ) from None
-    return [*enumerate(re.split(r"\r\n|\n|\r", text.rstrip()), start=1)]
+    whole = text.rstrip()
+    return [*enumerate(re.split(r"\r\n|\n|\r", whole), start=1)] if whole else []
 
 
 def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """An adapter as files: which it may have, and the digest that is its only identity."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, PositiveInt, ValidationError
@@ -159,9 +159,10 @@ def tensor_shapes(weights: Path) -> Mapping[str, Sequence[int]]:
         return {name: each.get_shape() for name, each in slices.items()}
 
 
-def misshapen(shapes: Mapping[str, Sequence[int]], allowed: Collection[int] = ()) -> Iterator[str]:
-    """Yield what is no half of a LoRA of one rank, which is in `allowed` where that is given."""
-    says = f", where {CONFIG} says {' or '.join(map(str, sorted(allowed)))}" if allowed else ""
+def misshapen(
+    shapes: Mapping[str, Sequence[int]], rank_of: Callable[[str], int] | None = None
+) -> Iterator[str]:
+    """Yield what is no half of a LoRA of one rank: that of `rank_of` for its name, where given."""
     for name, shape in shapes.items():
         if (match := _HALF.fullmatch(name)) is None:
             continue
@@ -172,9 +173,10 @@ def misshapen(shapes: Mapping[str, Sequence[int]], allowed: Collection[int] = ()
         elif other is None:
             yield f"{name} has no lora_{half} beside it"
         elif half == "B" and len(other) == 2:
-            rank = shape[0]
-            if rank != other[1] or (allowed and rank not in allowed):
-                yield f"{name} has rank {rank} in A and {other[1]} in B{says}"
+            wanted = rank_of(name) if rank_of else shape[0]
+            if not shape[0] == other[1] == wanted:
+                says = f", where {CONFIG} says {wanted}" if rank_of else ""
+                yield f"{name} has rank {shape[0]} in A and {other[1]} in B{says}"
 
 
 def refuse_unservable(folder: Path, max_rank: int) -> None:

@@ -41,7 +41,7 @@ class BoundedClient(httpx.AsyncClient):
 
     def __init__(self, deadline: float, **options: Any) -> None:
         try:
-            super().__init__(**options, follow_redirects=False)
+            super().__init__(**options, verify=tls(), follow_redirects=False)
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise LoraAssetsError(
                 f"The environment's proxy can't be used ({error})",
@@ -121,8 +121,7 @@ def request(method: str, url: str, deadline: float, **options: Any) -> httpx.Res
     is_elsewhere = asked.host not in LOOPBACK
 
     async def ask() -> httpx.Response:
-        bounds = {"timeout": deadline, "verify": tls(), "trust_env": is_elsewhere}
-        async with BoundedClient(deadline, **bounds) as client:
+        async with BoundedClient(deadline, timeout=deadline, trust_env=is_elsewhere) as client:
             return await client.request(method, url, **options)
 
     return run_apart(ask())

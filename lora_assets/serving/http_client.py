@@ -11,7 +11,7 @@ import httpx
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, JsonValue, ValidationError
 
 from lora_assets.errors import LoraAssetsError, validation_line
-from lora_assets.serving.bounded_client import LOOPBACK, WHOLE_REPLY, BoundedClient, run_apart, tls
+from lora_assets.serving.bounded_client import LOOPBACK, WHOLE_REPLY, BoundedClient, run_apart
 
 RETRY_PAUSES = (0.5, 2.0)
 """Seconds before the second and the third try, after a transport error, a 429 or a 5xx."""
@@ -75,7 +75,6 @@ def open_client(
         timeout=timeout,
         headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
         trust_env=url.host not in LOOPBACK,
-        verify=tls(),
         # The caller's concurrency is the only limit: a pool would add its queue to latencies.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         event_hooks={"request": [name]},

@@ -57,9 +57,8 @@ def rewrite(
     _require_base(config.base_model_name_or_path, bases, trained_on)
     ranks = [shape[0] for name, shape in shapes.items() if ".lora_A." in name and shape]
     refuse_features(config, shapes, max(ranks, default=config.r), max_rank, *config.others)
-    faults = list(misshapen(shapes, {config.r, *(config.rank_pattern or {}).values()}))
+    faults = list(misshapen(shapes, lambda name: config.rank(_module(name)["module"])))
     faults = faults or list(_unwhole(config, lora_modules(shapes), base_modules))
-    faults = faults or list(_misranked(config, shapes))
     if faults := faults or list(_not_finite(source / WEIGHTS)):
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise LoraAssetsError(
@@ -171,12 +170,11 @@ def _unwhole(config: PeftConfig, modules: Modules, base: Modules | None) -> Iter
                 yield f"{name} is missing"
 
 
-def _misranked(config: PeftConfig, shapes: Mapping[str, Sequence[int]]) -> Iterator[str]:
-    """Yield the modules whose rank is that of another one by the configuration."""
-    for name, shape in shapes.items():
-        match = MODULE.fullmatch(name)
-        if match and match["side"] == "A" and shape[0] != (rank := config.rank(match["module"])):
-            yield f"{name} has rank {shape[0]}, where {CONFIG} says {rank}"
+def _module(name: str) -> re.Match[str]:
+    """Return module and side of a tensor that `refuse_features` has let pass."""
+    match = MODULE.fullmatch(name)
+    assert match is not None
+    return match
 
 
 def _grid(modules: Modules) -> Iterator[str]:
@@ -211,8 +209,7 @@ def _folded(config: PeftConfig, weights: Path, rank: int) -> dict[str, NDArray[n
     """Return the tensors at one rank, zeros in the place of the others, B times its scale."""
     folded = {}
     for name, values in _tensors(weights):
-        match = MODULE.fullmatch(name)
-        assert match is not None
+        match = _module(name)
         is_a = match["side"] == "A"
         own = values.shape[0 if is_a else 1]
         scaled = values if is_a else values * np.float64(config.scale(match["module"], own))

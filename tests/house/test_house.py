@@ -10,7 +10,7 @@ from tests.house import graph
 from tests.house.rooms import FLOOR, PRODUCT, cycle, files, private_imports, upward
 from tests.house.size import largest, lines, measured, repeats
 
-PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 15276, 2000, 300, 2
+PLATFORM, STAND_INS, LARGEST, PRIVATE_IMPORTS = 15275, 2000, 300, 2
 TESTS, TESTS_PER_PRODUCT = 20768, 1.2
 """Lines as they are now, to be lowered: the house alone was to have 7,000 in the platform (it had
 7,563 before anything was built in it: a team's own data and registry, rollback and its history,

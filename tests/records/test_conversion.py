@@ -44,6 +44,7 @@ def test_an_answer_that_declines_is_a_negative_unless_the_row_says_otherwise() -
     content = f"{json.dumps(given)}\r{json.dumps(typed)}\n\n".encode()
     rows = [Row.model_validate(r) for r in convert("f", content, "prompt-completion", declines)]
     assert [row.is_negative for row in rows] == [True, False]
+    assert convert("f", b" \n", None, declines) == []
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]] = {
     "lora_alpha: Input should be a finite number": ({"lora_alpha": float("nan")}, None),
     "'(' is no pattern": ({"alpha_pattern": {"(": 1}}, None),
     "')' is no pattern": ({"rank_pattern": {")": 2}}, None),
-    "lora_A.weight has rank 2, where adapter_config.json says 4": (
+    f"{Q0}.lora_A.weight has rank 2 in A and 2 in B, where adapter_config.json says 4": (
         {"rank_pattern": {"q_proj": 4}}, None,
     ),
     "alpha_pattern.q_proj: Input should be less than or equal to 1000000": (
